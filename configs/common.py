@@ -1,0 +1,129 @@
+"""What every config is made of. A config is plain values; nothing here knows about JAX.
+
+Durations are steps, sizes are images of one side (retain or forget) over all devices, shares are
+between 0 and 1. Tuples, not lists: lists cannot be overridden on the command line.
+"""
+
+import ml_collections
+
+
+def side() -> dict:
+    """How one side of the split is chosen: one of the four. All empty: retain is the rest."""
+    return dict(
+        classes=(),  # names or numbers
+        files="",  # a text file of image keys, one a line, or a split's JSON
+        random=0,  # so many classes, drawn with split.seed from those nobody listed
+        rest=False,  # everything that no other side took
+    )
+
+
+def phase(method: str, **changes: object) -> dict:
+    """One phase: a method, a solver, an optimizer, so many steps."""
+    settings = dict(
+        method=method,  # a file of l2l_jax/methods
+        args=dict(),  # its keyword-only arguments
+        solver="weighted",  # a file of l2l_jax/solvers
+        solver_args=dict(),
+        steps=100,
+        batch_size=64,  # images of each side in one step, over all devices
+        accumulate=1,  # split each batch into so many passes, to save memory
+        tasks=(),  # names from config.tasks; step i takes the i-th, round and round
+        on="retain",  # what plays the retain side: "retain" (or its proxy), or "all" images
+        optimizer=dict(
+            lr=1e-4,  # peak
+            warmup=0.05,  # share of the steps that rise from 0
+            final=0.0,  # learning rate at the end of the cosine
+            b1=0.9,
+            b2=0.95,
+            eps=1e-8,
+            weight_decay=0.05,  # not on biases and norm scales
+            clip=0.0,  # bound of the global gradient norm; 0 = none
+        ),
+    )
+    settings["optimizer"] |= changes.pop("optimizer", {})
+    return settings | changes
+
+
+def base() -> ml_collections.ConfigDict:
+    """Every section that a config has; experiments change values."""
+    return ml_collections.ConfigDict(
+        dict(
+            seed=0,
+            phases=("unlearn",),  # sections of this config, in order
+            weights="",  # the original: a file, or bundled:NAME; "" if a phase makes it
+            model=dict(name="", args=dict()),
+            data=dict(
+                name="",  # a file of l2l_jax/data
+                args=dict(),
+                crop=(),  # random crops of such shares of the area; () = the central square
+                flip=False,  # mirror half of the training images
+                broken="stop",  # what an unreadable image does: "stop" the run, or "skip" it
+            ),
+            split=dict(
+                forget=side(),
+                retain=side(),
+                proxy=side(),  # trained on in place of retain, which is then only evaluated
+                seed=0,
+                images_per_class=0,  # of the training part; 0 = all
+                eval_images_per_class=0,
+            ),
+            tasks=dict(),  # NAME=dict(task=a file of l2l_jax/tasks, args=its arguments)
+            unlearn=phase("l2l"),
+            evaluate=dict(tasks=(), batch_size=256),
+            features=dict(name="classifier", args=dict()),  # the network that judges images
+            evaluators=dict(
+                reconstruction=dict(),
+                fid=dict(),
+                inception_score=dict(),
+                cosine=dict(),
+                tsne=dict(),
+            ),
+            runtime=dict(  # changes no result; may differ when a run is continued
+                fsdp=1,  # devices that share one copy of the parameters; -1 = all
+                save_every=500,  # steps
+                keep=2,  # checkpoints
+                log_every=5.0,  # seconds between lines of progress
+                threads=8,  # that read images
+                workers=0,  # processes that read images; 0 = threads of this one
+                tensorboard=True,
+                profile_from=0,  # step at which a trace of profile_steps steps begins
+                profile_steps=0,
+            ),
+        )
+    )
+
+
+# The classes of the released ImageNet code of paper A: the 200 of ImageNet-R, sorted by wnid and
+# cut in the middle. Not random: what is forgotten are animals only, so it is the easier split.
+IMAGENET_FORGET = tuple(
+    """
+    n01443537 n01484850 n01494475 n01498041 n01514859 n01518878 n01531178 n01534433 n01614925
+    n01616318 n01630670 n01632777 n01644373 n01677366 n01694178 n01748264 n01770393 n01774750
+    n01784675 n01806143 n01820546 n01833805 n01843383 n01847000 n01855672 n01860187 n01882714
+    n01910747 n01944390 n01983481 n01986214 n02007558 n02009912 n02051845 n02056570 n02066245
+    n02071294 n02077923 n02085620 n02086240 n02088094 n02088238 n02088364 n02088466 n02091032
+    n02091134 n02092339 n02094433 n02096585 n02097298 n02098286 n02099601 n02099712 n02102318
+    n02106030 n02106166 n02106550 n02106662 n02108089 n02108915 n02109525 n02110185 n02110341
+    n02110958 n02112018 n02112137 n02113023 n02113624 n02113799 n02114367 n02117135 n02119022
+    n02123045 n02128385 n02128757 n02129165 n02129604 n02130308 n02134084 n02138441 n02165456
+    n02190166 n02206856 n02219486 n02226429 n02233338 n02236044 n02268443 n02279972 n02317335
+    n02325366 n02346627 n02356798 n02363005 n02364673 n02391049 n02395406 n02398521 n02410509
+    n02423022
+    """.split()
+)
+IMAGENET_RETAIN = tuple(
+    """
+    n02437616 n02445715 n02447366 n02480495 n02480855 n02481823 n02483362 n02486410 n02510455
+    n02526121 n02607072 n02655020 n02672831 n02701002 n02749479 n02769748 n02793495 n02797295
+    n02802426 n02808440 n02814860 n02823750 n02841315 n02843684 n02883205 n02906734 n02909870
+    n02939185 n02948072 n02950826 n02951358 n02966193 n02980441 n02992529 n03124170 n03272010
+    n03345487 n03372029 n03424325 n03452741 n03467068 n03481172 n03494278 n03495258 n03498962
+    n03594945 n03602883 n03630383 n03649909 n03676483 n03710193 n03773504 n03775071 n03888257
+    n03930630 n03947888 n04086273 n04118538 n04133789 n04141076 n04146614 n04147183 n04192698
+    n04254680 n04266014 n04275548 n04310018 n04325704 n04347754 n04389033 n04409515 n04465501
+    n04487394 n04522168 n04536866 n04552348 n04591713 n07614500 n07693725 n07695742 n07697313
+    n07697537 n07714571 n07714990 n07718472 n07720875 n07734744 n07742313 n07745940 n07749582
+    n07753275 n07753592 n07768694 n07873807 n07880968 n07920052 n09472597 n09835506 n10565667
+    n12267677
+    """.split()
+)

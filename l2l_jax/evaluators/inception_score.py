@@ -1,0 +1,39 @@
+"""Inception Score of the completions (Salimans et al. 2016): exp of the mean KL(p(y|x) || p(y)).
+
+p(y|x) comes from the logits of the run's network. The images are shuffled (seeded) before they are
+cut into splits; the released code cut lists ordered by class, which lowers p(y)'s entropy.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+from scipy.special import logsumexp
+
+from l2l_jax.lib.rng import seed_of
+from l2l_jax.types import Evaluation
+
+
+def evaluate(
+    evaluation: Evaluation, *, splits: int = 10
+) -> Iterator[tuple[tuple[str, str, str], str, float]]:
+    """is and is_std, the mean and the population standard deviation over the splits."""
+    for task in evaluation.tasks:
+        for side in evaluation.sides:
+            for variant in evaluation.variants:
+                logits = evaluation.completions(variant, side, task).logits
+                rng = np.random.default_rng(seed_of(evaluation.seed, "inception_score", side))
+                mean, std = inception_score(rng.permutation(logits), min(splits, len(logits)))
+                yield (variant, side, task), "is", mean
+                yield (variant, side, task), "is_std", std
+
+
+def inception_score(logits: np.ndarray, splits: int) -> tuple[float, float]:
+    """(mean, population std) over `splits` equal parts of logits [N, C]; without the remainder."""
+    logits = np.asarray(logits, np.float64)
+    log_p = logits - logsumexp(logits, axis=1, keepdims=True)
+    size = len(log_p) // splits
+    scores = []
+    for part in log_p[: size * splits].reshape(splits, size, -1):
+        marginal = logsumexp(part, axis=0) - np.log(size)
+        scores.append(np.exp(np.mean(np.sum(np.exp(part) * (part - marginal), axis=1))))
+    return float(np.mean(scores)), float(np.std(scores))

@@ -1,0 +1,114 @@
+"""A directory of images as a Source: one class for every sub-folder.
+
+Also finds broken files before a run rather than in its fifth hour.
+"""
+
+import concurrent.futures
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from l2l_jax.lib import images
+from l2l_jax.lib.errors import BrokenImage, ConfigError, DataMissing
+from l2l_jax.types import Source
+
+log = logging.getLogger(__name__)
+
+
+def class_folders(root: Path) -> list[Path]:
+    """The sub-folders, sorted. DataMissing if there is no such folder, or none in it."""
+    if not root.is_dir():
+        parent = root.parent
+        there = sorted(p.name for p in parent.iterdir() if p.is_dir()) if parent.is_dir() else []
+        listed = f" {parent} holds: {', '.join(there[:10]) or 'no folders'}." if there else ""
+        raise DataMissing(
+            f"There is no folder {root}.{listed} It should hold one sub-folder of images for every "
+            "class."
+        )
+    folders = sorted(path for path in root.iterdir() if path.is_dir())
+    if not folders:
+        raise DataMissing(
+            f"{root} has no sub-folders. Put the images of each class into a folder of its own, "
+            f"such as {root / 'cats' / '001.jpg'}."
+        )
+    return folders
+
+
+def images_by_class(root: Path, prefix: str = "") -> dict[str, list[str]]:
+    """{class: sorted keys} of the images in every sub-folder; a key is prefix + path below root."""
+    found: dict[str, list[str]] = {}
+    for folder in class_folders(root):
+        keys = found[folder.name] = []
+        for where, _, names in os.walk(folder, followlinks=True):
+            below = Path(where).relative_to(root).as_posix()
+            chosen = (n for n in names if n.lower().endswith(images.SUFFIXES) and n[0] != ".")
+            keys += [f"{prefix}{below}/{name}" for name in chosen]
+        keys.sort()
+    return found
+
+
+def by_folder(base: Path, train: str, eval: str, part: str) -> Source:
+    """The part that lies in a sub-folder of its own; the classes are those of the train folder."""
+    name = {"train": train, "eval": eval}[part]
+    classes = [folder.name for folder in class_folders(base / train)]
+    found = images_by_class(base / name, f"{name}/")
+    if strangers := sorted(found.keys() - set(classes)):
+        raise ConfigError(f"{base / name} has classes that {base / train} lacks: {strangers[:10]}.")
+    return source(base, found, classes, str(base / name))
+
+
+def source(root: Path, found: Mapping[str, list[str]], classes: list[str], where: str) -> Source:
+    """A Source over the files root / key for {class: keys}. DataMissing if there are none."""
+    class_of = {key: name for name, some in found.items() for key in some}
+    if not class_of:
+        raise DataMissing(f"There are no images in {where}.")
+    keys = tuple(sorted(class_of))
+    labels = np.array([classes.index(class_of[key]) for key in keys], np.int32)
+
+    def read(at: int) -> np.ndarray:
+        return images.decode(root / keys[at], str(root / keys[at]))
+
+    return Source(keys, labels, tuple(classes), read, fallible=True)
+
+
+def broken(source: Source, indices: np.ndarray, threads: int = 8) -> dict[int, str]:
+    """{row: reason} of the images that cannot be decoded; reads every one of them."""
+
+    def check(row: int) -> tuple[int, str] | None:
+        try:
+            source.read(row)
+        except BrokenImage as error:
+            return row, str(error)
+        return None
+
+    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+        return dict(filter(None, pool.map(check, (int(i) for i in indices))))
+
+
+def readable(
+    source: Source, name: str, indices: np.ndarray, policy: str
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """(rows that can be read, reasons of the others). policy "stop" raises on the first finding.
+
+    Every broken file is counted and named in the log, whatever the policy.
+    """
+    if policy not in ("stop", "skip"):
+        raise ConfigError(f"data.broken is 'stop' or 'skip', not {policy!r}.")
+    if not source.fallible:
+        return indices, ()
+    found = broken(source, indices)
+    if not found:
+        return indices, ()
+    for reason in found.values():
+        log.warning("broken image: %s", reason)
+    count = f"{len(found)} of the {len(indices)} images of {name} cannot be read"
+    if policy == "stop":
+        some = "\n  ".join(list(found.values())[:10])
+        raise BrokenImage(
+            f"{count}:\n  {some}\nMend or remove them, or run with --config.data.broken=skip."
+        )
+    log.warning("%s and are left out", count)
+    return indices[~np.isin(indices, list(found))], tuple(found.values())

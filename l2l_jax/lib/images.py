@@ -1,0 +1,98 @@
+"""The one reader and the one writer of images, and the crops of training and evaluation.
+
+RGB everywhere, uint8 [H, W, 3]. Greyscale is repeated, CMYK converted, EXIF rotation applied, 16
+bit scaled to 8, transparency laid over white; of an animation the first frame is taken.
+"""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from l2l_jax.lib import files
+from l2l_jax.lib.errors import BrokenImage, ConfigError
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+
+
+def decode(data: bytes | Path, name: str) -> np.ndarray:
+    """uint8 RGB [H, W, 3]; BrokenImage names the file and the reason."""
+    try:
+        with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data) as image:
+            return np.asarray(_to_rgb(image))
+    except Exception as error:  # decoders raise a zoo of types on damaged files
+        raise BrokenImage(f"{name}: {type(error).__name__}: {error}") from error
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    image.load()  # all of it: a truncated file fails here
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I") or image.mode == "F":  # Pillow would clip 16 bit, not scale it
+        values = np.asarray(image, np.float64)
+        return Image.fromarray(np.clip(values / 257 + 0.5, 0, 255).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        white = Image.new("RGBA", layer.size, "white")
+        return Image.alpha_composite(white, layer).convert("RGB")
+    return image.convert("RGB")
+
+
+def write_png(path: Path, image: np.ndarray) -> None:
+    """uint8 RGB [H, W, 3] as PNG, atomically."""
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(f"Not a uint8 RGB image: {image.dtype} {image.shape}.")
+    with files.replacing(path) as file:
+        Image.fromarray(image).save(file, "PNG")
+
+
+def resize_crop(image: np.ndarray, size: int) -> np.ndarray:
+    """The short side to `size` (bicubic, antialiased), then the central square; [size, size, 3]."""
+    if image.shape[:2] == (size, size):
+        return image
+    height, width = image.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) / 2, (width - side) / 2
+    return _resample(image, (left, top, left + side, top + side), size)
+
+
+def random_crop(
+    image: np.ndarray, size: int, rng: np.random.Generator, scale: tuple[float, float]
+) -> np.ndarray:
+    """A crop of a random share of the area and aspect ratio 3/4 to 4/3, resized to [size, size, 3].
+
+    After ten draws that do not fit, the central crop (Szegedy et al. 2015, as torchvision does).
+    """
+    height, width = image.shape[:2]
+    for _ in range(10):
+        area = height * width * rng.uniform(*scale)
+        ratio = np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3)))
+        w, h = round(np.sqrt(area * ratio)), round(np.sqrt(area / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            left, top = rng.integers(width - w + 1), rng.integers(height - h + 1)
+            return _resample(image, (left, top, left + w, top + h), size)
+    return resize_crop(image, size)
+
+
+def _resample(image: np.ndarray, box: tuple[float, ...], size: int) -> np.ndarray:
+    resized = Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC, box=box)
+    return np.asarray(resized)
+
+
+def augmentation(
+    size: int, scale: tuple[float, ...], flip: bool
+) -> Callable[[np.ndarray, np.random.Generator], np.ndarray]:
+    """(image, rng) -> [size, size, 3]. scale=(): the central crop; flip mirrors half of them."""
+    if len(scale) not in (0, 2) or (scale and not 0 < scale[0] <= scale[1] <= 1):
+        raise ConfigError(
+            "data.crop is () or (smallest, largest) share of the area, both in (0, 1], "
+            f"not {scale}."
+        )
+
+    def augment(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        image = random_crop(image, size, rng, scale) if scale else resize_crop(image, size)
+        mirrored = flip and rng.random() < 0.5
+        return np.ascontiguousarray(image[:, ::-1] if mirrored else image)
+
+    return augment

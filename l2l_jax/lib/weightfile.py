@@ -1,0 +1,54 @@
+"""Weights on disk: one safetensors file in the canonical layout, its origin in the header."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from l2l_jax.lib import files, trees
+from l2l_jax.lib.errors import WrongWeights
+
+
+@dataclasses.dataclass(frozen=True)
+class Weights:
+    """params: canonical layout, float32 on the host. about: model, args, digest, source, ..."""
+
+    params: trees.Tree
+    about: dict[str, Any]
+
+
+def save(path: Path, params: trees.Tree, about: dict[str, Any], half: bool = False) -> str:
+    """Writes atomically; half stores kernels in float16. Returns the digest of what was stored."""
+    flat = {}
+    for name, leaf in trees.flatten(params).items():
+        kind = np.float16 if half and name.endswith("kernel") else np.float32
+        flat[name] = np.ascontiguousarray(leaf, dtype=kind)  # safetensors miswrites strided arrays
+    stored = {name: leaf.astype(np.float32) for name, leaf in flat.items()}
+    about = about | {"digest": trees.digest(trees.unflatten(stored))}
+    header = {"about": json.dumps(about, sort_keys=True)}
+    with files.replacing(path) as file:
+        file.write(safetensors.numpy.save(flat, metadata=header))
+    return about["digest"]
+
+
+def load(path: Path) -> Weights:
+    """Reads and checks the digest. WrongWeights if the file is damaged or not one of ours."""
+    try:
+        with safetensors.safe_open(path, framework="np") as file:
+            about = json.loads((file.metadata() or {}).get("about", "{}"))
+            flat = {name: file.get_tensor(name).astype(np.float32) for name in file.keys()}  # noqa: SIM118
+    except safetensors.SafetensorError as error:
+        raise WrongWeights(f"{path} is not a readable weights file: {error}.") from error
+    if "digest" not in about or "model" not in about:
+        raise WrongWeights(
+            f"{path} does not say which model it belongs to; make it with "
+            "'python -m l2l_jax.weights import'."
+        )
+    params = trees.unflatten(flat)
+    if trees.digest(params) != about["digest"]:
+        raise WrongWeights(f"{path} is damaged: its content does not match its digest.")
+    return Weights(params, about)

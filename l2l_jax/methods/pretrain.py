@@ -1,0 +1,23 @@
+"""Train a model from scratch with its own loss: the original, or the retrained reference.
+
+The result of this phase is the model that later phases unlearn. On all images it is the original;
+on the retain split alone it is what an unlearned model is compared with.
+"""
+
+import jax.numpy as jnp
+
+from l2l_jax.lib.native import native_loss
+from l2l_jax.types import Array, ImageToImage, Metrics, Params, UnlearnBatch
+
+TRAINABLE = ("encoder", "decoder")
+SIDES = ("retain",)
+TEACHER = False
+MAKES_ORIGINAL = True
+
+
+def objectives(
+    model: ImageToImage, student: Params, teacher: Params, batch: UnlearnBatch, rng: Array
+) -> tuple[Array, Array, Metrics]:
+    """(mean native loss, 0, {})."""
+    del teacher
+    return native_loss(model, student, batch.retain, rng), jnp.zeros(()), {}

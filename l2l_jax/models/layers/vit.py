@@ -1,0 +1,96 @@
+"""The transformer block of ViT, and a stack of it as a list or as one scanned block.
+
+Dosovitskiy et al. 2021; LayerNorm before each branch, exact (erf) GELU, biases everywhere. The
+published MAE and MAGE weights were trained with LayerNorm epsilon 1e-6.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from l2l_jax.models.layers.attention import attention
+from l2l_jax.types import Array
+
+EPSILON = 1e-6
+Dtype = jnp.dtype | type
+
+
+def linear(inner: int, outer: int, dtype: Dtype, rngs: nnx.Rngs) -> nnx.Linear:
+    """A dense layer as ViTs initialise it: Xavier-uniform kernel, zero bias, float32 parameters."""
+    xavier = nnx.initializers.xavier_uniform()
+    return nnx.Linear(inner, outer, kernel_init=xavier, dtype=dtype, rngs=rngs)
+
+
+class Attention(nnx.Module):
+    """Multi-head self-attention, one projection for q, k and v laid out (3, heads, head width)."""
+
+    def __init__(self, width: int, heads: int, dtype: Dtype, rngs: nnx.Rngs):
+        if width % heads:
+            raise ValueError(f"A width of {width} cannot be split into {heads} heads.")
+        self.heads = heads
+        self.qkv = linear(width, 3 * width, dtype, rngs)
+        self.proj = linear(width, width, dtype, rngs)
+
+    def __call__(self, x: Array, attend: Array | None = None) -> Array:
+        b, n, d = x.shape
+        qkv = self.qkv(x).reshape(b, n, 3, self.heads, d // self.heads)
+        mixed = attention(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2], attend)
+        return self.proj(mixed.reshape(b, n, d))
+
+
+class Mlp(nnx.Module):
+    """Linear, exact GELU, linear."""
+
+    def __init__(self, width: int, hidden: int, dtype: Dtype, rngs: nnx.Rngs):
+        self.fc1 = linear(width, hidden, dtype, rngs)
+        self.fc2 = linear(hidden, width, dtype, rngs)
+
+    def __call__(self, x: Array) -> Array:
+        return self.fc2(jax.nn.gelu(self.fc1(x), approximate=False))
+
+
+class Block(nnx.Module):
+    """x + Attention(LN(x)), then x + MLP(LN(x)). x: [B, N, D]."""
+
+    def __init__(self, width: int, heads: int, dtype: Dtype, rngs: nnx.Rngs):
+        self.norm1 = nnx.LayerNorm(width, epsilon=EPSILON, dtype=dtype, rngs=rngs)
+        self.attn = Attention(width, heads, dtype, rngs)
+        self.norm2 = nnx.LayerNorm(width, epsilon=EPSILON, dtype=dtype, rngs=rngs)
+        self.mlp = Mlp(width, 4 * width, dtype, rngs)
+
+    def __call__(self, x: Array, attend: Array | None = None) -> Array:
+        x = x + self.attn(self.norm1(x), attend)
+        return x + self.mlp(self.norm2(x))
+
+
+def make_blocks(
+    depth: int, width: int, heads: int, dtype: Dtype, scan: bool, rngs: nnx.Rngs
+) -> nnx.Module:
+    """`depth` blocks: a list, or one block whose arrays carry a leading depth axis."""
+    if not scan:
+        return nnx.List([Block(width, heads, dtype, rngs) for _ in range(depth)])
+
+    @nnx.split_rngs(splits=depth)
+    @nnx.vmap(in_axes=0, out_axes=0)
+    def stacked(rngs: nnx.Rngs) -> Block:
+        return Block(width, heads, dtype, rngs)
+
+    return stacked(rngs)
+
+
+def apply_blocks(
+    blocks: nnx.Module, x: Array, attend: Array | None = None, remat: bool = False
+) -> Array:
+    """Runs the stack. remat recomputes each block in the backward pass (scanned stacks only)."""
+    if isinstance(blocks, nnx.List):
+        return functools.reduce(lambda x, block: block(x, attend), blocks, x)
+    graph, state = nnx.split(blocks)
+
+    def body(x: Array, state: nnx.State) -> tuple[Array, None]:
+        return nnx.merge(graph, state)(x, attend), None
+
+    if remat:
+        body = jax.checkpoint(body, prevent_cse=False)
+    return jax.lax.scan(body, x, state)[0]

@@ -1,0 +1,1 @@
+"""Reads run folders (JSON and PNG only, no JAX) and writes self-contained HTML pages."""

@@ -1,0 +1,90 @@
+"""The drawings of a page, as SVG text. Retain is blue and forget is orange, on every page."""
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+COLOURS = {"retain": "#2563eb", "forget": "#ea580c"}
+STYLE = {
+    "svg.fonttype": "none",  # text stays text and takes the page's font
+    "svg.hashsalt": "l2l_jax",  # the same drawing is the same file
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#94a3b8",
+    "axes.labelcolor": "#334155",
+    "axes.titlecolor": "#0f172a",
+    "xtick.color": "#475569",
+    "ytick.color": "#475569",
+    "axes.grid": True,
+    "grid.color": "#e2e8f0",
+    "grid.linewidth": 0.8,
+}
+
+
+def curves(metrics: Sequence[Mapping[str, Any]], phase: str) -> str:
+    """Both objectives of a phase over its steps: every value pale, their moving mean strong."""
+    records = [record for record in metrics if record["phase"] == phase]
+    shown = [side for side in COLOURS if any(record.get(side) for record in records)]
+    with rc_context(STYLE):
+        figure = Figure(figsize=(9.2, 2.9), layout="constrained")
+        for axes, side in zip(np.atleast_1d(figure.subplots(1, len(shown))), shown, strict=True):
+            steps = np.array([record["step"] for record in records])
+            values = np.array([record[side] for record in records])
+            axes.plot(steps, values, color=COLOURS[side], alpha=0.25, linewidth=0.8)
+            mean, at = moving_mean(values, max(1, len(values) // 40)), steps
+            axes.plot(at, mean, color=COLOURS[side], linewidth=2)
+            axes.set_title(f"{side} objective", loc="left", fontsize=11, fontweight="bold")
+            axes.set_xlabel("step")
+            axes.set_xlim(0, max(1, steps[-1]))
+            axes.set_ylim(bottom=0)
+        return _svg(figure)
+
+
+def moving_mean(values: np.ndarray, width: int) -> np.ndarray:
+    """The mean over the last `width` values, over fewer at the beginning."""
+    total = np.cumsum(np.concatenate([[0.0], values]))
+    ends = np.arange(1, len(values) + 1)
+    starts = np.maximum(ends - width, 0)
+    return (total[ends] - total[starts]) / (ends - starts)
+
+
+def scatter(tsne: Mapping[str, Any]) -> str:
+    """t-SNE: colour tells the side, a ring the original, a disc the unlearned model."""
+    with rc_context(STYLE):
+        figure = Figure(figsize=(9.2, 4.4), layout="constrained")
+        variants = list(dict.fromkeys(group["variant"] for group in tsne["groups"]))
+        panels = figure.subplots(1, len(variants), sharex=True, sharey=True, squeeze=False)[0]
+        for axes, variant in zip(panels, variants, strict=True):
+            for group in tsne["groups"]:
+                _cloud(axes, group, pale=group["variant"] != variant)
+            axes.set_title(f"{variant} model", loc="left", fontsize=11, fontweight="bold")
+            axes.set(xticks=[], yticks=[])
+            axes.grid(visible=False)
+        panels[0].legend(loc="best", frameon=False, fontsize=9)
+        return _svg(figure)
+
+
+def _cloud(axes: Axes, group: Mapping[str, Any], pale: bool) -> None:
+    """One group of points; those of the other model stay as pale grey context."""
+    x, y = np.array(group["points"]).T
+    if pale:
+        axes.scatter(x, y, s=10, color="#e2e8f0", linewidths=0, zorder=1)
+    else:
+        colour = COLOURS[group["side"]]
+        axes.scatter(x, y, s=20, color=colour, alpha=0.8, linewidths=0, zorder=2,
+                     label=f"{group['side']} images")  # fmt: skip
+
+
+def _svg(figure: Figure) -> str:
+    """The <svg> element alone, to be put inside a page."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]

@@ -1,0 +1,244 @@
+"""report.html: one run on one self-contained page, to be sent to a colleague.
+
+Every figure on it is read from the run folder; it opens from disk and asks the network for nothing.
+"""
+
+import base64
+import html
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from string import Template
+
+from l2l_jax.lib import files
+from l2l_jax.report import figures
+from l2l_jax.report.collect import Record, collect
+
+# metric: (name, unit, what is good on the retain side: up or down, digits); forget is the reverse
+METRICS = {
+    "fid": ("FID", "", "down", 2),
+    "is": ("Inception Score", "", "up", 2),
+    "cosine": ("cosine", "", "up", 3),
+    "psnr": ("PSNR, hidden pixels", "dB", "up", 2),
+    "l1": ("L1, hidden pixels", "", "down", 4),
+}
+ARROWS = {"up": "&uarr;", "down": "&darr;"}
+OPPOSITE = {"up": "down", "down": "up"}
+ROWS = {"original": "original", "unlearned": "unlearned", "retrained": "retrained"}
+
+
+def write(workdir: Path, out: Path | None = None) -> Path:
+    """Writes the page of a run, workdir/report.html unless told otherwise; returns its path."""
+    path = out or workdir / "report.html"
+    with files.replacing(path) as file:
+        file.write(page(collect(workdir)).encode())
+    return path
+
+
+def page(record: Record) -> str:
+    """The whole page as text."""
+    sections = (_head, _tiles, _warnings, _pictures, _tables, _curves, _tsne, _provenance)
+    body = "\n".join(text for section in sections for text in section(record))
+    template = Template(Path(__file__).with_name("page.html").read_text(encoding="utf-8"))
+    return template.substitute(title=f"{record.name}: what the model forgot", body=body)
+
+
+def _head(record: Record) -> Iterator[str]:
+    config, classes = record.config, record.results["classes"]
+    model, data = _model(record), html.escape(config["data"]["name"])
+    if "forget_eval" not in classes:
+        yield f"<h1>A {model} trained on {data}</h1>"
+        return
+    yield f"<h1>What a {model} forgot</h1>"
+    methods = ", then ".join(html.escape(config[phase]["method"]) for phase in config["phases"])
+    yield (
+        f'<p class="lead">Method: {methods}. Data: {data}. Judged on '
+        f"{record.results['counts'].get('retain', 0):,} retain and "
+        f"{record.results['counts']['forget']:,} forget images that were not trained on, "
+        "the same images, crops and masks for both models.</p>"
+    )
+    for side, word in (("forget", "to forget"), ("retain", "to keep")):
+        names = classes.get(f"{side}_eval", [])
+        chips = "".join(f"<i>{html.escape(name)}</i>" for name in names[:24])
+        more = f"<em>and {len(names) - 24} more</em>" if len(names) > 24 else ""
+        yield f'<div class="chips {side}"><em>{word}</em>{chips}{more}</div>'
+
+
+def _model(record: Record) -> str:
+    args = record.config["model"]["args"]
+    about = f" ({args['size']})" if "size" in args else ""
+    return html.escape(record.config["model"]["name"].upper() + about)
+
+
+def _tiles(record: Record) -> Iterator[str]:
+    """The three figures that answer the question."""
+    if "unlearned" not in record.results:
+        return
+    old, new = record.results["original"], record.results["unlearned"]
+    tiles = []
+    for side, metric, claim in (
+        ("forget", "fid", "farther from the real images, completing forgotten ones"),
+        ("retain", "fid", "change of FID, completing kept ones"),
+        ("retain", "psnr", "change of PSNR on hidden pixels, kept ones"),
+    ):
+        if metric not in old.get(side, {}) or metric not in new[side]:
+            continue
+        a, b = old[side][metric], new[side][metric]
+        if side == "forget":
+            value = f"{b / a:.1f}&times;" if a > 0 else "&infin;"
+        else:
+            value = f"{b - a:+.2f} dB" if metric == "psnr" else f"{(b / a - 1):+.1%}"
+        name, unit, _, digits = METRICS[metric]
+        detail = f"{name} {a:.{digits}f} &rarr; {b:.{digits}f} {unit}"
+        tiles.append(
+            f'<div class="tile {side}"><span>{side}</span><b>{value}</b>'
+            f"<span>{claim}<br>{detail}</span></div>"
+        )
+    yield f'<div class="tiles">{"".join(tiles)}</div>'
+
+
+def _warnings(record: Record) -> Iterator[str]:
+    """What a reader must not overlook."""
+    for name, split in record.splits.items():
+        if split["skipped"]:
+            listed = "".join(f"<li>{html.escape(reason)}</li>" for reason in split["skipped"][:20])
+            count = len(split["skipped"])
+            said = f"Broken images of {name}, left out: {count}"
+            yield f'<div class="card warn">{said}<ul>{listed}</ul></div>'
+    if "unlearned" in record.results and "retain" in record.sides:
+        old, new = (record.results[v]["retain"].get("l1") for v in ("original", "unlearned"))
+        if old and new > 2 * old:
+            yield (
+                '<div class="card warn">The error on retain images more than doubled: this model '
+                "was damaged, not only made to forget.</div>"
+            )
+
+
+def _pictures(record: Record) -> Iterator[str]:
+    labels = ["image", "what it sees", *record.variants]
+    spans = "".join(f"<span>{label}</span>" for label in labels)
+    first = True
+    for task in record.results["tasks"]:
+        for side in reversed(record.sides):
+            picture = record.images.get(f"{task}_{side}")
+            if picture is None:
+                continue
+            if first:
+                yield "<h2>Completions</h2>"
+                first = False
+            data = base64.b64encode(picture).decode()
+            alt = html.escape(f"Grid of {side} images under the task {task}: {', '.join(labels)}")
+            yield (
+                f"<h3>{html.escape(task)}: images to {'keep' if side == 'retain' else side}</h3>"
+                f'<div class="card grid"><div class="rows">{spans}</div>'
+                f'<img alt="{alt}" src="data:image/png;base64,{data}"></div>'
+            )
+
+
+def _tables(record: Record) -> Iterator[str]:
+    yield "<h2>Figures</h2>"
+    for task, cells in record.results["tasks"].items():
+        yield f"<h3>{html.escape(task)}</h3>" + _table(record, cells)
+    judge = record.results["features"]
+    accuracy = f", held-out accuracy {judge['accuracy']:.1%}" if "accuracy" in judge else ""
+    yield (
+        f"<p>FID, Inception Score and cosine are those of a {html.escape(judge['name'])} "
+        f"(digest <code>{judge['digest'][:12]}</code>{accuracy}). They can be compared within this "
+        "page and with runs of the same judge and the same number of images, with nothing else. "
+        "Arrows show the direction that is good: on the retain side, like the original; on the "
+        "forget side, unlike it.</p>"
+    )
+
+
+def _table(record: Record, cells: dict) -> str:
+    variants, sides = record.variants, record.sides
+    change = "unlearned" in variants
+    width = len(variants) + change
+    head = "".join(
+        f'<th colspan="{width}" class="side {side}">{side} '
+        f"(n = {record.results['counts'][side]:,})</th>"
+        for side in sides
+    )
+    names = [*variants, *(["change"] if change else [])]
+    second = "".join(f"<th>{name}</th>" for _ in sides for name in names)
+    rows = []
+    for metric, (name, unit, good, digits) in METRICS.items():
+        if metric not in cells["original"][sides[0]]:
+            continue
+        row = [f"<td>{name}{f' <small>{unit}</small>' if unit else ''}</td>"]
+        for side in sides:
+            goal = good if side == "retain" else OPPOSITE[good]
+            values = [cells[v][side].get(metric) for v in variants]
+            row += [f"<td>{_number(value, digits)}</td>" for value in values]
+            if change:
+                at = variants.index("unlearned")
+                row.append(_change(values[0], values[at], goal, digits))
+        rows.append(f"<tr>{''.join(row)}</tr>")
+    return (
+        f'<div class="card scroll"><table><thead><tr><th></th>{head}</tr>'
+        f"<tr><th></th>{second}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "&ndash;" if value is None else f"{value:.{digits}f}"
+
+
+def _change(old: float | None, new: float | None, goal: str, digits: int) -> str:
+    if old is None or new is None:
+        return "<td>&ndash;</td>"
+    delta = new - old
+    kind = "same"
+    if abs(delta) >= 0.5 * 10**-digits:
+        kind = "good" if (delta > 0) == (goal == "up") else "bad"
+    return f'<td class="{kind}">{delta:+.{digits}f} <small>good {ARROWS[goal]}</small></td>'
+
+
+def _curves(record: Record) -> Iterator[str]:
+    yield "<h2>Training</h2>"
+    for phase in record.config["phases"]:
+        if any(r["phase"] == phase for r in record.metrics):
+            settings = record.config[phase]
+            yield (
+                f"<h3>{html.escape(phase)}: {html.escape(settings['method'])}, "
+                f"{settings['steps']:,} steps of {settings['batch_size']} images a side</h3>"
+                f'<div class="card">{figures.curves(record.metrics, phase)}</div>'
+            )
+
+
+def _tsne(record: Record) -> Iterator[str]:
+    if record.tsne:
+        task = html.escape(record.tsne["task"])
+        yield (
+            f"<h2>Where the completions lie</h2><p>t-SNE of the judge's embeddings of completions "
+            f"({task}); one layout for both models, the other model's points in grey. Distances in "
+            "such a picture are not measurements.</p>"
+            f'<div class="card">{figures.scatter(record.tsne)}</div>'
+        )
+
+
+def _provenance(record: Record) -> Iterator[str]:
+    results, versions = record.results, record.versions
+    seconds = ", ".join(f"{html.escape(k)} {v:,.0f} s" for k, v in results["seconds"].items())
+    git = versions["git"] or "no repository"
+    items = {
+        "run": html.escape(record.name),
+        "time": seconds,
+        "devices": html.escape(versions["devices"]),
+        "code": f"<code>{results['digests']['code'][:16]}</code>, commit <code>{git}</code>",
+    }
+    for variant, digest in results["digests"]["weights"].items():
+        items[f"weights, {variant}"] = f"<code>{digest}</code>"
+    for name, split in record.splits.items():
+        items[f"split, {html.escape(name)}"] = (
+            f"{split['count']:,} images of the {split['part']} part, "
+            f"{len(split['classes'])} classes, <code>{split['digest'][:32]}</code>"
+        )
+    listed = "".join(f"<dt>{key}</dt><dd>{value}</dd>" for key, value in items.items())
+    packages = html.escape(json.dumps(versions["packages"], indent=1))
+    config = html.escape(json.dumps(record.config, indent=1))
+    yield (
+        f'<h2>Provenance</h2><div class="card"><dl>{listed}</dl></div>'
+        f"<details><summary>Packages</summary><pre>{packages}</pre></details>"
+        f"<details><summary>Config</summary><pre>{config}</pre></details>"
+    )

@@ -1,0 +1,105 @@
+"""What a config may say: every key has a reader, every name a file, every argument a function.
+
+The shape of configs/common.py, seen from the other side: a key that nobody reads is an error.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from l2l_jax.find import find
+from l2l_jax.lib import optim
+from l2l_jax.lib.errors import ConfigError, check_args, unknown
+
+PHASE = ("method", "args", "solver", "solver_args", "steps", "batch_size", "accumulate", "tasks",
+         "on", "optimizer")  # fmt: skip
+SIDE = ("classes", "files", "random", "rest")
+SECTIONS = {
+    "seed": None,
+    "phases": None,
+    "weights": None,
+    "model": ("name", "args"),
+    "data": ("name", "args", "crop", "flip", "broken"),
+    "split": ("forget", "retain", "proxy", "seed", "images_per_class", "eval_images_per_class"),
+    "tasks": None,
+    "evaluate": ("tasks", "batch_size"),
+    "features": ("name", "args"),
+    "evaluators": None,
+    "runtime": ("fsdp", "save_every", "keep", "log_every", "threads", "workers", "tensorboard",
+                "profile_from", "profile_steps"),
+}  # fmt: skip
+
+
+def check(config: Mapping[str, Any]) -> None:
+    """ConfigError for a key nobody reads or that is missing, a name nobody has, a bad argument."""
+    phases = [key for key, section in config.items() if _is_phase(section)]
+    for key in config:
+        if key not in SECTIONS and key not in phases:
+            raise unknown("config section", key, SECTIONS)
+    for section, keys in SECTIONS.items():
+        if section not in config:
+            raise ConfigError(f"The config has no section {section!r}; see configs/common.py.")
+        if keys:
+            _check_keys(section, config[section], keys)
+    for side in ("forget", "retain", "proxy"):
+        _check_keys(f"split.{side}", config["split"][side], SIDE)
+    for phase in config["phases"]:
+        if phase not in phases:
+            raise unknown("phase", phase, phases)
+        _check_phase(phase, config[phase], config["tasks"])
+    _check_modules(config)
+    first = config["phases"][:1]
+    made = any(find("method", config[phase]["method"]).MAKES_ORIGINAL for phase in first)
+    if not config["weights"] and not made:
+        raise ConfigError(
+            "config.weights is empty: there is no original to unlearn. Name a file, such as "
+            "--config.weights=bundled:mae_fashion_mnist, or let phases begin with a pretrain."
+        )
+
+
+def _is_phase(section: Any) -> bool:
+    return isinstance(section, Mapping) and "method" in section
+
+
+def _check_keys(where: str, section: Mapping[str, Any], keys: tuple[str, ...]) -> None:
+    for key in section:
+        if key not in keys:
+            raise unknown(f"key of {where}", key, keys)
+    if missing := [key for key in keys if key not in section]:
+        raise ConfigError(f"config.{where} lacks {', '.join(missing)}; see configs/common.py.")
+
+
+def _check_phase(name: str, settings: Mapping[str, Any], tasks: Mapping[str, Any]) -> None:
+    _check_keys(name, settings, PHASE)
+    check_args(find("method", settings["method"]).objectives, settings["args"], f"{name}.args")
+    solver = find("solver", settings["solver"]).update
+    check_args(solver, settings["solver_args"], f"{name}.solver_args")
+    optimizer = {"steps": settings["steps"], **settings["optimizer"]}
+    check_args(optim.make, optimizer, f"{name}.optimizer")
+    if settings["on"] not in ("retain", "all"):
+        raise unknown("value of 'on'", settings["on"], ("retain", "all"))
+    _check_tasks(f"{name}.tasks", settings["tasks"], tasks)
+    for key in ("steps", "accumulate"):
+        if settings[key] < 1:
+            raise ConfigError(f"{name}.{key} is at least 1, not {settings[key]}.")
+
+
+def _check_tasks(where: str, chosen: tuple[str, ...], tasks: Mapping[str, Any]) -> None:
+    if not chosen:
+        raise ConfigError(f"{where} is empty; choose some of {', '.join(tasks) or 'none'}.")
+    for task in chosen:
+        if task not in tasks:
+            raise unknown("task", task, tasks, f"It is named in {where}.")
+
+
+def _check_modules(config: Mapping[str, Any]) -> None:
+    """The files that are named exist, and their functions take what is given to them."""
+    for name, task in config["tasks"].items():
+        _check_keys(f"tasks.{name}", task, ("task", "args"))
+        check_args(find("task", task["task"]).mask, task["args"], f"tasks.{name}.args")
+    _check_tasks("evaluate.tasks", config["evaluate"]["tasks"], config["tasks"])
+    sections = (("model", "build", "model"), ("dataset", "load", "data"))
+    for kind, function, section in (*sections, ("features", "build", "features")):
+        module = find(kind, config[section]["name"])
+        check_args(getattr(module, function), config[section]["args"], f"{section}.args")
+    for name, args in config["evaluators"].items():
+        check_args(find("evaluator", name).evaluate, args, f"evaluators.{name}")

@@ -1,0 +1,13 @@
+"""One backward pass: minimise retain + alpha * forget (Li et al., ICLR 2024, Eq. 3 bounded)."""
+
+from l2l_jax.types import Array, Metrics, Objectives, Params
+
+
+def update(
+    objectives: Objectives, student: Params, step: Array, *, alpha: float = 0.25
+) -> tuple[Params, Metrics]:
+    """The gradient of retain + alpha * forget, and metrics with that loss."""
+    del step
+    (gradient,), metrics = objectives.gradients(student, (1.0, alpha))
+    loss = metrics["retain"] + alpha * metrics["forget"]
+    return gradient, metrics | {"loss": loss}

@@ -1,0 +1,157 @@
+"""The train step: uint8 images in, one update of the trainable groups out.
+
+A pure function under jax.jit, every array at its border with a declared sharding, the state
+donated. Randomness is a function of (seed, phase, step). What is frozen is no part of the state.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from types import ModuleType
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from l2l_jax.lib import rng as rngs
+from l2l_jax.lib import sharding
+from l2l_jax.types import Array, Batch, ImageToImage, Metrics, Params, UnlearnBatch
+
+Step = Callable[["State", Params, dict[str, Array]], tuple["State", Metrics]]
+
+
+@flax.struct.dataclass
+class State:
+    """All that a step changes, and all that a checkpoint holds."""
+
+    step: Array  # int32, updates done
+    student: Params  # the trainable groups
+    optimizer: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """What one phase does in each step; modules as `find` gives them, arguments from the config."""
+
+    phase: str
+    model: ImageToImage
+    method: ModuleType
+    args: Mapping[str, Any]
+    solver: ModuleType
+    solver_args: Mapping[str, Any]
+    optimizer: optax.GradientTransformation
+    learning_rate: optax.Schedule
+    seed: int
+    accumulate: int = 1
+
+    def init(self, params: Params) -> State:
+        """The state before the first step; params: all groups of the model."""
+        student = {group: params[group] for group in self.method.TRAINABLE}
+        # A copy: the state is donated, the parameters it starts from are not.
+        student = jax.tree.map(jnp.copy, student)
+        return State(jnp.zeros((), jnp.int32), student, self.optimizer.init(student))
+
+    def fixed(self, start: Params, original: Params) -> Params:
+        """What a step reads and never writes: the student's frozen groups, and the teacher."""
+        frozen = {k: v for k, v in start.items() if k not in self.method.TRAINABLE}
+        return {"frozen": frozen, "teacher": original if self.method.TEACHER else {}}
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchObjectives:
+    """The two objectives of one batch; see types.Objectives."""
+
+    recipe: Recipe
+    fixed: Params
+    batch: UnlearnBatch  # leading axis [accumulate] if that is more than one
+    rng: Array
+
+    def __call__(self, student: Params, batch: UnlearnBatch, rng: Array) -> tuple[Array, Metrics]:
+        """([retain, forget], metrics) of one micro-batch."""
+        recipe, whole = self.recipe, self.fixed["frozen"] | student
+        retain, forget, metrics = recipe.method.objectives(
+            recipe.model, whole, self.fixed["teacher"], batch, rng, **recipe.args
+        )
+        both = jnp.stack([retain, forget]).astype(jnp.float32)
+        return both, metrics | {"retain": retain, "forget": forget}
+
+    def gradients(
+        self, student: Params, *weights: tuple[float, float]
+    ) -> tuple[list[Params], Metrics]:
+        """One forward pass, one backward pass for each pair; means over the micro-batches."""
+
+        def one(batch: UnlearnBatch, rng: Array) -> tuple[list[Params], Metrics]:
+            function = functools.partial(self, batch=batch, rng=rng)
+            _, pullback, metrics = jax.vjp(function, student, has_aux=True)
+            return [pullback(jnp.array(pair, jnp.float32))[0] for pair in weights], metrics
+
+        pieces = self.recipe.accumulate
+        if pieces == 1:
+            return one(self.batch, self.rng)
+
+        def add(total: Any, piece: tuple[int, UnlearnBatch]) -> tuple[Any, None]:
+            result = one(piece[1], rngs.fold(self.rng, piece[0]))
+            return jax.tree.map(jnp.add, total, result), None
+
+        first = jax.tree.map(lambda x: x[0], self.batch)
+        shapes = jax.eval_shape(one, first, self.rng)
+        zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        total, _ = jax.lax.scan(add, zero, (jnp.arange(pieces), self.batch))
+        return jax.tree.map(lambda x: x / pieces, total)
+
+
+def draw(
+    recipe: Recipe, side: str, images: Array, task: ModuleType, args: Mapping[str, Any], rng: Array
+) -> Batch:
+    """Masks for a batch of uint8 images, which become float32 in [0, 1]."""
+    grid = recipe.model.grid
+    mask = task.mask(rngs.fold(rng, "mask", side), images.shape[0], grid, **args)
+    visible = task.visible(grid, **args)
+    return Batch(images.astype(jnp.float32) / 255.0, mask, visible)
+
+
+def make_update(recipe: Recipe, task: ModuleType, task_args: Mapping[str, Any], mesh: Mesh) -> Step:
+    """The update as a pure function, not compiled: (state, fixed, images) -> (state, metrics)."""
+
+    def split(x: Array) -> Array:
+        """[B, ...] -> [accumulate, B / accumulate, ...], every device keeping its own rows."""
+        rows = x.reshape(-1, recipe.accumulate, *x.shape[1:]).swapaxes(0, 1)
+        return jax.lax.with_sharding_constraint(rows, sharding.microbatch(mesh))
+
+    def update(state: State, fixed: Params, images: dict[str, Array]) -> tuple[State, Metrics]:
+        rng = rngs.key(recipe.seed, recipe.phase, state.step)
+        halves = {s: draw(recipe, s, x, task, task_args, rng) for s, x in images.items()}
+        batch = UnlearnBatch(halves.get("retain"), halves.get("forget"))
+        if recipe.accumulate > 1:
+            batch = jax.tree.map(split, batch)
+        objectives = BatchObjectives(recipe, fixed, batch, rngs.fold(rng, "method"))
+        gradient, metrics = recipe.solver.update(
+            objectives, state.student, state.step, **recipe.solver_args
+        )
+        updates, optimizer = recipe.optimizer.update(gradient, state.optimizer, state.student)
+        student = optax.apply_updates(state.student, updates)
+        metrics |= {
+            "gradient_norm": optax.tree.norm(gradient),
+            "update_norm": optax.tree.norm(updates),
+            "learning_rate": recipe.learning_rate(state.step),
+        }
+        return State(state.step + 1, student, optimizer), metrics
+
+    return update
+
+
+def compile_update(
+    update: Step, state: State, fixed: Params, sides: tuple[str, ...], mesh: Mesh
+) -> Step:
+    """jax.jit with shardings; the state is donated, metrics come back replicated."""
+    of = functools.partial(jax.tree.map, lambda x: x.sharding)
+    images = {side: sharding.batch(mesh) for side in sides}
+    return jax.jit(
+        update,
+        in_shardings=(of(state), of(fixed), images),
+        out_shardings=(of(state), sharding.replicated(mesh)),
+        donate_argnums=0,
+    )

@@ -1,0 +1,30 @@
+"""Hide a random share of the cells, as masked autoencoders are trained (He et al. 2022)."""
+
+import jax
+import jax.numpy as jnp
+
+from l2l_jax.lib.errors import ConfigError
+from l2l_jax.types import Array
+
+
+def visible(grid: tuple[int, int], *, ratio: float = 0.75) -> int:
+    """int(L * (1 - ratio)), truncated as released."""
+    if not 0 < ratio < 1:
+        raise ConfigError(f"The random task hides a ratio between 0 and 1, not {ratio}.")
+    return int(grid[0] * grid[1] * (1 - ratio))
+
+
+def mask(rng: Array, batch: int, grid: tuple[int, int], *, ratio: float = 0.75) -> Array:
+    """[batch, h, w] bool, True = hidden; each example its own draw."""
+    noise = jax.random.uniform(rng, (batch, grid[0] * grid[1]))
+    _, restore = order(noise)
+    return (restore >= visible(grid, ratio=ratio)).reshape(batch, *grid)
+
+
+def order(noise: Array) -> tuple[Array, Array]:
+    """(cells from the smallest noise to the largest, rank of every cell), both [B, L] int.
+
+    The first `visible` cells of the first array are the ones kept.
+    """
+    shuffle = jnp.argsort(noise, axis=1)
+    return shuffle, jnp.argsort(shuffle, axis=1)

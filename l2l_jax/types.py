@@ -1,0 +1,197 @@
+"""The vocabulary: what a batch, a model, a method, a solver, a task, an evaluator are.
+
+Everything follows one sentence, h = D . E . T: a model corrupts an image (T), encodes what is left
+(E) and decodes the whole (D). Unlearning compares and moves E.
+
+Models are objects (`ImageToImage`). Methods, solvers, tasks, data sets, evaluators and feature
+networks are modules: `methods/l2l.py` *is* the method "l2l", and the protocols below say what such
+a module contains. Keyword-only arguments of their functions are the schema of their config.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import flax.struct
+import jax
+import numpy as np
+
+Array = jax.Array
+Params = dict[str, Any]  # nested dict of arrays; its top-level keys are the parameter groups
+Inputs = Any  # what T makes: a pytree of arrays, the model's own business
+Hidden = Any  # what E makes: a pytree of arrays, what unlearning compares
+Outputs = Any  # what D makes
+Metrics = dict[str, Array]
+
+
+@flax.struct.dataclass
+class Batch:
+    """Images of one side and what is hidden of them."""
+
+    images: Array  # [B, H, W, 3] float32 in [0, 1]
+    mask: Array  # [B, h, w] bool, True = hidden
+    visible: int | None = flax.struct.field(pytree_node=False, default=None)  # see Task.visible
+
+
+@flax.struct.dataclass
+class UnlearnBatch:
+    """Two typed halves, so that no term can act on the wrong rows. None: the method uses one."""
+
+    retain: Batch | None
+    forget: Batch | None
+
+
+class ImageToImage(Protocol):
+    """Completes images. Pure functions of a plain nested dict of arrays.
+
+    images: [B, H, W, 3] float32 in [0, 1]; each model normalises inside. mask: [B, h, w] bool,
+    True = hidden. `visible` is the number of visible cells where it is the same in every example
+    (static): with it a model may drop the hidden cells, without it it must mask them out, and the
+    results agree.
+    """
+
+    image_size: int  # H = W
+    grid: tuple[int, int]  # cells a mask is drawn on
+    template: Params  # names, shapes and dtypes of the parameters
+    canonical: Params  # the same in the layout of files and digests: blocks as lists
+    identity: dict[str, Any]  # what weights belong to, also where no shape shows it
+
+    def init(self, rng: Array) -> Params: ...
+
+    def corrupt(
+        self,
+        params: Params,
+        images: Array,
+        mask: Array,
+        rng: Array,
+        targets: Array | None = None,
+        visible: int | None = None,
+    ) -> Inputs:
+        """T: everything random or frozen happens here, once. `targets`: what D should make."""
+
+    def encode(self, params: Params, inputs: Inputs) -> Hidden: ...
+
+    def decode(self, params: Params, hidden: Hidden, inputs: Inputs) -> Outputs: ...
+
+    def loss(self, params: Params, inputs: Inputs) -> Array:
+        """[B] the model's own training loss, per example."""
+
+    def reconstruct(
+        self, params: Params, images: Array, mask: Array, rng: Array, visible: int | None = None
+    ) -> Array:
+        """[B, H, W, 3] in [0, 1], the full sampler; visible pixels returned as given."""
+
+
+class Method(Protocol):
+    """A module of methods/: one objective, one pure function."""
+
+    TRAINABLE: tuple[str, ...]  # parameter groups that move, e.g. ("encoder",)
+    SIDES: tuple[str, ...]  # halves of the batch it uses: ("retain", "forget") or ("retain",)
+    TEACHER: bool  # whether it reads the original model
+    MAKES_ORIGINAL: bool  # whether its result is the model to be unlearned (pretrain)
+
+    def objectives(
+        self,
+        model: ImageToImage,
+        student: Params,
+        teacher: Params,
+        batch: UnlearnBatch,
+        rng: Array,
+        **hyper: Any,
+    ) -> tuple[Array, Array, Metrics]:
+        """(retain objective, forget objective, metrics), scalars; minimising both is the goal."""
+
+
+class Objectives(Protocol):
+    """The two objectives of one batch as functions of the trainable parameters."""
+
+    def gradients(
+        self, student: Params, *weights: tuple[float, float]
+    ) -> tuple[list[Params], Metrics]:
+        """The gradient of r * retain + f * forget for each (r, f), and metrics with both values."""
+
+
+class Solver(Protocol):
+    """A module of solvers/: turns the two objectives into one update direction."""
+
+    def update(
+        self, objectives: Objectives, student: Params, step: Array, **hyper: Any
+    ) -> tuple[Params, Metrics]: ...
+
+
+class Task(Protocol):
+    """A module of tasks/: draws masks on a grid. Arguments by keyword, the same in both."""
+
+    def mask(self, rng: Array, batch: int, grid: tuple[int, int], **args: Any) -> Array:
+        """[batch, h, w] bool, True = hidden."""
+
+    def visible(self, grid: tuple[int, int], **args: Any) -> int | None:
+        """Visible cells if every mask has the same number of them, else None."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """One part of a data set, by random access. Examples are sorted by key.
+
+    `read(i)` returns a uint8 RGB image [H, W, 3] of any size, or raises `BrokenImage`.
+    """
+
+    keys: Sequence[str]  # unique; the same on every machine
+    labels: np.ndarray  # [N] int32
+    classes: tuple[str, ...]  # class names, the label is the position
+    read: Callable[[int], np.ndarray]
+    fallible: bool = False  # whether an image may turn out to be unreadable
+
+
+class Dataset(Protocol):
+    """A module of data/."""
+
+    def load(self, part: str, **args: Any) -> Source:
+        """part: "train" or "eval"."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Features:
+    """A network that judges images. apply: [B, H, W, 3] in [0, 1] -> features and logits."""
+
+    name: str
+    about: dict[str, Any]  # digest, how it was made, what it is worth: stated in the report
+    params: Params
+    apply: Callable[[Params, Array], tuple[Array, Array]]  # [B, D] features, [B, C] logits
+
+
+@dataclasses.dataclass(frozen=True)
+class Completions:
+    """What one variant of the model made of one side under one task; N images in key order."""
+
+    images: np.ndarray  # [K, H, W, 3] uint8, the first K examples as they are
+    hidden: np.ndarray  # [K, H, W] bool
+    completed: np.ndarray  # [K, H, W, 3] uint8
+    l1: np.ndarray  # [N] mean absolute error on hidden pixels, in [0, 1]
+    mse: np.ndarray  # [N] mean squared error on hidden pixels
+    features: np.ndarray  # [N, D] float32 of the completions
+    logits: np.ndarray  # [N, C]
+    real_features: np.ndarray  # [N, D] of the same images, complete
+    real_logits: np.ndarray  # [N, C]
+
+
+class Evaluation(Protocol):
+    """What an evaluator may ask for. Expensive things are computed once, when first asked for."""
+
+    variants: tuple[str, ...]  # "original", "unlearned"
+    sides: tuple[str, ...]  # "retain", "forget"
+    tasks: tuple[str, ...]
+    workdir: Path
+    seed: int
+
+    def completions(self, variant: str, side: str, task: str) -> Completions: ...
+
+
+class Evaluator(Protocol):
+    """A module of evaluators/: answers one question about a model."""
+
+    def evaluate(
+        self, evaluation: Evaluation, **args: Any
+    ) -> Iterator[tuple[tuple[str, str, str], str, float]]:
+        """Yields ((variant, side, task), metric, value); may write pictures into the workdir."""

@@ -1,0 +1,253 @@
+"""Bad input gets an answer: what is wrong, what exists, what to do. Every message is read here."""
+
+import re
+import subprocess
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from l2l_jax import weights
+from l2l_jax.lib import names, torchfile, weightfile
+from l2l_jax.lib.errors import BrokenImage, ConfigError, DataMissing, NonFinite, WrongWeights
+from l2l_jax.models import mae
+from l2l_jax.run import run
+from tests.helpers import FIXTURES, ROOT, call, command, small_config
+
+
+def refused(config, tmp_path, error, message):
+    """The run raises this, and leaves the workdir free for the mended config."""
+    with pytest.raises(error, match=message):
+        run(config, tmp_path / "run")
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
+def test_unknown_method(tmp_path):
+    config = small_config()
+    config.unlearn.method = "l2ll"
+    refused(config, tmp_path, ConfigError, r"No method called 'l2ll'\. Did you mean 'l2l'\?")
+
+
+def test_unknown_keys(tmp_path):
+    config = small_config()
+    config.unlearn.stpes = 3
+    refused(config, tmp_path, ConfigError, "key of unlearn called 'stpes'.*'steps'")
+    config = small_config()
+    config.unlearn.args = dict(noize="standard")
+    refused(config, tmp_path, ConfigError, "does not take 'noize'.*It takes: noise, clip")
+    config = small_config()
+    config.evaluaters = dict()
+    refused(config, tmp_path, ConfigError, "config section called 'evaluaters'.*'evaluators'")
+    config = small_config()
+    config.unlearn.optimizer.learning_rate = 1.0
+    refused(config, tmp_path, ConfigError, "does not take 'learning_rate'")
+    config = small_config()
+    config.runtime.keeep = 1
+    refused(config, tmp_path, ConfigError, "called 'keeep'.*'keep'")
+
+
+def test_unknown_task_and_phase(tmp_path):
+    config = small_config()
+    config.unlearn.tasks = ("centre",)
+    refused(config, tmp_path, ConfigError, "No task called 'centre'.*'center'.*unlearn.tasks")
+    config = small_config(phases=("pretrain", "unlern"))
+    refused(config, tmp_path, ConfigError, "No phase called 'unlern'.*'unlearn'")
+
+
+def test_overlapping_splits(tmp_path):
+    config = small_config()
+    config.split.retain.classes = (1, 2)
+    refused(
+        config, tmp_path, ConfigError, "split.forget and split.retain share 16 images of class1"
+    )
+
+
+def test_empty_forget_set(tmp_path):
+    config = small_config()
+    config.split.forget.classes = ()
+    refused(config, tmp_path, ConfigError, r"The forget set is empty.*--config\.split\.forget")
+
+
+def test_missing_folder(tmp_path):
+    config = small_config()
+    config.data.name = "folder"
+    config.data.args = dict(root=str(tmp_path / "nowhere"))
+    refused(config, tmp_path, DataMissing, "There is no folder .*nowhere.*sub-folder")
+
+
+def test_missing_weights(tmp_path):
+    config = small_config(phases=("unlearn",))
+    refused(config, tmp_path, ConfigError, "config.weights is empty.*bundled:")
+    config.weights = str(tmp_path / "mae_visualize_vit_base.safetensors")
+    refused(config, tmp_path, DataMissing, "curl -LO https://.*\n.*l2l_jax.weights import")
+    config.weights = "bundled:mae_fashion"
+    refused(config, tmp_path, DataMissing, "Bundled are: ")
+
+
+def test_weights_of_another_model(tmp_path):
+    config = small_config(phases=("unlearn",))
+    other = mae.build(**(mae.SMALLEST | dict(width=32)))
+    path = tmp_path / "w.safetensors"
+    params = jax.device_get(other.init(jax.random.key(0)))
+    weightfile.save(path, params, {"model": "mae", "args": mae.SMALLEST | {"width": 32}})
+    config.weights = str(path)
+    message = r"(?s)decoder/embed/kernel: \(32, 16\) in .*'width': 32"
+    refused(config, tmp_path, WrongWeights, message)
+
+
+def test_encoder_only_weights(tmp_path):
+    """The form of mae_pretrain_vit_*.pth: the same file without its decoder."""
+    state = torchfile.read(FIXTURES / "mae" / "checkpoint_model.pth")["model"]
+    encoder = {k: v for k, v in state.items() if "decoder" not in k and k != "mask_token"}
+    path = tmp_path / "mae_pretrain_vit_base.pth"
+    torchfile.write(path, {"model": encoder})
+    with pytest.raises(WrongWeights, match=r"encoder only.*mae_visualize_vit_"):
+        weights.import_(path, tmp_path / "out.safetensors", "mae", {})
+    assert not (tmp_path / "out.safetensors").exists()
+
+
+def test_a_checkpoint_that_lacks_keys(tmp_path):
+    state = torchfile.read(FIXTURES / "mae" / "checkpoint_model.pth")["model"]
+    del state["decoder_norm.weight"]
+    torchfile.write(tmp_path / "x.pth", {"model": state})
+    told = dict(heads=3, decoder_heads=4)
+    with pytest.raises(WrongWeights, match="only in a whole mae: decoder/norm/scale"):
+        weights.import_(tmp_path / "x.pth", tmp_path / "y.safetensors", "mae", told)
+
+
+def test_batches_that_do_not_divide(tmp_path):
+    config = small_config()
+    config.unlearn.batch_size = 12
+    refused(
+        config, tmp_path, ConfigError, r"unlearn.batch_size=12 cannot .* 8 devices; try 8 or 16"
+    )
+
+
+def test_a_workdir_of_another_config(tmp_path):
+    config = small_config()
+    config.unlearn.steps = 1
+    run(config, tmp_path / "run")
+    config.unlearn.steps = 2
+    config.seed = 5
+    with pytest.raises(ConfigError) as error:
+        run(config, tmp_path / "run")
+    assert "belongs to another config (2 values differ)" in str(error.value)
+    assert "unlearn.steps: 1 there, 2 here" in str(error.value)
+    config.unlearn.steps = 1
+    config.seed = 0
+    config.runtime.threads = 7  # changes no result
+    run(config, tmp_path / "run")
+
+
+def test_a_workdir_that_is_no_run(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.tex").write_text("x")
+    refused(small_config(), tmp_path, ConfigError, r"not empty and holds no run \(thesis.tex\)")
+
+
+def folder_config(tmp_path, broken):
+    rng = np.random.default_rng(0)
+    for name in ("cats", "dogs"):
+        (tmp_path / "pets" / name).mkdir(parents=True)
+        for i in range(10):
+            image = Image.fromarray(rng.integers(0, 256, (20, 24, 3), np.uint8))
+            image.save(tmp_path / "pets" / name / f"{i}.png")
+    (tmp_path / "pets" / "cats" / "3.png").write_bytes(b"\x89PNG broken")
+    config = small_config()
+    config.data = dict(name="folder", crop=(0.5, 1.0), flip=True, broken=broken,
+                       args=dict(root=str(tmp_path / "pets"), eval_fraction=0.3))  # fmt: skip
+    config.split.forget.classes = ("cats",)
+    config.unlearn.steps = 2
+    return config
+
+
+def test_an_unreadable_image_stops_the_run(tmp_path):
+    config = folder_config(tmp_path, "stop")
+    message = r"(?s)1 of the \d+ images of forget.*cats/3\.png.*--config\.data\.broken=skip"
+    refused(config, tmp_path, BrokenImage, message)
+
+
+def test_or_is_skipped_and_said_so_on_the_page(tmp_path):
+    run(folder_config(tmp_path, "skip"), tmp_path / "run")
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "Broken images of forget, left out: 1" in page
+    assert "cats/3.png" in page
+
+
+def test_a_number_that_is_not_finite_stops_the_run(tmp_path):
+    config = small_config()
+    config.unlearn.update(dict(steps=40, solver_args=dict(alpha=1e30)))
+    config.unlearn.optimizer.update(dict(lr=1e30, warmup=0.0))
+    with pytest.raises(NonFinite, match=r"non-finite between .*step \d+.*; lower optimizer\.lr"):
+        run(config, tmp_path / "run")
+    assert (tmp_path / "run" / "checkpoints" / "pretrain" / "2").is_dir(), "the last good one stays"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--config.unlearn.stpes=3"], "--config.unlearn.stpes: .* no such key.*'unlearn.steps'"),
+        (["--config.seed=x"], "seed"),
+        (["config.seed=1"], "belong to no flag"),
+    ],
+)
+def test_the_command_line(words, message, tmp_path):
+    done = call("l2l_jax.main", "--config", "configs/fashion_mnist.py", "--workdir", tmp_path / "x",
+                *words)  # fmt: skip
+    assert done.returncode != 0
+    assert re.search(message, done.stderr), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ("configs/fashion_mnits.py", "Did you mean 'configs/fashion_mnist.py'"),
+        ("configs/fashion_mnist.py:smoek", "has the forms smoke and pretrain"),
+    ],
+)
+def test_a_config_that_does_not_exist(config, message, tmp_path):
+    done = call("l2l_jax.main", "--config", config, "--workdir", tmp_path / "x")
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("module", ["evaluate", "report"])
+def test_a_folder_that_holds_no_run(module, tmp_path):
+    words = ["--workdir", tmp_path] if module == "evaluate" else [tmp_path]
+    done = call(f"l2l_jax.{module}", *words)
+    assert done.returncode == 2
+    assert "holds no" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+LIMITED = """
+import resource, runpy, signal, sys
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, resource.RLIM_INFINITY))
+sys.argv = ["main", *sys.argv[1:]]
+runpy.run_module("l2l_jax.main", run_name="__main__")
+"""
+
+
+@pytest.mark.slow
+def test_a_full_disk_while_saving(tmp_path):
+    """No file may grow beyond 30 kB, which is what a full disk does to a checkpoint."""
+    words = ["--config", "tests/configs/small.py", "--workdir", str(tmp_path / "run")]
+    arguments, env = command("l2l_jax.main", *words)
+    limited = [arguments[0], "-c", LIMITED, *words]
+    first = subprocess.run(limited, env=env, cwd=ROOT, capture_output=True, text=True, timeout=200)
+    assert first.returncode == 2, first.stderr
+    said = [line for line in first.stderr.splitlines() if line.startswith("error: ")]
+    assert len(said) == 1  # among the last words of tensorstore's threads
+    assert "Step 2 could not be saved" in said[0]
+    assert "the disk is full" in said[0]
+    done = subprocess.run(arguments, env=env, cwd=ROOT, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "report.html").exists()
+
+
+def test_names_are_never_guessed():
+    with pytest.raises(WrongWeights, match=r"No rule for the names vit\.cls"):
+        names.to_ours({"vit.cls": np.zeros(1)}, mae.NAMES)

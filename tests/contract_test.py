@@ -1,0 +1,346 @@
+"""What every model, method, solver, task, data set and evaluator must keep, found by themselves."""
+
+import functools
+import itertools
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from l2l_jax import step as steps
+from l2l_jax.find import find, names
+from l2l_jax.lib import optim, sharding, trees
+from l2l_jax.lib.names import to_ours, to_theirs
+from l2l_jax.types import Batch, Completions, UnlearnBatch
+from tests.helpers import images, small_model
+
+MODELS, METHODS, SOLVERS = names("model"), names("method"), names("solver")
+TASKS = {
+    "random": dict(ratio=0.75),
+    "center": dict(cells=2),
+    "outpaint": dict(cells=2),
+    "side": dict(cells=1, edge="left"),
+}
+B = 8
+
+
+def product(*names):
+    return list(itertools.product(*names))
+
+
+@functools.cache
+def model_and_params(name):
+    model = small_model(name)
+    return model, jax.jit(model.init)(jax.random.key(0))
+
+
+def mask_of(task, model):
+    module, args = find("task", task), TASKS[task]
+    mask = module.mask(jax.random.key(1), B, model.grid, **args)
+    return mask, module.visible(model.grid, **args)
+
+
+def batch_of(model, retain=None, forget=None):
+    mask, visible = mask_of("random", model)
+    retain = images(B, model.image_size, 1) if retain is None else retain
+    forget = images(B, model.image_size, 2) if forget is None else forget
+    return UnlearnBatch(Batch(retain, mask, visible), Batch(forget, mask, visible))
+
+
+def moved(params):
+    """Slightly other parameters, so that student and teacher differ."""
+    return jax.tree.map(lambda x: x + 0.01 * jnp.sin(jnp.arange(x.size)).reshape(x.shape), params)
+
+
+def same(a, b):
+    return all(jax.tree.leaves(jax.tree.map(lambda x, y: bool((x == y).all()), a, b)))
+
+
+def hidden_pixels(mask, model):
+    side = model.image_size // model.grid[0]
+    return np.repeat(np.repeat(np.asarray(mask), side, 1), side, 2)[..., None]
+
+
+# Tasks -------------------------------------------------------------------------------------------
+
+
+def test_every_task_is_under_contract():
+    assert set(TASKS) == set(names("task")), "give the new task its arguments in TASKS"
+
+
+@pytest.mark.parametrize("task", names("task"))
+def test_task_masks(task):
+    module, grid = find("task", task), (4, 4)
+    mask = np.asarray(module.mask(jax.random.key(0), 5, grid, **TASKS[task]))
+    assert mask.shape == (5, 4, 4)
+    assert mask.dtype == bool
+    assert mask.any(axis=(1, 2)).all(), "every example has something hidden"
+    visible = module.visible(grid, **TASKS[task])
+    if visible is not None:
+        assert ((~mask).sum(axis=(1, 2)) == visible).all()
+    again = np.asarray(module.mask(jax.random.key(0), 5, grid, **TASKS[task]))
+    assert (mask == again).all(), "a mask is a function of its key"
+
+
+# Models ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_model_is_finite_and_jits(name):
+    model, params = model_and_params(name)
+    mask, visible = mask_of("random", model)
+
+    @jax.jit
+    def everything(params, x):
+        inputs = model.corrupt(params, x, mask, jax.random.key(2), visible=visible)
+        hidden = model.encode(params, inputs)
+        made = model.reconstruct(params, x, mask, jax.random.key(3), visible=visible)
+        return model.loss(params, inputs), made, hidden, model.decode(params, hidden, inputs)
+
+    loss, made, *rest = everything(params, images(B, model.image_size))
+    assert loss.shape == (B,)
+    assert made.shape == (B, model.image_size, model.image_size, 3)
+    assert made.min() >= 0
+    assert made.max() <= 1
+    for leaf in jax.tree.leaves((loss, made, rest)):
+        assert jnp.isfinite(leaf.astype(jnp.float32)).all()
+
+
+@pytest.mark.parametrize(("name", "task", "hint"), product(MODELS, TASKS, (True, False)))
+def test_hidden_pixels_stay_hidden(name, task, hint):
+    model, params = model_and_params(name)
+    mask, visible = mask_of(task, model)
+    visible = visible if hint else None
+    x, hidden = images(B, model.image_size), hidden_pixels(mask, model)
+
+    def complete(x):
+        return model.reconstruct(params, x, mask, jax.random.key(3), visible=visible)
+
+    def latents(x):
+        inputs = model.corrupt(params, x, mask, jax.random.key(3), visible=visible)
+        return sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(model.encode(params, inputs)))
+
+    one, two = jax.jit(complete)(x), jax.jit(complete)(jnp.where(hidden, 1 - x, x))
+    assert np.array_equal(np.where(hidden, 0, one), np.where(hidden, 0, x)), "visible pixels stay"
+    assert np.array_equal(one, two), "hidden pixels must not reach the completion"
+    gradient = jax.jit(jax.grad(latents))(x)
+    assert (np.where(hidden, gradient, 0) == 0).all(), "nor the encoder, not even its gradient"
+    assert (np.where(hidden, 0, gradient) != 0).any()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_number_of_visible_cells_is_only_a_hint(name):
+    model, params = model_and_params(name)
+    mask, visible = mask_of("random", model)
+    x = images(B, model.image_size)
+
+    def both(visible):
+        inputs = model.corrupt(params, x, mask, jax.random.key(3), visible=visible)
+        made = model.reconstruct(params, x, mask, jax.random.key(3), visible=visible)
+        return model.loss(params, inputs), made
+
+    for with_hint, without in zip(both(visible), both(None), strict=True):
+        np.testing.assert_allclose(with_hint, without, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_targets_change_what_is_learned_and_nothing_else(name):
+    model, params = model_and_params(name)
+    mask, visible = mask_of("random", model)
+    x, y = images(B, model.image_size, 1), images(B, model.image_size, 2)
+    own, other = (
+        model.corrupt(params, x, mask, jax.random.key(3), targets=t, visible=visible)
+        for t in (None, y)
+    )
+    assert same(model.encode(params, own), model.encode(params, other))
+    assert not np.allclose(model.loss(params, own), model.loss(params, other))
+    plain = model.corrupt(params, x, mask, jax.random.key(3), targets=x, visible=visible)
+    assert np.array_equal(model.loss(params, own), model.loss(params, plain))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_weights_survive_the_way_out_and_back(name):
+    model, params = model_and_params(name)
+    rules = find("model", name).NAMES
+    canonical = trees.unstack(jax.device_get(params), model.canonical)
+    back = to_ours(to_theirs(canonical, rules), rules)
+    assert not trees.difference(canonical, back, "before", "after")
+    assert same(canonical, back)
+
+
+# Methods and solvers -----------------------------------------------------------------------------
+
+
+def recipe_of(model, method, solver="weighted", solver_args=None):
+    method = find("method", method) if isinstance(method, str) else method
+    optimizer, rate = optim.make(steps=10, lr=1e-3, warmup=0.0)
+    return steps.Recipe(
+        phase="unlearn",
+        model=model,
+        method=method,
+        args={},
+        solver=find("solver", solver),
+        solver_args=solver_args or {},
+        optimizer=optimizer,
+        learning_rate=rate,
+        seed=0,
+    )
+
+
+def one_step(recipe, params, start, devices):
+    """(state, metrics) after one compiled step on so many devices."""
+    mesh = sharding.make_mesh(fsdp=-1, devices=jax.devices()[:devices])
+
+    def place(tree):
+        return sharding.place(jax.device_get(tree), sharding.parameters(mesh, tree))
+
+    fixed = place(recipe.fixed(start, params))
+    state = place(recipe.init(start))
+    update = steps.make_update(recipe, find("task", "random"), TASKS["random"], mesh)
+    size = recipe.model.image_size
+    rows = np.random.default_rng(0).integers(0, 256, (2, B, size, size, 3), np.uint8)
+    sides = recipe.method.SIDES
+    data = {s: jax.device_put(x, sharding.batch(mesh)) for s, x in zip(sides, rows, strict=False)}
+    compiled = steps.compile_update(update, state, fixed, sides, mesh)
+    return jax.device_get(compiled(state, fixed, data))
+
+
+@pytest.mark.parametrize(("name", "method", "solver"), product(MODELS, METHODS, SOLVERS))
+def test_a_step_moves_what_it_should_and_is_the_same_on_eight_devices(name, method, solver):
+    model, params = model_and_params(name)
+    recipe = recipe_of(model, method, solver)
+    start = moved(params)
+    state, metrics = one_step(recipe, params, start, devices=1)
+    assert all(np.isfinite(value) for value in metrics.values())
+    assert {"loss", "retain", "forget", "gradient_norm"} <= metrics.keys()
+    assert set(state.student) == set(recipe.method.TRAINABLE), "frozen groups are not in the state"
+    assert not same(state.student, {g: start[g] for g in recipe.method.TRAINABLE})
+    _, sharded = one_step(recipe, params, start, devices=8)
+    for key, value in metrics.items():
+        np.testing.assert_allclose(sharded[key], value, rtol=1e-5, atol=1e-6, err_msg=key)
+
+
+def own_side_only(method, model, params):
+    """Each objective has a gradient to the images of its side and exactly none to the other's."""
+    student, start = moved(params), batch_of(model)
+
+    def values(retain, forget):
+        batch = batch_of(model, retain, forget)
+        pair = method.objectives(model, student, params, batch, jax.random.key(5))[:2]
+        return jnp.stack([jnp.asarray(value, jnp.float32) for value in pair])
+
+    used = jax.jit(jax.jacobian(values, argnums=(0, 1)))(start.retain.images, start.forget.images)
+    moves = np.array([[bool((used[side][k] != 0).any()) for side in (0, 1)] for k in (0, 1)])
+    uses_forget = "forget" in method.SIDES
+    assert moves[0].tolist() == [True, False], "the retain objective looks at retain images only"
+    assert moves[1].tolist() == [False, uses_forget], "the forget objective at forget images only"
+
+
+@pytest.mark.parametrize(("name", "method"), product(MODELS, METHODS))
+def test_each_objective_looks_at_its_own_images(name, method):
+    own_side_only(find("method", method), *model_and_params(name))
+
+
+def test_a_planted_row_bug_is_caught():
+    """The released baselines applied their forget term to retain rows; the contract must notice."""
+    l2l = find("method", "l2l")
+
+    def swapped(model, student, teacher, batch, rng, **hyper):
+        wrong = UnlearnBatch(batch.retain, batch.retain)
+        return l2l.objectives(model, student, teacher, wrong, rng, **hyper)
+
+    planted = types.SimpleNamespace(objectives=swapped, SIDES=l2l.SIDES)
+    with pytest.raises(AssertionError, match="the forget objective at forget images only"):
+        own_side_only(planted, *model_and_params("mae"))
+
+
+@pytest.mark.parametrize(("name", "method"), product(MODELS, METHODS))
+def test_the_teacher_and_the_frozen_groups_get_no_gradient(name, method):
+    model, params = model_and_params(name)
+    module, student = find("method", method), moved(params)
+    teacher = params if module.TEACHER else {}
+
+    def total(trainable, frozen, teacher):
+        whole = frozen | trainable
+        pair = module.objectives(model, whole, teacher, batch_of(model), jax.random.key(5))[:2]
+        return pair[0] + pair[1]
+
+    trainable = {g: student[g] for g in module.TRAINABLE}
+    frozen = {g: v for g, v in student.items() if g not in trainable}
+    to_trainable, to_teacher = jax.jit(jax.grad(total, argnums=(0, 2)))(trainable, frozen, teacher)
+    assert all((leaf == 0).all() for leaf in jax.tree.leaves(to_teacher))
+    for group, tree in to_trainable.items():
+        assert any((leaf != 0).any() for leaf in jax.tree.leaves(tree)), f"{group} is trained"
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_l2l_starts_with_a_retain_objective_of_zero(name):
+    model, params = model_and_params(name)
+    l2l = find("method", "l2l")
+    retain, forget, _ = l2l.objectives(model, params, params, batch_of(model), jax.random.key(5))
+    assert retain == 0, "with alpha = 0 there would be nothing to do"
+    assert forget > 0
+
+
+# Data and evaluators -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["fashion_mnist", "fake"])
+def test_data_sets_are_sorted_disjoint_and_rgb(name):
+    parts = {part: find("dataset", name).load(part) for part in ("train", "eval")}
+    for source in parts.values():
+        assert list(source.keys) == sorted(set(source.keys))
+        assert len(source.labels) == len(source.keys)
+        assert source.labels.max() < len(source.classes)
+        image = source.read(0)
+        assert image.dtype == np.uint8
+        assert image.ndim == 3
+        assert image.shape[2] == 3
+        assert np.array_equal(image, source.read(0))
+    assert not set(parts["train"].keys) & set(parts["eval"].keys)
+    assert parts["train"].classes == parts["eval"].classes
+
+
+class FakeEvaluation:
+    """Completions of random pictures for two variants and two sides."""
+
+    variants, sides, tasks, seed = ("original", "unlearned"), ("retain", "forget"), ("center",), 0
+
+    def __init__(self, workdir):
+        self.workdir = workdir
+
+    def completions(self, variant, side, task):
+        rng = np.random.default_rng(len(variant) * 10 + len(side))
+        pictures = rng.integers(0, 256, (2, 4, 16, 16, 3), np.uint8)
+        hidden = np.zeros((4, 16, 16), bool)
+        hidden[:, 4:12, 4:12] = True
+        features, real = rng.normal(size=(2, 30, 8))
+        logits, real_logits = rng.normal(size=(2, 30, 5))
+        return Completions(
+            images=pictures[0],
+            hidden=hidden,
+            completed=pictures[1],
+            l1=rng.random(30),
+            mse=rng.random(30),
+            features=features,
+            logits=logits,
+            real_features=real,
+            real_logits=real_logits,
+        )
+
+
+@pytest.mark.parametrize("name", names("evaluator"))
+def test_evaluators_answer_for_every_variant_and_side(name, tmp_path):
+    answers = list(find("evaluator", name).evaluate(FakeEvaluation(tmp_path)))
+    assert answers or list(tmp_path.iterdir()), "an evaluator yields a figure or writes a file"
+    for (variant, side, task), metric, value in answers:
+        assert variant in FakeEvaluation.variants
+        assert side in FakeEvaluation.sides
+        assert task == "center"
+        assert isinstance(metric, str)
+        assert np.isfinite(value)
+    if answers:
+        cells = {cell for cell, _, _ in answers}
+        assert len(cells) == 4, "both sides of both variants"

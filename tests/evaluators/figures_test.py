@@ -1,0 +1,88 @@
+"""The figures mean what they say: against fixtures, closed forms and degenerate cases."""
+
+import numpy as np
+import pytest
+
+from l2l_jax.evaluators.cosine import cosine
+from l2l_jax.evaluators.fid import frechet
+from l2l_jax.evaluators.inception_score import inception_score
+from l2l_jax.evaluators.reconstruction import cover, grid
+from l2l_jax.types import Completions
+from tests.helpers import FIXTURES
+
+PAIRS = np.load(FIXTURES / "fid_is" / "distances.npz")
+
+
+@pytest.mark.parametrize(("name", "atol"), [("wellposed_d32", 1e-8), ("rankdef_d2048", 1e-5)])
+def test_fid_is_that_of_the_reference(name, atol):
+    """Against the exact value; the reference's own matrix root is off by 2e-4 when N < D."""
+    value = frechet(PAIRS[f"{name}/feats1"], PAIRS[f"{name}/feats2"])
+    assert value == pytest.approx(float(PAIRS[f"{name}/fid_exact_by_singular_values"]), abs=atol)
+    assert value == pytest.approx(float(PAIRS[f"{name}/fid"]), abs=1e-3)
+
+
+@pytest.mark.parametrize("shape", [(200, 16), (10, 64)])
+def test_fid_of_a_set_with_itself_is_zero(shape):
+    x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    assert frechet(x, x) == pytest.approx(0, abs=1e-10)
+    assert frechet(x, x[::-1]) == pytest.approx(0, abs=1e-10)
+
+
+def test_fid_of_known_gaussians():
+    """Diagonal covariances: |m1 - m2|^2 + sum (s1 - s2)^2."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(5000, 3))
+    x = (x - x.mean(0)) @ np.linalg.inv(np.linalg.cholesky(np.cov(x.T)).T)
+    a, b = x * [1, 2, 3], x * [2, 2, 1] + [1, 0, 0]
+    assert frechet(a, b) == pytest.approx(1 + 1 + 0 + 4, abs=1e-9)
+    assert frechet(a, b) == pytest.approx(frechet(b, a), abs=1e-9)
+
+
+@pytest.mark.parametrize("splits", [1, 5, 10])
+def test_inception_score_is_that_of_the_reference(splits):
+    got = inception_score(PAIRS["inception_score/logits"], splits)
+    np.testing.assert_allclose(got, PAIRS[f"inception_score/splits{splits}"], rtol=1e-5, atol=1e-6)
+
+
+def test_inception_score_leaves_a_remainder_out():
+    got = inception_score(PAIRS["inception_score/logits"][:47], 10)
+    np.testing.assert_allclose(got, PAIRS["inception_score/first47_splits10"], rtol=1e-5)
+
+
+def test_inception_score_has_its_bounds():
+    sure = np.eye(10).repeat(5, axis=0) * 1000
+    assert inception_score(sure, 1)[0] == pytest.approx(10)
+    assert inception_score(np.zeros((50, 10)), 1)[0] == pytest.approx(1)
+
+
+def test_cosine():
+    x = np.random.default_rng(0).normal(size=(20, 8))
+    assert cosine(x, 3 * x) == pytest.approx(1)
+    assert cosine(x, -x) == pytest.approx(-1)
+    assert cosine(x, 0 * x) == 0
+
+
+def completions(made):
+    pictures = np.full((3, 32, 32, 3), 90, np.uint8)
+    hidden = np.zeros((3, 32, 32), bool)
+    hidden[:, 8:24, 8:24] = True
+    none = np.zeros((3, 1))
+    return Completions(pictures, hidden, np.full_like(pictures, made), *[none] * 6)
+
+
+def test_grids_show_input_hidden_and_every_variant():
+    picture = grid([completions(10), completions(200)])
+    assert picture.dtype == np.uint8
+    assert picture.shape == (400, 300, 3), "four rows of three pictures, 32 times 3 and a frame"
+    tiles = picture.reshape(4, 100, 3, 100, 3)[:, 50, :, 50]
+    assert (tiles[0] == 90).all()
+    assert ((tiles[1] == (148, 163, 184)) | (tiles[1] == (203, 213, 225))).all()
+    assert (tiles[2] == 10).all()
+    assert (tiles[3] == 200).all()
+
+
+def test_only_hidden_pixels_are_covered():
+    given = completions(0)
+    covered = cover(given.images, given.hidden)
+    assert (covered[~given.hidden] == 90).all()
+    assert (covered[given.hidden] != 90).any(axis=-1).all()

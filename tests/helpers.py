@@ -1,0 +1,79 @@
+"""Small experiments and processes that several tests need."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from configs import common
+from l2l_jax.find import find
+from l2l_jax.lib import trees
+
+ROOT = Path(__file__).parents[1]
+FIXTURES = Path(__file__).parent / "fixtures"
+
+
+def small_model(name, **changes):
+    """The smallest form of a model that its file knows."""
+    module = find("model", name)
+    return module.build(**(module.SMALLEST | changes))
+
+
+def small_config(**changes):
+    """A whole experiment in seconds: made-up images, the smallest MAE, pretrained for two steps."""
+    config = common.base()
+    config.model = dict(name="mae", args=find("model", "mae").SMALLEST)
+    config.data.name = "fake"
+    config.data.args = dict(classes=4, train=16, eval=8, size=16)
+    config.split.forget.classes = (0, 1)
+    config.tasks = dict(
+        random=dict(task="random", args=dict(ratio=0.75)),
+        center=dict(task="center", args=dict(cells=2)),
+    )
+    config.phases = ("pretrain", "unlearn")
+    config.pretrain = common.phase(
+        "pretrain", steps=2, batch_size=8, tasks=("random",), on="all", optimizer=dict(lr=1e-3)
+    )
+    config.unlearn.update(dict(steps=6, batch_size=8, tasks=("random",)))
+    config.evaluate.update(dict(tasks=("center",), batch_size=16))
+    config.features.args = dict(size=16, epochs=1, batch_size=16)
+    config.runtime.update(dict(save_every=2, tensorboard=False, threads=2))
+    config.update(changes)
+    return config
+
+
+def params_of(workdir):
+    """The parameters after the last phase, flat, as NumPy."""
+    from l2l_jax.experiment import final_weights
+
+    return trees.flatten(final_weights(workdir).params)
+
+
+def assert_same_bits(a, b):
+    """Two flat dicts of arrays are equal to the last bit."""
+    assert a.keys() == b.keys()
+    different = [name for name in a if not np.array_equal(a[name], b[name])]
+    assert not different, f"{len(different)} of {len(a)} arrays differ, such as {different[:3]}"
+
+
+def images(count, size, seed=0):
+    """[count, size, size, 3] float32 in [0, 1]."""
+    return jax.random.uniform(jax.random.key(seed), (count, size, size, 3))
+
+
+def command(*words, devices=1, **environment):
+    """(arguments, environment) of `python -m ...` in a process of its own."""
+    env = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices)} | environment
+    env["PYTHONPATH"] = str(ROOT)
+    return [sys.executable, "-m", *map(str, words)], env
+
+
+def call(*words, devices=1, timeout=300, **environment):
+    """Runs `python -m ...` and returns the finished process with its output as text."""
+    arguments, env = command(*words, devices=devices, **environment)
+    return subprocess.run(
+        arguments, env=env, cwd=ROOT, capture_output=True, text=True, timeout=timeout
+    )

@@ -1,0 +1,92 @@
+"""Metrics and progress: nothing lost, nothing twice."""
+
+import logging
+import subprocess
+import sys
+
+import pytest
+
+from l2l_jax.lib import clock, files, writers
+from tests.helpers import ROOT
+
+
+def test_a_continued_run_drops_what_it_will_write_again(tmp_path):
+    for phase in ("pretrain", "unlearn"):
+        writer = writers.Writer(tmp_path, phase, 0, tensorboard=False)
+        for step in range(5):
+            writer.scalars(step, {"loss": step / 2, "seconds": step * 1.5})
+        writer.close()
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"phase": "unlearn", "st')  # cut off by a kill
+    writer = writers.Writer(tmp_path, "unlearn", 3, tensorboard=False)
+    assert writer.seconds == 3.0, "what the kept steps took"
+    writer.scalars(3, {"loss": 9.0, "seconds": 5.0})
+    writer.close()
+    records = list(files.read_jsonl(tmp_path / "metrics.jsonl"))
+    steps = [(record["phase"], record["step"]) for record in records]
+    assert steps == [("pretrain", i) for i in range(5)] + [("unlearn", i) for i in range(4)]
+    assert records[-1]["loss"] == 9.0
+
+
+@pytest.mark.slow
+def test_tensorboard_files_hold_the_same_figures(tmp_path):
+    writer = writers.Writer(tmp_path, "unlearn", 0, tensorboard=True)
+    writer.scalars(0, {"retain": 0.25, "seconds": 1.0})
+    writer.close()
+    (events,) = (tmp_path / "tensorboard" / "unlearn").glob("events*")
+    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+    tags = {v.tag for event in EventFileLoader(str(events)).Load() for v in event.summary.value}
+    assert "retain" in tags
+
+
+def test_without_clu_the_json_lines_remain(tmp_path, monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, "clu", None)
+    with caplog.at_level(logging.WARNING):
+        writer = writers.Writer(tmp_path, "unlearn", 0, tensorboard=True)
+    assert "metrics.jsonl is" in caplog.text
+    writer.scalars(0, {"retain": 0.25, "seconds": 1.0})
+    writer.close()
+    assert len(list(files.read_jsonl(tmp_path / "metrics.jsonl"))) == 1
+
+
+def test_the_clock(monkeypatch, caplog):
+    now = [100.0]
+    monkeypatch.setattr(clock.time, "perf_counter", lambda: now[0])
+    watch = clock.Clock("unlearn", start=10, steps=110, examples=8, flops=2e9, spent=50.0)
+    now[0] += 30  # compilation
+    watch.compiled(10)
+    assert watch.rates(10) == {}
+    with watch.waiting():
+        now[0] += 1
+    now[0] += 4
+    rates = watch.rates(20)
+    assert rates["examples_per_second"] == pytest.approx(16)
+    assert rates["data_wait"] == pytest.approx(0.2)
+    assert rates["flops_per_second"] == pytest.approx(4e9)
+    assert watch.seconds == pytest.approx(85)
+    with caplog.at_level(logging.INFO):
+        watch.report(20, {"loss": 0.123456, "retain": 1.0}, every=5)
+        watch.report(21, {"loss": 0.1}, every=5)  # too soon
+    (line,) = [record.message for record in caplog.records]
+    for words in (
+        "unlearn 21/110",
+        "loss 0.1235",
+        "16 images/s",
+        "4 GFLOP/s",
+        "20%",
+        "0:00:44 left",
+    ):
+        assert words in line
+
+
+def test_tensorflow_stays_out_of_the_train_step():
+    """Only lib/writers.py may load it, and only when a writer is made."""
+    code = (
+        "import sys, l2l_jax.train, l2l_jax.evaluate, l2l_jax.run, l2l_jax.weights\n"
+        "from l2l_jax.find import find, names, FOLDERS\n"
+        "[find(kind, name) for kind in FOLDERS for name in names(kind)]\n"
+        "print([m for m in ('tensorflow', 'torch', 'clu', 'sklearn') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr

@@ -1,0 +1,79 @@
+"""L2L is paper A's equation, term by term."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from l2l_jax.lib.errors import ConfigError
+from l2l_jax.lib.rng import fold
+from l2l_jax.methods import l2l
+from l2l_jax.tasks import random
+from l2l_jax.types import Batch, UnlearnBatch
+from tests.helpers import images, small_model
+
+KEY = jax.random.key(4)
+
+
+def setting(count=6):
+    model = small_model("mae")
+    teacher = model.init(jax.random.key(0))
+    student = jax.tree.map(lambda x: x * 1.05 + 0.01, teacher)
+    masks = [random.mask(jax.random.key(i), count, model.grid) for i in (1, 2)]
+    parts = [Batch(images(count, 16, i), m, 4) for i, m in zip((1, 2), masks, strict=True)]
+    return model, student, teacher, UnlearnBatch(*parts)
+
+
+@pytest.mark.parametrize("noise", l2l.NOISES)
+def test_the_objectives_are_the_equation(noise):
+    model, student, teacher, batch = setting()
+    retain, forget, _ = l2l.objectives(model, student, teacher, batch, KEY, noise=noise)
+    keep, drop = batch.retain, batch.forget
+
+    def latents(params, x, mask):
+        return np.asarray(model.encode(params, model.corrupt(params, x, mask, None, visible=4)))
+
+    stays = latents(teacher, keep.images, keep.mask)
+    moved = latents(student, keep.images, keep.mask)
+    np.testing.assert_allclose(retain, np.mean((moved - stays) ** 2), rtol=1e-5)
+    n = l2l.noise_images(drop.images, fold(KEY, "noise"), noise, clip=False)
+    goal = latents(teacher, n, drop.mask)
+    moved = latents(student, drop.images, drop.mask)
+    np.testing.assert_allclose(forget, np.mean((moved - goal) ** 2), rtol=1e-5)
+
+
+def test_each_side_is_a_mean_of_its_own_whatever_the_other_holds():
+    model, student, teacher, batch = setting()
+    half = UnlearnBatch(jax.tree.map(lambda x: x[:2], batch.retain), batch.forget)
+    a = l2l.objectives(model, student, teacher, batch, KEY)
+    b = l2l.objectives(model, student, teacher, half, KEY)
+    assert a[1] == b[1], "the forget term does not know how many retain images there are"
+
+
+def test_noise_has_the_moments_of_the_forget_images_channel_by_channel():
+    scale = jnp.array([0.1, 0.5, 1.0])
+    like = images(64, 16) * scale + jnp.array([0.0, 0.2, -0.1])
+    n = l2l.noise_images(like, KEY, "gaussian_like", clip=False)
+    np.testing.assert_allclose(n.mean((0, 1, 2)), like.mean((0, 1, 2)), atol=0.01)
+    np.testing.assert_allclose(n.std((0, 1, 2)), like.std((0, 1, 2)), rtol=0.02)
+    constant = l2l.noise_images(like, KEY, "constant", clip=False)
+    np.testing.assert_allclose(constant, jnp.broadcast_to(like.mean((0, 1, 2)), like.shape))
+    standard = l2l.noise_images(like, KEY, "standard", clip=False) * 2 - 1
+    assert abs(standard.mean()) < 0.02
+    assert abs(standard.std() - 1) < 0.02
+    uniform = l2l.noise_images(like, KEY, "uniform", clip=False)
+    assert 0 <= uniform.min() < 0.01
+    assert 0.99 < uniform.max() <= 1
+
+
+def test_noise_is_clamped_only_on_request():
+    like = images(16, 16)
+    free = l2l.noise_images(like, KEY, "standard", clip=False)
+    held = l2l.noise_images(like, KEY, "standard", clip=True)
+    assert free.min() < 0 < 1 < free.max()
+    np.testing.assert_array_equal(held, jnp.clip(free, 0, 1))
+
+
+def test_unknown_noise():
+    with pytest.raises(ConfigError, match="Did you mean 'uniform'"):
+        l2l.noise_images(images(2, 16), KEY, "unifrom", clip=False)

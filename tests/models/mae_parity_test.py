@@ -1,0 +1,168 @@
+"""The masked autoencoder against arrays made by the official PyTorch code (facebookresearch/mae).
+
+Tolerances are those suggested by the fixtures' authors: about ten times the float32 rounding of the
+reference. A wrong LayerNorm epsilon or tanh-GELU moves the outputs by more.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from l2l_jax.lib import names, optim, torchfile, trees
+from l2l_jax.models import mae
+from l2l_jax.models.layers import positions
+from l2l_jax.tasks import random
+from tests.helpers import FIXTURES
+
+IO = np.load(FIXTURES / "mae" / "io.npz")
+HEADS = dict(heads=3, decoder_heads=4)
+CASES = ("random", "center", "odd")
+LATENT, PRED, LOSS = 5e-5, 2e-5, 1e-5
+
+
+@functools.cache
+def loaded(file="checkpoint_model.pth", **changes):
+    """(model, parameters) of an official checkpoint."""
+    state = torchfile.read(FIXTURES / "mae" / file)["model"]
+    args = mae.recognise(state, HEADS)
+    model = mae.build(**args | changes)
+    params = names.to_ours(state, mae.NAMES)
+    assert not trees.difference(params, model.canonical, "file", "model")
+    return model, jax.tree.map(jnp.asarray, trees.stack(params, model.template))
+
+
+def pixels():
+    return jnp.asarray(IO["imgs_uint8_nhwc"], jnp.float32) / 255
+
+
+def inputs_of(case, model, params):
+    mask = jnp.asarray(IO[f"{case}/mask"].astype(bool)).reshape(-1, *model.grid)
+    return model.corrupt(params, pixels(), mask, None, visible=int(IO[f"{case}/len_keep"]))
+
+
+def in_their_order(latent, case):
+    """Our visible patches stand in raster order, theirs in the order of the noise."""
+    kept = IO[f"{case}/ids_shuffle"][:, : int(IO[f"{case}/len_keep"])]
+    rank = np.argsort(np.argsort(kept, axis=1), axis=1)
+    patches = np.take_along_axis(np.asarray(latent)[:, 1:], rank[..., None], axis=1)
+    return np.concatenate([latent[:, :1], patches], axis=1)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_mask_order_is_exact(case):
+    shuffle, restore = random.order(jnp.asarray(IO[f"{case}/noise"]))
+    assert np.array_equal(shuffle, IO[f"{case}/ids_shuffle"])
+    assert np.array_equal(restore, IO[f"{case}/ids_restore"])
+    visible = random.visible((4, 4), ratio=float(IO[f"{case}/mask_ratio"]))
+    assert visible == int(IO[f"{case}/len_keep"])
+    assert np.array_equal(restore >= visible, IO[f"{case}/mask"].astype(bool))
+
+
+def test_patches():
+    model, _ = loaded()
+    np.testing.assert_allclose(model.patchify(pixels()), IO["patchify"], atol=1e-5)
+    back = model.unpatchify(model.patchify(pixels()))
+    np.testing.assert_allclose(back, pixels(), atol=1e-6)
+
+
+@pytest.mark.parametrize("scan", [False, True])
+@pytest.mark.parametrize("case", CASES)
+def test_latents_predictions_losses_images(case, scan):
+    model, params = loaded(scan=scan)
+    inputs = inputs_of(case, model, params)
+    latent = model.encode(params, inputs)
+    np.testing.assert_allclose(in_their_order(latent, case), IO[f"{case}/latent"], atol=LATENT)
+    prediction = model.decode(params, latent, inputs)
+    np.testing.assert_allclose(prediction, IO[f"{case}/pred"], atol=PRED)
+    np.testing.assert_allclose(model.loss(params, inputs).mean(), IO[f"{case}/loss"], atol=LOSS)
+    normalised, same = loaded(scan=scan, norm_pix=True)
+    loss = normalised.loss(same, inputs).mean()
+    np.testing.assert_allclose(loss, IO[f"{case}/loss_norm_pix"], atol=LOSS)
+    mask = inputs.hidden.reshape(-1, *model.grid)
+    made = model.reconstruct(params, pixels(), mask, None, visible=int(IO[f"{case}/len_keep"]))
+    theirs = IO[f"{case}/composite"].transpose(0, 2, 3, 1) * mae.STD + mae.MEAN
+    np.testing.assert_allclose(made, np.clip(theirs, 0, 1), atol=PRED)
+
+
+def test_every_block():
+    model, params = loaded()
+    inputs = inputs_of("random", model, params)
+    table = params["positions"]["encoder"]
+    encoder = model.encoder.bind(params["encoder"])
+    embedded = encoder.patch_embed(model.patchify(pixels()))
+    np.testing.assert_allclose(embedded, IO["random/patch_embed"], atol=LATENT)
+    x = encoder.embed(inputs, table)
+    for at, block in enumerate(encoder.blocks):
+        x = block(x)
+        theirs = IO[f"random/enc_block{at}"]
+        np.testing.assert_allclose(in_their_order(x, "random"), theirs, atol=LATENT)
+    decoder = model.decoder.bind(params["decoder"])
+    y = decoder.fill(encoder.norm(x), inputs, params["positions"]["decoder"])
+    for at, block in enumerate(decoder.blocks):
+        y = block(y)
+        np.testing.assert_allclose(y, IO[f"random/dec_block{at}"], atol=LATENT)
+    flat = model.unpatchify(model.decode(params, model.encode(params, inputs), inputs))
+    theirs = IO["random/unpatchified_pred"].transpose(0, 2, 3, 1) * mae.STD + mae.MEAN
+    np.testing.assert_allclose(flat, theirs, atol=PRED)
+
+
+def test_small_scale_weights_show_every_epsilon():
+    model, params = loaded("checkpoint_small_scale.pth")
+    inputs = inputs_of("random", model, params)
+    latent = model.encode(params, inputs)
+    theirs = IO["small_scale/latent"]
+    np.testing.assert_allclose(in_their_order(latent, "random"), theirs, atol=LATENT)
+    prediction = model.decode(params, latent, inputs)
+    np.testing.assert_allclose(prediction, IO["small_scale/pred"], atol=PRED)
+    loss = model.loss(params, inputs).mean()
+    np.testing.assert_allclose(loss, IO["small_scale/loss"], atol=LOSS)
+
+
+@pytest.mark.parametrize(("kind", "norm_pix"), [("grad_pixels", False), ("grad_normpix", True)])
+def test_gradients(kind, norm_pix):
+    model, params = loaded(norm_pix=norm_pix)
+    inputs = inputs_of("random", model, params)
+    gradient = jax.grad(lambda params: model.loss(params, inputs).mean())(params)
+    theirs = names.to_theirs(jax.device_get(gradient), mae.NAMES)
+    compared = [key for key in IO.files if key.startswith(f"random/{kind}/")]
+    assert compared
+    for key in compared:
+        want = IO[key]
+        atol = 1e-4 * np.abs(want).max()
+        np.testing.assert_allclose(theirs[key.split("/")[-1]], want, atol=atol, err_msg=key)
+
+
+def test_one_adamw_step():
+    """lr 6e-4, betas 0.9 and 0.95, decay 0.05 on all but biases and norms, loss on norm_pix."""
+    model, params = loaded(norm_pix=True)
+    after = np.load(FIXTURES / "mae" / "train_step.npz")
+    inputs = inputs_of("random", model, params)
+
+    def loss(trained):
+        return model.loss(params | trained, inputs).mean()
+
+    trained = {group: params[group] for group in ("encoder", "decoder")}
+    tx = optim.adamw(optax.constant_schedule(6e-4), b1=0.9, b2=0.95, eps=1e-8,
+                     weight_decay=0.05, clip=0.0)  # fmt: skip
+    before, gradient = jax.value_and_grad(loss)(trained)
+    updates, _ = tx.update(gradient, tx.init(trained), trained)
+    trained = optax.apply_updates(trained, updates)
+    np.testing.assert_allclose(before, after["loss_norm_pix_before"], atol=LOSS)
+    np.testing.assert_allclose(loss(trained), after["loss_norm_pix_after"], atol=LOSS)
+    theirs = names.to_theirs(jax.device_get(params | trained), mae.NAMES)
+    for key in (key for key in after.files if key.startswith("after/")):
+        np.testing.assert_allclose(
+            theirs[key.removeprefix("after/")], after[key], atol=2e-6, err_msg=key
+        )
+
+
+def test_positions():
+    tables = np.load(FIXTURES / "mae" / "pos_embed.npz")
+    np.testing.assert_allclose(positions.sincos_2d(48, 4, True), tables["d48_g4_cls1"], atol=1e-12)
+    np.testing.assert_allclose(positions.sincos_2d(64, 7, False), tables["d64_g7_cls0"], atol=1e-12)
+    larger = positions.resize(jnp.asarray(tables["interp_in"][0]), 6)
+    np.testing.assert_allclose(larger, tables["interp_out"][0], atol=1e-5)

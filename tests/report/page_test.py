@@ -1,0 +1,121 @@
+"""The page says what the files say, needs nothing but itself, and cannot be broken by names."""
+
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from l2l_jax.lib import files
+from l2l_jax.lib.errors import ConfigError
+from l2l_jax.report import figures, page
+from l2l_jax.report.collect import collect
+
+HOSTILE = "<script>alert(1)</script>"
+
+
+def cell(fid, psnr):
+    return {"fid": fid, "is": 3.0, "is_std": 0.1, "cosine": 0.9, "psnr": psnr, "l1": 0.05}
+
+
+@pytest.fixture
+def workdir(tmp_path):
+    """What a run leaves behind, with a class of a hostile name."""
+    folder = tmp_path / "demo"
+    unlearn = dict(method="l2l", steps=4, batch_size=8)
+    config = dict(phases=["unlearn"], unlearn=unlearn, data=dict(name="fashion_mnist"),
+                  model=dict(name="mae", args=dict(size="small")))  # fmt: skip
+    files.write_json(folder / "config.json", config)
+    packages = {"jax": "0.10.2"}
+    files.write_json(
+        folder / "versions.json", dict(git="abc", packages=packages, devices="1 x cpu")
+    )
+    task = {
+        "original": {"retain": cell(10.0, 20.0), "forget": cell(12.0, 19.0)},
+        "unlearned": {"retain": cell(11.0, 19.8), "forget": cell(60.0, 9.0)},
+    }
+    classes = {"forget_eval": [HOSTILE, "Bag"], "retain_eval": ["Coat"]}
+    results = {
+        **task, "audits": {}, "seconds": {"unlearn": 10.0}, "task": "center",
+        "tasks": {"center": task}, "counts": {"retain": 60, "forget": 40}, "classes": classes,
+        "features": {"name": "classifier", "digest": "f" * 64, "accuracy": 0.88},
+        "digests": {"code": "c" * 64, "weights": {"original": "0" * 64, "unlearned": "1" * 64},
+                    "splits": {}},
+    }  # fmt: skip
+    files.write_json(folder / "results.json", results)
+    split = dict(part="train", count=3, digest="d" * 64, classes=["Bag"], skipped=[], keys=[])
+    files.write_json(folder / "splits" / "forget.json", split)
+    lines = [
+        f'{{"phase": "unlearn", "step": {i}, "retain": {i}, "forget": {4 - i}}}\n' for i in range(4)
+    ]
+    (folder / "metrics.jsonl").write_text("".join(lines))
+    groups = [dict(variant=v, side=s, points=[[0, 1], [2, 3]])
+              for v in ("original", "unlearned") for s in ("retain", "forget")]  # fmt: skip
+    files.write_json(folder / "tsne.json", dict(task="center", perplexity=20, groups=groups))
+    (folder / "images").mkdir()
+    Image.fromarray(np.zeros((40, 40, 3), np.uint8)).save(folder / "images" / "center_forget.png")
+    return folder
+
+
+def test_the_page_tells_the_figures(workdir):
+    text = page.write(workdir).read_text()
+    for said in ("5.0&times;", "+10.0%", "-0.20 dB", "12.00", "60.00", "n = 40", "88.0%", "l2l",
+                 "d" * 32, "c" * 16, "0" * 64, "retain objective", "forget objective"):  # fmt: skip
+        assert said in text, said
+    assert text.count("<svg") == 2
+    assert text.count("data:image/png;base64,") == 1
+
+
+def test_the_page_asks_the_network_for_nothing(workdir):
+    text = page.write(workdir).read_text()
+    fetched = re.findall(r'(?:src|href)\s*=\s*"([^"]*)"|url\(([^)]*)\)|@import', text)
+    wanted = [a or b for a, b in fetched]
+    assert all(w.startswith(("data:", "#")) for w in wanted), wanted
+    assert "<script" not in text
+
+
+def test_names_cannot_break_the_page(workdir):
+    text = page.write(workdir).read_text()
+    assert HOSTILE not in text
+    assert "&lt;script&gt;" in text
+
+
+def test_good_and_bad_depend_on_the_side(workdir):
+    assert 'class="good">+48.00' in page.write(workdir).read_text(), "a forget FID that rises"
+    assert 'class="bad">+1.00' in page.write(workdir).read_text(), "a retain FID that rises"
+
+
+def test_damage_to_the_retain_side_is_said_aloud(workdir):
+    assert "more than doubled" not in page.write(workdir).read_text()
+    results = files.read_json(workdir / "results.json")
+    results["unlearned"]["retain"]["l1"] = 0.2
+    files.write_json(workdir / "results.json", results)
+    assert "more than doubled" in page.write(workdir).read_text()
+
+
+def test_a_pretrained_model_has_a_page_too(workdir):
+    results = files.read_json(workdir / "results.json")
+    for place in (results, results["tasks"]["center"]):
+        del place["unlearned"]
+        del place["original"]["forget"]
+    del results["counts"]["forget"]
+    del results["classes"]["forget_eval"]
+    files.write_json(workdir / "results.json", results)
+    text = page.write(workdir).read_text()
+    assert "A MAE (small) trained on fashion_mnist" in text
+    assert "change" not in re.sub(r"<style>.*</style>", "", text, flags=re.DOTALL)
+
+
+def test_the_same_files_give_the_same_page(workdir):
+    assert page.write(workdir).read_bytes() == page.write(workdir).read_bytes()
+
+
+def test_an_unfinished_run_says_what_is_missing(workdir):
+    (workdir / "results.json").unlink()
+    with pytest.raises(ConfigError, match=r"results\.json missing.*l2l_jax\.evaluate --workdir"):
+        collect(workdir)
+
+
+def test_moving_mean():
+    np.testing.assert_allclose(figures.moving_mean(np.array([1.0, 3, 5, 7]), 2), [1, 2, 4, 6])
+    np.testing.assert_allclose(figures.moving_mean(np.array([1.0, 3, 5, 7]), 10), [1, 2, 3, 4])

@@ -1,0 +1,178 @@
+"""Interrupted in every way and continued by the same command, a run ends at the same bits."""
+
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import time
+
+import pytest
+
+from l2l_jax.lib import files
+from l2l_jax.run import run
+from tests.helpers import ROOT, assert_same_bits, call, command, params_of, small_config
+
+pytestmark = pytest.mark.slow
+
+SMALL = ("l2l_jax.main", "--config", "tests/configs/small.py", "--workdir")
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """A workdir that was run in one go, in a process like those of the other tests."""
+    workdir = tmp_path_factory.mktemp("whole") / "run"
+    done = call(*SMALL, workdir)
+    assert done.returncode == 0, done.stderr
+    return workdir
+
+
+def steps_of(workdir):
+    return [(r["phase"], r["step"]) for r in files.read_jsonl(workdir / "metrics.jsonl")]
+
+
+EVERY = [("pretrain", i) for i in range(2)] + [("unlearn", i) for i in range(6)]
+
+
+def assert_like(workdir, uninterrupted):
+    assert_same_bits(params_of(workdir), params_of(uninterrupted))
+    assert steps_of(workdir) == EVERY, "no metric is lost, none is there twice"
+    ours, theirs = (json.loads((w / "results.json").read_text()) for w in (workdir, uninterrupted))
+    assert ours["tasks"] == theirs["tasks"]
+    assert ours["digests"]["weights"] == theirs["digests"]["weights"]
+    assert (workdir / "report.html").exists()
+
+
+def test_finished_is_finished(uninterrupted):
+    before = (uninterrupted / "report.html").stat().st_mtime_ns
+    again = call(*SMALL, uninterrupted)
+    assert again.returncode == 0
+    assert "is finished" in again.stderr
+    assert (uninterrupted / "report.html").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_kill_9_at_any_moment(seed, uninterrupted, tmp_path):
+    """Killed again and again at random moments, then left to finish."""
+    workdir, moments, kills = tmp_path / "run", random.Random(seed), 0
+    arguments, env = command(*SMALL, workdir)
+    for _ in range(4):
+        process = subprocess.Popen(arguments, env=env, cwd=ROOT, stderr=subprocess.DEVNULL)
+        try:
+            process.wait(timeout=moments.uniform(3.0, 14.0))
+            break
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            kills += 1
+    done = call(*SMALL, workdir)
+    assert done.returncode == 0, done.stderr
+    assert kills, "the run was faster than the first kill"
+    assert_like(workdir, uninterrupted)
+
+
+def wait_for(path, text, process):
+    for _ in range(600):
+        if path.exists() and text in path.read_text():
+            return
+        assert process.poll() is None, "it ended before it was stopped"
+        time.sleep(0.1)
+    raise AssertionError(f"{text} never appeared in {path}")
+
+
+def test_sigterm_saves_and_the_same_command_continues(uninterrupted, tmp_path):
+    """Between two periodic checkpoints, which this run does not even have."""
+    workdir = tmp_path / "run"
+    words = (*SMALL, workdir, "--config.runtime.save_every=1000", "--config.unlearn.steps=400")
+    arguments, env = command(*words)
+    process = subprocess.Popen(arguments, env=env, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    wait_for(workdir / "metrics.jsonl", '"phase": "unlearn", "step": 3', process)
+    process.terminate()
+    _, log = process.communicate(timeout=120)
+    assert process.returncode == 143, log
+    assert "the same command continues" in log
+    (saved,) = [p.name for p in (workdir / "checkpoints" / "unlearn").iterdir() if p.is_dir()]
+    assert 0 < int(saved) < 400
+    logged = [step for phase, step in steps_of(workdir) if phase == "unlearn"]
+    assert logged == list(range(int(saved))), "metrics up to the checkpoint"
+    whole = call(*SMALL, tmp_path / "whole", *words[5:])
+    done = call(*words)
+    assert f"continuing from step {saved} of 400" in done.stderr
+    assert_same_bits(params_of(workdir), params_of(tmp_path / "whole"))
+    assert whole.returncode == done.returncode == 0
+
+
+def test_a_damaged_newest_checkpoint_is_passed_over(uninterrupted, tmp_path):
+    workdir = tmp_path / "run"
+    first = call(*SMALL, workdir)
+    assert first.returncode == 0, first.stderr
+    folder = workdir / "checkpoints" / "unlearn"
+    data = max((p for p in (folder / "6").rglob("*") if p.is_file()), key=os.path.getsize)
+    data.write_bytes(data.read_bytes()[:100])
+    (workdir / "report.html").unlink()
+    done = call(*SMALL, workdir)
+    assert done.returncode == 0, done.stderr
+    assert "6 is damaged" in done.stderr
+    assert "continuing from step 4 of 6" in done.stderr
+    assert (folder / "damaged-6").is_dir()
+    assert_like(workdir, uninterrupted)
+
+
+def test_devices_may_change_on_the_way(tmp_path):
+    """Eight devices, then one, then four: the phases and steps add up, the losses agree."""
+    workdir = tmp_path / "run"
+    words = (*SMALL, workdir, "--config.runtime.save_every=2")
+    for devices, marker in ((8, '"phase": "unlearn", "step": 2'), (1, '"step": 4')):
+        arguments, env = command(*words, "--config.runtime.fsdp=-1", devices=devices)
+        process = subprocess.Popen(arguments, env=env, cwd=ROOT, stderr=subprocess.DEVNULL)
+        try:
+            wait_for(workdir / "metrics.jsonl", marker, process)
+        finally:
+            process.kill()
+            process.wait()
+    done = call(*words, "--config.runtime.fsdp=2", devices=4)
+    assert done.returncode == 0, done.stderr
+    whole = call(*SMALL, tmp_path / "whole")
+    assert whole.returncode == 0, whole.stderr
+    losses = [
+        {(r["phase"], r["step"]): r["loss"] for r in files.read_jsonl(w / "metrics.jsonl")}
+        for w in (workdir, tmp_path / "whole")
+    ]
+    assert list(losses[0]) == EVERY
+    for key, loss in losses[0].items():
+        assert abs(loss - losses[1][key]) < 1e-5, key
+
+
+def free_port():
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        return free.getsockname()[1]
+
+
+def test_two_processes_are_one_run(tmp_path):
+    """Each reads its own rows and holds one device; the losses are those of one process."""
+    config = small_config()
+    run(config, tmp_path / "one")
+    processes, address = [], f"localhost:{free_port()}"
+    for rank in range(2):
+        arguments, env = command(*SMALL, tmp_path / "two", f"--distributed={address},2,{rank}")
+        processes.append(
+            subprocess.Popen(arguments, env=env, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+        )
+    logs = []
+    for process in processes:
+        try:
+            logs.append(process.communicate(timeout=240)[1])
+        finally:
+            process.kill()
+    assert [process.returncode for process in processes] == [0, 0], logs
+    assert steps_of(tmp_path / "two") == EVERY
+    for a, b in zip(*(files.read_jsonl(tmp_path / n / "metrics.jsonl") for n in ("one", "two")),
+                    strict=True):  # fmt: skip
+        assert abs(a["loss"] - b["loss"]) < 1e-5
+    one, two = (files.read_json(tmp_path / n / "results.json") for n in ("one", "two"))
+    assert two["counts"] == one["counts"]
+    for side in ("retain", "forget"):
+        for metric, value in one["unlearned"][side].items():
+            assert two["unlearned"][side][metric] == pytest.approx(value, abs=0.05), (side, metric)

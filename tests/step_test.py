@@ -1,0 +1,151 @@
+"""The train step as a function: sharding, accumulation, solvers, the numbers of one golden step."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from l2l_jax import step as steps
+from l2l_jax.find import find
+from l2l_jax.lib import optim, sharding
+from l2l_jax.solvers import weighted
+from tests.helpers import small_model
+
+B = 16
+
+
+def recipe(method="l2l", accumulate=1, noise="gaussian_like", alpha=0.25, **model):
+    optimizer, rate = optim.make(steps=20, lr=3e-3, warmup=0.0)
+    return steps.Recipe(
+        phase="unlearn",
+        model=small_model("mae", **model),
+        method=find("method", method),
+        args=dict(noise=noise) if method == "l2l" else {},
+        solver=weighted,
+        solver_args=dict(alpha=alpha),
+        optimizer=optimizer,
+        learning_rate=rate,
+        seed=7,
+        accumulate=accumulate,
+    )
+
+
+def start_of(recipe):
+    original = recipe.model.init(jax.random.key(0))
+    noise = jax.random.normal(jax.random.key(9), (10_000,))
+    moved = jax.tree.map(lambda x: x + 0.02 * jnp.resize(noise, x.shape), original)
+    return original, moved
+
+
+def rows_of(recipe, step):
+    rng = np.random.default_rng(step)
+    size = recipe.model.image_size
+    shape = (B, size, size, 3)
+    return {side: rng.integers(0, 256, shape, np.uint8) for side in recipe.method.SIDES}
+
+
+def run(recipe, devices=1, fsdp=1, count=1):
+    """(final state, [metrics of each step]) on the host."""
+    mesh = sharding.make_mesh(fsdp, jax.devices()[:devices])
+    original, start = start_of(recipe)
+
+    def place(tree):
+        return sharding.place(jax.device_get(tree), sharding.parameters(mesh, tree))
+
+    fixed, state = place(recipe.fixed(start, original)), place(recipe.init(start))
+    update = steps.make_update(recipe, find("task", "random"), dict(ratio=0.75), mesh)
+    compiled = steps.compile_update(update, state, fixed, recipe.method.SIDES, mesh)
+    seen = []
+    for step in range(count):
+        data = jax.device_put(rows_of(recipe, step), sharding.batch(mesh))
+        state, metrics = compiled(state, fixed, data)
+        seen.append(jax.device_get(metrics))
+    return jax.device_get(state), seen
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fsdp", [1, 2, 8])
+def test_ten_steps_on_eight_devices_are_those_on_one(fsdp):
+    _, one = run(recipe(), devices=1, count=10)
+    _, eight = run(recipe(), devices=8, fsdp=fsdp, count=10)
+    for a, b in zip(one, eight, strict=True):
+        for name in ("loss", "retain", "forget"):
+            assert abs(a[name] - b[name]) < 1e-5, name
+    assert one[0]["loss"] != one[-1]["loss"]
+
+
+def test_accumulated_gradients_are_those_of_the_whole_batch():
+    whole, (a,) = run(recipe("finetune"), devices=2)
+    pieces, (b,) = run(recipe("finetune", accumulate=4), devices=2)
+    np.testing.assert_allclose(a["retain"], b["retain"], rtol=1e-5)
+    np.testing.assert_allclose(a["gradient_norm"], b["gradient_norm"], rtol=1e-5)
+    mu = [jax.tree.leaves(state.optimizer)[1:] for state in (whole, pieces)]
+    for x, y in zip(*mu, strict=True):
+        np.testing.assert_allclose(x, y, atol=1e-6)
+
+
+def test_the_solver_asks_for_one_gradient_and_gets_the_weighted_sum():
+    r = recipe(alpha=0.7)
+    original, start = start_of(r)
+    fixed = r.fixed(start, original)
+    images = rows_of(r, 0)
+    task = find("task", "random")
+    key = jax.random.key(0)
+    halves = {s: steps.draw(r, s, jnp.asarray(x), task, {}, key) for s, x in images.items()}
+    objectives = steps.BatchObjectives(r, fixed, steps.UnlearnBatch(**halves), key)
+    student = {"encoder": start["encoder"]}
+    (retain, forget, both), _ = objectives.gradients(student, (1, 0), (0, 1), (1, 0.7))
+    gradient, metrics = weighted.update(objectives, student, 0, alpha=0.7)
+    expected = jax.tree.map(lambda x, y: x + 0.7 * y, retain, forget)
+    for x, y, z in zip(*map(jax.tree.leaves, (gradient, expected, both)), strict=True):
+        np.testing.assert_allclose(x, y, atol=1e-6)
+        np.testing.assert_allclose(x, z, atol=1e-6)
+    total = float(metrics["retain"] + 0.7 * metrics["forget"])
+    assert float(metrics["loss"]) == pytest.approx(total, rel=1e-6)
+
+
+def test_the_student_learns_in_its_own_surroundings():
+    """The student's frozen decoder is its own, not the teacher's, when a phase before moved it."""
+    r = recipe("l2l")
+    original, start = start_of(r)
+    fixed = r.fixed(start, original)
+    assert fixed["frozen"]["decoder"] is start["decoder"]
+    assert fixed["teacher"] is original
+    assert recipe("finetune").fixed(start, original)["teacher"] == {}
+
+
+def test_randomness_follows_seed_phase_and_step():
+    base = recipe("finetune")
+    _, (one, two) = run(base, count=2)
+    _, (again, _) = run(base, count=2)
+    assert one["retain"] == again["retain"]
+    _, (other,) = run(dataclasses.replace(base, seed=8))
+    assert other["retain"] != one["retain"]
+    _, (phase,) = run(dataclasses.replace(base, phase="later"))
+    assert phase["retain"] != one["retain"]
+    assert one["learning_rate"] > two["learning_rate"] > 0
+
+
+GOLDEN = {
+    "loss": 0.539143,
+    "retain": 0.134452,
+    "forget": 1.618764,
+    "gradient_norm": 3.067174,
+    "update_norm": 0.257394,
+}
+
+
+def test_golden_step():
+    _, (metrics,) = run(recipe())
+    moved = {
+        name: (want, float(metrics[name]))
+        for name, want in GOLDEN.items()
+        if not np.isclose(metrics[name], want, rtol=1e-4)
+    }
+    assert not moved, (
+        f"One step of L2L on the smallest MAE gives other numbers (expected, got): {moved}. If you "
+        "meant to change the numerics, say so in the commit and paste the new values into GOLDEN; "
+        "if not, this is a bug."
+    )
