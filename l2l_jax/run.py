@@ -35,5 +35,19 @@ def run(config: Mapping[str, Any], workdir: str | Path) -> dict[str, Any]:
         original, final = experiment.walk(bench, train)
         results = evaluate.evaluate(bench, original, final)
     if jax.process_index() == 0:
-        page.write(workdir)
+        log.info("%s", summary(results))
+        log.info("the page is %s", page.write(workdir))
     return files.as_json(results)
+
+
+def summary(results: Mapping[str, Any]) -> str:
+    """One line for the log: the figures of the first task, before and after."""
+    before, after = results["original"], results.get("unlearned", results["original"])
+    parts = []
+    for side in results["counts"]:
+        for metric in ("fid", "psnr"):
+            if metric in before[side]:
+                parts.append(
+                    f"{side} {metric} {before[side][metric]:.2f} -> {after[side][metric]:.2f}"
+                )
+    return f"{results['task']}: {', '.join(parts)}"

@@ -76,7 +76,7 @@ def train(phase: str, experiment: Experiment, start: Params, original: Params) -
 
     try:
         for step in range(first, total):
-            _profile(experiment, step, runtime["profile_from"], runtime["profile_steps"])
+            _profile(experiment, step, total)
             with clock.waiting():
                 rows = next(batches)
             with jax.profiler.StepTraceAnnotation("train", step_num=step):
@@ -146,9 +146,12 @@ def _log_sizes(phase: str, state: steps.State, fixed: Params, work: float) -> No
              "%.3g GFLOP a step", phase, f"{trained:,}", optimizer, held, work / 1e9)  # fmt: skip
 
 
-def _profile(experiment: Experiment, step: int, first: int, count: int) -> None:
-    """Traces `count` steps from step `first` on into workdir/profile (runtime.profile_steps)."""
-    if count and step == first:
+def _profile(experiment: Experiment, step: int, total: int) -> None:
+    """Traces runtime.profile_steps steps into workdir/profile, from runtime.profile_from on."""
+    runtime = experiment.config["runtime"]
+    first, count = runtime["profile_from"], runtime["profile_steps"]
+    last = min(first + count, total - 1)
+    if first < last and step == first:
         jax.profiler.start_trace(str(experiment.workdir / "profile"))
-    if count and step == first + count:
+    if first < last and step == last:
         jax.profiler.stop_trace()

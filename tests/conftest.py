@@ -4,7 +4,8 @@ import os
 import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ["L2L_CACHE"] = tempfile.mkdtemp(prefix="l2l_cache_")
+cache = tempfile.TemporaryDirectory(prefix="l2l_cache_")
+os.environ["L2L_CACHE"] = cache.name
 
 import jax
 import pytest

@@ -61,9 +61,8 @@ def parse(argv: list[str]) -> list[str]:
             _stop(
                 f"There is no config {path}.{did_you_mean(path.as_posix(), known)} Known: {listed}."
             )
-        sys.path.insert(0, str(path.absolute().parents[1]))
         try:
-            _get_config(spec)
+            load_config(spec)
         except ValueError as error:  # a form that the file does not have
             _stop(str(error))
     try:
@@ -71,6 +70,15 @@ def parse(argv: list[str]) -> list[str]:
     except (AttributeError, KeyError):
         _explain_key(argv, spec)
         raise
+
+
+def load_config(spec: str) -> Any:
+    """What `FILE.py:FORM` returns; configs/common.py is found beside the file."""
+    path, _, form = spec.partition(":")
+    above = str(Path(path).absolute().parents[1])
+    if above not in sys.path:
+        sys.path.insert(0, above)
+    return runpy.run_path(path)["get_config"](*([form] if form else []))
 
 
 def _stop(message: str) -> None:
@@ -90,17 +98,12 @@ def _explain_key(argv: list[str], spec: str | None) -> None:
     """Exits with a suggestion if an override names a key that the config does not have."""
     if spec is None:
         return
-    path, known = spec.partition(":")[0], sorted(_keys(_get_config(spec), ""))
+    path, known = spec.partition(":")[0], sorted(_keys(load_config(spec), ""))
     for word in argv[1:]:
         key = word.lstrip("-").partition("=")[0].removeprefix("no")
         if key.startswith("config.") and key.removeprefix("config.") not in known:
             hint = did_you_mean(key.removeprefix("config."), known)
             _stop(f"--{key}: {path} has no such key.{hint}")
-
-
-def _get_config(spec: str) -> Any:
-    path, _, form = spec.partition(":")
-    return runpy.run_path(path)["get_config"](*([form] if form else []))
 
 
 def _keys(config: Any, prefix: str) -> Iterator[str]:

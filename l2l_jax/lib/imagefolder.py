@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from l2l_jax.lib import images
-from l2l_jax.lib.errors import BrokenImage, ConfigError, DataMissing
+from l2l_jax.lib.errors import BrokenImage, ConfigError, DataMissing, did_you_mean
 from l2l_jax.types import Source
 
 log = logging.getLogger(__name__)
@@ -23,10 +23,11 @@ def class_folders(root: Path) -> list[Path]:
     if not root.is_dir():
         parent = root.parent
         there = sorted(p.name for p in parent.iterdir() if p.is_dir()) if parent.is_dir() else []
-        listed = f" {parent} holds: {', '.join(there[:10]) or 'no folders'}." if there else ""
+        hint = did_you_mean(root.name, there)
+        listed = f" {parent} holds: {', '.join(there[:10])}." if there else ""
         raise DataMissing(
-            f"There is no folder {root}.{listed} It should hold one sub-folder of images for every "
-            "class."
+            f"There is no folder {root}.{hint}{listed} It should hold one sub-folder of images "
+            "for every class."
         )
     folders = sorted(path for path in root.iterdir() if path.is_dir())
     if not folders:

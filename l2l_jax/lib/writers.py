@@ -6,6 +6,7 @@ are all there is, and the log says so once.
 
 import json
 import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,7 @@ class Writer:
 
 
 def _clu_writer(folder: Path) -> Any | None:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow greets at length
     try:
         from clu import metric_writers
     except ImportError as error:

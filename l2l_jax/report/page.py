@@ -24,7 +24,7 @@ METRICS = {
 }
 ARROWS = {"up": "&uarr;", "down": "&darr;"}
 OPPOSITE = {"up": "down", "down": "up"}
-ROWS = {"original": "original", "unlearned": "unlearned", "retrained": "retrained"}
+SLIGHT = 0.01  # a change of less than one percent is neither good nor bad
 
 
 def write(workdir: Path, out: Path | None = None) -> Path:
@@ -53,15 +53,20 @@ def _head(record: Record) -> Iterator[str]:
     methods = ", then ".join(html.escape(config[phase]["method"]) for phase in config["phases"])
     yield (
         f'<p class="lead">Method: {methods}. Data: {data}. Judged on '
-        f"{record.results['counts'].get('retain', 0):,} retain and "
-        f"{record.results['counts']['forget']:,} forget images that were not trained on, "
-        "the same images, crops and masks for both models.</p>"
+        f"{', '.join(_judged_on(record))}; the same images, crops and masks for both models.</p>"
     )
     for side, word in (("forget", "to forget"), ("retain", "to keep")):
         names = classes.get(f"{side}_eval", [])
         chips = "".join(f"<i>{html.escape(name)}</i>" for name in names[:24])
         more = f"<em>and {len(names) - 24} more</em>" if len(names) > 24 else ""
         yield f'<div class="chips {side}"><em>{word}</em>{chips}{more}</div>'
+
+
+def _judged_on(record: Record) -> Iterator[str]:
+    for side, count in record.results["counts"].items():
+        trained = record.splits[f"{side}_eval"]["part"] == "train"
+        how = "that were trained on" if trained else "that were not trained on"
+        yield f"{count:,} {side} images {how}"
 
 
 def _model(record: Record) -> str:
@@ -77,9 +82,9 @@ def _tiles(record: Record) -> Iterator[str]:
     old, new = record.results["original"], record.results["unlearned"]
     tiles = []
     for side, metric, claim in (
-        ("forget", "fid", "farther from the real images, completing forgotten ones"),
-        ("retain", "fid", "change of FID, completing kept ones"),
-        ("retain", "psnr", "change of PSNR on hidden pixels, kept ones"),
+        ("forget", "fid", "the original's FID, completing images to forget"),
+        ("retain", "fid", "in FID, completing images to keep"),
+        ("retain", "psnr", "on hidden pixels, completing images to keep"),
     ):
         if metric not in old.get(side, {}) or metric not in new[side]:
             continue
@@ -145,8 +150,8 @@ def _tables(record: Record) -> Iterator[str]:
         f"<p>FID, Inception Score and cosine are those of a {html.escape(judge['name'])} "
         f"(digest <code>{judge['digest'][:12]}</code>{accuracy}). They can be compared within this "
         "page and with runs of the same judge and the same number of images, with nothing else. "
-        "Arrows show the direction that is good: on the retain side, like the original; on the "
-        "forget side, unlike it.</p>"
+        "An arrow shows the direction that is good; green is a change that way, red the other way, "
+        "grey less than one percent.</p>"
     )
 
 
@@ -187,10 +192,10 @@ def _number(value: float | None, digits: int) -> str:
 def _change(old: float | None, new: float | None, goal: str, digits: int) -> str:
     if old is None or new is None:
         return "<td>&ndash;</td>"
-    delta = new - old
-    kind = "same"
-    if abs(delta) >= 0.5 * 10**-digits:
-        kind = "good" if (delta > 0) == (goal == "up") else "bad"
+    delta = round(new - old, digits) + 0.0  # no minus zero
+    kind = "same" if abs(delta) <= SLIGHT * abs(old) else "bad"
+    if kind == "bad" and (delta > 0) == (goal == "up"):
+        kind = "good"
     return f'<td class="{kind}">{delta:+.{digits}f} <small>good {ARROWS[goal]}</small></td>'
 
 

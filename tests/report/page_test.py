@@ -44,7 +44,9 @@ def workdir(tmp_path):
     }  # fmt: skip
     files.write_json(folder / "results.json", results)
     split = dict(part="train", count=3, digest="d" * 64, classes=["Bag"], skipped=[], keys=[])
-    files.write_json(folder / "splits" / "forget.json", split)
+    for name in ("forget", "forget_eval", "retain_eval"):
+        part = "eval" if "eval" in name else "train"
+        files.write_json(folder / "splits" / f"{name}.json", split | dict(part=part))
     lines = [
         f'{{"phase": "unlearn", "step": {i}, "retain": {i}, "forget": {4 - i}}}\n' for i in range(4)
     ]
@@ -91,6 +93,13 @@ def test_damage_to_the_retain_side_is_said_aloud(workdir):
     results["unlearned"]["retain"]["l1"] = 0.2
     files.write_json(workdir / "results.json", results)
     assert "more than doubled" in page.write(workdir).read_text()
+
+
+def test_it_says_what_was_trained_on(workdir):
+    assert "40 forget images that were not trained on" in page.write(workdir).read_text()
+    path = workdir / "splits" / "forget_eval.json"
+    files.write_json(path, files.read_json(path) | dict(part="train"))
+    assert "40 forget images that were trained on" in page.write(workdir).read_text()
 
 
 def test_a_pretrained_model_has_a_page_too(workdir):

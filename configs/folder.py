@@ -1,0 +1,71 @@
+"""Forget some of your own images: any folder with one sub-folder of images for every class.
+
+    python -m l2l_jax.main --config configs/folder.py --workdir runs/pets \\
+        --config.data.args.root=pets --config.split.forget.classes='("cats",)'
+    python -m l2l_jax.main --config configs/folder.py:small --workdir runs/small \\
+        --config.data.args.root=pets --config.split.forget.files=delete.txt
+
+The first starts from the published MAE ViT-B (its weights: see configs/mae_imagenet.py). The second
+needs no weights: it first pretrains a small MAE on 64x64 pixels of all the images, and prints how
+long that will take. What is forgotten are whole classes, or the images that a text file lists, one
+key a line; a key is the path below the root, such as cats/001.jpg.
+
+A tenth of every class is held out for evaluation. If the folder has its own parts, name them:
+--config.data.args.train=train --config.data.args.eval=val.
+"""
+
+import ml_collections
+
+from configs import common
+
+
+def get_config(form: str = "") -> ml_collections.ConfigDict:
+    """form: "" (published ViT-B weights) or "small" (a small model made on the spot)."""
+    if form not in ("", "small"):
+        raise ValueError(f"configs/folder.py has the form small, not {form!r}.")
+    config = common.base()
+    config.model = dict(name="mae", args=dict(size="base", image_size=224))
+    config.weights = "weights/mae_visualize_vit_base.safetensors"
+    config.data.name = "folder"
+    config.data.args = dict(root="", train="", eval="", eval_fraction=0.1)
+    config.data.crop = (0.2, 1.0)
+    config.data.flip = True
+    config.tasks = dict(
+        random=dict(task="random", args=dict(ratio=0.75)),
+        center=dict(task="center", args=dict(cells=6)),
+        outpaint=dict(task="outpaint", args=dict(cells=8)),
+    )
+    config.unlearn = common.phase(
+        "l2l",
+        args=dict(noise="gaussian_like"),
+        solver_args=dict(alpha=0.25),
+        steps=500,
+        batch_size=64,
+        tasks=("random",),
+        optimizer=dict(lr=5e-5, clip=3.0),
+    )
+    config.evaluate.tasks = ("center", "outpaint")
+    config.features.args = dict(size=64, epochs=10)
+    return small(config) if form == "small" else config
+
+
+def small(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """64x64 pixels in 8x8 patches of 8, and no weights to begin with."""
+    config.model.args = dict(size="small", image_size=64, patch=8)
+    config.weights = ""
+    config.phases = ("pretrain", "unlearn")
+    config.pretrain = common.phase(
+        "pretrain",
+        steps=6000,
+        batch_size=128,
+        tasks=("random", "center", "outpaint"),
+        on="all",
+        optimizer=dict(lr=1e-3, clip=1.0),
+    )
+    config.tasks.center.args.cells = 4
+    config.tasks.outpaint.args.cells = 4
+    config.unlearn.steps = 300
+    config.unlearn.optimizer.lr = 3e-4
+    config.unlearn.tasks = ("random", "center", "outpaint")
+    config.features.args.size = 32
+    return config

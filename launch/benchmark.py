@@ -1,0 +1,112 @@
+"""Times one train step of a config: compilation, seconds, images/s, FLOP/s, memory.
+
+    python launch/benchmark.py --config configs/fashion_mnist.py
+    python launch/benchmark.py --config configs/mae_imagenet.py --model size=base --batch 8
+    python launch/benchmark.py --config configs/fashion_mnist.py --against scan=True
+
+Random images, no data set, no TensorFlow. --against builds the same step with other model arguments
+and times the two in turn, so that the ratio holds when the machine's speed drifts.
+"""
+
+import argparse
+import ast
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from l2l_jax import step as steps
+from l2l_jax.experiment import Experiment
+from l2l_jax.find import find
+from l2l_jax.lib import cli, flops, preemption, sharding, trees
+
+
+def build(config: dict, phase: str, batch: int) -> tuple[Any, list, float]:
+    """(step, its arguments, its FLOPs); the step is compiled for the mesh of the config."""
+    mesh = sharding.make_mesh(config["runtime"]["fsdp"])
+    model = find("model", config["model"]["name"]).build(**config["model"]["args"])
+    bench = Experiment(config, Path(), mesh, model, {}, {}, preemption.Flag())
+    recipe, params = bench.recipe(phase), bench.start()
+    abstract = sharding.abstract(mesh, jax.eval_shape(recipe.init, model.template))
+    shardings = jax.tree.map(lambda x: x.sharding, abstract)
+    state = jax.jit(recipe.init, out_shardings=shardings)(params)
+    fixed = recipe.fixed(params, params)
+    rng, shape = np.random.default_rng(0), (batch, model.image_size, model.image_size, 3)
+    rows = {s: rng.integers(0, 256, shape, np.uint8) for s in recipe.method.SIDES}
+    images = jax.device_put(rows, sharding.batch(mesh))
+    update = steps.make_update(recipe, *bench.task(config[phase]["tasks"][0]), mesh)
+    work = flops.count(update, abstract, fixed, images)
+    compiled = steps.compile_update(update, state, fixed, recipe.method.SIDES, mesh)
+    began = time.perf_counter()
+    program = compiled.lower(state, fixed, images).compile()
+    seconds = time.perf_counter() - began
+    memory = program.memory_analysis()
+    temporary, held = memory.temp_size_in_bytes / 2**20, memory.argument_size_in_bytes / 2**20
+    print(f"  {trees.count(params):,} parameters, {work / 1e9:.1f} GFLOP a step, compiled in")
+    print(f"  {seconds:.1f} s, {temporary:.0f} MiB of temporaries, {held:.0f} MiB of arguments")
+    return program, [state, fixed, images], work
+
+
+def run(program: Any, arguments: list) -> float:
+    """Seconds of one step; the state moves on."""
+    began = time.perf_counter()
+    arguments[0], metrics = program(*arguments)
+    jax.block_until_ready((arguments[0], metrics))
+    return time.perf_counter() - began
+
+
+def settings_of(words: list[str]) -> dict[str, Any]:
+    """["scan=True"] -> {"scan": True}."""
+    pairs = (word.split("=", 1) for word in words)
+    return {k: ast.literal_eval(v) if v[0] in "TF0123456789-'\"" else v for k, v in pairs}
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command line of this module's docstring."""
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("benchmark.py", description=__doc__, formatter_class=form)
+    parser.add_argument("--config", required=True)
+    parser.add_argument("--phase", default="unlearn")
+    parser.add_argument(
+        "--batch", type=int, default=0, help="images of each side; 0 = the config's"
+    )
+    parser.add_argument("--model", nargs="*", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--against", nargs="*", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--steps", type=int, default=10)
+    args = parser.parse_args(argv)
+    config = cli.load_config(args.config).to_dict()
+    config["model"]["args"].update(settings_of(args.model))
+    config["weights"] = ""
+    batch = args.batch or config[args.phase]["batch_size"]
+    variants = {"step": {}} | (
+        {" ".join(args.against): settings_of(args.against)} if args.against else {}
+    )
+    built = {}
+    for name, changes in variants.items():
+        print(f"{name}:")
+        model = config["model"] | {"args": config["model"]["args"] | changes}
+        built[name] = build(config | {"model": model}, args.phase, batch)
+        run(*built[name][:2])
+    seconds = {name: [] for name in built}
+    for _ in range(args.steps):
+        for name, (program, arguments, _) in built.items():
+            seconds[name].append(run(program, arguments))
+    sides = len(find("method", config[args.phase]["method"]).SIDES)
+    print(f"{jax.device_count()} x {jax.devices()[0].device_kind}, batch {batch} x {sides} sides")
+    for name, times in seconds.items():
+        median = statistics.median(times)
+        print(f"{name}: median {1e3 * median:.1f} ms (min {1e3 * min(times):.1f}, max "
+              f"{1e3 * max(times):.1f}), {batch * sides / median:.0f} images/s, "
+              f"{built[name][2] / median / 1e9:.1f} GFLOP/s")  # fmt: skip
+    if args.against:
+        first, second = seconds.values()
+        ratios = [b / a for a, b in zip(first, second, strict=True)]
+        print(f"{' '.join(args.against)} takes {statistics.median(ratios):.2f} times as long "
+              f"(min {min(ratios):.2f}, max {max(ratios):.2f})")  # fmt: skip
+
+
+if __name__ == "__main__":
+    cli.explained(main)

@@ -1,0 +1,181 @@
+"""Whole runs: what they leave behind, what they compute, every config in its small form."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from l2l_jax import evaluate
+from l2l_jax.data import fashion_mnist
+from l2l_jax.lib import cli, files, trees
+from l2l_jax.report.__main__ import main as report
+from l2l_jax.run import run
+from tests.helpers import ROOT, assert_same_bits, call, params_of, small_config
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """(workdir, results) of the small experiment."""
+    workdir = tmp_path_factory.mktemp("finished") / "run"
+    return workdir, run(small_config(), workdir)
+
+
+def test_a_run_leaves_what_other_tools_rely_on(finished):
+    workdir, _ = finished
+    names = {p.relative_to(workdir).as_posix() for p in workdir.rglob("*")}
+    for name in ("config.json", "versions.json", "metrics.jsonl", "results.json", "report.html",
+                 "splits/forget.json", "splits/retain_eval.json", "checkpoints/pretrain/2",
+                 "checkpoints/unlearn/6", "images/center_forget.png", "tsne.json"):  # fmt: skip
+        assert name in names, name
+    assert not [name for name in names if "tmp" in name]
+    versions = files.read_json(workdir / "versions.json")
+    assert versions["packages"]["jax"] == jax.__version__
+    assert versions["devices"] == "8 x cpu"
+
+
+def test_results_have_the_agreed_shape(finished):
+    workdir, results = finished
+    assert json.loads((workdir / "results.json").read_text()) == results
+    for variant in ("original", "unlearned"):
+        for side in ("retain", "forget"):
+            assert {"fid", "is", "cosine", "psnr", "l1"} <= results[variant][side].keys()
+            assert results["tasks"]["center"][variant][side] == results[variant][side]
+    assert results["audits"] == {}
+    assert results["counts"] == {"retain": 16, "forget": 16}
+    assert set(results["seconds"]) == {"pretrain", "unlearn", "evaluate"}
+    assert results["classes"]["forget"] == ["class0", "class1"]
+
+
+def test_metrics_begin_at_step_zero_with_both_objectives(finished):
+    workdir, _ = finished
+    records = list(files.read_jsonl(workdir / "metrics.jsonl"))
+    unlearn = [record for record in records if record["phase"] == "unlearn"]
+    assert [record["step"] for record in unlearn] == list(range(6))
+    assert unlearn[0]["retain"] == 0, "the student starts as the teacher"
+    assert unlearn[0]["forget"] > 0
+    assert all(record["retain"] > 0 for record in unlearn[2:])
+    keys = {"loss", "gradient_norm", "update_norm", "learning_rate", "seconds", "data_wait",
+            "examples_per_second", "flops_per_second"}  # fmt: skip
+    assert keys <= unlearn[-1].keys()
+    assert sorted(r["seconds"] for r in unlearn) == [r["seconds"] for r in unlearn]
+
+
+def test_only_the_encoder_moved(finished):
+    from l2l_jax.experiment import prepare, restored, walk
+    from l2l_jax.lib.preemption import Flag
+
+    workdir, results = finished
+    bench = prepare(files.read_json(workdir / "config.json"), workdir, Flag())
+    original, final = walk(bench, restored)
+    moved = {
+        group: trees.digest(jax.device_get(original[group]))
+        != trees.digest(jax.device_get(final[group]))
+        for group in original
+    }
+    assert moved == {"encoder": True, "decoder": False, "positions": False}
+    weights = results["digests"]["weights"]
+    assert weights["original"] == trees.digest(bench.canonical(original))
+    assert weights["unlearned"] == trees.digest(bench.canonical(final))
+
+
+def test_evaluating_again_gives_the_same_figures(finished):
+    workdir, results = finished
+    (workdir / "results.json").unlink()
+    evaluate.main(["--workdir", str(workdir)])
+    again = files.read_json(workdir / "results.json")
+    assert again["tasks"] == results["tasks"]
+    assert again["digests"] == results["digests"]
+
+
+def test_the_page_can_be_written_again(finished, tmp_path):
+    workdir, _ = finished
+    report([str(workdir), "--out", str(tmp_path / "page.html")])
+    assert (tmp_path / "page.html").read_bytes() == (workdir / "report.html").read_bytes()
+
+
+def test_the_same_config_gives_the_same_bits(finished, tmp_path):
+    run(small_config(), tmp_path / "again")
+    assert_same_bits(params_of(tmp_path / "again"), params_of(finished[0]))
+
+
+def test_both_models_see_the_same_images_and_masks(finished):
+    """Outside what is hidden every row of a grid is the image itself."""
+    workdir, _ = finished
+    picture = np.asarray(Image.open(workdir / "images" / "center_forget.png"))
+    rows = np.split(picture, 4)
+    assert not np.array_equal(rows[2], rows[3])
+    hidden = (rows[0] != rows[1]).any(axis=-1, keepdims=True)
+    for row in rows[2:]:
+        assert np.array_equal(np.where(hidden, 0, row), np.where(hidden, 0, rows[0]))
+
+
+def test_with_alpha_zero_nothing_moves(tmp_path):
+    config = small_config()
+    config.unlearn.solver_args = dict(alpha=0.0)
+    config.unlearn.optimizer.weight_decay = 0.0
+    results = run(config, tmp_path / "run")
+    assert results["unlearned"] == results["original"]
+
+
+def test_bfloat16_and_scanned_blocks(tmp_path):
+    config = small_config()
+    config.model.args = {**config.model.args, "dtype": "bfloat16", "scan": True, "remat": True}
+    results = run(config, tmp_path / "run")
+    assert np.isfinite(results["unlearned"]["forget"]["fid"])
+
+
+def test_accumulation_and_profile(tmp_path):
+    config = small_config()
+    config.unlearn.update(dict(accumulate=2, batch_size=16))
+    config.runtime.update(dict(profile_from=1, profile_steps=3))
+    run(config, tmp_path / "run")
+    assert list((tmp_path / "run" / "profile").rglob("*.xplane.pb"))
+
+
+def test_proxy_in_place_of_retain(tmp_path):
+    config = small_config()
+    config.split.retain.classes = (2,)
+    config.split.proxy.classes = (3,)
+    run(config, tmp_path / "run")
+    kept = {p.stem: files.read_json(p)["classes"] for p in (tmp_path / "run" / "splits").glob("*")}
+    assert kept["proxy"] == ["class3"]
+    assert kept["retain_eval"] == ["class2"]
+    assert "retain" not in kept
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("spec", ["configs/fashion_mnist.py:smoke", "configs/mae_imagenet.py:smoke",
+                                  "configs/mae_imagenet.py:large,random,proxy,smoke"])  # fmt: skip
+def test_every_config_runs_in_its_small_form(spec, tmp_path):
+    done = call("l2l_jax.main", "--config", spec, "--workdir", tmp_path / "run", timeout=400)
+    assert done.returncode == 0, done.stderr
+    results = files.read_json(tmp_path / "run" / "results.json")
+    assert np.isfinite(results["unlearned"]["forget"]["fid"])
+    assert list((tmp_path / "run" / "tensorboard").rglob("events*")), "CLU wrote its files"
+
+
+@pytest.mark.slow
+def test_a_folder_of_ones_own_images(tmp_path):
+    """What the README promises: classes by sub-folder, single images by a list, no weights."""
+    source = fashion_mnist.load("train")
+    for name in ("Bag", "Coat"):
+        (tmp_path / "mine" / name).mkdir(parents=True)
+        for row in np.flatnonzero(source.labels == source.classes.index(name))[:40]:
+            image = Image.fromarray(source.read(row)).resize((80, 70))
+            image.save(tmp_path / "mine" / name / f"{row}.jpg")
+    listed = sorted(p.name for p in (tmp_path / "mine" / "Bag").iterdir())[:20]
+    (tmp_path / "delete.txt").write_text("\n".join(f"Bag/{name}" for name in listed))
+    config = cli.load_config(str(ROOT / "configs" / "folder.py") + ":small")
+    config.data.args.root = str(tmp_path / "mine")
+    config.split.forget.files = str(tmp_path / "delete.txt")
+    for phase in ("pretrain", "unlearn"):
+        config[phase].update(dict(steps=2, batch_size=8, tasks=("random",)))
+    config.evaluate.batch_size = 8
+    config.features.args.epochs = 1
+    config.runtime.tensorboard = False
+    results = run(config, tmp_path / "run")
+    assert results["counts"]["forget"] <= 20
+    kept = files.read_json(tmp_path / "run" / "splits" / "forget.json")
+    assert set(kept["keys"]) <= {f"Bag/{name}" for name in listed}
