@@ -17,9 +17,10 @@ Forms, joined by commas:
 Recipe. Paper A names MAE but neither its settings nor its code were published, so this follows the
 released VQ-GAN settings: AdamW (0.9, 0.95), weight decay 0.05, clipping at 3.0, batch 128 (64 of
 each side), peak learning rate 1e-4 * 128 / 256, linear warm-up over five of six epochs and a cosine
-to zero in the sixth, 1,122 steps, alpha 0.25, 100 images of each class, random crops of 0.2 to 1 of
-the area, flips. Masks hide a random 75 % in training; the centre 4x4 and 8x8 patches and all but
-the centre in evaluation, on 50 validation images of each class.
+to zero in the sixth, 1,122 steps (six epochs of the 24,000 images of the released lists), alpha
+0.25, 100 images of each class as the paper says, random crops of 0.2 to 1 of the area, flips. Masks
+hide a random 75 % in training; the centre 4x4 and 8x8 patches and all but the centre in evaluation,
+on 50 validation images of each class.
 
 Needs: ImageNet-1K (the run says where from), and weights made by
 
@@ -46,6 +47,9 @@ def get_config(form: str = "") -> ml_collections.ConfigDict:
     words = [word for word in form.split(",") if word]
     if unknown := [word for word in words if word not in FORMS]:
         raise ValueError(f"configs/mae_imagenet.py has the forms {FORMS}, not {unknown}.")
+    for kind in (SIZES, SPLITS):
+        if len(chosen := [word for word in words if word in kind]) > 1:
+            raise ValueError(f"configs/mae_imagenet.py takes one of {chosen}, not both.")
     size = next((word for word in words if word in SIZES), "base")
 
     config = common.base()

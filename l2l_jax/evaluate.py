@@ -7,6 +7,7 @@ evaluates the last checkpoint of a workdir again and rewrites results.json and r
 
 import argparse
 import collections
+import dataclasses
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -17,10 +18,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from l2l_jax import experiment
+from l2l_jax.experiment import Experiment, Outcome, restored, walk
 from l2l_jax.find import find
-from l2l_jax.lib import cli, files, loader, masks, preemption, sharding, trees, workdir
+from l2l_jax.lib import cli, files, hosts, loader, pixels, preemption, sharding, trees, workdir
+from l2l_jax.lib import images as pictures
 from l2l_jax.lib import rng as rngs
+from l2l_jax.prepare import prepare
 from l2l_jax.report import page
 from l2l_jax.types import Array, Completions, Features, Params
 
@@ -29,23 +32,20 @@ log = logging.getLogger(__name__)
 PICTURES = ("images", "hidden", "completed")  # kept for the shown examples only
 SHOWN = 10  # examples of each side in the grids
 Columns = dict[str, np.ndarray]
-Program = Callable[[Array, Array], dict[str, Array]]  # (uint8 images, key) -> per-example arrays
 
 
 class Judge:
     """`types.Evaluation`: completions and their features, each computed once, sharded."""
 
-    def __init__(
-        self, bench: experiment.Experiment, params: Mapping[str, Params], features: Features
-    ):
+    def __init__(self, experiment: Experiment, params: Mapping[str, Params], features: Features):
         self.variants = tuple(params)
-        self.sides = tuple(s for s in ("retain", "forget") if f"{s}_eval" in bench.splits)
-        self.tasks = tuple(bench.config["evaluate"]["tasks"])
-        self.workdir, self.seed = bench.workdir, bench.config["seed"]
-        self._bench, self._params, self._features = bench, params, features
-        everywhere = jax.tree.map(lambda _: sharding.replicated(bench.mesh), features.params)
+        self.sides = tuple(s for s in ("retain", "forget") if f"{s}_eval" in experiment.splits)
+        self.tasks = tuple(experiment.config["evaluate"]["tasks"])
+        self.seed = experiment.config["seed"]
+        self._experiment, self._params, self._features = experiment, params, features
+        everywhere = jax.tree.map(lambda _: sharding.replicated(experiment.mesh), features.params)
         self._judge = sharding.place(features.params, everywhere)
-        self._programs: dict[str, Callable] = {}
+        self._programs: dict[str, Callable[..., dict[str, Array]]] = {}
         self._done: dict[tuple[str, ...], Any] = {}
 
     def completions(self, variant: str, side: str, task: str) -> Completions:
@@ -55,38 +55,49 @@ class Judge:
             log.info("evaluate: %s model, %s images, %s", *key)
             params, complete = self._params[variant], self._completer(task)
             base = rngs.key(self.seed, "evaluate", side, task)
-            columns = self._over(
-                side,
-                lambda images, at: complete(params, self._judge, images, rngs.fold(base, at)),
-            )
-            self._done[key] = Completions(**columns, **self._real(side))
+
+            def program(images: Array, at: int) -> dict[str, Array]:
+                return complete(params, self._judge, images, rngs.fold(base, at))
+
+            self._done[key] = Completions(**self._over(side, program), **self._real(side))
         return self._done[key]
+
+    def keep_picture(self, name: str, image: np.ndarray) -> None:
+        if hosts.first():
+            pictures.write_png(self._experiment.workdir / "images" / f"{name}.png", image)
+
+    def keep_record(self, name: str, record: Any) -> None:
+        if hosts.first():
+            files.write_json(self._experiment.workdir / f"{name}.json", record)
 
     def _real(self, side: str) -> Columns:
         """Features of the images as they are."""
         if ("real", side) not in self._done:
             apply = jax.jit(self._features.apply)
-            columns = self._over(
-                side, lambda images, at: _judged(apply(self._judge, _unit(images)))
-            )
+
+            def program(images: Array, at: int) -> dict[str, Array]:
+                del at
+                return _judged(apply(self._judge, pixels.unit(images)))
+
+            columns = self._over(side, program)
             self._done["real", side] = {f"real_{name}": x for name, x in columns.items()}
         return self._done["real", side]
 
     def _completer(self, task: str) -> Callable[..., dict[str, Array]]:
         """One compiled program for a task: hide, complete, measure."""
         if task not in self._programs:
-            model, (module, args) = self._bench.model, self._bench.task(task)
+            model, (module, args) = self._experiment.model, self._experiment.task(task)
             visible = module.visible(model.grid, **args)
 
             def complete(params: Params, judge: Params, images: Array, key: Array) -> dict:
-                given = _unit(images)
+                given = pixels.unit(images)
                 mask = module.mask(rngs.fold(key, "mask"), images.shape[0], model.grid, **args)
                 made = model.reconstruct(params, given, mask, rngs.fold(key, "model"), visible)
                 completed = jnp.round(made * 255).astype(jnp.uint8)  # what a saved picture holds
-                hidden = masks.to_pixels(mask, model.image_size)
-                error = jnp.where(hidden, _unit(completed) - given, 0.0)
+                hidden = pixels.hidden(mask, model.image_size)
+                error = jnp.where(hidden, pixels.unit(completed) - given, 0.0)
                 values = jnp.maximum(3 * jnp.sum(hidden, axis=(1, 2, 3)), 1)
-                return _judged(self._features.apply(judge, _unit(completed))) | {
+                return _judged(self._features.apply(judge, pixels.unit(completed))) | {
                     "images": images,
                     "hidden": hidden[..., 0],
                     "completed": completed,
@@ -99,26 +110,25 @@ class Judge:
 
     def _over(self, side: str, program: Callable[[Array, int], dict[str, Array]]) -> Columns:
         """The program on every batch of a side, concatenated in key order; pictures if shown."""
-        split = self._bench.splits[f"{side}_eval"]
-        picked = loader.Picked(self._bench.sources[split.part], split.indices)
-        size, host = self._bench.config["evaluate"]["batch_size"], self._bench.host
-        place, shown = sharding.batch(self._bench.mesh), self._shown(side)
+        experiment, split = self._experiment, self._experiment.splits[f"{side}_eval"]
+        picked = loader.Picked(experiment.sources[split.part], split.indices)
+        size = experiment.config["evaluate"]["batch_size"]
+        place, shown = sharding.batch(experiment.mesh), self._shown(side)
         columns = collections.defaultdict(list)
-        batches = loader.eval_batches(picked, self._bench.model.image_size, size, host)
+        batches = loader.eval_batches(picked, experiment.model.image_size, size, experiment.host)
         for at, rows in enumerate(batches):
-            if preemption.agreed(self._bench.stop):
-                raise preemption.Preempted("evaluation")
-            images = jax.make_array_from_process_local_data(place, rows)
-            for name, value in sharding.to_host(program(images, at)).items():
-                here = shown[(shown >= at * size) & (shown < (at + 1) * size)] - at * size
+            made = program(jax.make_array_from_process_local_data(place, rows), at)
+            here = shown[shown // size == at] % size
+            wanted = {k: x for k, x in made.items() if len(here) or k not in PICTURES}
+            for name, value in hosts.gathered(wanted).items():
                 columns[name].append(value[here] if name in PICTURES else value)
         count = len(picked)
         return {name: np.concatenate(parts)[:count] for name, parts in columns.items()}
 
     def _shown(self, side: str) -> np.ndarray:
         """Rows of the examples for the grids: seeded, one class after the other."""
-        split = self._bench.splits[f"{side}_eval"]
-        labels = self._bench.sources[split.part].labels[split.indices]
+        split = self._experiment.splits[f"{side}_eval"]
+        labels = self._experiment.sources[split.part].labels[split.indices]
         rng = np.random.default_rng(rngs.seed_of(self.seed, "shown", side))
         mixed = rng.permutation(len(labels))
         turn = np.empty(len(labels), np.int64)  # how many of its class come before an example
@@ -129,29 +139,21 @@ class Judge:
         return np.sort(order[:SHOWN])
 
 
-def _unit(images: Array) -> Array:
-    """uint8 -> float32 in [0, 1]."""
-    return images.astype(jnp.float32) / 255.0
-
-
 def _judged(pair: tuple[Array, Array]) -> dict[str, Array]:
     return {"features": pair[0].astype(jnp.float32), "logits": pair[1].astype(jnp.float32)}
 
 
-def evaluate(bench: experiment.Experiment, original: Params, final: Params) -> dict[str, Any]:
+def evaluate(experiment: Experiment, outcome: Outcome) -> dict[str, Any]:
     """Runs config.evaluators and writes results.json; returns its content."""
-    began = time.perf_counter()
-    params = {"original": original}
-    if any(not m.MAKES_ORIGINAL for m in _methods(bench.config)):
-        params["unlearned"] = final
-    settings = bench.config["features"]
-    train = {s: bench.splits[s] for s in ("forget", "retain", "proxy") if s in bench.splits}
-    features = find("features", settings["name"]).build(
-        bench.sources, train, bench.model.image_size, **settings["args"]
-    )
-    judge = Judge(bench, params, features)
+    began, config = time.perf_counter(), experiment.config
+    params = variants(experiment, outcome)
+    name, args = config["features"]["name"], config["features"]["args"]
+    size = experiment.model.image_size
+    features = find("features", name).build(experiment.sources, experiment.splits, size, **args)
+    shared = hosts.of_first(features.params)  # each process may have made its own
+    judge = Judge(experiment, params, dataclasses.replace(features, params=shared))
     tasks: dict = {t: {v: {s: {} for s in judge.sides} for v in params} for t in judge.tasks}
-    for name, args in bench.config["evaluators"].items():
+    for name, args in config["evaluators"].items():
         for (variant, side, task), metric, value in find("evaluator", name).evaluate(judge, **args):
             tasks[task][variant][side][metric] = float(value)
 
@@ -159,31 +161,37 @@ def evaluate(bench: experiment.Experiment, original: Params, final: Params) -> d
     results = {
         **tasks[headline],
         "audits": {},
-        "seconds": _seconds(bench) | {"evaluate": time.perf_counter() - began},
+        "seconds": _seconds(experiment) | {"evaluate": time.perf_counter() - began},
+        "steps": {p: [done, config[p]["steps"]] for p, done in outcome.done.items()},
         "task": headline,
         "tasks": tasks,
-        "counts": {side: len(bench.splits[f"{side}_eval"].keys) for side in judge.sides},
-        "classes": {name: list(split.classes) for name, split in bench.splits.items()},
+        "counts": {side: len(experiment.splits[f"{side}_eval"].keys) for side in judge.sides},
+        "classes": {name: list(split.classes) for name, split in experiment.splits.items()},
         "features": {"name": features.name, **features.about},
         "digests": {
             "code": files.code_digest(),
-            "splits": {name: split.digest for name, split in bench.splits.items()},
-            "weights": {v: trees.digest(bench.canonical(p)) for v, p in params.items()},
+            "splits": {name: split.digest for name, split in experiment.splits.items()},
+            "weights": {v: trees.digest(experiment.canonical(p)) for v, p in params.items()},
         },
     }
-    if jax.process_index() == 0:
-        files.write_json(bench.workdir / "results.json", results)
+    if hosts.first():
+        files.write_json(experiment.workdir / "results.json", results)
     return results
 
 
-def _methods(config: Mapping[str, Any]) -> list[Any]:
-    return [find("method", config[phase]["method"]) for phase in config["phases"]]
+def variants(experiment: Experiment, outcome: Outcome) -> dict[str, Params]:
+    """{"original": ..., "unlearned": ...}, or {"retrained": ...}: the forget images were spared."""
+    config, phases = experiment.config, experiment.config["phases"]
+    if any(not experiment.method(phase).MAKES_ORIGINAL for phase in phases):
+        return {"original": outcome.original, "unlearned": outcome.final}
+    spared = "forget" in experiment.splits and config[phases[-1]]["on"] == "retain"
+    return {"retrained" if spared else "original": outcome.final}
 
 
-def _seconds(bench: experiment.Experiment) -> dict[str, float]:
+def _seconds(experiment: Experiment) -> dict[str, float]:
     """Time spent in each phase, over all launches."""
-    spent = dict.fromkeys(bench.config["phases"], 0.0)
-    for record in files.read_jsonl(bench.workdir / "metrics.jsonl"):
+    spent = dict.fromkeys(experiment.config["phases"], 0.0)
+    for record in files.read_jsonl(experiment.workdir / "metrics.jsonl"):
         spent[record["phase"]] = record["seconds"]
     return spent
 
@@ -193,10 +201,10 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m l2l_jax.evaluate", description=__doc__)
     parser.add_argument("--workdir", type=Path, required=True)
     folder = parser.parse_args(argv).workdir
-    with preemption.watch() as stop:
-        bench = experiment.prepare(workdir.config_of(folder), folder, stop)
-        evaluate(bench, *experiment.walk(bench, experiment.restored))
-    if jax.process_index() == 0:
+    config = workdir.config_of(folder)
+    with preemption.watch() as stop, workdir.locked(folder):
+        experiment = prepare(config, folder, stop)
+        evaluate(experiment, walk(experiment, restored))
         page.write(folder)
 
 

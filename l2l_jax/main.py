@@ -3,43 +3,32 @@
 Only flags are read here; a notebook calls l2l_jax.run.run(config, workdir).
 """
 
-import sys
+from typing import Any
 
-from absl import flags
-from ml_collections import config_flags
-
-from l2l_jax.lib import cli
-
-FLAGS = flags.FLAGS
-config_flags.DEFINE_config_file("config", None, "The experiment: FILE.py, or FILE.py:FORM.")
-flags.DEFINE_string("workdir", None, "Where everything goes; the same one continues a run.")
-flags.DEFINE_string(
-    "distributed", "", "One of several processes: 'auto' (TPU pod, Slurm), or HOST:PORT,COUNT,RANK."
-)
-flags.mark_flags_as_required(["config", "workdir"])
+from l2l_jax import flags
+from l2l_jax.lib.errors import ConfigError
+from l2l_jax.run import run
 
 
-def main(argv: list[str]) -> None:
-    """Distributed initialisation, then the run."""
-    if len(argv) > 1:
-        sys.exit(f"error: {argv[1:]} belong to no flag. Overrides look like --config.seed=1.")
-    if FLAGS.distributed:
-        join(FLAGS.distributed)
-    from l2l_jax.run import run  # after the flags: --help should not wait for JAX
-
-    run(FLAGS.config, FLAGS.workdir)
+def main(config: Any, given: Any) -> None:
+    """Meets the other processes if there are any, then runs."""
+    if given.distributed:
+        join(given.distributed)
+    run(config, given.workdir)
 
 
 def join(spec: str) -> None:
-    """Meets the other processes; must come before JAX is used."""
+    """'auto', or HOST:PORT,COUNT,RANK; must come before JAX is used."""
     import jax
 
     if spec == "auto":
         jax.distributed.initialize()
         return
-    coordinator, count, rank = spec.split(",")
-    jax.distributed.initialize(coordinator, int(count), int(rank))
+    words = spec.split(",")
+    if len(words) != 3 or not (words[1] + words[2]).isdigit():
+        raise ConfigError(f"--distributed is 'auto' or HOST:PORT,COUNT,RANK, not {spec!r}.")
+    jax.distributed.initialize(words[0], int(words[1]), int(words[2]))
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    flags.run(main)

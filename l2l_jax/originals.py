@@ -3,14 +3,14 @@
 A file is one of ours (.safetensors), an official PyTorch checkpoint, or bundled:NAME.
 """
 
-import argparse
+import types
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from l2l_jax.find import find
 from l2l_jax.lib import files, torchfile, trees, weightfile
-from l2l_jax.lib.errors import DataMissing, WrongWeights
+from l2l_jax.lib.errors import DataMissing, WrongWeights, check_args
 from l2l_jax.lib.names import to_ours
 from l2l_jax.lib.weightfile import Weights
 
@@ -55,13 +55,14 @@ def load(spec: str, name: str, args: Mapping[str, Any]) -> Weights:
     """The original of a run, checked against the config's model; canonical layout, on the host.
 
     spec: a .safetensors file of ours, an official .pth or .ckpt file, or bundled:NAME. name, args:
-    the model section of the config.
+    the model section of the config. WrongWeights names every difference.
     """
     path, module = locate(spec), find("model", name)
     if path.suffix == ".safetensors":
         weights = weightfile.load(path)
     else:
-        weights = read_official(path, name, dict(args))
+        told = {key: args[key] for key in (*module.UNTOLD, "image_size") if args.get(key)}
+        weights = read_official(path, name, told)
     if weights.about["model"] != name:
         raise WrongWeights(f"{path} holds a {weights.about['model']}, the config names a {name}.")
     made = weights.about["args"]
@@ -78,16 +79,19 @@ def load(spec: str, name: str, args: Mapping[str, Any]) -> Weights:
     return weights
 
 
-def read_official(path: Path, name: str, told: dict[str, Any]) -> Weights:
+def read_official(path: Path, name: str, told: Mapping[str, Any]) -> Weights:
     """An official checkpoint as ours. told: `build` arguments, for what the file does not tell.
 
     Another image_size than the file's interpolates its positions.
     """
     module = find("model", name)
+    check_args(module.build, told, f"the model {name}")
     content = torchfile.read(path)
     state = content.get("model", content) if isinstance(content, dict) else content
-    stored = content.get("args") if isinstance(content, dict) else None
-    about = vars(stored) if isinstance(stored, argparse.Namespace) else {}
+    if not isinstance(state, dict):
+        raise WrongWeights(f"{path} holds a {type(state).__name__}, not a state dict.")
+    stored = content.get("args")
+    about = vars(stored) if isinstance(stored, types.SimpleNamespace) else {}
     native = module.recognise(state, about | {"file": path.name} | told)
     args = native | told
     params = to_ours(state, module.NAMES)

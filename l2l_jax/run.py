@@ -9,45 +9,54 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
-
-from l2l_jax import evaluate, experiment
-from l2l_jax.lib import files, preemption
+from l2l_jax import schema
+from l2l_jax.evaluate import evaluate
+from l2l_jax.experiment import walk
+from l2l_jax.lib import files, hosts, preemption, workdir
+from l2l_jax.prepare import prepare
 from l2l_jax.report import page
 from l2l_jax.train import train
 
 log = logging.getLogger(__name__)
 
 
-def run(config: Mapping[str, Any], workdir: str | Path) -> dict[str, Any]:
+def run(config: Mapping[str, Any], folder: str | Path) -> dict[str, Any]:
     """Runs or continues an experiment and returns the content of its results.json.
 
-    config: what a config file's get_config returns, or the same as plain dicts. Raises the errors
-    of lib/errors.py for what a user can mend, and Preempted (exit code 143) after SIGTERM.
+    config: what a config file's get_config returns, or the same as plain dicts. folder: the
+    workdir, seen by every process. Raises the errors of lib/errors.py for what a user can mend, and
+    Preempted (exit code 143) after SIGTERM.
     """
-    config = config.to_dict() if hasattr(config, "to_dict") else config
-    workdir = Path(workdir).expanduser()
-    with preemption.watch() as stop:
-        bench = experiment.prepare(config, workdir, stop)
-        if (workdir / "report.html").exists():
-            log.info("%s is finished; see %s", workdir, workdir / "report.html")
-            return files.read_json(workdir / "results.json")
-        original, final = experiment.walk(bench, train)
-        results = evaluate.evaluate(bench, original, final)
-    if jax.process_index() == 0:
-        log.info("%s", summary(results))
-        log.info("the page is %s", page.write(workdir))
+    config, folder = schema.complete(config), Path(folder).expanduser()
+    schema.check(config)
+    workdir.check(folder, config)
+    if hosts.of_first(int(finished(folder))):
+        log.info("%s is finished; see %s", folder, folder / "report.html")
+        return files.read_json(folder / "results.json")
+    with preemption.watch() as stop, workdir.locked(folder):
+        experiment = prepare(config, folder, stop)
+        results = evaluate(experiment, walk(experiment, train))
+        if hosts.first():
+            log.info("%s", summary(results))
+            log.info("the page is %s", page.write(folder))
     return files.as_json(results)
+
+
+def finished(folder: Path) -> bool:
+    """Whether all steps of all phases are done, evaluated, and on the page."""
+    results = folder / "results.json"
+    if not (results.exists() and (folder / "report.html").exists()):
+        return False
+    return all(done == total for done, total in files.read_json(results)["steps"].values())
 
 
 def summary(results: Mapping[str, Any]) -> str:
     """One line for the log: the figures of the first task, before and after."""
-    before, after = results["original"], results.get("unlearned", results["original"])
+    names = [name for name in ("original", "unlearned", "retrained") if name in results]
     parts = []
     for side in results["counts"]:
         for metric in ("fid", "psnr"):
-            if metric in before[side]:
-                parts.append(
-                    f"{side} {metric} {before[side][metric]:.2f} -> {after[side][metric]:.2f}"
-                )
+            values = [results[name][side].get(metric) for name in names]
+            if None not in values:
+                parts.append(f"{side} {metric} " + " -> ".join(f"{value:.2f}" for value in values))
     return f"{results['task']}: {', '.join(parts)}"

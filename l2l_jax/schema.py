@@ -3,12 +3,13 @@
 The shape of configs/common.py, seen from the other side: a key that nobody reads is an error.
 """
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from l2l_jax.find import find
 from l2l_jax.lib import optim
-from l2l_jax.lib.errors import ConfigError, check_args, unknown
+from l2l_jax.lib.errors import ConfigError, check_args, defaults, unknown
 
 PHASE = ("method", "args", "solver", "solver_args", "steps", "batch_size", "accumulate", "tasks",
          "on", "optimizer")  # fmt: skip
@@ -27,6 +28,49 @@ SECTIONS = {
     "runtime": ("fsdp", "save_every", "keep", "log_every", "threads", "workers", "tensorboard",
                 "profile_from", "profile_steps"),
 }  # fmt: skip
+
+
+def complete(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config as plain dicts with every argument that a chosen file takes, defaults included.
+
+    What a run writes down, and what the command line can override. Names that do not exist are left
+    for `check` to complain about.
+    """
+    config = {key: _plain(section) for key, section in config.items()}
+    for section, kind, function in _places(config):
+        with contextlib.suppress(ConfigError):
+            module = find(kind, section["name"])
+            section["args"] = defaults(getattr(module, function)) | section["args"]
+    for phase in filter(_is_phase, config.values()):
+        with contextlib.suppress(ConfigError):
+            method, solver = find("method", phase["method"]), find("solver", phase["solver"])
+            phase["args"] = defaults(method.objectives) | phase["args"]
+            phase["solver_args"] = defaults(solver.update) | phase["solver_args"]
+    for task in config.get("tasks", {}).values():
+        with contextlib.suppress(ConfigError, KeyError):
+            task["args"] = defaults(find("task", task["task"]).mask) | task["args"]
+    for name, args in config.get("evaluators", {}).items():
+        with contextlib.suppress(ConfigError):
+            config["evaluators"][name] = defaults(find("evaluator", name).evaluate) | args
+    return config
+
+
+def _plain(value: Any) -> Any:
+    """ConfigDicts and other mappings as dicts, all the way down; lists as tuples."""
+    if isinstance(value, Mapping) or hasattr(value, "to_dict"):
+        return {key: _plain(item) for key, item in value.items()}
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _places(config: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], str, str]]:
+    """Sections with a name and arguments: (section, kind, function that takes the arguments)."""
+    for name, kind, function in (
+        ("model", "model", "build"),
+        ("data", "dataset", "load"),
+        ("features", "features", "build"),
+    ):
+        if isinstance(config.get(name), dict) and {"name", "args"} <= config[name].keys():
+            yield config[name], kind, function
 
 
 def check(config: Mapping[str, Any]) -> None:
@@ -97,9 +141,10 @@ def _check_modules(config: Mapping[str, Any]) -> None:
         _check_keys(f"tasks.{name}", task, ("task", "args"))
         check_args(find("task", task["task"]).mask, task["args"], f"tasks.{name}.args")
     _check_tasks("evaluate.tasks", config["evaluate"]["tasks"], config["tasks"])
-    sections = (("model", "build", "model"), ("dataset", "load", "data"))
-    for kind, function, section in (*sections, ("features", "build", "features")):
-        module = find(kind, config[section]["name"])
-        check_args(getattr(module, function), config[section]["args"], f"{section}.args")
+    for section, kind, function in _places(config):
+        module = find(kind, section["name"])
+        check_args(
+            getattr(module, function), section["args"], f"the args of {kind} {module.__name__}"
+        )
     for name, args in config["evaluators"].items():
         check_args(find("evaluator", name).evaluate, args, f"evaluators.{name}")

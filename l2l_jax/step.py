@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
+from l2l_jax.lib import pixels, sharding
 from l2l_jax.lib import rng as rngs
-from l2l_jax.lib import sharding
 from l2l_jax.types import Array, Batch, ImageToImage, Metrics, Params, UnlearnBatch
 
 Step = Callable[["State", Params, dict[str, Array]], tuple["State", Metrics]]
@@ -110,7 +110,7 @@ def draw(
     grid = recipe.model.grid
     mask = task.mask(rngs.fold(rng, "mask", side), images.shape[0], grid, **args)
     visible = task.visible(grid, **args)
-    return Batch(images.astype(jnp.float32) / 255.0, mask, visible)
+    return Batch(pixels.unit(images), mask, visible)
 
 
 def make_update(recipe: Recipe, task: ModuleType, task_args: Mapping[str, Any], mesh: Mesh) -> Step:
@@ -143,7 +143,7 @@ def make_update(recipe: Recipe, task: ModuleType, task_args: Mapping[str, Any], 
     return update
 
 
-def compile_update(
+def shard_update(
     update: Step, state: State, fixed: Params, sides: tuple[str, ...], mesh: Mesh
 ) -> Step:
     """jax.jit with shardings; the state is donated, metrics come back replicated."""

@@ -10,7 +10,6 @@ a module contains. Keyword-only arguments of their functions are the schema of t
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 import flax.struct
@@ -47,8 +46,9 @@ class ImageToImage(Protocol):
 
     images: [B, H, W, 3] float32 in [0, 1]; each model normalises inside. mask: [B, h, w] bool,
     True = hidden. `visible` is the number of visible cells where it is the same in every example
-    (static): with it a model may drop the hidden cells, without it it must mask them out, and the
-    results agree.
+    (static): with it a model may drop the hidden cells, without it it must mask them out. Losses
+    and completions agree; latents then hold zeros where nothing is seen, so that their mean
+    distance is smaller in that proportion.
     """
 
     image_size: int  # H = W
@@ -182,10 +182,15 @@ class Evaluation(Protocol):
     variants: tuple[str, ...]  # "original", "unlearned"
     sides: tuple[str, ...]  # "retain", "forget"
     tasks: tuple[str, ...]
-    workdir: Path
     seed: int
 
     def completions(self, variant: str, side: str, task: str) -> Completions: ...
+
+    def keep_picture(self, name: str, image: np.ndarray) -> None:
+        """Writes images/<name>.png; image: uint8 RGB [H, W, 3]."""
+
+    def keep_record(self, name: str, record: Any) -> None:
+        """Writes <name>.json."""
 
 
 class Evaluator(Protocol):
@@ -194,4 +199,4 @@ class Evaluator(Protocol):
     def evaluate(
         self, evaluation: Evaluation, **args: Any
     ) -> Iterator[tuple[tuple[str, str, str], str, float]]:
-        """Yields ((variant, side, task), metric, value); may write pictures into the workdir."""
+        """Yields ((variant, side, task), metric, value); may keep pictures and records."""

@@ -10,49 +10,57 @@ code or for a later run.
 """
 
 import argparse
-import ast
 import json
 from pathlib import Path
 from typing import Any
 
 from l2l_jax.experiment import final_weights
 from l2l_jax.find import find, names
-from l2l_jax.lib import cli, torchfile, trees, weightfile
+from l2l_jax.lib import cli, torchwriter, trees, weightfile
 from l2l_jax.lib.errors import ConfigError, DataMissing
 from l2l_jax.lib.names import to_theirs
 from l2l_jax.lib.weightfile import Weights
 from l2l_jax.originals import BUNDLED, OFFICIAL, read_official, url
 
 
-def read(source: Path) -> Weights:
-    """Weights from a file of ours, or from the last checkpoint of a workdir."""
+def read(source: Path, partial: bool = False) -> Weights:
+    """Weights from a file of ours, or from the last checkpoint of a workdir.
+
+    ConfigError for a workdir whose phases are not all done, unless partial: what looks like an
+    unlearned model must be one.
+    """
     if source.is_dir():
-        return final_weights(source)
+        return final_weights(source, partial)
     if not source.is_file():
         raise DataMissing(f"There is no weights file and no workdir {source}.")
     return weightfile.load(source)
 
 
-def import_(source: Path, target: Path, name: str, changes: dict[str, Any]) -> None:
+def import_(source: Path, target: Path, name: str, told: dict[str, Any]) -> None:
+    """An official checkpoint as a file of ours."""
+    if target.suffix != ".safetensors":
+        raise ConfigError(f"{target} should end in .safetensors, the form of our weights.")
     if not source.is_file():
         known = f" It is published at {url(source.name)}." if source.name in OFFICIAL else ""
         raise DataMissing(f"There is no file {source}.{known}")
-    weights = read_official(source, name, changes)
+    weights = read_official(source, name, told)
     digest = weightfile.save(target, weights.params, weights.about)
     print(f"{target}: {trees.count(weights.params):,} parameters, digest {digest[:16]}")
     print(f"config.model = dict(name={name!r}, args={weights.about['args']!r})")
 
 
-def export(source: Path, target: Path, half: bool) -> None:
-    weights = read(source)
+def export(source: Path, target: Path, half: bool = False, partial: bool = False) -> None:
+    """A workdir or a file of ours as a file of ours or an official one."""
+    if target.suffix not in (".safetensors", ".pth"):
+        raise ConfigError(f"{target} should end in .safetensors (ours) or .pth (official).")
+    if half and target.suffix == ".pth":
+        raise ConfigError("--half is for .safetensors; the official code expects float32.")
+    weights = read(source, partial)
     if target.suffix == ".safetensors":
         weightfile.save(target, weights.params, weights.about, half)
-    elif target.suffix in (".pth", ".ckpt"):
-        state = to_theirs(weights.params, find("model", weights.about["model"]).NAMES)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        torchfile.write(target, {"model": state})
     else:
-        raise ConfigError(f"{target} should end in .safetensors (ours) or .pth (official).")
+        state = to_theirs(weights.params, find("model", weights.about["model"]).NAMES)
+        torchwriter.write(target, {"model": state})
     print(f"{target}: {target.stat().st_size:,} bytes")
 
 
@@ -84,6 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     out.add_argument("source", type=Path)
     out.add_argument("target", type=Path)
     out.add_argument("--half", action="store_true", help="kernels in float16 (.safetensors only)")
+    out.add_argument("--partial", action="store_true", help="also from a run that is not finished")
     return parser
 
 
@@ -93,18 +102,9 @@ def main(argv: list[str] | None = None) -> None:
     if args.command == "list":
         list_()
     elif args.command == "import":
-        told = dict(item.split("=", 1) for item in args.set)
-        import_(args.source, args.target, args.model, {k: _value(v) for k, v in told.items()})
+        import_(args.source, args.target, args.model, cli.assignments(args.set, "--set"))
     else:
-        export(args.source, args.target, args.half)
-
-
-def _value(text: str) -> Any:
-    """A Python literal, or else the text itself."""
-    try:
-        return ast.literal_eval(text)
-    except (SyntaxError, ValueError):
-        return text
+        export(args.source, args.target, args.half, args.partial)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ and times the two in turn, so that the ratio holds when the machine's speed drif
 """
 
 import argparse
-import ast
 import statistics
 import time
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from l2l_jax import schema
 from l2l_jax import step as steps
 from l2l_jax.experiment import Experiment
 from l2l_jax.find import find
@@ -28,8 +28,8 @@ def build(config: dict, phase: str, batch: int) -> tuple[Any, list, float]:
     """(step, its arguments, its FLOPs); the step is compiled for the mesh of the config."""
     mesh = sharding.make_mesh(config["runtime"]["fsdp"])
     model = find("model", config["model"]["name"]).build(**config["model"]["args"])
-    bench = Experiment(config, Path(), mesh, model, {}, {}, preemption.Flag())
-    recipe, params = bench.recipe(phase), bench.start()
+    experiment = Experiment(config, Path(), mesh, model, {}, {}, preemption.Flag())
+    recipe, params = experiment.recipe(phase), experiment.start()
     abstract = sharding.abstract(mesh, jax.eval_shape(recipe.init, model.template))
     shardings = jax.tree.map(lambda x: x.sharding, abstract)
     state = jax.jit(recipe.init, out_shardings=shardings)(params)
@@ -37,9 +37,9 @@ def build(config: dict, phase: str, batch: int) -> tuple[Any, list, float]:
     rng, shape = np.random.default_rng(0), (batch, model.image_size, model.image_size, 3)
     rows = {s: rng.integers(0, 256, shape, np.uint8) for s in recipe.method.SIDES}
     images = jax.device_put(rows, sharding.batch(mesh))
-    update = steps.make_update(recipe, *bench.task(config[phase]["tasks"][0]), mesh)
+    update = steps.make_update(recipe, *experiment.task(config[phase]["tasks"][0]), mesh)
     work = flops.count(update, abstract, fixed, images)
-    compiled = steps.compile_update(update, state, fixed, recipe.method.SIDES, mesh)
+    compiled = steps.shard_update(update, state, fixed, recipe.method.SIDES, mesh)
     began = time.perf_counter()
     program = compiled.lower(state, fixed, images).compile()
     seconds = time.perf_counter() - began
@@ -58,12 +58,6 @@ def run(program: Any, arguments: list) -> float:
     return time.perf_counter() - began
 
 
-def settings_of(words: list[str]) -> dict[str, Any]:
-    """["scan=True"] -> {"scan": True}."""
-    pairs = (word.split("=", 1) for word in words)
-    return {k: ast.literal_eval(v) if v[0] in "TF0123456789-'\"" else v for k, v in pairs}
-
-
 def main(argv: list[str] | None = None) -> None:
     """The command line of this module's docstring."""
     form = argparse.RawDescriptionHelpFormatter
@@ -77,12 +71,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--against", nargs="*", default=[], metavar="KEY=VALUE")
     parser.add_argument("--steps", type=int, default=10)
     args = parser.parse_args(argv)
-    config = cli.load_config(args.config).to_dict()
-    config["model"]["args"].update(settings_of(args.model))
+    config = schema.complete(cli.load_config(args.config))
+    config["model"]["args"].update(cli.assignments(args.model, "--model"))
     config["weights"] = ""
     batch = args.batch or config[args.phase]["batch_size"]
     variants = {"step": {}} | (
-        {" ".join(args.against): settings_of(args.against)} if args.against else {}
+        {" ".join(args.against): cli.assignments(args.against, "--against")} if args.against else {}
     )
     built = {}
     for name, changes in variants.items():

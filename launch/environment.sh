@@ -25,7 +25,8 @@ environment() {
     if [ ! -x .venv/bin/python ]; then
         python="$(find_python)"
         echo "Making .venv with $("$python" --version) ..."
-        "$python" -m venv .venv || "$python" -m virtualenv .venv || {
+        "$python" -m venv .venv || { rm -rf .venv && "$python" -m virtualenv -q .venv; } || {
+            rm -rf .venv
             echo "error: $python can make no virtual environment; install its venv module" \
                 "(Debian: apt install python3-venv) or 'pip install virtualenv'." >&2
             return 1

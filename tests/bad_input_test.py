@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from l2l_jax import weights
-from l2l_jax.lib import names, torchfile, weightfile
+from l2l_jax.lib import names, torchfile, torchwriter, weightfile
 from l2l_jax.lib.errors import BrokenImage, ConfigError, DataMissing, NonFinite, WrongWeights
 from l2l_jax.models import mae
 from l2l_jax.run import run
@@ -101,7 +101,7 @@ def test_encoder_only_weights(tmp_path):
     state = torchfile.read(FIXTURES / "mae" / "checkpoint_model.pth")["model"]
     encoder = {k: v for k, v in state.items() if "decoder" not in k and k != "mask_token"}
     path = tmp_path / "mae_pretrain_vit_base.pth"
-    torchfile.write(path, {"model": encoder})
+    torchwriter.write(path, {"model": encoder})
     with pytest.raises(WrongWeights, match=r"encoder only.*mae_visualize_vit_"):
         weights.import_(path, tmp_path / "out.safetensors", "mae", {})
     assert not (tmp_path / "out.safetensors").exists()
@@ -110,7 +110,7 @@ def test_encoder_only_weights(tmp_path):
 def test_a_checkpoint_that_lacks_keys(tmp_path):
     state = torchfile.read(FIXTURES / "mae" / "checkpoint_model.pth")["model"]
     del state["decoder_norm.weight"]
-    torchfile.write(tmp_path / "x.pth", {"model": state})
+    torchwriter.write(tmp_path / "x.pth", {"model": state})
     told = dict(heads=3, decoder_heads=4)
     with pytest.raises(WrongWeights, match="only in a whole mae: decoder/norm/scale"):
         weights.import_(tmp_path / "x.pth", tmp_path / "y.safetensors", "mae", told)
@@ -166,6 +166,13 @@ def test_an_unreadable_image_stops_the_run(tmp_path):
     config = folder_config(tmp_path, "stop")
     message = r"(?s)1 of the \d+ images of forget.*cats/3\.png.*--config\.data\.broken=skip"
     refused(config, tmp_path, BrokenImage, message)
+
+
+def test_skipping_may_not_empty_a_side(tmp_path):
+    config = folder_config(tmp_path, "skip")
+    for path in (tmp_path / "pets" / "cats").iterdir():
+        path.write_bytes(b"\x89PNG broken")
+    refused(config, tmp_path, ConfigError, "The forget set is empty")
 
 
 def test_or_is_skipped_and_said_so_on_the_page(tmp_path):

@@ -1,18 +1,27 @@
 """Whole runs: what they leave behind, what they compute, every config in its small form."""
 
 import json
+import shutil
+import subprocess
+import sys
 
 import jax
 import numpy as np
 import pytest
 from PIL import Image
 
-from l2l_jax import evaluate
+from l2l_jax import evaluate, weights
 from l2l_jax.data import fashion_mnist
-from l2l_jax.lib import cli, files, trees
+from l2l_jax.experiment import restored, walk
+from l2l_jax.find import find
+from l2l_jax.lib import cli, files, trees, weightfile
+from l2l_jax.lib import workdir as workdirs
+from l2l_jax.lib.errors import ConfigError
+from l2l_jax.lib.preemption import Flag
+from l2l_jax.prepare import prepare
 from l2l_jax.report.__main__ import main as report
 from l2l_jax.run import run
-from tests.helpers import ROOT, assert_same_bits, call, params_of, small_config
+from tests.helpers import ROOT, assert_same_bits, call, params_of, small_config, small_model
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +55,7 @@ def test_results_have_the_agreed_shape(finished):
     assert results["counts"] == {"retain": 16, "forget": 16}
     assert set(results["seconds"]) == {"pretrain", "unlearn", "evaluate"}
     assert results["classes"]["forget"] == ["class0", "class1"]
+    assert results["steps"] == {"pretrain": [2, 2], "unlearn": [6, 6]}
 
 
 def test_metrics_begin_at_step_zero_with_both_objectives(finished):
@@ -63,21 +73,17 @@ def test_metrics_begin_at_step_zero_with_both_objectives(finished):
 
 
 def test_only_the_encoder_moved(finished):
-    from l2l_jax.experiment import prepare, restored, walk
-    from l2l_jax.lib.preemption import Flag
-
     workdir, results = finished
     bench = prepare(files.read_json(workdir / "config.json"), workdir, Flag())
-    original, final = walk(bench, restored)
-    moved = {
-        group: trees.digest(jax.device_get(original[group]))
-        != trees.digest(jax.device_get(final[group]))
-        for group in original
-    }
+    outcome = walk(bench, restored)
+    original, final = bench.canonical(outcome.original), bench.canonical(outcome.final)
+    moved = {group: trees.digest(original[group]) != trees.digest(final[group]) for group in final}
     assert moved == {"encoder": True, "decoder": False, "positions": False}
-    weights = results["digests"]["weights"]
-    assert weights["original"] == trees.digest(bench.canonical(original))
-    assert weights["unlearned"] == trees.digest(bench.canonical(final))
+    assert outcome.done == {"pretrain": 2, "unlearn": 6}
+    assert results["digests"]["weights"] == {
+        "original": trees.digest(original),
+        "unlearned": trees.digest(final),
+    }
 
 
 def test_evaluating_again_gives_the_same_figures(finished):
@@ -141,8 +147,13 @@ def test_proxy_in_place_of_retain(tmp_path):
     run(config, tmp_path / "run")
     kept = {p.stem: files.read_json(p)["classes"] for p in (tmp_path / "run" / "splits").glob("*")}
     assert kept["proxy"] == ["class3"]
-    assert kept["retain_eval"] == ["class2"]
-    assert "retain" not in kept
+    assert kept["retain"] == kept["retain_eval"] == ["class2"]
+    assert "proxy_eval" not in kept
+    bench = prepare(files.read_json(tmp_path / "run" / "config.json"), tmp_path / "run", Flag())
+    used = bench.training("unlearn")
+    assert used["retain"].classes == ("class3",), "the proxy is trained on"
+    assert used["forget"].classes == ("class0", "class1")
+    assert "not trained on: the proxy was" in (tmp_path / "run" / "report.html").read_text()
 
 
 @pytest.mark.slow
@@ -179,3 +190,48 @@ def test_a_folder_of_ones_own_images(tmp_path):
     assert results["counts"]["forget"] <= 20
     kept = files.read_json(tmp_path / "run" / "splits" / "forget.json")
     assert set(kept["keys"]) <= {f"Bag/{name}" for name in listed}
+
+
+def test_a_run_that_was_cut_short_is_never_taken_for_a_whole_one(tmp_path):
+    """It can be looked at, is called unfinished, is not exported unasked, and can be finished."""
+    workdir, out = tmp_path / "run", tmp_path / "out.safetensors"
+    run(small_config(), workdir)
+    whole = params_of(workdir)
+    shutil.rmtree(workdir / "checkpoints" / "unlearn" / "6")
+    evaluate.main(["--workdir", str(workdir)])
+    assert files.read_json(workdir / "results.json")["steps"]["unlearn"] == [4, 6]
+    assert "the phase unlearn was at step 4 of 6" in (workdir / "report.html").read_text()
+    with pytest.raises(ConfigError, match=r"unlearn is at step 4 of 6.*--partial"):
+        weights.main(["export", str(workdir), str(out)])
+    assert not out.exists()
+    weights.main(["export", str(workdir), str(out), "--partial"])
+    assert out.exists()
+    results = run(small_config(), workdir)
+    assert results["steps"]["unlearn"] == [6, 6]
+    assert_same_bits(params_of(workdir), whole)
+
+
+def test_two_launches_do_not_share_a_workdir(tmp_path):
+    with workdirs.locked(tmp_path), pytest.raises(ConfigError, match="Another process is working"):
+        run(small_config(), tmp_path)
+    run(small_config(phases=("pretrain",)), tmp_path)
+
+
+def test_the_original_may_not_change_on_the_way(tmp_path):
+    """The half that is done compared with one teacher, the other half would with another."""
+    model, path = small_model("mae"), tmp_path / "original.safetensors"
+    about = {"model": "mae", "args": find("model", "mae").SMALLEST}
+    config = small_config(phases=("unlearn",), weights=str(path))
+    config.unlearn.steps = 1
+    weightfile.save(path, jax.device_get(model.init(jax.random.key(0))), about)
+    run(config, tmp_path / "run")
+    (tmp_path / "run" / "report.html").unlink()
+    weightfile.save(path, jax.device_get(model.init(jax.random.key(1))), about)
+    with pytest.raises(ConfigError, match=r"original\.safetensors is not what .* began with"):
+        run(config, tmp_path / "run")
+
+
+def test_a_page_needs_no_jax():
+    code = "import sys, l2l_jax.report.__main__; print('jax' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.strip() == "False", done.stderr

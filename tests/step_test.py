@@ -56,7 +56,7 @@ def run(recipe, devices=1, fsdp=1, count=1):
 
     fixed, state = place(recipe.fixed(start, original)), place(recipe.init(start))
     update = steps.make_update(recipe, find("task", "random"), dict(ratio=0.75), mesh)
-    compiled = steps.compile_update(update, state, fixed, recipe.method.SIDES, mesh)
+    compiled = steps.shard_update(update, state, fixed, recipe.method.SIDES, mesh)
     seen = []
     for step in range(count):
         data = jax.device_put(rows_of(recipe, step), sharding.batch(mesh))

@@ -4,6 +4,7 @@ p(y|x) comes from the logits of the run's network. The images are shuffled (seed
 cut into splits; the released code cut lists ordered by class, which lowers p(y)'s entropy.
 """
 
+import logging
 from collections.abc import Iterator
 
 import numpy as np
@@ -12,17 +13,29 @@ from scipy.special import logsumexp
 from l2l_jax.lib.rng import seed_of
 from l2l_jax.types import Evaluation
 
+log = logging.getLogger(__name__)
+
+SMALLEST = 10  # images in a split
+
 
 def evaluate(
     evaluation: Evaluation, *, splits: int = 10
 ) -> Iterator[tuple[tuple[str, str, str], str, float]]:
-    """is and is_std, the mean and the population standard deviation over the splits."""
+    """is and is_std, the mean and the population standard deviation over the splits.
+
+    Fewer splits if one would hold less than ten images; fewer than ten images have no score.
+    """
     for task in evaluation.tasks:
         for side in evaluation.sides:
             for variant in evaluation.variants:
                 logits = evaluation.completions(variant, side, task).logits
+                if len(logits) < SMALLEST:
+                    log.warning("inception_score needs %d images, not %d", SMALLEST, len(logits))
+                    continue
                 rng = np.random.default_rng(seed_of(evaluation.seed, "inception_score", side))
-                mean, std = inception_score(rng.permutation(logits), min(splits, len(logits)))
+                mean, std = inception_score(
+                    rng.permutation(logits), min(splits, len(logits) // SMALLEST)
+                )
                 yield (variant, side, task), "is", mean
                 yield (variant, side, task), "is_std", std
 

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from l2l_jax.lib import images
 from l2l_jax.types import Completions, Evaluation
 
 GAP, SCALE_TO = 2, 96  # pixels between pictures; small ones are enlarged to about this side
@@ -26,8 +25,7 @@ def evaluate(
                 yield cell, "psnr", float(np.mean(-10 * np.log10(np.maximum(made.mse, 1e-10))))
                 yield cell, "l1", float(np.mean(made.l1))
             if grids:
-                path = evaluation.workdir / "images" / f"{task}_{side}.png"
-                images.write_png(path, grid(list(found.values())))
+                evaluation.keep_picture(f"{task}_{side}", grid(list(found.values())))
 
 
 def grid(variants: list[Completions]) -> np.ndarray:

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from l2l_jax.lib import files
 from l2l_jax.lib.rng import seed_of
 from l2l_jax.types import Evaluation
 
@@ -36,6 +35,5 @@ def evaluate(
             {"variant": variant, "side": side, "points": np.round(part, 3).tolist()}
             for (variant, side, _), part in zip(groups, np.split(placed, ends[:-1]), strict=True)
         ]
-        path = evaluation.workdir / "tsne.json"
-        files.write_json(path, {"task": task, "perplexity": perplexity, "groups": record})
+        evaluation.keep_record("tsne", {"task": task, "perplexity": perplexity, "groups": record})
     yield from ()

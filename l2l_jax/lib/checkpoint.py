@@ -13,28 +13,39 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
-from l2l_jax.lib import files, trees
-from l2l_jax.lib.errors import NotSaved, Unrestorable
+from l2l_jax.lib import files, hosts, trees
+from l2l_jax.lib.errors import NotSaved, Unrestorable, is_full
 
 log = logging.getLogger(__name__)
 
-FULL = ("No space left", "os_error_code='28'", "File too large", "Disk quota exceeded")
+MOST = 64  # checkpoints that several processes can talk about
 
 
 class Checkpoints:
-    """The checkpoints of one phase, in workdir/checkpoints/<phase>/<step>."""
+    """The checkpoints of one phase, in workdir/checkpoints/<phase>/<step>.
 
-    def __init__(self, folder: Path, keep: int):
+    keep=None only reads: nothing is created, removed or renamed.
+    """
+
+    def __init__(self, folder: Path, keep: int | None = None):
         self.folder = folder.absolute()
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
-        self._manager = ocp.CheckpointManager(self.folder, options=options)
+        self._writes = keep is not None
         self._unsealed: int | None = None
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep,
+            cleanup_tmp_directories=self._writes,
+            read_only=not self._writes,
+            create=self._writes,
+        )
+        there = self._writes or self.folder.is_dir()
+        self._manager = ocp.CheckpointManager(self.folder, options=options) if there else None
 
     def steps(self) -> list[int]:
-        return sorted(self._manager.all_steps())
+        """Steps with a checkpoint, oldest first."""
+        return sorted(self._manager.all_steps()) if self._manager else []
 
     def save(self, step: int, state: Any) -> None:
         """Starts writing; the arrays may be donated at once. NotSaved if the last save failed."""
@@ -42,7 +53,7 @@ class Checkpoints:
         with self._explained(step):
             free, needed = shutil.disk_usage(self.folder).free, trees.nbytes(state)
             if free < needed:  # orbax would find out halfway, and say so in a hundred tracebacks
-                raise OSError(f"{FULL[0]}: {needed:,} bytes are needed, {free:,} are free")
+                raise OSError(f"No space left: {needed:,} bytes are needed, {free:,} are free")
             self._manager.save(step, args=ocp.args.StandardSave(state), force=True)
         self._unsealed = step
 
@@ -53,29 +64,36 @@ class Checkpoints:
         step, self._unsealed = self._unsealed, None
         with self._explained(step):
             self._manager.wait_until_finished()
-            if jax.process_index() == 0:
+            if hosts.first():
                 self._seal(step)
 
     def close(self) -> None:
-        """Releases orbax's threads; a save under way is finished, its errors are not raised."""
-        self._manager.close()
+        """Releases orbax's threads; a save under way is finished, a failure of it only logged."""
+        try:
+            if self._manager:
+                self._manager.close()
+        except Exception as error:  # whoever closes on the way out has a better error to show
+            log.warning("the checkpoint under way was not written: %s", str(error)[:200])
 
     def restore(self, abstract: Any) -> Any | None:
         """The newest state that is whole, or None if there is no checkpoint at all.
 
         abstract: a tree of ShapeDtypeStructs with shardings. Damaged checkpoints newer than the one
-        used are renamed, not removed.
+        used are renamed, not removed. Unrestorable if none can be read.
         """
         steps = self.steps()
-        for at in reversed(range(len(steps))):
+        whole = self._agreed([step for step in steps if self._is_whole(step)])
+        for step in reversed(whole):
             try:
-                self._check_seal(steps[at])
-                state = self._manager.restore(steps[at], args=ocp.args.StandardRestore(abstract))
+                state = self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
             except Exception as error:  # whatever is wrong with it, the one before may be whole
-                where = self.folder / str(steps[at])
-                log.warning("checkpoint %s is damaged: %s", where, str(error)[:500])
+                if not hosts.alone():
+                    raise
+                log.warning(
+                    "checkpoint %s is damaged: %s", self.folder / str(step), str(error)[:500]
+                )
                 continue
-            self._put_aside(steps[at + 1 :])
+            self._put_aside([other for other in steps if other > step])
             return state
         if steps:
             raise Unrestorable(
@@ -84,15 +102,24 @@ class Checkpoints:
             )
         return None
 
+    def _agreed(self, steps: list[int]) -> list[int]:
+        """The first process's list: all processes restore the same step."""
+        padded = np.full(MOST, -1)
+        padded[: len(steps[-MOST:])] = steps[-MOST:]
+        return [int(step) for step in hosts.of_first(padded) if step >= 0]
+
     def _put_aside(self, steps: list[int]) -> None:
+        if not steps or not self._writes:
+            return
         for step in steps:
-            aside = self.folder / f"damaged-{step}"
-            if jax.process_index() == 0:
+            taken = len(list(self.folder.glob(f"damaged-{step}*")))
+            aside = self.folder / (f"damaged-{step}" + (f"-{taken}" if taken else ""))
+            if hosts.first():
                 (self.folder / str(step)).rename(aside)
                 self._seal_of(step).unlink(missing_ok=True)
             log.warning("going back to the checkpoint before it; it is kept as %s", aside)
-        if steps:
-            self._manager.reload()
+        hosts.meet("damaged checkpoints are put aside")
+        self._manager.reload()
 
     def _seal_of(self, step: int) -> Path:
         return self.folder / f"{step}.sha256.json"
@@ -108,14 +135,16 @@ class Checkpoints:
         for seal in set(self.folder.glob("*.sha256.json")) - kept:
             seal.unlink()
 
-    def _check_seal(self, step: int) -> None:
+    def _is_whole(self, step: int) -> bool:
         """One whose writer was killed before sealing it has no seal; orbax had committed it."""
-        if not self._seal_of(step).exists():
-            return
+        if not hosts.first() or not self._seal_of(step).exists():
+            return True
         want, got = files.read_json(self._seal_of(step)), self._digests(step)
         wrong = sorted(name for name in want | got if want.get(name) != got.get(name))
         if wrong:
-            raise ValueError(f"{len(wrong)} of its files changed or vanished, such as {wrong[0]}")
+            reason = f"{len(wrong)} of its files changed or vanished, such as {wrong[0]}"
+            log.warning("checkpoint %s is damaged: %s", self.folder / str(step), reason)
+        return not wrong
 
     @contextlib.contextmanager
     def _explained(self, step: int) -> Iterator[None]:
@@ -123,9 +152,9 @@ class Checkpoints:
         try:
             yield
         except Exception as error:
-            text = str(error)
-            full = any(mark in text for mark in FULL)
-            reason = f"the disk is full ({text[:100]})" if full else text[:500]
+            reason = (
+                f"the disk is full ({str(error)[:100]})" if is_full(error) else str(error)[:500]
+            )
             whole = [s for s in self.steps() if s != step]
             safe = f"checkpoint {whole[-1]} is intact" if whole else "there is no earlier one"
             raise NotSaved(

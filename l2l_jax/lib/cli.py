@@ -1,16 +1,14 @@
-"""Command lines that explain themselves: logging, our errors without tracebacks, misspelt keys."""
+"""Command lines that explain themselves: logging, our errors without tracebacks, config files."""
 
+import ast
 import logging
 import runpy
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from absl import app
-
-from l2l_jax.lib.errors import Explained, did_you_mean
-from l2l_jax.lib.preemption import Preempted
+from l2l_jax.lib.errors import ConfigError, Explained, Preempted, did_you_mean
 
 log = logging.getLogger(__name__)
 
@@ -38,76 +36,50 @@ def explained(main: Callable[..., Any], *args: Any) -> None:
     try:
         main(*args)
     except Explained as error:
-        _stop(str(error))
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
     except Preempted as error:
         log.warning("stopped on SIGTERM at %s; the same command continues", error.where)
         raise
 
 
-def run(main: Callable[[list[str]], None]) -> None:
-    """absl's app.run with `explained`, and a readable error for a misspelt --config key."""
-    app.run(lambda argv: explained(main, argv), flags_parser=parse)
-
-
-def parse(argv: list[str]) -> list[str]:
-    """Parses flags; makes the folder above a config's folder importable (configs/common.py)."""
-    spec = _config_of(argv)
-    if spec:
-        path = Path(spec.partition(":")[0])
-        if not path.is_file():
-            there = (p for p in path.parent.glob("*.py") if "def get_config" in p.read_text())
-            known = sorted(p.as_posix() for p in there)
-            listed = ", ".join(known) or f"no configs in {path.parent}"
-            _stop(
-                f"There is no config {path}.{did_you_mean(path.as_posix(), known)} Known: {listed}."
-            )
-        try:
-            load_config(spec)
-        except ValueError as error:  # a form that the file does not have
-            _stop(str(error))
-    try:
-        return app.parse_flags_with_usage(argv)
-    except (AttributeError, KeyError):
-        _explain_key(argv, spec)
-        raise
-
-
 def load_config(spec: str) -> Any:
-    """What `FILE.py:FORM` returns; configs/common.py is found beside the file."""
+    """What `FILE.py:FORM` returns; configs/common.py is found beside the file.
+
+    ConfigError if there is no such file (naming those beside it) or no such form.
+    """
     path, _, form = spec.partition(":")
+    if not Path(path).is_file():
+        known = configs_in(Path(path).parent)
+        listed = ", ".join(known) or f"no configs in {Path(path).parent}"
+        raise ConfigError(f"There is no config {path}.{did_you_mean(path, known)} Known: {listed}.")
     above = str(Path(path).absolute().parents[1])
     if above not in sys.path:
         sys.path.insert(0, above)
-    return runpy.run_path(path)["get_config"](*([form] if form else []))
+    try:
+        return runpy.run_path(path)["get_config"](*([form] if form else []))
+    except ValueError as error:  # how a config refuses a form
+        raise ConfigError(str(error)) from error
 
 
-def _stop(message: str) -> None:
-    print(f"error: {message}", file=sys.stderr)
-    sys.exit(2)
+def configs_in(folder: Path) -> list[str]:
+    """The config files of a folder."""
+    there = (path for path in folder.glob("*.py") if "def get_config" in path.read_text())
+    return sorted(path.as_posix() for path in there)
 
 
-def _config_of(argv: list[str]) -> str | None:
-    for at, word in enumerate(argv):
-        name, equals, value = word.lstrip("-").partition("=")
-        if word.startswith("-") and name == "config":
-            return value if equals else (argv[at + 1] if at + 1 < len(argv) else None)
-    return None
+def literal(text: str) -> Any:
+    """A Python literal, or else the text itself."""
+    try:
+        return ast.literal_eval(text)
+    except (SyntaxError, ValueError):
+        return text
 
 
-def _explain_key(argv: list[str], spec: str | None) -> None:
-    """Exits with a suggestion if an override names a key that the config does not have."""
-    if spec is None:
-        return
-    path, known = spec.partition(":")[0], sorted(_keys(load_config(spec), ""))
-    for word in argv[1:]:
-        key = word.lstrip("-").partition("=")[0].removeprefix("no")
-        if key.startswith("config.") and key.removeprefix("config.") not in known:
-            hint = did_you_mean(key.removeprefix("config."), known)
-            _stop(f"--{key}: {path} has no such key.{hint}")
-
-
-def _keys(config: Any, prefix: str) -> Iterator[str]:
-    for key, value in config.items():
-        yield f"{prefix}{key}"
-        if hasattr(value, "items"):
-            yield from _keys(value, f"{prefix}{key}.")
+def assignments(words: list[str], option: str) -> dict[str, Any]:
+    """["heads=3"] -> {"heads": 3}. ConfigError for a word without '='."""
+    for word in words:
+        if "=" not in word:
+            raise ConfigError(f"{option} takes KEY=VALUE, not {word!r}.")
+    pairs = (word.split("=", 1) for word in words)
+    return {key: literal(value) for key, value in pairs}

@@ -16,7 +16,7 @@ class Clock:
     def __init__(
         self, phase: str, start: int, steps: int, examples: int, flops: float, spent: float
     ):
-        self.phase, self.start, self.steps = phase, start, steps
+        self.phase, self.steps = phase, steps
         self._examples, self._flops, self._spent = examples, flops, spent
         self._began = self._steady = time.perf_counter()
         self._steady_step = start

@@ -38,6 +38,22 @@ class NotSaved(Explained, OSError):
     """A checkpoint could not be written; the ones before it are untouched."""
 
 
+class Preempted(SystemExit):
+    """Raised on SIGTERM once nothing can be lost; the process ends with 143 = 128 + SIGTERM."""
+
+    def __init__(self, where: str):
+        super().__init__(143)
+        self.where = where
+
+
+FULL = ("No space left", "os_error_code='28'", "File too large", "Disk quota exceeded")
+
+
+def is_full(error: Exception) -> bool:
+    """Whether a failed write failed for want of room, by what orbax and the system say then."""
+    return any(mark in str(error) for mark in FULL)
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """' Did you mean 'max_loss'?' or nothing."""
     close = difflib.get_close_matches(str(name), [str(k) for k in known], n=1, cutoff=0.5)
@@ -56,6 +72,13 @@ def accepts(function: Callable) -> tuple[str, ...]:
     """The keyword-only arguments of a function: the schema of its config."""
     parameters = inspect.signature(function).parameters.values()
     return tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
+
+
+def defaults(function: Callable) -> dict[str, Any]:
+    """The keyword-only arguments that have a default, with it."""
+    parameters = inspect.signature(function).parameters.values()
+    keyword = (p for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is not p.empty)
+    return {p.name: p.default for p in keyword}
 
 
 def check_args(function: Callable, given: Mapping[str, Any], where: str) -> None:

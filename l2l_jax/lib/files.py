@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """A file to write to that takes the name `path` only once it is complete and on disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as file:
             yield file

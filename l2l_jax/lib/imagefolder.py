@@ -29,7 +29,7 @@ def class_folders(root: Path) -> list[Path]:
             f"There is no folder {root}.{hint}{listed} It should hold one sub-folder of images "
             "for every class."
         )
-    folders = sorted(path for path in root.iterdir() if path.is_dir())
+    folders = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
     if not folders:
         raise DataMissing(
             f"{root} has no sub-folders. Put the images of each class into a folder of its own, "
@@ -39,22 +39,33 @@ def class_folders(root: Path) -> list[Path]:
 
 
 def images_by_class(root: Path, prefix: str = "") -> dict[str, list[str]]:
-    """{class: sorted keys} of the images in every sub-folder; a key is prefix + path below root."""
+    """{class: sorted keys} of the images in every sub-folder; a key is prefix + path below root.
+
+    Sub-folders without images are no classes; links to folders are followed, circles are not.
+    """
     found: dict[str, list[str]] = {}
     for folder in class_folders(root):
-        keys = found[folder.name] = []
-        for where, _, names in os.walk(folder, followlinks=True):
+        keys, seen = [], set()
+        for where, folders, names in os.walk(folder, followlinks=True):
+            real = os.path.realpath(where)
+            if real in seen:
+                folders.clear()
+                continue
+            seen.add(real)
             below = Path(where).relative_to(root).as_posix()
             chosen = (n for n in names if n.lower().endswith(images.SUFFIXES) and n[0] != ".")
             keys += [f"{prefix}{below}/{name}" for name in chosen]
-        keys.sort()
+        if keys:
+            found[folder.name] = sorted(keys)
+        else:
+            log.warning("%s has no images and is no class", folder)
     return found
 
 
 def by_folder(base: Path, train: str, eval: str, part: str) -> Source:
     """The part that lies in a sub-folder of its own; the classes are those of the train folder."""
+    classes = list(images_by_class(base / train, f"{train}/"))
     name = {"train": train, "eval": eval}[part]
-    classes = [folder.name for folder in class_folders(base / train)]
     found = images_by_class(base / name, f"{name}/")
     if strangers := sorted(found.keys() - set(classes)):
         raise ConfigError(f"{base / name} has classes that {base / train} lacks: {strangers[:10]}.")
@@ -67,7 +78,8 @@ def source(root: Path, found: Mapping[str, list[str]], classes: list[str], where
     if not class_of:
         raise DataMissing(f"There are no images in {where}.")
     keys = tuple(sorted(class_of))
-    labels = np.array([classes.index(class_of[key]) for key in keys], np.int32)
+    number = {name: at for at, name in enumerate(classes)}
+    labels = np.array([number[class_of[key]] for key in keys], np.int32)
 
     def read(at: int) -> np.ndarray:
         return images.decode(root / keys[at], str(root / keys[at]))

@@ -29,9 +29,11 @@ def decode(data: bytes | Path, name: str) -> np.ndarray:
 def _to_rgb(image: Image.Image) -> Image.Image:
     image.load()  # all of it: a truncated file fails here
     image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I") or image.mode == "F":  # Pillow would clip 16 bit, not scale it
-        values = np.asarray(image, np.float64)
-        return Image.fromarray(np.clip(values / 257 + 0.5, 0, 255).astype(np.uint8)).convert("RGB")
+    if image.mode.startswith("I;16"):  # Pillow would clip 16 bit, not scale it
+        values = np.asarray(image, np.float64) / 257 + 0.5
+        return Image.fromarray(values.astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise ValueError("32 bits a pixel, of which nobody says what is white")
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         white = Image.new("RGBA", layer.size, "white")
@@ -62,7 +64,7 @@ def random_crop(
 ) -> np.ndarray:
     """A crop of a random share of the area and aspect ratio 3/4 to 4/3, resized to [size, size, 3].
 
-    After ten draws that do not fit, the central crop (Szegedy et al. 2015, as torchvision does).
+    After ten draws that do not fit, the central square (Szegedy et al. 2015).
     """
     height, width = image.shape[:2]
     for _ in range(10):

@@ -6,11 +6,20 @@ import jax.numpy as jnp
 from l2l_jax.lib.errors import unknown
 
 
+def modern_gpu() -> bool:
+    """An NVIDIA GPU from Ampere (8.0) on, which computes in bfloat16 and fuses attention."""
+    capability = getattr(jax.devices()[0], "compute_capability", "")  # an AMD GPU says gfx90a
+    try:
+        return jax.default_backend() == "gpu" and float(capability) >= 8.0
+    except ValueError:
+        return False
+
+
 def compute_dtype(name: str) -> type:
-    """'float32', 'bfloat16', or 'auto': bfloat16 on GPU and TPU, float32 on CPU."""
+    """'float32', 'bfloat16', or 'auto': bfloat16 on TPU and modern GPUs, float32 elsewhere."""
     dtypes = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
     if name == "auto":
-        name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+        name = "bfloat16" if jax.default_backend() == "tpu" or modern_gpu() else "float32"
     if name not in dtypes:
         raise unknown("dtype", name, ["auto", *dtypes])
     return dtypes[name]

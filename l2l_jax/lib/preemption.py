@@ -1,38 +1,48 @@
-"""SIGTERM means: save, then go. The flag is polled between steps and between evaluation batches."""
+"""SIGTERM means: save what only memory holds, then go.
+
+While there is such a state (`Flag.deferred`, the training loop) the signal is noted and polled
+between steps; anywhere else there is nothing to save and the process ends at once.
+"""
 
 import contextlib
 import signal
 from collections.abc import Iterator
 from types import FrameType
 
-import jax
-import numpy as np
-
-
-class Preempted(SystemExit):
-    """Raised after the state is safe; the process ends with 143 = 128 + SIGTERM."""
-
-    def __init__(self, where: str):
-        super().__init__(143)
-        self.where = where
+from l2l_jax.lib.errors import Preempted
 
 
 class Flag:
-    """Whether this process was asked to stop."""
+    """Whether this process was asked to stop, and whether it must first be let finish a step."""
 
-    raised = False
+    def __init__(self) -> None:
+        self.raised = False
+        self._deferred = False
+
+    @contextlib.contextmanager
+    def deferred(self) -> Iterator[None]:
+        """A block that polls `raised` itself."""
+        self._deferred = True
+        try:
+            yield
+        finally:
+            self._deferred = False
+        if self.raised:  # after the last poll
+            raise Preempted("a point with nothing to save")
+
+    def note(self, _: int, __: FrameType | None) -> None:
+        """The signal handler."""
+        self.raised = True
+        if not self._deferred:
+            raise Preempted("a point with nothing to save")
 
 
 @contextlib.contextmanager
 def watch() -> Iterator[Flag]:
-    """Turns SIGTERM into a flag while the block runs. Outside the main thread nothing is caught."""
+    """Handles SIGTERM while the block runs. Outside the main thread nothing is handled."""
     flag = Flag()
-
-    def note(_: int, __: FrameType | None) -> None:
-        flag.raised = True
-
     try:
-        before = signal.signal(signal.SIGTERM, note)
+        before = signal.signal(signal.SIGTERM, flag.note)
     except ValueError:  # signals are the main thread's; a notebook thread lives without
         yield flag
         return
@@ -40,17 +50,3 @@ def watch() -> Iterator[Flag]:
         yield flag
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def agreed(flag: Flag, step: int = 0) -> bool:
-    """Whether any process was asked to stop; every process gets the same answer.
-
-    Several processes ask each other at every tenth step only.
-    """
-    if jax.process_count() == 1:
-        return flag.raised
-    if step % 10:
-        return False
-    from jax.experimental import multihost_utils
-
-    return bool(multihost_utils.process_allgather(np.array(flag.raised)).any())

@@ -83,12 +83,3 @@ def check_batch(size: int, mesh: Mesh, accumulate: int, name: str) -> None:
         over = f"{mesh.size} device{'s' * (mesh.size > 1)}"
         times = f" x {accumulate} accumulation steps" if accumulate > 1 else ""
         raise ConfigError(f"{name}={size} cannot be split over {over}{times}; try {near}.")
-
-
-def to_host(tree: Params) -> Params:
-    """The whole arrays as NumPy, on every process."""
-    if jax.process_count() == 1:
-        return jax.device_get(tree)
-    from jax.experimental import multihost_utils
-
-    return multihost_utils.process_allgather(tree, tiled=True)

@@ -50,8 +50,8 @@ def make(config: Mapping[str, Any], sources: Mapping[str, Source]) -> dict[str, 
     """{"forget": ..., "retain": ..., "proxy": ..., "forget_eval": ..., "retain_eval": ...}.
 
     config: config.split, see configs/common.py; sources: {"train": ..., "eval": ...}. Empty splits
-    are left out. With a proxy, "retain" is evaluated but not trained on. ConfigError for overlaps,
-    unknown classes, and lists that name images which do not exist.
+    are left out; a proxy is trained on and never evaluated. ConfigError for overlaps, unknown
+    classes, and lists that name images which do not exist.
     """
     chosen = {part: {} for part in PARTS}
     classes = _draw_classes(config, sources["train"].classes)
@@ -65,10 +65,7 @@ def make(config: Mapping[str, Any], sources: Mapping[str, Source]) -> dict[str, 
         if side := _resting(config):
             taken = np.concatenate(list(chosen[part].values()))
             chosen[part][side] = np.setdiff1d(np.arange(len(source.keys)), taken)
-    none = np.array([], np.int64)
-    chosen["eval"]["proxy"] = none
-    if len(chosen["train"]["proxy"]):
-        chosen["train"]["retain"] = none
+    chosen["eval"]["proxy"] = np.array([], np.int64)
 
     splits = {}
     limits = {"train": config["images_per_class"], "eval": config["eval_images_per_class"]}

@@ -1,17 +1,19 @@
-"""PyTorch checkpoint files, read and written without PyTorch. Nothing in a file can execute.
+"""PyTorch checkpoint files, read without PyTorch. Nothing in a file can execute.
 
 A checkpoint is a pickle plus raw storages. The reader unpickles through an allow-list of a dozen
-names, all of which stand for inert code of this file; anything else is refused by name. Both forms
-are read: the zip archive (torch >= 1.6) and the older stream of pickles. Written: the zip archive.
+names, all of which stand for inert objects of this file or for immutable built-in types; anything
+else is refused by name, and so is every attempt to change what a name stands for. A tensor is built
+by NumPy over its storage, which checks the bounds, and cannot be larger than that storage. Both
+forms are read: the zip archive (torch >= 1.6) and the older stream of pickles.
 """
 
-import argparse
-import collections
-import dataclasses
 import io
 import pickle
+import types
 import zipfile
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -39,47 +41,66 @@ class Refused(Explained, pickle.UnpicklingError):
     """The file asks for something outside the allow-list, or contradicts itself."""
 
 
-@dataclasses.dataclass
-class _Storage:
-    dtype: np.dtype
-    size: int
-    data: np.ndarray | None = None
+class _Inert:
+    """What a pickle may hold but not alter: its BUILD opcode ends here."""
+
+    __slots__ = ()
+
+    def __setstate__(self, state: Any) -> None:
+        raise Refused("it tries to alter an object of the reader")
 
 
-@dataclasses.dataclass
-class _Tensor:
-    storage: _Storage
-    offset: int
-    shape: tuple
-    stride: tuple
+class _Storage(_Inert):
+    __slots__ = ("data", "dtype", "size")
+
+    def __init__(self, dtype: np.dtype, size: int, data: bytes | None = None):
+        self.dtype, self.size, self.data = dtype, size, data
+
+
+class _Tensor(_Inert):
+    __slots__ = ("offset", "shape", "storage", "stride")
+
+    def __init__(self, storage: Any, offset: Any, shape: Any, stride: Any):
+        if not isinstance(storage, _Storage):
+            raise Refused("a tensor without a storage")
+        self.storage, self.offset = storage, offset
+        self.shape, self.stride = tuple(shape), tuple(stride)
 
     def array(self) -> np.ndarray:
-        """The values, copied; the bounds are checked before any memory is touched."""
-        sizes = (self.offset, *self.shape, *self.stride)
-        if any(type(n) is not int or n < 0 for n in sizes) or len(self.shape) != len(self.stride):
+        """The values, copied."""
+        numbers = (self.offset, *self.shape, *self.stride)
+        if any(type(n) is not int or n < 0 for n in numbers):
             raise Refused("a tensor with impossible sizes")
-        steps = [(n - 1) * t for n, t in zip(self.shape, self.stride, strict=True)]
-        needed = 0 if 0 in self.shape else 1 + sum(steps)
-        if self.storage.data is None or self.offset + needed > self.storage.size:
-            raise Refused("a tensor that reaches outside its storage")
-        strides = [t * self.storage.dtype.itemsize for t in self.stride]
-        start = self.storage.data[self.offset :]
-        return np.lib.stride_tricks.as_strided(start, self.shape, strides).copy()
+        dtype, data = self.storage.dtype, self.storage.data
+        if data is None or prod(self.shape) > self.storage.size:
+            raise Refused("a tensor larger than its storage")
+        steps = [step * dtype.itemsize for step in self.stride]
+        try:
+            view = np.ndarray(self.shape, dtype, data, self.offset * dtype.itemsize, steps)
+        except (TypeError, ValueError):
+            raise Refused("a tensor that reaches outside its storage") from None
+        return view.copy()
 
 
-def _rebuild_tensor(storage: Any, offset: Any, shape: Any, stride: Any, *_: Any) -> _Tensor:
-    if not isinstance(storage, _Storage):
-        raise Refused("a tensor without a storage")
-    return _Tensor(storage, offset, tuple(shape), tuple(stride))
+class _Call(_Inert):
+    """An allow-listed function: can be called by a pickle, and nothing else."""
+
+    __slots__ = ("_function",)
+
+    def __init__(self, function: Callable):
+        self._function = function
+
+    def __call__(self, *args: Any) -> Any:
+        return self._function(*args)
 
 
 _ALLOWED: dict[tuple[str, str], Any] = {
-    ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
-    ("torch._utils", "_rebuild_parameter"): lambda tensor, *_: tensor,
+    ("torch._utils", "_rebuild_tensor_v2"): _Call(lambda s, o, n, t, *_: _Tensor(s, o, n, t)),
+    ("torch._utils", "_rebuild_parameter"): _Call(lambda tensor, *_: tensor),
+    ("torch", "device"): _Call(lambda *about: ":".join(map(str, about))),
     ("torch", "Size"): tuple,
-    ("torch", "device"): lambda *about: ":".join(map(str, about)),
-    ("collections", "OrderedDict"): collections.OrderedDict,
-    ("argparse", "Namespace"): argparse.Namespace,
+    ("collections", "OrderedDict"): OrderedDict,
+    ("argparse", "Namespace"): types.SimpleNamespace,
     **{("torch", name): name for name in STORAGES},
 }
 
@@ -98,79 +119,88 @@ class _Unpickler(pickle.Unpickler):
         return self._storage(pid)
 
 
-def _resolve(value: Any) -> Any:
-    """Tensors become arrays, everywhere in nested dicts, lists and tuples."""
-    if isinstance(value, _Tensor):
-        return value.array()
-    if isinstance(value, Mapping):
-        return {key: _resolve(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_resolve(item) for item in value)
-    return value
+class _Storages:
+    """The storages of one file by key; the same key always means the same storage."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, _Storage] = {}
+
+    def get(self, pid: Any, read: Callable[[str, int], bytes | None]) -> _Storage:
+        kind, dtype, key, _, size, *_ = pid
+        if kind != "storage" or dtype not in STORAGES or type(size) is not int or size < 0:
+            raise Refused(f"a storage it describes as {str(pid)[:100]}")
+        key, wanted = str(key), STORAGES[dtype]
+        if key not in self._found:
+            data = read(key, size * wanted.itemsize)
+            self._found[key] = _Storage(wanted, size, data)
+        found = self._found[key]
+        if (found.dtype, found.size) != (wanted, size):
+            raise Refused(f"storage {key} is described in two ways")
+        return found
+
+    def fill(self, key: Any, stated: int, file: BinaryIO) -> None:
+        storage = self._found[str(key)]
+        storage.data = file.read(storage.size * storage.dtype.itemsize)
+        if stated != storage.size or len(storage.data) != storage.size * storage.dtype.itemsize:
+            raise Refused(f"storage {key} is cut off or has another size than stated")
 
 
-def _describe(pid: Any) -> tuple[np.dtype, str, int]:
-    kind, dtype, key, _, size, *_ = pid
-    if kind != "storage" or dtype not in STORAGES or type(size) is not int or size < 0:
-        raise Refused(f"a storage it describes as {pid!r}")
-    return STORAGES[dtype], str(key), size
+def _resolve(value: Any, done: dict[int, Any]) -> Any:
+    """Tensors become arrays, everywhere in nested dicts, lists and tuples; shared parts once."""
+    if id(value) not in done:
+        if isinstance(value, _Tensor):
+            done[id(value)] = value.array()
+        elif isinstance(value, Mapping):
+            done[id(value)] = {key: _resolve(item, done) for key, item in value.items()}
+        elif isinstance(value, list | tuple):
+            done[id(value)] = type(value)(_resolve(item, done) for item in value)
+        else:
+            return value
+    return done[id(value)]
 
 
 def _read_zip(path: Path) -> Any:
     with zipfile.ZipFile(path) as archive:
-        names = set(archive.namelist())
-        pickles = [name for name in names if name.endswith("/data.pkl")]
+        members = {info.filename: info for info in archive.infolist()}
+        pickles = [name for name in members if name.endswith("/data.pkl")]
         if len(pickles) != 1:
             raise Refused("it is a zip archive, but not one that torch.save made")
         root = pickles[0].removesuffix("data.pkl")
-        if f"{root}byteorder" in names and archive.read(f"{root}byteorder") != b"little":
+
+        def read(name: str, size: int | None = None) -> bytes:
+            info = members.get(root + name)
+            if info is None or info.compress_type != zipfile.ZIP_STORED:
+                raise Refused(f"{name} is missing or packed, which torch.save never does")
+            if size is not None and info.file_size != size:
+                raise Refused(f"{name} has another size than stated")
+            return archive.read(info)
+
+        if root + "byteorder" in members and read("byteorder") != b"little":
             raise Refused("its numbers are big-endian")
-        storages: dict[str, _Storage] = {}
+        storages = _Storages()
 
         def storage(pid: Any) -> _Storage:
-            dtype, key, size = _describe(pid)
-            if key not in storages:
-                member = f"{root}data/{key}"
-                if (
-                    member not in names
-                    or archive.getinfo(member).file_size != size * dtype.itemsize
-                ):
-                    raise Refused(f"storage {key} is missing or has another size than stated")
-                data = np.frombuffer(archive.read(member), dtype)
-                storages[key] = _Storage(dtype, size, data)
-            return storages[key]
+            return storages.get(pid, lambda key, size: read(f"data/{key}", size))
 
-        return _resolve(_Unpickler(io.BytesIO(archive.read(pickles[0])), storage).load())
+        return _resolve(_Unpickler(io.BytesIO(read("data.pkl")), storage).load(), {})
 
 
 def _read_legacy(path: Path) -> Any:
+    storages = _Storages()
     with path.open("rb") as file:
-        none = _refuse_storage
-        if _Unpickler(file, none).load() != LEGACY_MAGIC:
+
+        def load() -> Any:
+            return _Unpickler(file, lambda pid: storages.get(pid, lambda *_: None)).load()
+
+        if load() != LEGACY_MAGIC:
             raise Refused("it does not begin like a PyTorch file")
-        protocol, system = _Unpickler(file, none).load(), _Unpickler(file, none).load()
+        protocol, system = load(), load()
         if protocol != 1001 or not system.get("little_endian", False):
             raise Refused(f"its protocol is {protocol!r} on {system!r}")
-        storages: dict[str, _Storage] = {}
-
-        def storage(pid: Any) -> _Storage:
-            dtype, key, size = _describe(pid)
-            if pid[5:] not in ((), (None,)):
-                raise Refused("it shares storages in a way no longer in use")
-            return storages.setdefault(key, _Storage(dtype, size))
-
-        value = _Unpickler(file, storage).load()
-        for key in _Unpickler(file, none).load():
-            target = storages[key]
-            if int.from_bytes(file.read(8), "little") != target.size:
-                raise Refused(f"storage {key} has another size than stated")
-            raw = file.read(target.size * target.dtype.itemsize)
-            target.data = np.frombuffer(raw, target.dtype)
-        return _resolve(value)
-
-
-def _refuse_storage(pid: Any) -> _Storage:
-    raise Refused(f"an unexpected storage {pid!r}")
+        value = load()
+        for key in load():
+            storages.fill(key, int.from_bytes(file.read(8), "little"), file)
+        return _resolve(value, {})
 
 
 def read(path: str | Path) -> Any:
@@ -178,49 +208,9 @@ def read(path: str | Path) -> Any:
     path = Path(path)
     try:
         return _read_zip(path) if zipfile.is_zipfile(path) else _read_legacy(path)
-    except (Refused, OSError) as error:
-        if isinstance(error, OSError):
-            raise
+    except Refused as error:
         raise Refused(f"{path} is not read: {error}.") from None
+    except OSError:
+        raise
     except Exception as error:  # a damaged or foreign file can fail anywhere in the parser
         raise Refused(f"{path} is not a readable PyTorch file: {error!r}.") from error
-
-
-def _literal(value: Any) -> bytes:
-    """The pickle of a plain value, without its frame: to be put inside another pickle."""
-    return pickle.dumps(value, protocol=2)[2:-1]
-
-
-def _reference(module: str, name: str) -> bytes:
-    return pickle.GLOBAL + f"{module}\n{name}\n".encode()
-
-
-def _pickled(value: Any, storages: list[np.ndarray]) -> bytes:
-    if isinstance(value, Mapping):
-        items = (_literal(k) + _pickled(v, storages) + pickle.SETITEM for k, v in value.items())
-        return pickle.EMPTY_DICT + b"".join(items)
-    if not isinstance(value, np.ndarray | np.generic):
-        return _literal(value)
-    array = np.ascontiguousarray(value).reshape(np.shape(value))
-    kind = next(name for name, dtype in STORAGES.items() if dtype == array.dtype)
-    storages.append(array)
-    identity = _literal(str(len(storages) - 1)) + _literal("cpu") + _literal(array.size)
-    storage = pickle.MARK + _literal("storage") + _reference("torch", kind) + identity
-    strides = tuple(step // array.itemsize for step in array.strides)
-    hooks = _reference("collections", "OrderedDict") + pickle.EMPTY_TUPLE + pickle.REDUCE
-    arguments = storage + pickle.TUPLE + pickle.BINPERSID + _literal(0)
-    arguments += _literal(array.shape) + _literal(strides) + _literal(False) + hooks
-    rebuild = _reference("torch._utils", "_rebuild_tensor_v2")
-    return rebuild + pickle.MARK + arguments + pickle.TUPLE + pickle.REDUCE
-
-
-def write(path: str | Path, value: Mapping[str, Any]) -> None:
-    """Nested dicts of arrays and plain values, as torch.save would; torch.load reads it."""
-    storages: list[np.ndarray] = []
-    body = pickle.PROTO + b"\x02" + _pickled(value, storages) + pickle.STOP
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-        archive.writestr("archive/data.pkl", body)
-        archive.writestr("archive/byteorder", "little")
-        for key, array in enumerate(storages):
-            archive.writestr(f"archive/data/{key}", array.tobytes())
-        archive.writestr("archive/version", "3\n")

@@ -1,16 +1,19 @@
 """A workdir belongs to one config for ever; what made it is written down beside the results."""
 
+import contextlib
+import fcntl
 import importlib.metadata
 import logging
 import platform
+import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from l2l_jax.lib import files, trees
+from l2l_jax.lib import files, hosts
 from l2l_jax.lib.errors import ConfigError, did_you_mean
 
 log = logging.getLogger(__name__)
@@ -22,23 +25,26 @@ FREE = "runtime"  # the section of a config that changes no result and may diffe
 
 def check(workdir: Path, config: Mapping[str, Any]) -> None:
     """ConfigError if the workdir belongs to another config, naming what differs, or to no run."""
+    if "://" in str(workdir) or re.match(r"\w{2,}:/", str(workdir)):
+        raise ConfigError(
+            f"{workdir} is no folder. A workdir lies in a file system that every process sees; "
+            "mount the bucket (gcsfuse, s3fs), or copy the folder there afterwards."
+        )
     path = workdir / "config.json"
     if not path.exists():
-        others = [p.name for p in workdir.iterdir()] if workdir.is_dir() else []
+        others = list(workdir.glob("[!.]*")) if workdir.is_dir() else []
         if others:
+            named = ", ".join(sorted(other.name for other in others)[:5])
             raise ConfigError(
-                f"{workdir} is not empty and holds no run ({', '.join(sorted(others)[:5])}). "
-                "Use another --workdir."
+                f"{workdir} is not empty and holds no run ({named}). Use another --workdir."
             )
         return
-    there = trees.flatten(files.read_json(path))
-    here = trees.flatten(files.as_json(config))
-    keys = [key for key in sorted(there | here) if not key.startswith(f"{FREE}/")]
+    there, here = _leaves(files.read_json(path)), _leaves(files.as_json(config))
+    keys = [key for key in sorted(there | here) if not key.startswith(f"{FREE}.")]
     changed = [key for key in keys if there.get(key) != here.get(key)]
     if changed:
         lines = [
-            f"  {key.replace('/', '.')}: {there.get(key)!r} there, {here.get(key)!r} here"
-            for key in changed[:5]
+            f"  {key}: {there.get(key)!r} there, {here.get(key)!r} here" for key in changed[:5]
         ]
         raise ConfigError(
             f"{workdir} belongs to another config ({len(changed)} values differ):\n"
@@ -47,11 +53,54 @@ def check(workdir: Path, config: Mapping[str, Any]) -> None:
         )
 
 
-def claim(workdir: Path, config: Mapping[str, Any]) -> None:
-    """Writes the config down (process 0) and notes which code and packages this launch runs."""
-    path = workdir / "config.json"
-    if jax.process_index() == 0 and not path.exists():
-        files.write_json(path, files.as_json(config))
+def _leaves(node: Any, prefix: str = "") -> dict[str, Any]:
+    """Dotted names of all values; an empty section counts as a value."""
+    if not isinstance(node, Mapping) or not node:
+        return {prefix.rstrip("."): node}
+    return {k: v for key, item in node.items() for k, v in _leaves(item, f"{prefix}{key}.").items()}
+
+
+@contextlib.contextmanager
+def locked(workdir: Path) -> Iterator[None]:
+    """Keeps other launches out of the workdir while this one works in it (first process)."""
+    if not hosts.first():
+        yield
+        return
+    workdir.mkdir(parents=True, exist_ok=True)
+    with (workdir / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(
+                f"Another process is working in {workdir}; wait for it, or use another --workdir."
+            ) from None
+        except OSError as error:  # some network file systems know no locks
+            log.warning(
+                "%s cannot be locked (%s); see that nothing else runs in it", workdir, error
+            )
+        yield
+
+
+def claim(workdir: Path, config: Mapping[str, Any], original: Mapping[str, Any] | None) -> None:
+    """Writes down the config, the digest of the original, and what this launch runs with.
+
+    original: what is known about config.weights. ConfigError if the file has changed since.
+    """
+    path = workdir / "original.json"
+    if original and path.exists():
+        before, now = files.read_json(path)["digest"], original["digest"]
+        if before != now:
+            raise ConfigError(
+                f"{config['weights']} is not what {workdir} began with: its digest is {now[:16]}, "
+                f"it was {before[:16]}. Bring the file back, or start in another workdir."
+            )
+    if hosts.first():
+        for left_over in workdir.rglob(".*.tmp"):  # by a process that was killed while writing
+            left_over.unlink()
+        if original and not path.exists():
+            files.write_json(path, {"weights": config["weights"], **original})
+        if not (workdir / "config.json").exists():
+            files.write_json(workdir / "config.json", files.as_json(config))
     _note_versions(workdir)
 
 
@@ -84,7 +133,7 @@ def _note_versions(workdir: Path) -> None:
     """versions.json: the first launch, and every later one that differs from the last."""
     path, now = workdir / "versions.json", versions()
     log.info("%s, %s process(es), %s", now["devices"], now["processes"], now["packages"])
-    if jax.process_index() != 0:
+    if not hosts.first():
         return
     if not path.exists():
         files.write_json(path, now | {"continued_with": []})

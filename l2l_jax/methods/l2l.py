@@ -5,8 +5,9 @@
 
 E is the encoder being trained, E0 the original one; the decoder is shared and frozen, which is what
 the paper's Theorem 1 needs. The total L_R + alpha L_F is the solver's (solvers/weighted.py); the
-released runs used alpha = 0.25. Norms are mean squared errors over all latent values, averaged
-within each side, so alpha does not depend on how many images of each side a batch holds.
+released runs used alpha = 0.25. The paper prints norms, |.|_2 without the square; its code and this
+file take mean squares over all latent values, averaged within each side, so that alpha does not
+depend on how many images of each side a batch holds.
 
 The paper draws n ~ N(0, Sigma), ties Sigma to the forget set in Lemma 1 and sets it to I in
 Appendix C.4. Here `noise` chooses:
@@ -19,6 +20,7 @@ Appendix C.4. Here `noise` chooses:
 Departures from the released code: moments come from the forget images alone and per channel (there:
 one scalar over the whole batch, retain images included); n is not clamped to [0, 1] unless `clip`
 (there: always); one teacher pass per image (there: two); no dropout in the student; no reseeding.
+With accumulated gradients the moments are those of each micro-batch.
 """
 
 import jax

@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from l2l_jax.lib import masks
+from l2l_jax.lib import pixels
 from l2l_jax.lib.errors import ConfigError, WrongWeights, unknown
 from l2l_jax.lib.names import Convert, Rule, transpose
 from l2l_jax.lib.precision import compute_dtype
@@ -231,7 +231,7 @@ class MAE:
             )
         inputs = self.corrupt(params, images, mask, rng, visible=visible)
         prediction = self.decode(params, self.encode(params, inputs), inputs)
-        return masks.paste(images, self.unpatchify(prediction), mask)
+        return pixels.paste(images, self.unpatchify(prediction), mask)
 
     def patchify(self, images: Array) -> Array:
         """[B, H, W, 3] in [0, 1] -> [B, L, p * p * 3] normalised; (row, column, channel) inside."""
@@ -330,6 +330,7 @@ NAMES: list[Rule] = [
     *_linear("decoder_pred", "decoder/pred"),
 ]
 
+UNTOLD = ("heads", "decoder_heads")  # what an official file of an unpublished size does not tell
 WHOLE_FILES = "mae_visualize_vit_{base,large,huge}.pth (plain pixels, what completing images needs)"
 
 

@@ -40,7 +40,8 @@ def page(record: Record) -> str:
     sections = (_head, _tiles, _warnings, _pictures, _tables, _curves, _tsne, _provenance)
     body = "\n".join(text for section in sections for text in section(record))
     template = Template(Path(__file__).with_name("page.html").read_text(encoding="utf-8"))
-    return template.substitute(title=f"{record.name}: what the model forgot", body=body)
+    title = html.escape(f"{record.name}: what the model forgot")
+    return template.substitute(title=title, body=body)
 
 
 def _head(record: Record) -> Iterator[str]:
@@ -49,11 +50,14 @@ def _head(record: Record) -> Iterator[str]:
     if "forget_eval" not in classes:
         yield f"<h1>A {model} trained on {data}</h1>"
         return
-    yield f"<h1>What a {model} forgot</h1>"
+    if "unlearned" in record.results:
+        yield f"<h1>What a {model} forgot</h1>"
+    else:
+        yield f"<h1>A {model} that never saw what is to be forgotten</h1>"
     methods = ", then ".join(html.escape(config[phase]["method"]) for phase in config["phases"])
     yield (
         f'<p class="lead">Method: {methods}. Data: {data}. Judged on '
-        f"{', '.join(_judged_on(record))}; the same images, crops and masks for both models.</p>"
+        f"{', '.join(_judged_on(record))}; the same images, crops and masks for every model.</p>"
     )
     for side, word in (("forget", "to forget"), ("retain", "to keep")):
         names = classes.get(f"{side}_eval", [])
@@ -89,10 +93,12 @@ def _tiles(record: Record) -> Iterator[str]:
         if metric not in old.get(side, {}) or metric not in new[side]:
             continue
         a, b = old[side][metric], new[side][metric]
-        if side == "forget":
-            value = f"{b / a:.1f}&times;" if a > 0 else "&infin;"
+        if metric == "psnr":
+            value = f"{b - a:+.2f} dB"
+        elif a == 0:
+            value = "from zero"
         else:
-            value = f"{b - a:+.2f} dB" if metric == "psnr" else f"{(b / a - 1):+.1%}"
+            value = f"{b / a:.1f}&times;" if side == "forget" else f"{b / a - 1:+.1%}"
         name, unit, _, digits = METRICS[metric]
         detail = f"{name} {a:.{digits}f} &rarr; {b:.{digits}f} {unit}"
         tiles.append(
@@ -104,6 +110,12 @@ def _tiles(record: Record) -> Iterator[str]:
 
 def _warnings(record: Record) -> Iterator[str]:
     """What a reader must not overlook."""
+    for phase, (done, total) in record.results["steps"].items():
+        if done < total:
+            yield (
+                f'<div class="card warn">Not finished: the phase {html.escape(phase)} was at step '
+                f"{done:,} of {total:,} when this was evaluated.</div>"
+            )
     for name, split in record.splits.items():
         if split["skipped"]:
             listed = "".join(f"<li>{html.escape(reason)}</li>" for reason in split["skipped"][:20])
@@ -168,7 +180,7 @@ def _table(record: Record, cells: dict) -> str:
     second = "".join(f"<th>{name}</th>" for _ in sides for name in names)
     rows = []
     for metric, (name, unit, good, digits) in METRICS.items():
-        if metric not in cells["original"][sides[0]]:
+        if not any(metric in cells[variant][side] for variant in variants for side in sides):
             continue
         row = [f"<td>{name}{f' <small>{unit}</small>' if unit else ''}</td>"]
         for side in sides:
@@ -223,27 +235,36 @@ def _tsne(record: Record) -> Iterator[str]:
 
 
 def _provenance(record: Record) -> Iterator[str]:
-    results, versions = record.results, record.versions
+    results = record.results
     seconds = ", ".join(f"{html.escape(k)} {v:,.0f} s" for k, v in results["seconds"].items())
-    git = versions["git"] or "no repository"
-    items = {
-        "run": html.escape(record.name),
-        "time": seconds,
-        "devices": html.escape(versions["devices"]),
-        "code": f"<code>{results['digests']['code'][:16]}</code>, commit <code>{git}</code>",
-    }
+    items = {"run": html.escape(record.name), "time": seconds}
+    launches = [record.versions, *record.versions["continued_with"]]
+    for number, launch in enumerate(launches, 1):
+        name = "launched with" if len(launches) == 1 else f"launch {number}"
+        git = html.escape(launch["git"] or "no repository")
+        items[name] = (
+            f"{html.escape(launch['devices'])}, code <code>{launch['code'][:16]}</code>, "
+            f"commit <code>{git}</code>"
+        )
+    items["evaluated with"] = f"code <code>{results['digests']['code'][:16]}</code>"
     for variant, digest in results["digests"]["weights"].items():
         items[f"weights, {variant}"] = f"<code>{digest}</code>"
     for name, split in record.splits.items():
+        unused = ", not trained on: the proxy was" if _spared(record, name) else ""
         items[f"split, {html.escape(name)}"] = (
             f"{split['count']:,} images of the {split['part']} part, "
-            f"{len(split['classes'])} classes, <code>{split['digest'][:32]}</code>"
+            f"{len(split['classes'])} classes, <code>{split['digest'][:32]}</code>{unused}"
         )
     listed = "".join(f"<dt>{key}</dt><dd>{value}</dd>" for key, value in items.items())
-    packages = html.escape(json.dumps(versions["packages"], indent=1))
+    packages = html.escape(json.dumps(record.versions["packages"], indent=1))
     config = html.escape(json.dumps(record.config, indent=1))
     yield (
         f'<h2>Provenance</h2><div class="card"><dl>{listed}</dl></div>'
         f"<details><summary>Packages</summary><pre>{packages}</pre></details>"
         f"<details><summary>Config</summary><pre>{config}</pre></details>"
     )
+
+
+def _spared(record: Record, split: str) -> bool:
+    """Whether this is the retain split of a run that trained on a proxy in its place."""
+    return split == "retain" and "proxy" in record.splits

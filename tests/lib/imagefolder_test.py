@@ -25,6 +25,10 @@ def pets(tmp_path):
     fill(tmp_path, *[f"dogs/old/{i:02d}.png" for i in range(20)])
     (tmp_path / "cats" / "notes.txt").write_text("x")
     (tmp_path / "cats" / ".hidden.jpg").write_bytes(b"x")
+    (tmp_path / ".thumbnails").mkdir()
+    (tmp_path / ".thumbnails" / "1.jpg").write_bytes(b"x")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "cats" / "circle").symlink_to(tmp_path / "cats")
     return tmp_path
 
 
@@ -62,8 +66,8 @@ def test_parts_by_folder(tmp_path):
     ("args", "error", "message"),
     [
         (dict(), ConfigError, r"--config\.data\.args\.root=FOLDER"),
-        (dict(root="{}/nowhere"), DataMissing, "holds: cats, dogs"),
-        (dict(root="{}/cats"), DataMissing, "no sub-folders"),
+        (dict(root="{}/nowhere"), DataMissing, "holds: .*cats, dogs"),
+        (dict(root="{}/empty"), DataMissing, "no sub-folders"),
         (dict(root="{}", train="cats"), ConfigError, "go together"),
         (dict(root="{}", eval_fraction=1.5), ConfigError, "between 0 and 1"),
     ],

@@ -66,6 +66,13 @@ def test_sixteen_bits_are_scaled_not_clipped():
     assert array[0, :, 0].tolist() == [0, 1, 128, 255]
 
 
+@pytest.mark.parametrize("kind", [np.float32, np.int32])
+def test_32_bits_are_refused_not_turned_black(kind):
+    image = Image.fromarray(np.arange(16, dtype=kind).reshape(4, 4))
+    with pytest.raises(BrokenImage, match="nobody says what is white"):
+        images.decode(encoded(image, "TIFF"), "x")
+
+
 def test_rotation_of_the_camera_is_applied():
     exif = Image.Exif()
     exif[274] = 6  # the camera was turned: rotate by 90 degrees

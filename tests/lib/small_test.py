@@ -6,7 +6,19 @@ import numpy as np
 import optax
 import pytest
 
-from l2l_jax.lib import errors, files, flops, masks, names, optim, rng, sharding, trees, weightfile
+from l2l_jax.lib import (
+    errors,
+    files,
+    flops,
+    masks,
+    names,
+    optim,
+    pixels,
+    rng,
+    sharding,
+    trees,
+    weightfile,
+)
 from l2l_jax.lib.errors import ConfigError, WrongWeights
 from l2l_jax.lib.names import Rule, transpose
 
@@ -152,7 +164,7 @@ def test_keys_are_functions_of_their_path():
 def test_pasting_clips_and_leaves_the_rest():
     mask = jnp.zeros((1, 2, 2), bool).at[0, 0, 1].set(True)
     given, made = jnp.full((1, 4, 4, 3), 0.3), jnp.full((1, 4, 4, 3), 1.7)
-    pasted = np.asarray(masks.paste(given, made, mask))
+    pasted = np.asarray(pixels.paste(given, made, mask))
     assert (pasted[0, :2, 2:] == 1).all()
     assert (pasted[0, 2:] == np.float32(0.3)).all()
     with pytest.raises(ConfigError, match="take 1 to 3"):

@@ -45,11 +45,11 @@ def test_retain_is_the_rest():
     assert len(found["retain_eval"].keys) == 9
 
 
-def test_a_proxy_takes_the_place_of_retain_in_training_only():
+def test_a_proxy_is_trained_on_and_never_evaluated():
     found = make(
         forget=dict(classes=("cat",)), retain=dict(classes=("dog",)), proxy=dict(rest=True)
     )
-    assert set(found) == {"forget", "forget_eval", "proxy", "retain_eval"}
+    assert set(found) == {"forget", "forget_eval", "proxy", "retain", "retain_eval"}
     assert set(found["proxy"].classes) == {"bus", "tree", "sea"}
     assert found["retain_eval"].classes == ("dog",)
 

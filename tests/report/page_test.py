@@ -26,18 +26,17 @@ def workdir(tmp_path):
     config = dict(phases=["unlearn"], unlearn=unlearn, data=dict(name="fashion_mnist"),
                   model=dict(name="mae", args=dict(size="small")))  # fmt: skip
     files.write_json(folder / "config.json", config)
-    packages = {"jax": "0.10.2"}
-    files.write_json(
-        folder / "versions.json", dict(git="abc", packages=packages, devices="1 x cpu")
-    )
+    launch = dict(git="abc", code="e" * 64, packages={"jax": "0.10.2"}, devices="1 x cpu")
+    files.write_json(folder / "versions.json", launch | dict(continued_with=[]))
     task = {
         "original": {"retain": cell(10.0, 20.0), "forget": cell(12.0, 19.0)},
         "unlearned": {"retain": cell(11.0, 19.8), "forget": cell(60.0, 9.0)},
     }
     classes = {"forget_eval": [HOSTILE, "Bag"], "retain_eval": ["Coat"]}
     results = {
-        **task, "audits": {}, "seconds": {"unlearn": 10.0}, "task": "center",
-        "tasks": {"center": task}, "counts": {"retain": 60, "forget": 40}, "classes": classes,
+        **task, "audits": {}, "steps": {"unlearn": [4, 4]}, "seconds": {"unlearn": 10.0},
+        "task": "center", "tasks": {"center": task}, "classes": classes,
+        "counts": {"retain": 60, "forget": 40},
         "features": {"name": "classifier", "digest": "f" * 64, "accuracy": 0.88},
         "digests": {"code": "c" * 64, "weights": {"original": "0" * 64, "unlearned": "1" * 64},
                     "splits": {}},
@@ -113,6 +112,22 @@ def test_a_pretrained_model_has_a_page_too(workdir):
     text = page.write(workdir).read_text()
     assert "A MAE (small) trained on fashion_mnist" in text
     assert "change" not in re.sub(r"<style>.*</style>", "", text, flags=re.DOTALL)
+
+
+def test_an_unfinished_run_is_called_unfinished(workdir):
+    assert "Not finished" not in page.write(workdir).read_text()
+    results = files.read_json(workdir / "results.json")
+    files.write_json(workdir / "results.json", results | {"steps": {"unlearn": [1, 4]}})
+    assert "the phase unlearn was at step 1 of 4" in page.write(workdir).read_text()
+
+
+def test_every_launch_is_told(workdir):
+    versions = files.read_json(workdir / "versions.json")
+    later = {k: v for k, v in versions.items() if k != "continued_with"} | dict(devices="8 x TPU")
+    files.write_json(workdir / "versions.json", versions | dict(continued_with=[later]))
+    text = page.write(workdir).read_text()
+    assert "launch 1" in text
+    assert "8 x TPU" in text
 
 
 def test_the_same_files_give_the_same_page(workdir):

@@ -3,15 +3,15 @@
 import jax
 import jax.numpy as jnp
 
-from l2l_jax.lib import flops
+from l2l_jax.lib import flops, precision
 from l2l_jax.types import Array
 
 
 def implementation(dtype: jnp.dtype, head_dim: int, masked: bool) -> str:
-    """'cudnn' or 'xla'. cuDNN wants a GPU, half precision, a small head and, to train, no mask."""
+    """'cudnn' or 'xla'. cuDNN wants a modern GPU, half precision, a small head, and no mask."""
     half = dtype in (jnp.bfloat16, jnp.float16)
     fits = head_dim % 8 == 0 and head_dim <= 128
-    fused = jax.default_backend() == "gpu" and not flops.counting()
+    fused = precision.modern_gpu() and not flops.counting()
     return "cudnn" if fused and half and fits and not masked else "xla"
 
 

@@ -1,0 +1,99 @@
+"""The command line of an experiment: a config file, a workdir, and overrides of any value.
+
+    --config FILE.py[:FORM] --workdir FOLDER [--config.section.key=value ...]
+
+Names are overridden first: --config.unlearn.method=finetune drops the arguments of the method that
+the config chose and offers those of the new one. Every argument of every chosen file is a flag.
+"""
+
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+from absl import app, flags
+from ml_collections import config_flags
+
+from l2l_jax import schema
+from l2l_jax.lib import cli
+from l2l_jax.lib.errors import ConfigError, did_you_mean
+
+log = logging.getLogger(__name__)
+
+NAMED = {"name": "args", "method": "args", "solver": "solver_args", "task": "args"}
+
+flags.DEFINE_string("workdir", None, "Where everything goes; the same one continues a run.")
+flags.DEFINE_string(
+    "distributed", "", "One of several processes: 'auto' (TPU pod, Slurm), or HOST:PORT,COUNT,RANK."
+)
+flags.mark_flag_as_required("workdir")
+
+
+def run(main: Callable[[Any, flags.FlagValues], None]) -> None:
+    """Calls main(config, flags) after parsing; our errors instead of tracebacks."""
+    cli.explained(_run, main)
+
+
+def _run(main: Callable[[Any, flags.FlagValues], None]) -> None:
+    spec, argv = split(sys.argv)
+    config = ml_collections.ConfigDict(with_names(cli.load_config(spec), argv))
+    check_keys(config, argv, spec)
+    config_flags.DEFINE_config_dict("config", config, lock_config=True, sys_argv=argv)
+
+    def started(rest: list[str]) -> None:
+        cli.start_logging()  # absl has just set up its own
+        if len(rest) > 1:
+            raise ConfigError(f"{rest[1:]} belong to no flag; an override is --config.seed=1.")
+        main(flags.FLAGS.config, flags.FLAGS)
+
+    app.run(lambda rest: cli.explained(started, rest), argv=argv)
+
+
+def split(argv: list[str]) -> tuple[str, list[str]]:
+    """(the value of --config, all other words). ConfigError if there is none."""
+    for at, word in enumerate(argv[1:], 1):
+        if word in ("--config", "-config") and at + 1 < len(argv):
+            return argv[at + 1], argv[:at] + argv[at + 2 :]
+        if word.startswith(("--config=", "-config=")):
+            return word.split("=", 1)[1], argv[:at] + argv[at + 1 :]
+    known = ", ".join(cli.configs_in(Path("configs")))
+    raise ConfigError(f"--config FILE.py is missing. Here are: {known or 'no configs'}.")
+
+
+def with_names(config: Any, argv: list[str]) -> dict[str, Any]:
+    """The completed config after the overrides of names, whose old arguments are dropped."""
+    plain = schema.complete(config)
+    for word in argv[1:]:
+        key, equals, value = word.lstrip("-").partition("=")
+        path = key.split(".")
+        if not equals or path[0] != "config" or path[-1] not in NAMED:
+            continue
+        node = plain
+        for part in path[1:-1]:
+            node = node.get(part, {}) if isinstance(node, dict) else {}
+        args = NAMED[path[-1]]
+        if args in node and node.get(path[-1]) != value:
+            if node[args]:
+                log.info("--%s=%s: the %s of %s are dropped", key, value, args, node[path[-1]])
+            node[path[-1]], node[args] = value, {}
+    return schema.complete(plain)
+
+
+def check_keys(config: Any, argv: list[str], spec: str) -> None:
+    """ConfigError with a suggestion if an override names a key that the config does not have."""
+    known = sorted(_keys(config, ""))
+    for word in argv[1:]:
+        key = word.lstrip("-").partition("=")[0]
+        key = key.removeprefix("no") if key.startswith("noconfig.") else key
+        if key.startswith("config.") and key.removeprefix("config.") not in known:
+            hint = did_you_mean(key.removeprefix("config."), known)
+            raise ConfigError(f"--{key}: {spec} has no such key.{hint}")
+
+
+def _keys(config: Any, prefix: str) -> Iterator[str]:
+    for key, value in config.items():
+        yield f"{prefix}{key}"
+        if hasattr(value, "items"):
+            yield from _keys(value, f"{prefix}{key}.")

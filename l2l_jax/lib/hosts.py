@@ -1,0 +1,60 @@
+"""Several processes as one: who is first, what all agree on. One process pays nothing for it."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+
+def first() -> bool:
+    """Whether this process is the one that writes files."""
+    return jax.process_index() == 0
+
+
+def alone() -> bool:
+    return jax.process_count() == 1
+
+
+def any_of(flag: bool) -> bool:
+    """Whether any process says so; every process gets the same answer."""
+    if alone():
+        return flag
+    from jax.experimental import multihost_utils
+
+    return bool(multihost_utils.process_allgather(np.array(flag)).any())
+
+
+def of_first(value: Any) -> Any:
+    """The first process's value (a pytree of arrays or numbers), on every process."""
+    if alone():
+        return value
+    from jax.experimental import multihost_utils
+
+    return multihost_utils.broadcast_one_to_all(value)
+
+
+def strangers(words: np.ndarray) -> list[int]:
+    """Ranks of the processes that hold another array than this one."""
+    if alone():
+        return []
+    from jax.experimental import multihost_utils
+
+    heard = multihost_utils.process_allgather(words)
+    return [rank for rank, other in enumerate(heard) if not np.array_equal(other, words)]
+
+
+def gathered(tree: Any) -> Any:
+    """Whole arrays as NumPy on every process, however they are sharded."""
+    if alone():
+        return jax.device_get(tree)
+    from jax.experimental import multihost_utils
+
+    return multihost_utils.process_allgather(tree, tiled=True)
+
+
+def meet(name: str) -> None:
+    """No process passes before all have come."""
+    if not alone():
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices(name)

@@ -1,0 +1,31 @@
+"""A trace of a few steps for TensorBoard's profiler."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+
+
+class Profile:
+    """Traces `count` steps from step `first` on, or from where a launch begins if that is later."""
+
+    def __init__(self, folder: Path, first: int, count: int, begin: int):
+        self._folder, self._first = folder, max(first, begin)
+        self._end = self._first + count
+        self._running = False
+
+    def before(self, step: int, state: Any) -> None:
+        """Call before each step is dispatched, with what the last one returned."""
+        if self._running and step >= self._end:
+            self.stop(state)
+        if step == self._first < self._end:
+            jax.block_until_ready(state)
+            jax.profiler.start_trace(str(self._folder))
+            self._running = True
+
+    def stop(self, state: Any) -> None:
+        """Ends a running trace once its last step has run; call at the end in any case."""
+        if self._running:
+            jax.block_until_ready(state)
+            jax.profiler.stop_trace()
+            self._running = False

@@ -1,0 +1,135 @@
+"""Before the first step: all that can be checked is, and only then the workdir is claimed."""
+
+import functools
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from l2l_jax import originals, schema
+from l2l_jax import step as steps
+from l2l_jax.experiment import Experiment, build, load_original
+from l2l_jax.find import find
+from l2l_jax.lib import (
+    files,
+    hosts,
+    imagefolder,
+    images,
+    preemption,
+    sharding,
+    splits,
+    trees,
+    workdir,
+)
+from l2l_jax.lib.errors import ConfigError, DataMissing
+from l2l_jax.lib.splits import Split
+from l2l_jax.types import Source
+
+log = logging.getLogger(__name__)
+
+
+def prepare(config: Mapping[str, Any], folder: Path, stop: preemption.Flag) -> Experiment:
+    """Checks all that can be checked without a step, and only then makes the workdir this run's.
+
+    config: complete (schema.complete). Programs are traced, not compiled, so that an argument a
+    method or a model does not like is found now and not after hours of training.
+    """
+    schema.check(config)
+    workdir.check(folder, config)
+    mesh, model = build(config)
+    sources = _load_sources(config)
+    original = load_original(config)
+    chosen = _choose_splits(config, folder / "splits", sources)
+    experiment = Experiment(config, folder, mesh, model, sources, chosen, stop, original)
+    for phase in config["phases"]:
+        _try_phase(experiment, phase)
+    _try_evaluation(experiment)
+    digest = trees.digest(original.params) if original else ""
+    _agree(config, chosen, digest)
+    about = {**original.about, "digest": digest} if original else None
+    workdir.claim(folder, config, about)
+    if hosts.first():
+        splits.save(folder / "splits", chosen)
+    return experiment
+
+
+def _load_sources(config: Mapping[str, Any]) -> dict[str, Source]:
+    """The data; DataMissing names everything that is missing at once, weights included."""
+    missing, sources = [], {}
+    try:
+        if config["weights"]:
+            originals.locate(config["weights"])
+    except DataMissing as error:
+        missing.append(str(error))
+    try:
+        dataset, args = find("dataset", config["data"]["name"]), config["data"]["args"]
+        sources = {part: dataset.load(part, **args) for part in splits.PARTS}
+    except DataMissing as error:
+        missing.append(str(error))
+    if missing:
+        raise DataMissing("\n\n".join(missing))
+    return sources
+
+
+def _choose_splits(
+    config: Mapping[str, Any], kept: Path, sources: Mapping[str, Source]
+) -> dict[str, Split]:
+    """The splits the workdir keeps; on the first launch new ones, free of broken images."""
+    if kept.exists():
+        return splits.load(kept, sources)
+    chosen = {}
+    for name, split in splits.make(config["split"], sources).items():
+        source, policy = sources[split.part], config["data"]["broken"]
+        rows, skipped = imagefolder.readable(source, name, split.indices, policy)
+        if len(rows):
+            chosen[name] = splits.pick(name, split.part, source, rows, skipped)
+            log.info("%s: %d images of %d classes", name, len(rows), len(chosen[name].classes))
+    return chosen
+
+
+def _try_phase(experiment: Experiment, phase: str) -> None:
+    """Batches divide, sides are there, every task fits the grid, and a step traces."""
+    config, model = experiment.config, experiment.model
+    settings, data = config[phase], config["data"]
+    size, pieces = settings["batch_size"], settings["accumulate"]
+    sharding.check_batch(size, experiment.mesh, pieces, f"{phase}.batch_size")
+    images.augmentation(model.image_size, tuple(data["crop"]), data["flip"])
+    rows = {side: experiment.abstract_images(size) for side in experiment.training(phase)}
+    recipe = experiment.recipe(phase)
+    fixed = recipe.fixed(model.template, model.template)
+    for name in settings["tasks"]:
+        module, args = experiment.task(name)
+        module.visible(model.grid, **args)
+    module, args = experiment.task(settings["tasks"][0])
+    update = steps.make_update(recipe, module, args, experiment.mesh)
+    jax.eval_shape(update, jax.eval_shape(recipe.init, model.template), fixed, rows)
+
+
+def _try_evaluation(experiment: Experiment) -> None:
+    """There is something held out to look at, every task fits the grid, and completing traces."""
+    model, settings = experiment.model, experiment.config["evaluate"]
+    size = settings["batch_size"]
+    sharding.check_batch(size, experiment.mesh, 1, "evaluate.batch_size")
+    if not any(name.endswith("_eval") for name in experiment.splits):
+        raise ConfigError("No held-out images are left to evaluate; give the data an eval part.")
+    for name in settings["tasks"]:
+        module, args = experiment.task(name)
+        visible = module.visible(model.grid, **args)
+    pictures = jax.ShapeDtypeStruct((1, model.image_size, model.image_size, 3), jnp.float32)
+    mask = jax.ShapeDtypeStruct((1, *model.grid), jnp.bool_)
+    complete = functools.partial(model.reconstruct, visible=visible)
+    jax.eval_shape(complete, model.template, pictures, mask, jax.random.key(0))
+
+
+def _agree(config: Mapping[str, Any], chosen: Mapping[str, Split], original: str) -> None:
+    """Every process must run the same config on the same images from the same weights."""
+    said = [files.as_json(config), {name: split.digest for name, split in chosen.items()}, original]
+    digest = hashlib.sha256(json.dumps(said).encode()).digest()
+    if others := hosts.strangers(np.frombuffer(digest, np.uint8)):
+        raise ConfigError(f"Processes {others} run another config, or see other data or weights.")

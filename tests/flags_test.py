@@ -1,0 +1,58 @@
+"""Overriding a config on the command line: any value, names first, nothing guessed."""
+
+import pytest
+
+from l2l_jax import flags
+from l2l_jax.lib import files
+from l2l_jax.lib.errors import ConfigError
+from tests.helpers import call, small_config
+
+
+def test_the_config_is_taken_from_the_words():
+    for words in (["--config", "a.py:x"], ["--config=a.py:x"]):
+        spec, rest = flags.split(["main", "--workdir", "w", *words, "--config.seed=1"])
+        assert spec == "a.py:x"
+        assert rest == ["main", "--workdir", "w", "--config.seed=1"]
+    with pytest.raises(ConfigError, match=r"--config FILE\.py is missing.*configs/fashion_mnist"):
+        flags.split(["main", "--workdir", "w"])
+
+
+def test_every_argument_of_every_chosen_file_is_there():
+    config = flags.with_names(small_config(), ["main"])
+    assert config["model"]["args"]["scan"] is False
+    assert config["unlearn"]["args"]["noise"] == "gaussian_like"
+    assert "perplexity" in config["evaluators"]["tsne"]
+
+
+def test_another_name_brings_its_own_arguments():
+    config = small_config()
+    config.unlearn.args = dict(noise="standard")
+    config = flags.with_names(config, ["main", "--config.unlearn.method=finetune"])
+    assert config["unlearn"]["method"] == "finetune"
+    assert "noise" not in config["unlearn"]["args"]
+    same = small_config()
+    same.unlearn.args = dict(noise="standard")
+    same = flags.with_names(same, ["main", "--config.unlearn.method=l2l"])
+    assert same["unlearn"]["args"]["noise"] == "standard", "the same name changes nothing"
+
+
+@pytest.mark.parametrize("word", ["--config.unlearn.stpes=1", "--noconfig.data.flipp"])
+def test_a_key_that_does_not_exist(word):
+    config = flags.with_names(small_config(), ["main"])
+    with pytest.raises(ConfigError, match=r"c\.py has no such key\. Did you mean '"):
+        flags.check_keys(config, ["main", word], "c.py")
+
+
+def test_overrides_arrive_in_the_run(tmp_path):
+    words = ["--config.unlearn.method=finetune", "--config.unlearn.steps=1", "--config.seed=4",
+             "--config.model.args.scan=True", "--config.phases=('pretrain','unlearn')",
+             "--config.evaluators.tsne.points=6"]  # fmt: skip
+    done = call("l2l_jax.main", "--config", "tests/configs/small.py", "--workdir", tmp_path / "run",
+                *words)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    config = files.read_json(tmp_path / "run" / "config.json")
+    assert config["unlearn"]["method"] == "finetune"
+    assert config["unlearn"]["steps"] == 1
+    assert config["seed"] == 4
+    assert config["model"]["args"]["scan"] is True
+    assert config["evaluators"]["tsne"]["points"] == 6
