@@ -24,6 +24,7 @@ METRICS = {
 }
 ARROWS = {"up": "&uarr;", "down": "&darr;"}
 OPPOSITE = {"up": "down", "down": "up"}
+VERBS = {"forget": "forget", "retain": "keep"}
 SLIGHT = 0.01  # a change of less than one percent is neither good nor bad
 
 
@@ -39,9 +40,13 @@ def page(record: Record) -> str:
     """The whole page as text."""
     sections = (_head, _tiles, _warnings, _pictures, _tables, _curves, _tsne, _provenance)
     body = "\n".join(text for section in sections for text in section(record))
+    return document(f"{record.name}: what the model forgot", body)
+
+
+def document(title: str, body: str) -> str:
+    """An HTML file from a title (text) and a body (HTML)."""
     template = Template(Path(__file__).with_name("page.html").read_text(encoding="utf-8"))
-    title = html.escape(f"{record.name}: what the model forgot")
-    return template.substitute(title=title, body=body)
+    return template.substitute(title=html.escape(title), body=body)
 
 
 def _head(record: Record) -> Iterator[str]:
@@ -59,11 +64,11 @@ def _head(record: Record) -> Iterator[str]:
         f'<p class="lead">Method: {methods}. Data: {data}. Judged on '
         f"{', '.join(_judged_on(record))}; the same images, crops and masks for every model.</p>"
     )
-    for side, word in (("forget", "to forget"), ("retain", "to keep")):
+    for side, verb in VERBS.items():
         names = classes.get(f"{side}_eval", [])
         chips = "".join(f"<i>{html.escape(name)}</i>" for name in names[:24])
         more = f"<em>and {len(names) - 24} more</em>" if len(names) > 24 else ""
-        yield f'<div class="chips {side}"><em>{word}</em>{chips}{more}</div>'
+        yield f'<div class="chips {side}"><em>to {verb}</em>{chips}{more}</div>'
 
 
 def _judged_on(record: Record) -> Iterator[str]:
@@ -132,24 +137,25 @@ def _warnings(record: Record) -> Iterator[str]:
 
 
 def _pictures(record: Record) -> Iterator[str]:
-    labels = ["image", "what it sees", *record.variants]
-    spans = "".join(f"<span>{label}</span>" for label in labels)
-    first = True
+    if record.images:
+        yield "<h2>Completions</h2>"
     for task in record.results["tasks"]:
         for side in reversed(record.sides):
-            picture = record.images.get(f"{task}_{side}")
-            if picture is None:
-                continue
-            if first:
-                yield "<h2>Completions</h2>"
-                first = False
-            data = base64.b64encode(picture).decode()
-            alt = html.escape(f"Grid of {side} images under the task {task}: {', '.join(labels)}")
-            yield (
-                f"<h3>{html.escape(task)}: images to {'keep' if side == 'retain' else side}</h3>"
-                f'<div class="card grid"><div class="rows">{spans}</div>'
-                f'<img alt="{alt}" src="data:image/png;base64,{data}"></div>'
-            )
+            yield from picture(record, task, side, f"{task}: images to {VERBS[side]}")
+
+
+def picture(record: Record, task: str, side: str, title: str) -> Iterator[str]:
+    """The grid of one task and side under a title, if the run made one."""
+    png = record.images.get(f"{task}_{side}")
+    if png is not None:
+        labels = ["image", "what it sees", *record.variants]
+        spans = "".join(f"<span>{label}</span>" for label in labels)
+        alt = html.escape(f"Grid of {side} images under the task {task}: {', '.join(labels)}")
+        data = base64.b64encode(png).decode()
+        yield (
+            f'<h3>{html.escape(title)}</h3><div class="card grid"><div class="rows">{spans}</div>'
+            f'<img alt="{alt}" src="data:image/png;base64,{data}"></div>'
+        )
 
 
 def _tables(record: Record) -> Iterator[str]:
@@ -186,7 +192,7 @@ def _table(record: Record, cells: dict) -> str:
         for side in sides:
             goal = good if side == "retain" else OPPOSITE[good]
             values = [cells[v][side].get(metric) for v in variants]
-            row += [f"<td>{_number(value, digits)}</td>" for value in values]
+            row += [f"<td>{number(value, digits)}</td>" for value in values]
             if change:
                 at = variants.index("unlearned")
                 row.append(_change(values[0], values[at], goal, digits))
@@ -197,7 +203,8 @@ def _table(record: Record, cells: dict) -> str:
     )
 
 
-def _number(value: float | None, digits: int) -> str:
+def number(value: float | None, digits: int) -> str:
+    """A figure, or a dash where there is none."""
     return "&ndash;" if value is None else f"{value:.{digits}f}"
 
 
