@@ -80,7 +80,7 @@ def test_tensorflow_and_torch_stay_out(path):
 
 
 def test_the_report_needs_no_jax():
-    code = "import sys, l2l_jax.report.page, l2l_jax.report.collect; print('jax' in sys.modules)"
+    code = "import sys, l2l_jax.report.__main__; print('jax' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.strip() == "False", done.stderr
 
@@ -103,7 +103,7 @@ def test_sizes_types_and_docstrings(path):
         assert ast.get_docstring(ast.parse(text)), "a file opens with what it is"
     assert len(text.splitlines()) <= 400, "one subject in a file"
     if "lib" in path.parts:
-        assert len(text.splitlines()) <= 250, "lib is small and boring"
+        assert len(text.splitlines()) <= 200, "lib is small and boring"
     for function in functions(path):
         length = function.end_lineno - function.lineno + 1
         limit = 100 if (name_of(path), function.name) == LOOP else 60

@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 
 import jax
 import numpy as np
@@ -229,9 +227,3 @@ def test_the_original_may_not_change_on_the_way(tmp_path):
     weightfile.save(path, jax.device_get(model.init(jax.random.key(1))), about)
     with pytest.raises(ConfigError, match=r"original\.safetensors is not what .* began with"):
         run(config, tmp_path / "run")
-
-
-def test_a_page_needs_no_jax():
-    code = "import sys, l2l_jax.report.__main__; print('jax' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert done.stdout.strip() == "False", done.stderr

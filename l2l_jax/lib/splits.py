@@ -137,11 +137,9 @@ def _listed(path: Path, sources: Mapping[str, Source]) -> dict[str, np.ndarray]:
         rows[part] = np.array(sorted(at[key] for key in set(keys) & at.keys()), np.int64)
         missing -= at.keys()
     if missing:
-        some = ", ".join(sorted(missing)[:5])
-        example = sources["train"].keys[0]
         raise ConfigError(
-            f"{path} lists {len(missing)} images that are not in the data set: {some}. "
-            f"A key looks like {example!r}."
+            f"{path} lists {len(missing)} images that are not in the data set: "
+            f"{', '.join(sorted(missing)[:5])}. A key looks like {sources['train'].keys[0]!r}."
         )
     return rows
 

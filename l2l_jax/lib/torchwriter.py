@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from l2l_jax.lib import files
-from l2l_jax.lib.torchfile import STORAGES
+from l2l_jax.lib.torchpickle import STORAGES
 
 
 def _literal(value: Any) -> bytes:

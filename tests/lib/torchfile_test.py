@@ -8,7 +8,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from l2l_jax.lib import torchfile, torchwriter
+from l2l_jax.lib import torchfile, torchpickle, torchwriter
 from tests.helpers import FIXTURES
 
 FILES = FIXTURES / "torch"  # made with torch.save; hostile*.pth run `touch /tmp/pwned` if they can
@@ -31,7 +31,7 @@ def test_both_formats(name):
 
 @pytest.mark.parametrize("name", ["hostile", "hostile_legacy"])
 def test_a_hostile_file_is_refused_by_name_and_runs_nothing(name):
-    with pytest.raises(torchfile.Refused, match=r"posix\.system"):
+    with pytest.raises(torchpickle.Refused, match=r"posix\.system"):
         torchfile.read(FILES / f"{name}.pth")
     assert not os.path.exists("/tmp/pwned")
 
@@ -50,7 +50,7 @@ def test_only_the_allow_list_passes(target, tmp_path):
     body = (
         pickle.PROTO + b"\x02" + pickle.GLOBAL + "{}\n{}\n".format(*target).encode() + pickle.STOP
     )
-    with pytest.raises(torchfile.Refused, match=f"asks for {target[0]}.{target[1]}"):
+    with pytest.raises(torchpickle.Refused, match=f"asks for {target[0]}.{target[1]}"):
         torchfile.read(archive(tmp_path / "x.pth", body))
 
 
@@ -91,7 +91,7 @@ ALTERED = {
 
 @pytest.mark.parametrize("what", ALTERED)
 def test_a_file_cannot_alter_what_a_name_stands_for(what, tmp_path):
-    with pytest.raises(torchfile.Refused):
+    with pytest.raises(torchpickle.Refused):
         torchfile.read(archive(tmp_path / "x.pth", framed(ALTERED[what]), **{"0": b"\0" * 16}))
     assert not hasattr(argparse.Namespace(), "hijacked")
     torchfile.read(FILES / "zip.pth")
@@ -101,7 +101,7 @@ def test_small_files_do_not_grow_large(tmp_path):
     tensor = pickle.GLOBAL + b"torch._utils\n_rebuild_tensor_v2\n" + pickle.MARK + storage(4)
     tensor += literal(0) + literal((1 << 14, 1 << 14)) + literal((0, 0)) + literal(False)
     tensor += literal({}) + pickle.TUPLE + pickle.REDUCE
-    with pytest.raises(torchfile.Refused, match="larger than its storage"):
+    with pytest.raises(torchpickle.Refused, match="larger than its storage"):
         torchfile.read(archive(tmp_path / "x.pth", framed(tensor), **{"0": b"\0" * 16}))
     doubled = literal([1])
     for _ in range(60):
@@ -110,7 +110,7 @@ def test_small_files_do_not_grow_large(tmp_path):
     assert deep[0] is deep[1], "what is shared in the file is shared in memory"
     with zipfile.ZipFile(tmp_path / "z.pth", "w", zipfile.ZIP_DEFLATED) as packed:
         packed.writestr("archive/data.pkl", framed(literal({})))
-    with pytest.raises(torchfile.Refused, match="packed"):
+    with pytest.raises(torchpickle.Refused, match="packed"):
         torchfile.read(tmp_path / "z.pth")
 
 
@@ -118,13 +118,13 @@ def test_small_files_do_not_grow_large(tmp_path):
 def test_a_truncated_legacy_file_is_refused(cut, tmp_path):
     data = (FILES / "legacy.pth").read_bytes()
     (tmp_path / "x.pth").write_bytes(data[:-cut])
-    with pytest.raises(torchfile.Refused):
+    with pytest.raises(torchpickle.Refused):
         torchfile.read(tmp_path / "x.pth")
 
 
 def test_one_storage_cannot_be_two(tmp_path):
     body = pickle.MARK + storage(4) + storage(3) + pickle.TUPLE
-    with pytest.raises(torchfile.Refused, match=r"data/0 has another|described in two ways"):
+    with pytest.raises(torchpickle.Refused, match=r"data/0 has another|described in two ways"):
         torchfile.read(archive(tmp_path / "x.pth", framed(body), **{"0": b"\0" * 16}))
 
 
@@ -145,29 +145,29 @@ def rewrite(path, change):
 )
 def test_files_that_contradict_themselves(change, message, tmp_path):
     rewrite(tmp_path / "x.pth", change)
-    with pytest.raises(torchfile.Refused, match=message):
+    with pytest.raises(torchpickle.Refused, match=message):
         torchfile.read(tmp_path / "x.pth")
 
 
 def test_a_tensor_cannot_reach_outside_its_storage():
-    found = torchfile._Storage(np.dtype(np.float32), 4, b"\0" * 16)
+    found = torchpickle.Storage(np.dtype(np.float32), 4, b"\0" * 16)
     for offset, shape, stride in [(0, (5,), (1,)), (1, (4,), (1,)), (0, (2, 2), (4, 1)),
                                   (-1, (1,), (1,)), (0, (2,), (-1,)), (0, (2,), ()),
                                   (0, (2,), (10**18,)), (10**18, (1,), (1,))]:  # fmt: skip
-        with pytest.raises(torchfile.Refused):
-            torchfile._Tensor(found, offset, shape, stride).array()
+        with pytest.raises(torchpickle.Refused):
+            torchpickle.Tensor(found, offset, shape, stride).array()
 
 
 def test_not_a_checkpoint(tmp_path):
     path = tmp_path / "x.pth"
     path.write_bytes(b"hello")
-    with pytest.raises(torchfile.Refused, match="not a readable PyTorch file"):
+    with pytest.raises(torchpickle.Refused, match="not a readable PyTorch file"):
         torchfile.read(path)
     with pytest.raises(FileNotFoundError):
         torchfile.read(tmp_path / "missing.pth")
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("a.txt", "x")
-    with pytest.raises(torchfile.Refused, match=r"torch\.save"):
+    with pytest.raises(torchpickle.Refused, match=r"torch\.save"):
         torchfile.read(path)
 
 
