@@ -163,6 +163,7 @@ def evaluate(experiment: Experiment, outcome: Outcome) -> dict[str, Any]:
         "audits": {},
         "seconds": _seconds(experiment) | {"evaluate": time.perf_counter() - began},
         "steps": {p: [done, config[p]["steps"]] for p, done in outcome.done.items()},
+        "trained_on": sorted(experiment.trained_on()),
         "task": headline,
         "tasks": tasks,
         "counts": {side: len(experiment.splits[f"{side}_eval"].keys) for side in judge.sides},
@@ -175,17 +176,19 @@ def evaluate(experiment: Experiment, outcome: Outcome) -> dict[str, Any]:
         },
     }
     if hosts.first():
+        # No page tells older figures than the results beside it.
+        (experiment.workdir / "report.html").unlink(missing_ok=True)
         files.write_json(experiment.workdir / "results.json", results)
     return results
 
 
 def variants(experiment: Experiment, outcome: Outcome) -> dict[str, Params]:
     """{"original": ..., "unlearned": ...}, or {"retrained": ...}: the forget images were spared."""
-    config, phases = experiment.config, experiment.config["phases"]
-    if any(not experiment.method(phase).MAKES_ORIGINAL for phase in phases):
+    config = experiment.config
+    if any(not experiment.method(phase).MAKES_ORIGINAL for phase in config["phases"]):
         return {"original": outcome.original, "unlearned": outcome.final}
-    spared = "forget" in experiment.splits and config[phases[-1]]["on"] == "retain"
-    return {"retrained" if spared else "original": outcome.final}
+    spared = "forget" in experiment.splits and "forget" not in experiment.trained_on()
+    return {"retrained" if spared and not config["weights"] else "original": outcome.final}
 
 
 def _seconds(experiment: Experiment) -> dict[str, float]:
@@ -202,6 +205,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--workdir", type=Path, required=True)
     folder = parser.parse_args(argv).workdir
     config = workdir.config_of(folder)
+    if jax.device_count() % max(1, config["runtime"]["fsdp"]):
+        config["runtime"]["fsdp"] = -1  # it was trained on other devices than these
     with preemption.watch() as stop, workdir.locked(folder):
         experiment = prepare(config, folder, stop)
         evaluate(experiment, walk(experiment, restored))

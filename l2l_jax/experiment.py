@@ -56,8 +56,7 @@ class Experiment:
             init = jax.jit(self.model.init, out_shardings=self.shardings)
             log.info("starting from a random initialisation")
             return init(jax.random.key(self.config["seed"]))
-        digest = trees.digest(self.weights.params)
-        log.info("starting from %s, digest %s", self.config["weights"], digest)
+        log.info("starting from %s, digest %s", self.config["weights"], self.weights.digest)
         params = trees.stack(self.weights.params, self.model.template)
         return sharding.place(params, self.shardings)
 
@@ -92,6 +91,18 @@ class Experiment:
                     f".files=... or .random=N."
                 )
         return {side: found[side] for side in sides}
+
+    def trained_on(self) -> set[str]:
+        """The splits that some phase of this run trains on; what made the weights is not known."""
+        names: set[str] = set()
+        for phase in self.config["phases"]:
+            sides = set(self.method(phase).SIDES)
+            if "retain" in sides and self.config[phase]["on"] == "all":
+                sides = set(splits.SIDES)
+            elif "retain" in sides and "proxy" in self.splits:
+                sides = sides - {"retain"} | {"proxy"}
+            names |= sides & self.splits.keys()
+        return names
 
     def recipe(self, phase: str) -> steps.Recipe:
         settings = self.config[phase]
@@ -172,11 +183,14 @@ def restored(
 def final_weights(folder: Path, partial: bool = False) -> Weights:
     """The last checkpoint of a workdir, canonical, on the host; needs no data.
 
-    ConfigError if a phase is not done, unless partial.
+    ConfigError if a phase is not done, unless partial, or if the original is another one now.
     """
     config = workdir.config_of(folder)
+    config["runtime"]["fsdp"] = 1  # wherever it was trained, it is read here
     mesh, model = build(config)
     original = load_original(config)
+    if original:
+        workdir.check_original(folder, original.digest)
     experiment = Experiment(config, folder, mesh, model, {}, {}, preemption.Flag(), original)
     outcome = walk(experiment, restored)
     unfinished = [p for p, step in outcome.done.items() if step < config[p]["steps"]]

@@ -68,8 +68,10 @@ def with_names(config: Any, argv: list[str]) -> dict[str, Any]:
     for word in argv[1:]:
         key, equals, value = word.lstrip("-").partition("=")
         path = key.split(".")
-        if not equals or path[0] != "config" or path[-1] not in NAMED:
+        if path[0] != "config" or path[-1] not in NAMED:
             continue
+        if not equals:
+            raise ConfigError(f"A name is given with '=': --{key}=NAME.")
         node = plain
         for part in path[1:-1]:
             node = node.get(part, {}) if isinstance(node, dict) else {}

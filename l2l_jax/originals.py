@@ -42,9 +42,11 @@ def locate(spec: str) -> Path:
         official = f"{path.stem}.pth"
         advice = "Make it with 'python -m l2l_jax.weights import OFFICIAL.pth OUT.safetensors'."
         if official in OFFICIAL:
+            convert = f"\n  python -m l2l_jax.weights import {official} {path}"
             advice = (
-                f"Get the official file and convert it:\n  curl -LO {url(official)}\n"
-                f"  python -m l2l_jax.weights import {official} {path}\nThen run the same command."
+                f"Get the official file:\n  curl -L {url(official)} -o "
+                f"{path if path.suffix == '.pth' else official + convert}\n"
+                "Then run the same command."
             )
     if not path.is_file():
         raise DataMissing(f"There are no weights {path}. {advice}")

@@ -23,11 +23,11 @@ from l2l_jax.lib import (
     images,
     preemption,
     sharding,
+    splitfiles,
     splits,
-    trees,
     workdir,
 )
-from l2l_jax.lib.errors import ConfigError, DataMissing
+from l2l_jax.lib.errors import ConfigError, DataMissing, Explained
 from l2l_jax.lib.splits import Split
 from l2l_jax.types import Source
 
@@ -38,8 +38,30 @@ def prepare(config: Mapping[str, Any], folder: Path, stop: preemption.Flag) -> E
     """Checks all that can be checked without a step, and only then makes the workdir this run's.
 
     config: complete (schema.complete). Programs are traced, not compiled, so that an argument a
-    method or a model does not like is found now and not after hours of training.
+    method or a model does not like is found now and not after hours of training. What one process
+    refuses, all refuse: none is left waiting.
     """
+    refusal = experiment = None
+    try:
+        experiment = _checked(config, folder, stop)
+    except Explained as error:
+        refusal = error
+    refusing = hosts.said_by(refusal is not None)
+    if refusal:
+        raise refusal
+    if refusing or experiment is None:
+        raise ConfigError(f"Processes {refusing} cannot begin; their own messages say why.")
+    _agree(experiment)
+    original = experiment.weights
+    about = {**original.about, "digest": original.digest} if original else None
+    workdir.claim(folder, config, about)
+    if hosts.first():
+        splitfiles.save(folder / "splits", experiment.splits)
+    return experiment
+
+
+def _checked(config: Mapping[str, Any], folder: Path, stop: preemption.Flag) -> Experiment:
+    """All that a process can check by itself; asks the others nothing."""
     schema.check(config)
     workdir.check(folder, config)
     mesh, model = build(config)
@@ -50,12 +72,8 @@ def prepare(config: Mapping[str, Any], folder: Path, stop: preemption.Flag) -> E
     for phase in config["phases"]:
         _try_phase(experiment, phase)
     _try_evaluation(experiment)
-    digest = trees.digest(original.params) if original else ""
-    _agree(config, chosen, digest)
-    about = {**original.about, "digest": digest} if original else None
-    workdir.claim(folder, config, about)
-    if hosts.first():
-        splits.save(folder / "splits", chosen)
+    if original:
+        workdir.check_original(folder, original.digest)
     return experiment
 
 
@@ -82,7 +100,7 @@ def _choose_splits(
 ) -> dict[str, Split]:
     """The splits the workdir keeps; on the first launch new ones, free of broken images."""
     if kept.exists():
-        return splits.load(kept, sources)
+        return splitfiles.load(kept, sources)
     chosen = {}
     for name, split in splits.make(config["split"], sources).items():
         source, policy = sources[split.part], config["data"]["broken"]
@@ -127,9 +145,11 @@ def _try_evaluation(experiment: Experiment) -> None:
     jax.eval_shape(complete, model.template, pictures, mask, jax.random.key(0))
 
 
-def _agree(config: Mapping[str, Any], chosen: Mapping[str, Split], original: str) -> None:
+def _agree(experiment: Experiment) -> None:
     """Every process must run the same config on the same images from the same weights."""
-    said = [files.as_json(config), {name: split.digest for name, split in chosen.items()}, original]
+    chosen = {name: split.digest for name, split in experiment.splits.items()}
+    original = experiment.weights.digest if experiment.weights else ""
+    said = [files.as_json(experiment.config), chosen, original]
     digest = hashlib.sha256(json.dumps(said).encode()).digest()
     if others := hosts.strangers(np.frombuffer(digest, np.uint8)):
         raise ConfigError(f"Processes {others} run another config, or see other data or weights.")

@@ -86,13 +86,21 @@ def check(config: Mapping[str, Any]) -> None:
             _check_keys(section, config[section], keys)
     for side in ("forget", "retain", "proxy"):
         _check_keys(f"split.{side}", config["split"][side], SIDE)
+    for key in ("save_every", "keep", "threads"):
+        _check_positive("runtime", config["runtime"], key)
+    if not config["phases"]:
+        raise ConfigError("config.phases is empty: nothing would be done.")
     for phase in config["phases"]:
         if phase not in phases:
             raise unknown("phase", phase, phases)
+        if config["phases"].count(phase) > 1:
+            raise ConfigError(
+                f"config.phases names {phase!r} twice; a phase has one place and one set of "
+                "checkpoints. Give the second a section of its own."
+            )
         _check_phase(phase, config[phase], config["tasks"])
     _check_modules(config)
-    first = config["phases"][:1]
-    made = any(find("method", config[phase]["method"]).MAKES_ORIGINAL for phase in first)
+    made = find("method", config[config["phases"][0]]["method"]).MAKES_ORIGINAL
     if not config["weights"] and not made:
         raise ConfigError(
             "config.weights is empty: there is no original to unlearn. Name a file, such as "
@@ -123,8 +131,12 @@ def _check_phase(name: str, settings: Mapping[str, Any], tasks: Mapping[str, Any
         raise unknown("value of 'on'", settings["on"], ("retain", "all"))
     _check_tasks(f"{name}.tasks", settings["tasks"], tasks)
     for key in ("steps", "accumulate"):
-        if settings[key] < 1:
-            raise ConfigError(f"{name}.{key} is at least 1, not {settings[key]}.")
+        _check_positive(name, settings, key)
+
+
+def _check_positive(where: str, section: Mapping[str, Any], key: str) -> None:
+    if section[key] < 1:
+        raise ConfigError(f"{where}.{key} is at least 1, not {section[key]}.")
 
 
 def _check_tasks(where: str, chosen: tuple[str, ...], tasks: Mapping[str, Any]) -> None:

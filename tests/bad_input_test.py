@@ -55,6 +55,19 @@ def test_unknown_task_and_phase(tmp_path):
     refused(config, tmp_path, ConfigError, "No phase called 'unlern'.*'unlearn'")
 
 
+def test_phases_that_make_no_sense(tmp_path):
+    refused(small_config(phases=()), tmp_path, ConfigError, "phases is empty")
+    twice = small_config(phases=("pretrain", "unlearn", "pretrain"))
+    refused(twice, tmp_path, ConfigError, "names 'pretrain' twice.*section of its own")
+
+
+@pytest.mark.parametrize("key", ["keep", "save_every", "threads"])
+def test_what_has_to_be_at_least_one(key, tmp_path):
+    config = small_config()
+    config.runtime[key] = 0
+    refused(config, tmp_path, ConfigError, f"runtime.{key} is at least 1, not 0")
+
+
 def test_overlapping_splits(tmp_path):
     config = small_config()
     config.split.retain.classes = (1, 2)
@@ -80,7 +93,7 @@ def test_missing_weights(tmp_path):
     config = small_config(phases=("unlearn",))
     refused(config, tmp_path, ConfigError, "config.weights is empty.*bundled:")
     config.weights = str(tmp_path / "mae_visualize_vit_base.safetensors")
-    refused(config, tmp_path, DataMissing, "curl -LO https://.*\n.*l2l_jax.weights import")
+    refused(config, tmp_path, DataMissing, "curl -L https://.*\n.*l2l_jax.weights import")
     config.weights = "bundled:mae_fashion"
     refused(config, tmp_path, DataMissing, "Bundled are: ")
 

@@ -12,7 +12,7 @@ import pytest
 
 from l2l_jax import step as steps
 from l2l_jax.find import find, names
-from l2l_jax.lib import optim, sharding, trees
+from l2l_jax.lib import errors, optim, sharding, trees
 from l2l_jax.lib.names import to_ours, to_theirs
 from l2l_jax.types import Batch, Completions, UnlearnBatch
 from tests.helpers import images, small_model
@@ -62,6 +62,19 @@ def same(a, b):
 def hidden_pixels(mask, model):
     side = model.image_size // model.grid[0]
     return np.repeat(np.repeat(np.asarray(mask), side, 1), side, 2)[..., None]
+
+
+# Everything --------------------------------------------------------------------------------------
+
+FUNCTIONS = {"model": "build", "method": "objectives", "solver": "update", "task": "mask",
+             "dataset": "load", "evaluator": "evaluate", "features": "build"}  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "name"), [(k, n) for k in FUNCTIONS for n in names(k)])
+def test_every_argument_has_a_default(kind, name):
+    """So that naming a file on the command line is enough, and every argument becomes a flag."""
+    function = getattr(find(kind, name), FUNCTIONS[kind])
+    assert set(errors.accepts(function)) == set(errors.defaults(function))
 
 
 # Tasks -------------------------------------------------------------------------------------------
@@ -258,7 +271,7 @@ def test_a_planted_row_bug_is_caught():
 
 
 @pytest.mark.parametrize(("name", "method"), product(MODELS, METHODS))
-def test_the_teacher_and_the_frozen_groups_get_no_gradient(name, method):
+def test_the_trained_groups_get_gradient_and_the_teacher_none(name, method):
     model, params = model_and_params(name)
     module, student = find("method", method), moved(params)
     teacher = params if module.TEACHER else {}

@@ -36,6 +36,13 @@ def test_another_name_brings_its_own_arguments():
     assert same["unlearn"]["args"]["noise"] == "standard", "the same name changes nothing"
 
 
+def test_a_task_can_be_another_one():
+    config = flags.with_names(small_config(), ["main", "--config.tasks.center.task=side"])
+    assert config["tasks"]["center"]["args"] == dict(cells=1, edge="right")
+    with pytest.raises(ConfigError, match=r"given with '=': --config\.unlearn\.method=NAME"):
+        flags.with_names(small_config(), ["main", "--config.unlearn.method", "finetune"])
+
+
 @pytest.mark.parametrize("word", ["--config.unlearn.stpes=1", "--noconfig.data.flipp"])
 def test_a_key_that_does_not_exist(word):
     config = flags.with_names(small_config(), ["main"])

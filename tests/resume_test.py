@@ -150,23 +150,46 @@ def free_port():
         return free.getsockname()[1]
 
 
+def both(tmp_path, *words_of_second):
+    """(exit code, log) of two processes that form one run, the second with further words."""
+    processes, address = [], f"localhost:{free_port()}"
+    for rank, more in enumerate(((), words_of_second)):
+        words = (*SMALL, tmp_path / "two", f"--distributed={address},2,{rank}", *more)
+        arguments, env = command(*words)
+        processes.append(
+            subprocess.Popen(arguments, env=env, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+        )
+    ended = []
+    for process in processes:
+        try:
+            log = process.communicate(timeout=240)[1]
+        finally:
+            process.kill()
+        ended.append((process.returncode, log))
+    return ended
+
+
+@pytest.mark.parametrize(
+    ("word", "first", "second"),
+    [
+        ("--config.seed=1", "Processes [1] run another config", "Processes [0] run another"),
+        ("--config.unlearn.batch_size=7", "Processes [1] cannot begin", "batch_size=7 cannot be"),
+    ],
+)
+def test_what_one_process_refuses_all_refuse(word, first, second, tmp_path):
+    (code, log), (other_code, other_log) = both(tmp_path, word)
+    assert code == other_code == 2, (log, other_log)
+    assert first in log
+    assert second in other_log
+    assert not (tmp_path / "two" / "config.json").exists()
+
+
 def test_two_processes_are_one_run(tmp_path):
     """Each reads its own rows and holds one device; the losses are those of one process."""
     config = small_config()
     run(config, tmp_path / "one")
-    processes, address = [], f"localhost:{free_port()}"
-    for rank in range(2):
-        arguments, env = command(*SMALL, tmp_path / "two", f"--distributed={address},2,{rank}")
-        processes.append(
-            subprocess.Popen(arguments, env=env, cwd=ROOT, stderr=subprocess.PIPE, text=True)
-        )
-    logs = []
-    for process in processes:
-        try:
-            logs.append(process.communicate(timeout=240)[1])
-        finally:
-            process.kill()
-    assert [process.returncode for process in processes] == [0, 0], logs
+    (code, log), (other_code, other_log) = both(tmp_path)
+    assert code == other_code == 0, (log, other_log)
     assert steps_of(tmp_path / "two") == EVERY
     for a, b in zip(*(files.read_jsonl(tmp_path / n / "metrics.jsonl") for n in ("one", "two")),
                     strict=True):  # fmt: skip

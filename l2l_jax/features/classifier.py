@@ -20,10 +20,11 @@ import numpy as np
 import optax
 from flax import nnx
 
-from l2l_jax.lib import files, loader, pixels, weightfile
+from l2l_jax.lib import files, loader, pixels, trees, weightfile
 from l2l_jax.lib.errors import WrongWeights
 from l2l_jax.lib.pure import Pure
 from l2l_jax.lib.splits import Split
+from l2l_jax.lib.weightfile import Weights
 from l2l_jax.types import Array, Features, Params, Source
 
 log = logging.getLogger(__name__)
@@ -66,11 +67,13 @@ def build(
 ) -> Features:
     """The classifier of these splits; it resizes every image to `size`.
 
-    Trained on the splits without a suffix, its accuracy measured on those named *_eval.
+    Trained on the splits without a suffix, its accuracy measured on those of the eval part; there
+    is none if nothing is held out.
     """
     del image_size  # it resizes whatever it gets
-    held = {name: split for name, split in splits.items() if name.endswith("_eval")}
-    train = _examples(sources, {k: s for k, s in splits.items() if k not in held}, size)
+    held = {name: split for name, split in splits.items() if split.part == "eval"}
+    seen = {name: split for name, split in splits.items() if not name.endswith("_eval")}
+    train = _examples(sources, seen, size)
     test = _examples(sources, held, size)
     classes = sources["train"].classes
     network = Pure(lambda rngs: Network(len(classes), rngs))
@@ -80,29 +83,39 @@ def build(
         return network.bind(params)(_resized(images, size))
 
     path = files.cache_dir() / f"classifier-{_key(train, test, classes, settings)}.safetensors"
-    try:
-        cached = weightfile.load(path)
-    except (FileNotFoundError, WrongWeights) as error:
-        if not isinstance(error, FileNotFoundError):
-            log.warning("%s It is made again.", error)
+    judge = _cached(path)
+    if judge is None:
         params = _train(network, apply, *train, settings)
-        about = {
-            "model": "classifier",
-            **settings,
-            "images": len(train[0]),
-            "held_out": len(test[0]),
-        }
-        weightfile.save(path, params, about | {"accuracy": _accuracy(apply, params, *test)})
-        cached = weightfile.load(path)
-    log.info("judge: classifier, held-out accuracy %.1f %%", 100 * cached.about["accuracy"])
-    return Features("classifier", cached.about, cached.params, apply)
+        about = {"model": "classifier", **settings, "images": len(train[0])}
+        about |= {"held_out": len(test[0])}
+        if len(test[0]):
+            about["accuracy"] = _accuracy(apply, params, *test)
+        judge = Weights(params, about | {"digest": trees.digest(params)})
+        try:
+            weightfile.save(path, params, about)
+        except OSError as error:
+            log.warning("judge: not kept for the next run: %s", error)
+    if "accuracy" in judge.about:
+        log.info("judge: classifier, held-out accuracy %.1f %%", 100 * judge.about["accuracy"])
+    return Features("classifier", judge.about, judge.params, apply)
+
+
+def _cached(path: Path) -> Weights | None:
+    """The file's content, if there is one and it is whole."""
+    try:
+        return weightfile.load(path)
+    except FileNotFoundError:
+        return None
+    except WrongWeights as error:
+        log.warning("%s It is made again.", error)
+        return None
 
 
 def _examples(
     sources: Mapping[str, Source], splits: Mapping[str, Split], size: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """(uint8 [N, size, size, 3], int32 labels), all in memory: a few ten thousand small images."""
-    images, labels = [], []
+    images, labels = [np.zeros((0, size, size, 3), np.uint8)], [np.zeros(0, np.int32)]
     for split in splits.values():
         source = sources[split.part]
         picked = loader.Picked(source, split.indices)

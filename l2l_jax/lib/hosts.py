@@ -17,11 +17,16 @@ def alone() -> bool:
 
 def any_of(flag: bool) -> bool:
     """Whether any process says so; every process gets the same answer."""
+    return bool(said_by(flag))
+
+
+def said_by(flag: bool) -> list[int]:
+    """Ranks of the processes that say so."""
     if alone():
-        return flag
+        return [0] if flag else []
     from jax.experimental import multihost_utils
 
-    return bool(multihost_utils.process_allgather(np.array(flag)).any())
+    return np.flatnonzero(multihost_utils.process_allgather(np.array(flag))).tolist()
 
 
 def of_first(value: Any) -> Any:

@@ -1,13 +1,13 @@
 """Splits: which images are forgotten, which are retained, which are looked at afterwards.
 
-A split is a file, not code: a sorted list of keys with a digest. `make` builds the five splits of a
-run from its config; `save` and `load` keep them in the workdir, where a continued run takes them
-from. A side is chosen by classes, by a list of files, by a seeded draw of classes, or as the rest.
+A split is a sorted list of keys with a digest. `make` builds the five splits of a run from its
+config (lib/splitfiles.py keeps them). A side is chosen by classes, by a list of files, by a seeded
+draw of classes, or as the rest.
 """
 
 import dataclasses
 import itertools
-import shutil
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from l2l_jax.lib import files
 from l2l_jax.lib.errors import ConfigError, DataMissing, unknown
 from l2l_jax.lib.rng import seed_of
 from l2l_jax.types import Source
+
+log = logging.getLogger(__name__)
 
 SIDES = ("forget", "retain", "proxy")  # in the order in which they draw and take
 PARTS = {"train": "", "eval": "_eval"}
@@ -73,7 +75,8 @@ def make(config: Mapping[str, Any], sources: Mapping[str, Source]) -> dict[str, 
         for side in SIDES:
             name, source = side + suffix, sources[part]
             seed = seed_of(config["seed"], name)
-            if len(rows := _limit(chosen[part][side], source, limits[part], seed)):
+            limit = 0 if config[side]["files"] else limits[part]
+            if len(rows := _limit(chosen[part][side], source, limit, seed)):
                 splits[name] = pick(name, part, source, rows)
     if "forget" in splits and "forget_eval" not in splits:
         # Single images were listed, none of them held out: what they complete to is the question.
@@ -141,6 +144,11 @@ def _listed(path: Path, sources: Mapping[str, Source]) -> dict[str, np.ndarray]:
             f"{path} lists {len(missing)} images that are not in the data set: "
             f"{', '.join(sorted(missing)[:5])}. A key looks like {sources['train'].keys[0]!r}."
         )
+    said = f"{len(rows['eval'])} of the {len(set(keys))} images that {path} lists are held out"
+    if not len(rows["train"]):
+        raise ConfigError(f"{said}: nothing can be trained on them. Hold out others, or fewer.")
+    if len(rows["eval"]):
+        log.warning("%s: they are judged, and not trained on", said)
     return rows
 
 
@@ -164,36 +172,3 @@ def _limit(rows: np.ndarray, source: Source, limit: int, seed: int) -> np.ndarra
     labels = source.labels[rows]
     classes = [rng.permutation(rows[labels == label])[:limit] for label in np.unique(labels)]
     return np.concatenate(classes) if classes else rows
-
-
-def save(folder: Path, splits: Mapping[str, Split]) -> None:
-    """All of them or none: the folder appears once every file in it is written."""
-    if folder.exists():
-        return
-    making = folder.with_name(f".{folder.name}")
-    shutil.rmtree(making, ignore_errors=True)
-    for name, split in splits.items():
-        record = dataclasses.asdict(split) | {"count": len(split.keys), "digest": split.digest}
-        del record["indices"]
-        files.write_json(making / f"{name}.json", record)
-    making.rename(folder)
-
-
-def load(folder: Path, sources: Mapping[str, Source]) -> dict[str, Split]:
-    """The splits of a workdir. ConfigError if they were edited or the data changed since."""
-    splits = {}
-    for path in sorted(folder.glob("*.json")):
-        record = files.read_json(path)
-        source = sources[record["part"]]
-        at = {key: i for i, key in enumerate(source.keys)}
-        if gone := [key for key in record["keys"] if key not in at]:
-            raise ConfigError(
-                f"{path} lists {len(gone)} images that the data set no longer has, such as "
-                f"{gone[0]}. Bring them back, or start again in another workdir."
-            )
-        rows = np.array([at[key] for key in record["keys"]])
-        skipped = tuple(record["skipped"])
-        splits[path.stem] = split = pick(path.stem, record["part"], source, rows, skipped)
-        if split.digest != record["digest"]:
-            raise ConfigError(f"{path} does not match its digest; it was edited after the run.")
-    return splits

@@ -1,6 +1,7 @@
 """Weights on disk: one safetensors file in the canonical layout, its origin in the header."""
 
 import dataclasses
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,11 @@ class Weights:
 
     params: trees.Tree
     about: dict[str, Any]
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Of the parameters as they are in memory."""
+        return trees.digest(self.params)
 
 
 def save(path: Path, params: trees.Tree, about: dict[str, Any], half: bool = False) -> str:

@@ -62,21 +62,23 @@ def _leaves(node: Any, prefix: str = "") -> dict[str, Any]:
 
 @contextlib.contextmanager
 def locked(workdir: Path) -> Iterator[None]:
-    """Keeps other launches out of the workdir while this one works in it (first process)."""
-    if not hosts.first():
-        yield
-        return
-    workdir.mkdir(parents=True, exist_ok=True)
-    with (workdir / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+    """Keeps other launches out of the workdir while this one works in it."""
+    with contextlib.ExitStack() as stack:
+        taken = False
+        if hosts.first():
+            workdir.mkdir(parents=True, exist_ok=True)
+            file = stack.enter_context((workdir / ".lock").open("w"))
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                taken = True
+            except OSError as error:  # some network file systems know no locks
+                log.warning(
+                    "%s cannot be locked (%s); see that nothing else runs in it", workdir, error
+                )
+        if hosts.of_first(int(taken)):
             raise ConfigError(
                 f"Another process is working in {workdir}; wait for it, or use another --workdir."
-            ) from None
-        except OSError as error:  # some network file systems know no locks
-            log.warning(
-                "%s cannot be locked (%s); see that nothing else runs in it", workdir, error
             )
         yield
 
@@ -84,24 +86,27 @@ def locked(workdir: Path) -> Iterator[None]:
 def claim(workdir: Path, config: Mapping[str, Any], original: Mapping[str, Any] | None) -> None:
     """Writes down the config, the digest of the original, and what this launch runs with.
 
-    original: what is known about config.weights. ConfigError if the file has changed since.
+    original: what is known about config.weights, its digest at least.
     """
-    path = workdir / "original.json"
-    if original and path.exists():
-        before, now = files.read_json(path)["digest"], original["digest"]
-        if before != now:
-            raise ConfigError(
-                f"{config['weights']} is not what {workdir} began with: its digest is {now[:16]}, "
-                f"it was {before[:16]}. Bring the file back, or start in another workdir."
-            )
     if hosts.first():
         for left_over in workdir.rglob(".*.tmp"):  # by a process that was killed while writing
             left_over.unlink()
-        if original and not path.exists():
-            files.write_json(path, {"weights": config["weights"], **original})
         if not (workdir / "config.json").exists():
             files.write_json(workdir / "config.json", files.as_json(config))
+        if original and not (workdir / "original.json").exists():
+            files.write_json(workdir / "original.json", {"weights": config["weights"], **original})
     _note_versions(workdir)
+
+
+def check_original(workdir: Path, digest: str) -> None:
+    """ConfigError if the weights the workdir began with have changed since."""
+    path = workdir / "original.json"
+    began = files.read_json(path) if path.exists() else {"digest": digest}
+    if began["digest"] != digest:
+        raise ConfigError(
+            f"{began['weights']} is not what {workdir} began with: its digest is {digest[:16]}, it "
+            f"was {began['digest'][:16]}. Bring the file back, or start in another workdir."
+        )
 
 
 def config_of(workdir: Path) -> dict[str, Any]:

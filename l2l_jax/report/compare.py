@@ -57,7 +57,7 @@ def _differences(runs: Mapping[str, Record]) -> Iterator[str]:
     """What has to be the same for two figures to be compared, and is not."""
     conditions = {name: _conditions(run) for name, run in runs.items()}
     for what in next(iter(conditions.values())):
-        values = {name: about[what] for name, about in conditions.items()}
+        values = {name: about[what] for name, about in conditions.items() if about[what]}
         if len(set(values.values())) > 1:
             listed = "".join(
                 f"<li>{html.escape(name)}: <code>{html.escape(value[:40])}</code></li>"
@@ -73,7 +73,7 @@ def _conditions(run: Record) -> dict[str, str]:
         "the judges": run.results["features"]["digest"],
         "the images": str([(n, s["digest"]) for n, s in run.splits.items() if n.endswith("_eval")]),
         "the masks": str([run.config["tasks"][task] for task in tasks] + [run.config["seed"]]),
-        "the originals": weights.get("original", "none"),
+        "the originals": weights.get("original", ""),  # a retrained model has none
     }
 
 

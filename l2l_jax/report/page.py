@@ -57,8 +57,10 @@ def _head(record: Record) -> Iterator[str]:
         return
     if "unlearned" in record.results:
         yield f"<h1>What a {model} forgot</h1>"
-    else:
+    elif "retrained" in record.results:
         yield f"<h1>A {model} that never saw what is to be forgotten</h1>"
+    else:
+        yield f"<h1>A {model} that knows what is to be forgotten</h1>"
     methods = ", then ".join(html.escape(config[phase]["method"]) for phase in config["phases"])
     yield (
         f'<p class="lead">Method: {methods}. Data: {data}. Judged on '
@@ -73,7 +75,8 @@ def _head(record: Record) -> Iterator[str]:
 
 def _judged_on(record: Record) -> Iterator[str]:
     for side, count in record.results["counts"].items():
-        trained = record.splits[f"{side}_eval"]["part"] == "train"
+        listed = record.splits[f"{side}_eval"]["part"] == "train"  # none of them is held out
+        trained = listed and side in record.results["trained_on"]
         how = "that were trained on" if trained else "that were not trained on"
         yield f"{count:,} {side} images {how}"
 
@@ -120,6 +123,13 @@ def _warnings(record: Record) -> Iterator[str]:
             yield (
                 f'<div class="card warn">Not finished: the phase {html.escape(phase)} was at step '
                 f"{done:,} of {total:,} when this was evaluated.</div>"
+            )
+    for side, wanted in record.config["split"].items():
+        held = record.splits.get(f"{side}_eval", {"part": ""})
+        if side in VERBS and wanted["files"] and held["part"] == "eval":
+            yield (
+                f'<div class="card warn">Of the images listed to {VERBS[side]}, {held["count"]:,} '
+                "are held out: they are judged, and not trained on.</div>"
             )
     for name, split in record.splits.items():
         if split["skipped"]:
@@ -257,7 +267,7 @@ def _provenance(record: Record) -> Iterator[str]:
     for variant, digest in results["digests"]["weights"].items():
         items[f"weights, {variant}"] = f"<code>{digest}</code>"
     for name, split in record.splits.items():
-        unused = ", not trained on: the proxy was" if _spared(record, name) else ""
+        unused = "" if "eval" in name or name in results["trained_on"] else ", not trained on"
         items[f"split, {html.escape(name)}"] = (
             f"{split['count']:,} images of the {split['part']} part, "
             f"{len(split['classes'])} classes, <code>{split['digest'][:32]}</code>{unused}"
@@ -270,8 +280,3 @@ def _provenance(record: Record) -> Iterator[str]:
         f"<details><summary>Packages</summary><pre>{packages}</pre></details>"
         f"<details><summary>Config</summary><pre>{config}</pre></details>"
     )
-
-
-def _spared(record: Record, split: str) -> bool:
-    """Whether this is the retain split of a run that trained on a proxy in its place."""
-    return split == "retain" and "proxy" in record.splits

@@ -6,12 +6,12 @@ from l2l_jax.lib.masks import central
 from l2l_jax.types import Array
 
 
-def visible(grid: tuple[int, int], *, cells: int) -> int:
+def visible(grid: tuple[int, int], *, cells: int = 4) -> int:
     """All cells but the block."""
     return int((~central(grid, cells)).sum())
 
 
-def mask(rng: Array, batch: int, grid: tuple[int, int], *, cells: int) -> Array:
+def mask(rng: Array, batch: int, grid: tuple[int, int], *, cells: int = 4) -> Array:
     """[batch, h, w] bool, True = hidden; the same in every example."""
     del rng
     return jnp.broadcast_to(central(grid, cells), (batch, *grid))

@@ -9,13 +9,13 @@ from l2l_jax.types import Array
 EDGES = ("left", "right", "up", "down")
 
 
-def visible(grid: tuple[int, int], *, cells: int, edge: str = "right") -> int:
+def visible(grid: tuple[int, int], *, cells: int = 1, edge: str = "right") -> int:
     """All cells but the strip."""
     return int((~_strip(grid, cells, edge)).sum())
 
 
 def mask(
-    rng: Array, batch: int, grid: tuple[int, int], *, cells: int, edge: str = "right"
+    rng: Array, batch: int, grid: tuple[int, int], *, cells: int = 1, edge: str = "right"
 ) -> Array:
     """[batch, h, w] bool, True = hidden; the same in every example."""
     del rng

@@ -38,6 +38,28 @@ def test_it_learns_to_tell_classes_apart(parts):
     assert logits.shape == (6, 3)
 
 
+def test_without_held_out_images_there_is_no_accuracy(parts):
+    """Single listed images are judged as they are: that says nothing about the judge."""
+    sources, chosen = parts
+    listed = dataclasses.replace(chosen["retain"], name="retain_eval")
+    about = classifier.build(sources, chosen | {"retain_eval": listed}, 20, **ARGS).about
+    assert about["held_out"] == 0
+    assert "accuracy" not in about
+
+
+def test_a_cache_that_cannot_be_written_stops_nothing(parts, monkeypatch, caplog):
+    def full(*_):
+        raise PermissionError("no")
+
+    kept = classifier.build(*parts, 20, **ARGS)
+    monkeypatch.setenv("L2L_CACHE", "/elsewhere")
+    monkeypatch.setattr(classifier.weightfile, "save", full)
+    again = classifier.build(*parts, 20, **ARGS)
+    assert "not kept" in caplog.text
+    assert again.about == kept.about
+    assert trees.digest(again.params) == trees.digest(kept.params)
+
+
 def test_it_is_made_once(parts, caplog):
     with caplog.at_level(logging.INFO):
         first = classifier.build(*parts, 20, **ARGS)

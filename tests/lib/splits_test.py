@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from configs import common
-from l2l_jax.lib import files, splits
+from l2l_jax.lib import files, splitfiles, splits
 from l2l_jax.lib.errors import ConfigError, DataMissing
 from l2l_jax.types import Source
 
@@ -81,6 +81,18 @@ def test_single_images_by_a_list(tmp_path):
     assert make(forget=dict(files=str(listed)))["forget_eval"].keys == ("eval/cat/1",)
 
 
+def test_what_is_listed_is_trained_on_or_it_is_said(tmp_path, caplog):
+    listed = tmp_path / "delete.txt"
+    listed.write_text("train/cat/0\ntrain/cat/1\ntrain/cat/2\neval/cat/1\n")
+    found = make(forget=dict(files=str(listed)), images_per_class=2)
+    assert len(found["forget"].keys) == 3, "a limit for classes cuts no list"
+    assert "1 of the 4 images" in caplog.text
+    assert "not trained on" in caplog.text
+    listed.write_text("eval/cat/1\n")
+    with pytest.raises(ConfigError, match=r"1 of the 1 images .* are held out: nothing can be"):
+        make(forget=dict(files=str(listed)))
+
+
 def test_limits_are_seeded_and_for_each_class():
     found = make(forget=dict(classes=("cat", "dog")), images_per_class=2, eval_images_per_class=1)
     assert len(found["forget"].keys) == 4
@@ -123,8 +135,8 @@ def test_overlapping_lists_name_what_they_share(tmp_path):
 
 def test_splits_are_files_with_digests(tmp_path):
     found, folder = make(forget=dict(classes=("cat",))), tmp_path / "splits"
-    splits.save(folder, found)
-    back = splits.load(folder, sources())
+    splitfiles.save(folder, found)
+    back = splitfiles.load(folder, sources())
     assert {k: v.keys for k, v in back.items()} == {k: v.keys for k, v in found.items()}
     assert {k: v.digest for k, v in back.items()} == {k: v.digest for k, v in found.items()}
     assert all(np.array_equal(back[k].indices, found[k].indices) for k in found)
@@ -136,7 +148,7 @@ def test_splits_are_files_with_digests(tmp_path):
 
     files.write_json(folder / "forget.json", record | {"keys": record["keys"][1:]})
     with pytest.raises(ConfigError, match="does not match its digest"):
-        splits.load(folder, sources())
+        splitfiles.load(folder, sources())
     files.write_json(folder / "forget.json", record | {"keys": ["train/cat/99"]})
     with pytest.raises(ConfigError, match="no longer has"):
-        splits.load(folder, sources())
+        splitfiles.load(folder, sources())

@@ -67,6 +67,17 @@ def test_what_was_not_measured_alike_is_said(runs, name, path, value, said):
     assert f"Not measured alike: {said}" in page_of(*runs)
 
 
+def test_a_retrained_run_has_no_original_to_differ(runs):
+    for path in (["digests", "weights"], ["tasks", "center"]):
+        content = files.read_json(runs[1] / "results.json")
+        for key in path:
+            content = content[key]
+        change(runs[1], "results.json", path, {"retrained": content["unlearned"]})
+    text = page_of(*runs)
+    assert "b: retrained" in rows_of(text)
+    assert "Not measured alike" not in text
+
+
 def test_two_originals_are_two_rows(runs):
     change(runs[1], "results.json", ["tasks", "center", "original", "retain", "fid"], 1.0)
     assert list(rows_of(page_of(*runs)))[:2] == ["a: original", "b: original"]

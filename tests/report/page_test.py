@@ -58,6 +58,11 @@ def test_it_says_what_was_trained_on(workdir):
     path = workdir / "splits" / "forget_eval.json"
     files.write_json(path, files.read_json(path) | dict(part="train"))
     assert "40 forget images that were trained on" in page.write(workdir).read_text()
+    results = files.read_json(workdir / "results.json")
+    files.write_json(workdir / "results.json", results | dict(trained_on=["retain"]))
+    text = page.write(workdir).read_text()
+    assert "40 forget images that were not trained on" in text, "it was retrained without them"
+    assert text.count("</code>, not trained on") == 1, "the forget split"
 
 
 def test_a_pretrained_model_has_a_page_too(workdir):

@@ -18,7 +18,8 @@ def make(folder):
     config = dict(phases=["unlearn"], unlearn=unlearn, data=dict(name="fashion_mnist"), seed=0,
                   model=dict(name="mae", args=dict(size="small")),
                   tasks=dict(center=dict(task="center", args=dict(cells=2))),
-                  evaluate=dict(tasks=["center"]))  # fmt: skip
+                  evaluate=dict(tasks=["center"]),
+                  split=dict(forget=dict(files=""), retain=dict(files=""), seed=0))  # fmt: skip
     files.write_json(folder / "config.json", config)
     launch = dict(git="abc", code="e" * 64, packages={"jax": "0.10.2"}, devices="1 x cpu")
     files.write_json(folder / "versions.json", launch | dict(continued_with=[]))
@@ -29,6 +30,7 @@ def make(folder):
     classes = {"forget_eval": [HOSTILE, "Bag"], "retain_eval": ["Coat"]}
     results = {
         **task, "audits": {}, "steps": {"unlearn": [4, 4]}, "seconds": {"unlearn": 10.0},
+        "trained_on": ["forget", "retain"],
         "task": "center", "tasks": {"center": task}, "classes": classes,
         "counts": {"retain": 60, "forget": 40},
         "features": {"name": "classifier", "digest": "f" * 64, "accuracy": 0.88},
