@@ -38,7 +38,7 @@ def get_config(form: str = "") -> ml_collections.ConfigDict:
     config.split.forget.classes = FORGET
     config.unlearn.args = dict(noise="gaussian_like")
     config.unlearn.solver_args = dict(alpha=0.25)
-    config.unlearn.steps = 300
+    config.unlearn.steps = 200
     config.unlearn.batch_size = 64
     config.unlearn.tasks = ("random", "center", "outpaint")
     config.unlearn.optimizer.lr = 3e-4

@@ -33,7 +33,7 @@ environment() {
         }
     fi
     echo "Installing l2l_jax$extras (about 3 GB, a minute or more; once only) ..."
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check \
+    .venv/bin/python -m pip install -qq --disable-pip-version-check \
         --constraint launch/constraints.txt --editable ".$extras"
     echo "$wanted" >"$stamp"
 }
