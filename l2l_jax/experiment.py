@@ -186,6 +186,7 @@ def final_weights(folder: Path, partial: bool = False) -> Weights:
     ConfigError if a phase is not done, unless partial, or if the original is another one now.
     """
     config = workdir.config_of(folder)
+    said = {key: section for key, section in config.items() if key != workdir.FREE}
     config["runtime"]["fsdp"] = 1  # wherever it was trained, it is read here
     mesh, model = build(config)
     original = load_original(config)
@@ -202,7 +203,7 @@ def final_weights(folder: Path, partial: bool = False) -> Weights:
         )
     about = {"model": config["model"]["name"], "args": dict(config["model"]["args"])}
     about["source"] = {
-        "config": files.digest_of_lines([json.dumps(config, sort_keys=True)]),
+        "config": files.digest_of_lines([json.dumps(said, sort_keys=True)]),
         "steps": outcome.done,
         "original": trees.digest(experiment.canonical(outcome.original)),
         "code": files.code_digest(),

@@ -27,7 +27,7 @@ from l2l_jax.lib import (
     splits,
     workdir,
 )
-from l2l_jax.lib.errors import ConfigError, DataMissing, Explained
+from l2l_jax.lib.errors import ConfigError, DataMissing
 from l2l_jax.lib.splits import Split
 from l2l_jax.types import Source
 
@@ -38,19 +38,10 @@ def prepare(config: Mapping[str, Any], folder: Path, stop: preemption.Flag) -> E
     """Checks all that can be checked without a step, and only then makes the workdir this run's.
 
     config: complete (schema.complete). Programs are traced, not compiled, so that an argument a
-    method or a model does not like is found now and not after hours of training. What one process
-    refuses, all refuse: none is left waiting.
+    method or a model does not like is found now and not after hours of training.
     """
-    refusal = experiment = None
-    try:
+    with hosts.together():
         experiment = _checked(config, folder, stop)
-    except Explained as error:
-        refusal = error
-    refusing = hosts.said_by(refusal is not None)
-    if refusal:
-        raise refusal
-    if refusing or experiment is None:
-        raise ConfigError(f"Processes {refusing} cannot begin; their own messages say why.")
     _agree(experiment)
     original = experiment.weights
     about = {**original.about, "digest": original.digest} if original else None

@@ -28,8 +28,9 @@ def run(config: Mapping[str, Any], folder: str | Path) -> dict[str, Any]:
     Preempted (exit code 143) after SIGTERM.
     """
     config, folder = schema.complete(config), Path(folder).expanduser()
-    schema.check(config)
-    workdir.check(folder, config)
+    with hosts.together():
+        schema.check(config)
+        workdir.check(folder, config)
     if hosts.of_first(int(finished(folder))):
         log.info("%s is finished; see %s", folder, folder / "report.html")
         return files.read_json(folder / "results.json")

@@ -1,17 +1,21 @@
-"""Eight CPU devices, float32 matrix products, a cache of its own: set before JAX wakes up."""
+"""Eight CPU devices, float32 matrix products, caches of its own: set before JAX wakes up."""
 
 import os
 import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 cache = tempfile.TemporaryDirectory(prefix="l2l_cache_")
-os.environ["L2L_CACHE"] = cache.name
+os.environ["L2L_CACHE"] = f"{cache.name}/judges"
 
 import jax
 import pytest
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_default_matmul_precision", "highest")
+# Many tests run the same small experiment: its programs are compiled once. Processes that a test
+# starts compile for themselves.
+jax.config.update("jax_compilation_cache_dir", f"{cache.name}/programs")
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
 @pytest.fixture(autouse=True)

@@ -174,6 +174,7 @@ def both(tmp_path, *words_of_second):
     [
         ("--config.seed=1", "Processes [1] run another config", "Processes [0] run another"),
         ("--config.unlearn.batch_size=7", "Processes [1] cannot begin", "batch_size=7 cannot be"),
+        ("--config.runtime.keep=0", "Processes [1] cannot begin", "runtime.keep is at least 1"),
     ],
 )
 def test_what_one_process_refuses_all_refuse(word, first, second, tmp_path):

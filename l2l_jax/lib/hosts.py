@@ -1,9 +1,13 @@
 """Several processes as one: who is first, what all agree on. One process pays nothing for it."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import numpy as np
+
+from l2l_jax.lib.errors import ConfigError, Explained
 
 
 def first() -> bool:
@@ -27,6 +31,24 @@ def said_by(flag: bool) -> list[int]:
     from jax.experimental import multihost_utils
 
     return np.flatnonzero(multihost_utils.process_allgather(np.array(flag))).tolist()
+
+
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """What one process refuses in this block all refuse, so that none is left waiting.
+
+    The block itself must ask the others nothing.
+    """
+    refusal = None
+    try:
+        yield
+    except Explained as error:
+        refusal = error
+    refusing = said_by(refusal is not None)
+    if refusal:
+        raise refusal
+    if refusing:
+        raise ConfigError(f"Processes {refusing} cannot begin; their own messages say why.")
 
 
 def of_first(value: Any) -> Any:
