@@ -65,6 +65,23 @@ def run(recipe, devices=1, fsdp=1, count=1):
     return jax.device_get(state), seen
 
 
+def test_masks_and_noise_are_a_function_of_seed_and_step():
+    """The same images and parameters: another step or seed draws anew, the same one does not."""
+    chosen = recipe()
+    original, start = start_of(chosen)
+    fixed, images = chosen.fixed(start, original), rows_of(chosen, 0)
+    mesh = sharding.make_mesh(1, jax.devices()[:1])
+
+    def forget(step, seed=7):
+        made = dataclasses.replace(chosen, seed=seed)
+        update = steps.make_update(made, find("task", "random"), dict(ratio=0.75), mesh)
+        state = dataclasses.replace(chosen.init(start), step=jnp.int32(step))
+        return float(jax.jit(update)(state, fixed, images)[1]["forget"])
+
+    assert forget(0) == forget(0)
+    assert len({forget(0), forget(1), forget(0, seed=8)}) == 3
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("fsdp", [1, 2, 8])
 def test_ten_steps_on_eight_devices_are_those_on_one(fsdp):
