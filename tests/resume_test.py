@@ -20,12 +20,17 @@ SMALL = ("l2l_jax.main", "--config", "tests/configs/small.py", "--workdir")
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory):
-    """A workdir that was run in one go, in a process like those of the other tests."""
-    workdir = tmp_path_factory.mktemp("whole") / "run"
+def timed(tmp_path_factory):
+    """(workdir, seconds) of a run in one go, in a process like those of the other tests."""
+    workdir, began = tmp_path_factory.mktemp("whole") / "run", time.perf_counter()
     done = call(*SMALL, workdir)
     assert done.returncode == 0, done.stderr
-    return workdir
+    return workdir, time.perf_counter() - began
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(timed):
+    return timed[0]
 
 
 def steps_of(workdir):
@@ -53,14 +58,15 @@ def test_finished_is_finished(uninterrupted):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_kill_9_at_any_moment(seed, uninterrupted, tmp_path):
+def test_kill_9_at_any_moment(seed, timed, tmp_path):
     """Killed again and again at random moments, then left to finish."""
-    workdir, moments, kills = tmp_path / "run", random.Random(seed), 0
+    (uninterrupted, seconds), workdir = timed, tmp_path / "run"
+    moments, kills = random.Random(seed), 0
     arguments, env = command(*SMALL, workdir)
     for _ in range(4):
         process = subprocess.Popen(arguments, env=env, cwd=ROOT, stderr=subprocess.DEVNULL)
         try:
-            process.wait(timeout=moments.uniform(3.0, 14.0))
+            process.wait(timeout=seconds * moments.uniform(0.2, 0.8))
             break
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
