@@ -125,6 +125,11 @@ class Experiment:
         shapes = jax.eval_shape(self.recipe(phase).init, self.model.template)
         return sharding.abstract(self.mesh, shapes)
 
+    def initial_state(self, phase: str, start: Params) -> steps.State:
+        """The state of a phase before its first step, on the mesh."""
+        shardings = jax.tree.map(lambda x: x.sharding, self.abstract_state(phase))
+        return jax.jit(self.recipe(phase).init, out_shardings=shardings)(start)
+
     def abstract_images(self, batch: int) -> jax.ShapeDtypeStruct:
         size = self.model.image_size
         return jax.ShapeDtypeStruct((batch, size, size, 3), np.uint8)

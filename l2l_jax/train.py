@@ -41,8 +41,7 @@ def train(
         stack.callback(checkpoints.close)
         state = checkpoints.restore(abstract)
         if state is None:
-            shardings = jax.tree.map(lambda x: x.sharding, abstract)
-            state = jax.jit(recipe.init, out_shardings=shardings)(start)
+            state = experiment.initial_state(phase, start)
         first = int(state.step)
         if first == total:
             log.info("%s: done already, %d steps", phase, total)

@@ -17,28 +17,24 @@ from typing import Any
 import jax
 import numpy as np
 
-from l2l_jax import schema
+from l2l_jax import experiment, schema
 from l2l_jax import step as steps
-from l2l_jax.experiment import Experiment
 from l2l_jax.find import find
 from l2l_jax.lib import cli, flops, preemption, sharding, trees
 
 
 def build(config: dict, phase: str, batch: int) -> tuple[Any, list, float]:
     """(step, its arguments, its FLOPs); the step is compiled for the mesh of the config."""
-    mesh = sharding.make_mesh(config["runtime"]["fsdp"])
-    model = find("model", config["model"]["name"]).build(**config["model"]["args"])
-    experiment = Experiment(config, Path(), mesh, model, {}, {}, preemption.Flag())
-    recipe, params = experiment.recipe(phase), experiment.start()
-    abstract = sharding.abstract(mesh, jax.eval_shape(recipe.init, model.template))
-    shardings = jax.tree.map(lambda x: x.sharding, abstract)
-    state = jax.jit(recipe.init, out_shardings=shardings)(params)
+    mesh, model = experiment.build(config)
+    bench = experiment.Experiment(config, Path(), mesh, model, {}, {}, preemption.Flag())
+    recipe, params = bench.recipe(phase), bench.start()
+    state = bench.initial_state(phase, params)
     fixed = recipe.fixed(params, params)
     rng, shape = np.random.default_rng(0), (batch, model.image_size, model.image_size, 3)
     rows = {s: rng.integers(0, 256, shape, np.uint8) for s in recipe.method.SIDES}
     images = jax.device_put(rows, sharding.batch(mesh))
-    update = steps.make_update(recipe, *experiment.task(config[phase]["tasks"][0]), mesh)
-    work = flops.count(update, abstract, fixed, images)
+    update = steps.make_update(recipe, *bench.task(config[phase]["tasks"][0]), mesh)
+    work = flops.count(update, bench.abstract_state(phase), fixed, images)
     compiled = steps.shard_update(update, state, fixed, recipe.method.SIDES, mesh)
     began = time.perf_counter()
     program = compiled.lower(state, fixed, images).compile()

@@ -64,12 +64,13 @@ def images_by_class(root: Path, prefix: str = "") -> dict[str, list[str]]:
 
 def by_folder(base: Path, train: str, eval: str, part: str) -> Source:
     """The part that lies in a sub-folder of its own; the classes are those of the train folder."""
-    classes = list(images_by_class(base / train, f"{train}/"))
+    known = found = images_by_class(base / train, f"{train}/")
     name = {"train": train, "eval": eval}[part]
-    found = images_by_class(base / name, f"{name}/")
-    if strangers := sorted(found.keys() - set(classes)):
+    if part == "eval":
+        found = images_by_class(base / name, f"{name}/")
+    if strangers := sorted(found.keys() - known.keys()):
         raise ConfigError(f"{base / name} has classes that {base / train} lacks: {strangers[:10]}.")
-    return source(base, found, classes, str(base / name))
+    return source(base, found, list(known), str(base / name))
 
 
 def source(root: Path, found: Mapping[str, list[str]], classes: list[str], where: str) -> Source:
