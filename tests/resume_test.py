@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -67,7 +68,10 @@ def test_kill_9_at_any_moment(seed, timed, tmp_path):
         process = subprocess.Popen(arguments, env=env, cwd=ROOT, stderr=subprocess.DEVNULL)
         try:
             process.wait(timeout=seconds * moments.uniform(0.2, 0.8))
-            break
+            if kills:
+                break
+            shutil.rmtree(workdir)  # this machine has become faster: once more, and earlier
+            seconds /= 2
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             process.wait()
