@@ -58,6 +58,11 @@ def base() -> ml_collections.ConfigDict:
                 crop=(),  # random crops of such shares of the area; () = the central square
                 flip=False,  # mirror half of the training images
                 broken="stop",  # what an unreadable image does: "stop" the run, or "skip" it
+                token_cache=dict(  # only for models over a frozen tokenizer
+                    views=0,  # augmented views of each image that are tokenised beforehand; 0 = none
+                    noise=1024,  # noise images tokenised beforehand; 0 = new ones in every step
+                    folder="",  # one that all processes see; "" = one of its own below the cache
+                ),
             ),
             split=dict(
                 forget=side(),
@@ -91,6 +96,58 @@ def base() -> ml_collections.ConfigDict:
             ),
         )
     )
+
+
+def words(form: str, file: str, forms: tuple[str, ...], *kinds: tuple[str, ...]) -> list[str]:
+    """The words of a form, "large,random"; at most one of each kind. ValueError for another."""
+    chosen = [word for word in form.split(",") if word]
+    if unknown := [word for word in chosen if word not in forms]:
+        raise ValueError(f"{file} has the forms {forms}, not {unknown}.")
+    for kind in kinds:
+        if len(both := [word for word in chosen if word in kind]) > 1:
+            raise ValueError(f"{file} takes one of {both}, not both.")
+    return chosen
+
+
+def imagenet(config: ml_collections.ConfigDict, random: bool, proxy: bool) -> None:
+    """ImageNet with crops and flips, 100 classes to forget and 100 to retain, 100 images of each."""
+    config.data.name = "imagenet"
+    config.data.args = dict(root="")
+    config.data.crop = (0.2, 1.0)
+    config.data.flip = True
+    config.split.images_per_class = 100
+    config.split.eval_images_per_class = 50
+    if random:
+        config.split.forget.random = 100
+        config.split.retain.random = 100
+    else:
+        config.split.forget.classes = IMAGENET_FORGET
+        config.split.retain.classes = IMAGENET_RETAIN
+    config.split.proxy.rest = proxy
+
+
+def shrink(config: ml_collections.ConfigDict, model: dict) -> None:
+    """The same experiment on made-up images of eight classes, with a model made on the spot."""
+    classes = IMAGENET_FORGET[:4] + IMAGENET_RETAIN[:4]
+    config.data.name = "fake"
+    config.data.args = dict(class_names=classes, train=24, eval=8, size=80)
+    for side, known in (("forget", IMAGENET_FORGET), ("retain", IMAGENET_RETAIN)):
+        if config.split[side].random:
+            config.split[side].random = 3
+        elif config.split[side].classes:
+            config.split[side].classes = known[:3]
+    config.model.args = model
+    config.weights = ""
+    if "pretrain" not in config.phases:
+        config.phases = ("pretrain", *config.phases)
+        first = config.phases[1]
+        config.pretrain = phase(
+            "pretrain", tasks=config[first].tasks, on="all", optimizer=dict(lr=1e-3)
+        )
+    for name in config.phases:
+        config[name].update(dict(steps=12, batch_size=16))
+    config.evaluate.batch_size = 16
+    config.features.args = dict(size=32, epochs=2, batch_size=16)
 
 
 # The classes of the released ImageNet code of paper A: the 200 of ImageNet-R, sorted by wnid and

@@ -1,12 +1,18 @@
 """Forget footwear and bags on the bundled Fashion-MNIST photographs; keep the clothing.
 
     python -m l2l_jax.main --config configs/fashion_mnist.py --workdir runs/demo
-    python -m l2l_jax.main --config configs/fashion_mnist.py:smoke --workdir runs/smoke
+    python -m l2l_jax.main --config configs/fashion_mnist.py:mage --workdir runs/mage
     python -m l2l_jax.main --config configs/fashion_mnist.py:pretrain --workdir runs/pretrain
 
-The first starts from bundled weights (l2l_jax/models/bundled/README.md says how they were made, by
-the third) and unlearns classes 5, 7, 8 and 9 with L2L. The second does the same in a fraction of
-the steps on a tenth of the images, for tests: its figures mean nothing.
+The first starts from a bundled masked autoencoder and unlearns classes 5, 7, 8 and 9 with L2L, the
+second from a bundled tokenizer and masked-token transformer. Forms, joined by commas:
+
+    mage        MAGE in place of the masked autoencoder
+    vqgan       VQ-GAN, its tokenizer, in place of both: only with pretrain
+    pretrain    make the original, from scratch on all ten classes: how the bundled weights were
+                made (l2l_jax/models/bundled/README.md); mage,pretrain starts from the tokenizer
+    smoke       the same in a fraction of the steps on a tenth of the images, for tests: its figures
+                mean nothing
 """
 
 import ml_collections
@@ -14,53 +20,80 @@ import ml_collections
 from configs import common
 
 FORGET = ("Sandal", "Sneaker", "Bag", "Ankle boot")
+MODELS = {
+    "mae": dict(size="small", image_size=32),
+    "mage": dict(size="small", image_size=32, tokenizer=dict(size="small"), steps=8),
+    "vqgan": dict(size="small", image_size=32),
+}
+FORMS = ("mage", "vqgan", "pretrain", "smoke")
 
 
 def get_config(form: str = "") -> ml_collections.ConfigDict:
-    """form: "" (the demo), "smoke" or "pretrain"."""
-    if form not in ("", "smoke", "pretrain"):
-        raise ValueError(
-            f"configs/fashion_mnist.py has the forms smoke and pretrain, not {form!r}."
-        )
+    """form: any of FORMS, joined by commas; mage or vqgan, not both."""
+    words = [word for word in form.split(",") if word]
+    if unknown := [word for word in words if word not in FORMS]:
+        raise ValueError(f"configs/fashion_mnist.py has the forms {FORMS}, not {unknown}.")
+    if "vqgan" in words and (words.count("pretrain") == 0 or "mage" in words):
+        raise ValueError("configs/fashion_mnist.py: vqgan goes with pretrain, and not with mage.")
+    name = next((word for word in words if word in MODELS), "mae")
     config = common.base()
-    config.model = dict(name="mae", args=dict(size="small", image_size=32))
+    config.model = dict(name=name, args=MODELS[name])
     config.data.name = "fashion_mnist"
     config.tasks = dict(
         random=dict(task="random", args=dict(ratio=0.75)),
+        share=dict(task="share", args=dict()),
+        nothing=dict(task="nothing", args=dict()),
         center=dict(task="center", args=dict(cells=4)),  # of 8: hides 16 x 16 pixels
         outpaint=dict(task="outpaint", args=dict(cells=4)),  # shows 16 x 16 pixels
+        hole=dict(task="center", args=dict(cells=6)),  # the same two, with the margin that MAGE
+        frame=dict(task="outpaint", args=dict(cells=2)),  # hides around them when it completes
     )
     config.evaluate.tasks = ("center", "outpaint")
-    if form == "pretrain":
-        return pretrain(config)
-
-    config.weights = "bundled:mae_fashion_mnist"
-    config.split.forget.classes = FORGET
-    config.unlearn.args = dict(noise="gaussian_like")
-    config.unlearn.solver_args = dict(alpha=0.25)
-    config.unlearn.steps = 200
-    config.unlearn.batch_size = 64
-    config.unlearn.tasks = ("random", "center", "outpaint")
-    config.unlearn.optimizer.lr = 3e-4
-    config.runtime.save_every = 100
-    if form == "smoke":
-        config.unlearn.steps = 12
+    if name == "mage":
+        config.data.token_cache.views = 1  # nothing is cropped or mirrored: one view is all
+    if "pretrain" in words:
+        pretrain(config)
+    else:
+        unlearn(config)
+    if "smoke" in words:
+        config[config.phases[0]].steps = 12
         config.split.images_per_class = 100
         config.split.eval_images_per_class = 25
         config.features.args = dict(epochs=1)
     return config
 
 
-def pretrain(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """The original of the demo, from scratch on all ten classes."""
-    config.phases = ("pretrain",)
-    config.pretrain = common.phase(
-        "pretrain",
-        steps=12_000,
-        batch_size=128,
-        tasks=("random", "center", "outpaint"),
-        on="all",
-        optimizer=dict(lr=1e-3, warmup=0.05, weight_decay=0.05, clip=1.0),
+def unlearn(config: ml_collections.ConfigDict) -> None:
+    """L2L on the bundled original."""
+    name = config.model.name
+    config.weights = f"bundled:{name}_fashion_mnist"
+    config.split.forget.classes = FORGET
+    config.unlearn = common.phase(
+        "l2l",
+        args=dict(noise="gaussian_like"),
+        solver_args=dict(alpha=0.25),
+        steps=200,
+        batch_size=64,
+        tasks=("share", "hole", "frame") if name == "mage" else ("random", "center", "outpaint"),
+        optimizer=dict(lr=3e-4),
     )
+    config.runtime.save_every = 100
+
+
+def pretrain(config: ml_collections.ConfigDict) -> None:
+    """The original, from scratch; MAGE over the bundled tokenizer."""
+    config.phases = ("pretrain",)
+    config.pretrain = common.phase("pretrain", batch_size=128, on="all")
+    settings = dict(
+        mae=dict(steps=12_000, tasks=("random", "center", "outpaint")),
+        mage=dict(steps=7_000, tasks=("share", "hole", "frame"), batch_size=64),
+        vqgan=dict(steps=4_000, tasks=("nothing",), batch_size=64),
+    )
+    config.pretrain.update(settings[config.model.name])
+    config.pretrain.optimizer.update(dict(lr=1e-3, clip=1.0))
+    if config.model.name == "mage":
+        config.weights = "bundled:vqgan_fashion_mnist"
+        config.model.args.variant = "released"  # one table of words, as published
+    if config.model.name == "vqgan":
+        config.pretrain.optimizer.update(dict(lr=3e-3, weight_decay=0.0))
     config.runtime.save_every = 1000
-    return config

@@ -44,30 +44,13 @@ FORMS = (*SIZES, *SPLITS, "proxy", "smoke")
 
 def get_config(form: str = "") -> ml_collections.ConfigDict:
     """form: any of FORMS, joined by commas."""
-    words = [word for word in form.split(",") if word]
-    if unknown := [word for word in words if word not in FORMS]:
-        raise ValueError(f"configs/mae_imagenet.py has the forms {FORMS}, not {unknown}.")
-    for kind in (SIZES, SPLITS):
-        if len(chosen := [word for word in words if word in kind]) > 1:
-            raise ValueError(f"configs/mae_imagenet.py takes one of {chosen}, not both.")
+    words = common.words(form, "configs/mae_imagenet.py", FORMS, SIZES, SPLITS)
     size = next((word for word in words if word in SIZES), "base")
 
     config = common.base()
     config.model = dict(name="mae", args=dict(size=size, image_size=224))
     config.weights = f"weights/mae_visualize_vit_{size}.safetensors"
-    config.data.name = "imagenet"
-    config.data.args = dict(root="")
-    config.data.crop = (0.2, 1.0)
-    config.data.flip = True
-    config.split.images_per_class = 100
-    config.split.eval_images_per_class = 50
-    if "random" in words:
-        config.split.forget.random = 100
-        config.split.retain.random = 100
-    else:
-        config.split.forget.classes = common.IMAGENET_FORGET
-        config.split.retain.classes = common.IMAGENET_RETAIN
-    config.split.proxy.rest = "proxy" in words
+    common.imagenet(config, "random" in words, "proxy" in words)
 
     config.tasks = dict(
         random=dict(task="random", args=dict(ratio=0.75)),
@@ -86,27 +69,6 @@ def get_config(form: str = "") -> ml_collections.ConfigDict:
     )
     config.evaluate.tasks = ("center_8", "center_4", "outpaint_8")
     config.features.args = dict(size=64, epochs=10)
-    return shrink(config) if "smoke" in words else config
-
-
-def shrink(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """The same experiment on made-up images of eight classes, with a model made on the spot."""
-    classes = common.IMAGENET_FORGET[:4] + common.IMAGENET_RETAIN[:4]
-    config.data.name = "fake"
-    config.data.args = dict(class_names=classes, train=24, eval=8, size=80)
-    for side, known in (("forget", common.IMAGENET_FORGET), ("retain", common.IMAGENET_RETAIN)):
-        if config.split[side].random:
-            config.split[side].random = 3
-        else:
-            config.split[side].classes = known[:3]
-    config.model.args = dict(size="test", image_size=64, patch=4)
-    config.weights = ""
-    config.phases = ("pretrain", "unlearn")
-    config.pretrain = common.phase(
-        "pretrain", steps=12, batch_size=16, tasks=("random",), on="all", optimizer=dict(lr=1e-3)
-    )
-    config.unlearn.steps = 12
-    config.unlearn.batch_size = 16
-    config.evaluate.batch_size = 16
-    config.features.args = dict(size=32, epochs=2, batch_size=16)
+    if "smoke" in words:
+        common.shrink(config, dict(size="test", image_size=64, patch=4))
     return config

@@ -62,6 +62,37 @@ class Judge:
             self._done[key] = Completions(**self._over(side, program), **self._real(side))
         return self._done[key]
 
+    def tokenizer(self, variant: str) -> dict[str, dict[str, float]]:
+        """What a model's tokenizer makes of whole images: PSNR in dB, and how many codes it uses.
+
+        images/tokenizer_<side>.png has the image above, and what is left of it below.
+        """
+        model, params, found = self._experiment.model, self._params[variant], {}
+
+        @jax.jit
+        def program(images: Array, at: Array) -> dict[str, Array]:
+            del at
+            given = pixels.unit(images)
+            tokens = model.tokenize(params, given)
+            made = jnp.round(jnp.clip(model.detokenize(params, tokens), 0, 1) * 255)
+            mse = jnp.mean((pixels.unit(made) - given) ** 2, axis=(1, 2, 3))
+            completed = made.astype(jnp.uint8)
+            return {"images": images, "completed": completed, "mse": mse, "tokens": tokens}
+
+        for side in self.sides:
+            columns = self._over(side, program)
+            rows = [columns["images"], columns["completed"]]
+            self.keep_picture(f"tokenizer_{side}", pictures.sheet(rows))
+            share = np.bincount(columns["tokens"].ravel(), minlength=model.codes)
+            share = share / share.sum()
+            entropy = -np.sum(share[share > 0] * np.log(share[share > 0]))
+            found[side] = {
+                "psnr": float(np.mean(-10 * np.log10(np.maximum(columns["mse"], 1e-10)))),
+                "codebook_usage": float(np.mean(share > 0)),
+                "codebook_perplexity": float(np.exp(entropy)),
+            }
+        return found
+
     def keep_picture(self, name: str, image: np.ndarray) -> None:
         if hosts.first():
             pictures.write_png(self._experiment.workdir / "images" / f"{name}.png", image)
@@ -148,8 +179,10 @@ def evaluate(experiment: Experiment, outcome: Outcome) -> dict[str, Any]:
     began, config = time.perf_counter(), experiment.config
     params = variants(experiment, outcome)
     name, args = config["features"]["name"], config["features"]["args"]
-    size = experiment.model.image_size
-    features = find("features", name).build(experiment.sources, experiment.splits, size, **args)
+    model = experiment.model
+    features = find("features", name).build(
+        experiment.sources, experiment.splits, model.image_size, **args
+    )
     shared = hosts.of_first(features.params)  # each process may have made its own
     judge = Judge(experiment, params, dataclasses.replace(features, params=shared))
     tasks: dict = {t: {v: {s: {} for s in judge.sides} for v in params} for t in judge.tasks}
@@ -161,6 +194,7 @@ def evaluate(experiment: Experiment, outcome: Outcome) -> dict[str, Any]:
     results = {
         **tasks[headline],
         "audits": {},
+        "tokenizer": judge.tokenizer(judge.variants[-1]) if hasattr(model, "detokenize") else None,
         "seconds": _seconds(experiment) | {"evaluate": time.perf_counter() - began},
         "steps": {p: [done, config[p]["steps"]] for p, done in outcome.done.items()},
         "trained_on": sorted(experiment.trained_on()),

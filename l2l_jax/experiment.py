@@ -52,13 +52,17 @@ class Experiment:
 
     def start(self) -> Params:
         """The parameters before the first phase, on the mesh."""
-        if self.weights is None:
-            init = jax.jit(self.model.init, out_shardings=self.shardings)
+        given = self.weights.params if self.weights else {}
+        fresh = {}
+        if self.model.template.keys() - given.keys():
             log.info("starting from a random initialisation")
-            return init(jax.random.key(self.config["seed"]))
-        log.info("starting from %s, digest %s", self.config["weights"], self.weights.digest)
-        params = trees.stack(self.weights.params, self.model.template)
-        return sharding.place(params, self.shardings)
+            init = jax.jit(self.model.init, out_shardings=self.shardings)
+            fresh = init(jax.random.key(self.config["seed"]))
+        if self.weights:
+            log.info("starting from %s, digest %s", self.config["weights"], self.weights.digest)
+        template = {group: self.model.template[group] for group in given}
+        placed = {group: self.shardings[group] for group in given}
+        return fresh | sharding.place(trees.stack(given, template), placed)
 
     def canonical(self, params: Params) -> Params:
         """On the host, in the layout of files and digests."""
@@ -130,9 +134,27 @@ class Experiment:
         shardings = jax.tree.map(lambda x: x.sharding, self.abstract_state(phase))
         return jax.jit(self.recipe(phase).init, out_shardings=shardings)(start)
 
+    @property
+    def token_views(self) -> int:
+        """Views of each training image that are given as tokens; 0: they are given as pixels."""
+        return self.config["data"]["token_cache"]["views"] if self.model.takes_tokens else 0
+
+    def noise_tokens(self, phase: str) -> int:
+        """Noise images that are tokenised before a phase; 0: its method draws them, if it does."""
+        wanted = hasattr(self.method(phase), "noise_images") and self.model.takes_tokens
+        return self.config["data"]["token_cache"]["noise"] if wanted else 0
+
     def abstract_images(self, batch: int) -> jax.ShapeDtypeStruct:
+        """What a step is given of each side."""
+        if self.token_views:
+            return jax.ShapeDtypeStruct((batch, *self.model.grid), np.uint16)
         size = self.model.image_size
         return jax.ShapeDtypeStruct((batch, size, size, 3), np.uint8)
+
+    def abstract_noise(self, phase: str) -> jax.ShapeDtypeStruct | None:
+        """What a step is given as its bank of noise."""
+        count = self.noise_tokens(phase)
+        return jax.ShapeDtypeStruct((count, *self.model.grid), np.uint16) if count else None
 
     def checkpoints(self, phase: str, writes: bool) -> Checkpoints:
         keep = self.config["runtime"]["keep"] if writes else None
@@ -206,11 +228,13 @@ def final_weights(folder: Path, partial: bool = False) -> Weights:
             f"{folder} is not finished: {', '.join(told)}. Run its command again, or say --partial "
             "to export what there is."
         )
-    about = {"model": config["model"]["name"], "args": dict(config["model"]["args"])}
+    final = experiment.canonical(outcome.final)
+    about = {"model": config["model"]["name"]}
+    about["args"] = dict(config["model"]["args"]) | model.told(final)
     about["source"] = {
         "config": files.digest_of_lines([json.dumps(said, sort_keys=True)]),
         "steps": outcome.done,
         "original": trees.digest(experiment.canonical(outcome.original)),
         "code": files.code_digest(),
     }
-    return Weights(experiment.canonical(outcome.final), about)
+    return Weights(final, about)

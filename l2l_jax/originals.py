@@ -1,6 +1,7 @@
 """The original that a run unlearns: finding its file, reading it, checking that it fits.
 
-A file is one of ours (.safetensors), an official PyTorch checkpoint, or bundled:NAME.
+A file is one of ours (.safetensors), an official PyTorch checkpoint, or bundled:NAME. It holds the
+whole model, or a part that training starts from, such as the tokenizer of a MAGE.
 """
 
 import types
@@ -15,20 +16,34 @@ from l2l_jax.lib.names import to_ours
 from l2l_jax.lib.weightfile import Weights
 
 BUNDLED = Path(__file__).parent / "models" / "bundled"
-OFFICIAL = {
-    "mae_visualize_vit_base.pth": ("visualize", "whole, plain pixels: what completing needs"),
-    "mae_visualize_vit_large.pth": ("visualize", "whole, plain pixels"),
-    "mae_visualize_vit_large_ganloss.pth": ("visualize", "whole, plain pixels, adversarial loss"),
-    "mae_visualize_vit_huge.pth": ("visualize", "whole, plain pixels"),
-    "mae_pretrain_vit_base_full.pth": ("pretrain", "whole, normalised pixels: cannot complete"),
-    "mae_pretrain_vit_large_full.pth": ("pretrain", "whole, normalised pixels: cannot complete"),
-    "mae_pretrain_vit_huge_full.pth": ("pretrain", "whole, normalised pixels: cannot complete"),
-}
+META = "https://dl.fbaipublicfiles.com/mae"  # CC-BY-NC 4.0
+DRIVE = "https://drive.google.com/uc?export=download&id="  # of the authors of MAGE
+PLAIN = "whole, plain pixels"
+NORMALISED = "whole, normalised pixels: cannot complete"
+OFFICIAL = {  # file: (model, what it holds, where it is published)
+    "mae_visualize_vit_base.pth": ("mae", f"{PLAIN}: what completing needs", f"{META}/visualize/"),
+    "mae_visualize_vit_large.pth": ("mae", PLAIN, f"{META}/visualize/"),
+    "mae_visualize_vit_large_ganloss.pth": ("mae", f"{PLAIN}, GAN loss", f"{META}/visualize/"),
+    "mae_visualize_vit_huge.pth": ("mae", PLAIN, f"{META}/visualize/"),
+    "mae_pretrain_vit_base_full.pth": ("mae", NORMALISED, f"{META}/pretrain/"),
+    "mae_pretrain_vit_large_full.pth": ("mae", NORMALISED, f"{META}/pretrain/"),
+    "mae_pretrain_vit_huge_full.pth": ("mae", NORMALISED, f"{META}/pretrain/"),
+    "mage-vitb-1600.pth": (
+        "mage", "ViT-B and its tokenizer", f"{DRIVE}1Q6tbt3vF0bSrv5sPrjpFu8ksG3vTsVX2"
+    ),
+    "mage-vitl-1600.pth": (
+        "mage", "ViT-L and its tokenizer", f"{DRIVE}15xBPa8EIa0IRUiRYtXiYOC9JZVyMIFrB"
+    ),
+    "vqgan_jax_strongaug.ckpt": (
+        "vqgan", "the tokenizer alone", f"{DRIVE}13S_unB87n6KKuuMdyMnyExW0G1kplTbP"
+    ),
+}  # fmt: skip
 
 
 def url(name: str) -> str:
-    """Where an official file is published (CC-BY-NC 4.0, Meta)."""
-    return f"https://dl.fbaipublicfiles.com/mae/{OFFICIAL[name][0]}/{name}"
+    """Where an official file is published."""
+    address = OFFICIAL[name][2]
+    return address + name if address.endswith("/") else address
 
 
 def locate(spec: str) -> Path:
@@ -39,13 +54,15 @@ def locate(spec: str) -> Path:
         advice = f"Bundled are: {', '.join(known) or 'none'}."
     else:
         path = Path(spec).expanduser()
-        official = f"{path.stem}.pth"
+        official = next((name for name in OFFICIAL if Path(name).stem == path.stem), "")
         advice = "Make it with 'python -m l2l_jax.weights import OFFICIAL.pth OUT.safetensors'."
-        if official in OFFICIAL:
-            convert = f"\n  python -m l2l_jax.weights import {official} {path}"
+        if official:
+            model = "" if OFFICIAL[official][0] == "mae" else f" --model {OFFICIAL[official][0]}"
+            convert = f"\n  python -m l2l_jax.weights import {official} {path}{model}"
+            ready = path.suffix == Path(official).suffix
             advice = (
-                f"Get the official file:\n  curl -L {url(official)} -o "
-                f"{path if path.suffix == '.pth' else official + convert}\n"
+                f"Get the official file:\n  curl -L '{url(official)}' -o "
+                f"{path if ready else official + convert}\n"
                 "Then run the same command."
             )
     if not path.is_file():
@@ -65,20 +82,28 @@ def load(spec: str, name: str, args: Mapping[str, Any]) -> Weights:
     else:
         told = {key: args[key] for key in (*module.UNTOLD, "image_size") if args.get(key)}
         weights = read_official(path, name, told)
-    if weights.about["model"] != name:
-        raise WrongWeights(f"{path} holds a {weights.about['model']}, the config names a {name}.")
     made = weights.about["args"]
-    wanted, given = module.build(**args), module.build(**made)
-    text = trees.difference(weights.params, wanted.canonical, path.name, "the config's model")
+    wanted, given = module.build(**args), find("model", weights.about["model"]).build(**made)
+    group = module.PARTS.get(weights.about["model"])
+    if weights.about["model"] == name:
+        params, whole, expected = module.fit(weights.params, wanted), wanted.canonical, wanted
+    elif group:  # a part of the model: the rest is made afresh
+        params, expected = {group: weights.params}, getattr(wanted, group)
+        whole = {group: wanted.canonical[group]}
+    else:
+        raise WrongWeights(f"{path} holds a {weights.about['model']}, the config names a {name}.")
+    text = trees.difference(params, whole, path.name, "the config's model")
+    told = {} if text else wanted.told(params)
+    known = expected.identity | {key: wanted.identity[key] for key in told}
     differs = [
-        f"  {key}: {value!r} there, {wanted.identity[key]!r} in the config"
-        for key, value in given.identity.items()
-        if value != wanted.identity[key]
+        f"  {key}: {value!r} there, {known[key]!r} in the config"
+        for key, value in (given.identity | told).items()
+        if value != known[key] and known[key] != ""
     ]
     if text or differs:
         lines = [f"{path} does not fit the config's model.", *differs, *([text] if text else [])]
         raise WrongWeights("\n".join([*lines, f"It was made with model.args = {made}."]))
-    return weights
+    return Weights(params, weights.about)
 
 
 def read_official(path: Path, name: str, told: Mapping[str, Any]) -> Weights:
@@ -89,18 +114,20 @@ def read_official(path: Path, name: str, told: Mapping[str, Any]) -> Weights:
     module = find("model", name)
     check_args(module.build, told, f"the model {name}")
     content = torchfile.read(path)
-    state = content.get("model", content) if isinstance(content, dict) else content
+    state = content
+    for key in ("model", "state_dict"):
+        state = state.get(key, state) if isinstance(state, dict) else state
     if not isinstance(state, dict):
         raise WrongWeights(f"{path} holds a {type(state).__name__}, not a state dict.")
     stored = content.get("args")
     about = vars(stored) if isinstance(stored, types.SimpleNamespace) else {}
     native = module.recognise(state, about | {"file": path.name} | told)
     args = native | told
-    params = to_ours(state, module.NAMES)
     model = module.build(**args)
+    params = module.fit(to_ours(module.from_official(state), module.NAMES), model)
     if args["image_size"] != native["image_size"]:
         params = module.resized(params, model.grid[0])
     if text := trees.difference(params, model.canonical, path.name, f"a whole {name}"):
         raise WrongWeights(f"{path} does not hold a whole {name} of {args}. {text}")
     source = {"file": path.name, "sha256": files.sha256(path)}
-    return Weights(params, {"model": name, "args": args, "source": source})
+    return Weights(params, {"model": name, "args": args | model.told(params), "source": source})

@@ -56,8 +56,20 @@ def _checked(config: Mapping[str, Any], folder: Path, stop: preemption.Flag) -> 
     schema.check(config)
     workdir.check(folder, config)
     mesh, model = build(config)
+    if config["data"]["token_cache"]["views"] and not model.takes_tokens:
+        raise ConfigError(
+            f"data.token_cache.views={config['data']['token_cache']['views']} needs a model over a "
+            f"frozen tokenizer, such as mage; a {config['model']['name']} is given pixels."
+        )
     sources = _load_sources(config)
     original = load_original(config)
+    first = find("method", config[config["phases"][0]]["method"])
+    if original and not first.MAKES_ORIGINAL and original.params.keys() != model.template.keys():
+        raise ConfigError(
+            f"{config['weights']} holds only the {', '.join(original.params)} of a "
+            f"{config['model']['name']}: there is no original to unlearn. Let phases begin with a "
+            "pretrain, or name a whole model."
+        )
     chosen = _choose_splits(config, folder / "splits", sources)
     experiment = Experiment(config, folder, mesh, model, sources, chosen, stop, original)
     for phase in config["phases"]:
@@ -111,7 +123,7 @@ def _try_phase(experiment: Experiment, phase: str) -> None:
     images.augmentation(model.image_size, tuple(data["crop"]), data["flip"])
     rows = {side: experiment.abstract_images(size) for side in experiment.training(phase)}
     recipe = experiment.recipe(phase)
-    fixed = recipe.fixed(model.template, model.template)
+    fixed = recipe.fixed(model.template, model.template, experiment.abstract_noise(phase))
     for name in settings["tasks"]:
         module, args = experiment.task(name)
         module.visible(model.grid, **args)
@@ -127,13 +139,13 @@ def _try_evaluation(experiment: Experiment) -> None:
     sharding.check_batch(size, experiment.mesh, 1, "evaluate.batch_size")
     if not any(name.endswith("_eval") for name in experiment.splits):
         raise ConfigError("No held-out images are left to evaluate; give the data an eval part.")
+    pictures = jax.ShapeDtypeStruct((1, model.image_size, model.image_size, 3), jnp.float32)
     for name in settings["tasks"]:
         module, args = experiment.task(name)
-        visible = module.visible(model.grid, **args)
-    pictures = jax.ShapeDtypeStruct((1, model.image_size, model.image_size, 3), jnp.float32)
-    mask = jax.ShapeDtypeStruct((1, *model.grid), jnp.bool_)
-    complete = functools.partial(model.reconstruct, visible=visible)
-    jax.eval_shape(complete, model.template, pictures, mask, jax.random.key(0))
+        draw = functools.partial(module.mask, batch=1, grid=model.grid, **args)
+        mask = jax.eval_shape(draw, jax.random.key(0))
+        complete = functools.partial(model.reconstruct, visible=module.visible(model.grid, **args))
+        jax.eval_shape(complete, model.template, pictures, mask, jax.random.key(0))
 
 
 def _agree(experiment: Experiment) -> None:

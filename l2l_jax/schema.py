@@ -19,7 +19,7 @@ SECTIONS = {
     "phases": None,
     "weights": None,
     "model": ("name", "args"),
-    "data": ("name", "args", "crop", "flip", "broken"),
+    "data": ("name", "args", "crop", "flip", "broken", "token_cache"),
     "split": ("forget", "retain", "proxy", "seed", "images_per_class", "eval_images_per_class"),
     "tasks": None,
     "evaluate": ("tasks", "batch_size"),
@@ -84,6 +84,7 @@ def check(config: Mapping[str, Any]) -> None:
             raise ConfigError(f"The config has no section {section!r}; see configs/common.py.")
         if keys:
             _check_keys(section, config[section], keys)
+    _check_keys("data.token_cache", config["data"]["token_cache"], ("views", "noise", "folder"))
     for side in ("forget", "retain", "proxy"):
         _check_keys(f"split.{side}", config["split"][side], SIDE)
     for key in ("save_every", "keep", "threads"):

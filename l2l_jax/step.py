@@ -54,10 +54,14 @@ class Recipe:
         student = jax.tree.map(jnp.copy, student)
         return State(jnp.zeros((), jnp.int32), student, self.optimizer.init(student))
 
-    def fixed(self, start: Params, original: Params) -> Params:
-        """What a step reads and never writes: the student's frozen groups, and the teacher."""
+    def fixed(self, start: Params, original: Params, noise: Array | None = None) -> Params:
+        """What a step reads and never writes: the student's frozen groups, the teacher, the noise.
+
+        noise: tokens of noise images, [N, h, w] integers, or None.
+        """
         frozen = {k: v for k, v in start.items() if k not in self.method.TRAINABLE}
-        return {"frozen": frozen, "teacher": original if self.method.TEACHER else {}}
+        teacher = original if self.method.TEACHER else {}
+        return {"frozen": frozen, "teacher": teacher, "noise": noise}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,11 +110,12 @@ class BatchObjectives:
 def draw(
     recipe: Recipe, side: str, images: Array, task: ModuleType, args: Mapping[str, Any], rng: Array
 ) -> Batch:
-    """Masks for a batch of uint8 images, which become float32 in [0, 1]."""
+    """Masks for a batch of uint8 images, which become float32 in [0, 1]; tokens stay tokens."""
     grid = recipe.model.grid
     mask = task.mask(rngs.fold(rng, "mask", side), images.shape[0], grid, **args)
     visible = task.visible(grid, **args)
-    return Batch(pixels.unit(images), mask, visible)
+    shown = pixels.unit(images) if images.dtype == jnp.uint8 else images.astype(jnp.int32)
+    return Batch(shown, mask, visible)
 
 
 def make_update(recipe: Recipe, task: ModuleType, task_args: Mapping[str, Any], mesh: Mesh) -> Step:
@@ -125,6 +130,10 @@ def make_update(recipe: Recipe, task: ModuleType, task_args: Mapping[str, Any], 
         rng = rngs.key(recipe.seed, recipe.phase, state.step)
         halves = {s: draw(recipe, s, x, task, task_args, rng) for s, x in images.items()}
         batch = UnlearnBatch(halves.get("retain"), halves.get("forget"))
+        if (bank := fixed["noise"]) is not None:
+            rows = (len(images["forget"]),)
+            drawn = jax.random.randint(rngs.fold(rng, "bank"), rows, 0, len(bank))
+            batch = batch.replace(noise=bank[drawn].astype(jnp.int32))
         if recipe.accumulate > 1:
             batch = jax.tree.map(split, batch)
         objectives = BatchObjectives(recipe, fixed, batch, rngs.fold(rng, "method"))

@@ -8,13 +8,13 @@ import jax
 import numpy as np
 
 from l2l_jax import step as steps
+from l2l_jax import tokens
 from l2l_jax.experiment import Experiment
-from l2l_jax.lib import flops, hosts, images, loader, sharding, trees
+from l2l_jax.lib import flops, hosts, loader, sharding, trees
 from l2l_jax.lib.clock import Clock
 from l2l_jax.lib.errors import NonFinite, Preempted
 from l2l_jax.lib.profile import Profile
 from l2l_jax.lib.rng import seed_of
-from l2l_jax.lib.splits import Split
 from l2l_jax.lib.writers import Writer
 from l2l_jax.types import Array, Params
 
@@ -48,7 +48,8 @@ def train(
             return start | state.student, total
         if first:
             log.info("%s: continuing from step %d of %d", phase, first, total)
-        fixed = recipe.fixed(start, original)
+        rows, noise = tokens.beforehand(phase, experiment, sides, start)
+        fixed = recipe.fixed(start, original, noise)
 
         # 2. One program for each task: masks of another size are another program.
         tasks = [experiment.task(name) for name in settings["tasks"]]
@@ -66,7 +67,7 @@ def train(
         clock = Clock(
             phase, first, total, settings["batch_size"] * len(sides), work, writer.seconds
         )
-        batches = stack.enter_context(contextlib.closing(_batches(phase, experiment, sides, first)))
+        batches = stack.enter_context(contextlib.closing(_batches(phase, experiment, rows, first)))
         at, count = runtime["profile_from"], runtime["profile_steps"]
         profile = Profile(experiment.workdir / "profile", at, count, first)
         stack.callback(lambda: profile.stop(state))
@@ -119,22 +120,19 @@ def check_finite(metrics: Mapping[str, float], step: int, saved: list[int]) -> N
 
 
 def _batches(
-    phase: str, experiment: Experiment, sides: Mapping[str, Split], first: int
+    phase: str, experiment: Experiment, rows: Mapping[str, loader.Rows], first: int
 ) -> Iterator[dict[str, Array]]:
-    """{side: uint8 [B, H, W, 3] on the mesh} from step `first` on; B = batch_size."""
-    data, size = experiment.config["data"], experiment.config[phase]["batch_size"]
-    augment = images.augmentation(experiment.model.image_size, tuple(data["crop"]), data["flip"])
-    place = sharding.batch(experiment.mesh)
+    """{side: uint8 [B, H, W, 3] or tokens, on the mesh} from step `first` on; B = batch_size."""
+    size, place = experiment.config[phase]["batch_size"], sharding.batch(experiment.mesh)
     with contextlib.ExitStack() as stack:
         streams = {}
-        for side, split in sides.items():
-            picked = loader.Picked(experiment.sources[split.part], split.indices)
+        for side, (picked, augment) in rows.items():
             seed = seed_of(experiment.config["seed"], phase, side)
             stream = loader.train_batches(picked, augment, size, seed, first, experiment.host)
             streams[side] = stack.enter_context(contextlib.closing(stream))
         while True:
-            rows = {side: next(stream) for side, stream in streams.items()}
-            yield jax.tree.map(lambda x: jax.make_array_from_process_local_data(place, x), rows)
+            batch = {side: next(stream) for side, stream in streams.items()}
+            yield jax.tree.map(lambda x: jax.make_array_from_process_local_data(place, x), batch)
 
 
 def _log_sizes(phase: str, state: steps.State, fixed: Params, work: float) -> None:

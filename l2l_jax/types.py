@@ -28,9 +28,9 @@ Metrics = dict[str, Array]
 class Batch:
     """Images of one side and what is hidden of them."""
 
-    images: Array  # [B, H, W, 3] float32 in [0, 1]
+    images: Array  # [B, H, W, 3] float32 in [0, 1], or the tokens a model made of them
     mask: Array  # [B, h, w] bool, True = hidden
-    visible: int | None = flax.struct.field(pytree_node=False, default=None)  # see Task.visible
+    visible: tuple[int, int] | None = flax.struct.field(pytree_node=False, default=None)  # see Task
 
 
 @flax.struct.dataclass
@@ -39,20 +39,25 @@ class UnlearnBatch:
 
     retain: Batch | None
     forget: Batch | None
+    noise: Array | None = None  # tokens of noise images, one for each forget image, if made before
 
 
 class ImageToImage(Protocol):
     """Completes images. Pure functions of a plain nested dict of arrays.
 
     images: [B, H, W, 3] float32 in [0, 1]; each model normalises inside. mask: [B, h, w] bool,
-    True = hidden. `visible` is the number of visible cells where it is the same in every example
-    (static): with it a model may drop the hidden cells, without it it must mask them out. Losses
-    and completions agree; latents then hold zeros where nothing is seen, so that their mean
-    distance is smaller in that proportion.
+    True = hidden, on the model's grid or a multiple of it. `visible` says what is known (static) of
+    the number of visible cells, (fewest, most) over the batch: with it a model may drop hidden
+    cells, without it it must mask them out. Losses and completions agree; latents then hold zeros
+    where nothing is seen, so that their mean distance is smaller in that proportion.
+
+    A model with a frozen tokenizer takes_tokens: in `corrupt` images may be given as what
+    `tokenize` makes of them, [B, h, w] integers, which can be made once and kept.
     """
 
     image_size: int  # H = W
     grid: tuple[int, int]  # cells a mask is drawn on
+    takes_tokens: bool  # whether images may be given as what `tokenize` makes of them
     template: Params  # names, shapes and dtypes of the parameters
     canonical: Params  # the same in the layout of files and digests: blocks as lists
     identity: dict[str, Any]  # what weights belong to, also where no shape shows it
@@ -66,7 +71,7 @@ class ImageToImage(Protocol):
         mask: Array,
         rng: Array,
         targets: Array | None = None,
-        visible: int | None = None,
+        visible: tuple[int, int] | None = None,
     ) -> Inputs:
         """T: everything random or frozen happens here, once. `targets`: what D should make."""
 
@@ -77,10 +82,24 @@ class ImageToImage(Protocol):
     def loss(self, params: Params, inputs: Inputs) -> Array:
         """[B] the model's own training loss, per example."""
 
+    def training_loss(self, params: Params, inputs: Inputs) -> tuple[Array, Metrics]:
+        """What training minimises, scalar: mean loss, and terms of the whole batch if any."""
+
     def reconstruct(
-        self, params: Params, images: Array, mask: Array, rng: Array, visible: int | None = None
+        self,
+        params: Params,
+        images: Array,
+        mask: Array,
+        rng: Array,
+        visible: tuple[int, int] | None = None,
     ) -> Array:
         """[B, H, W, 3] in [0, 1], the full sampler; visible pixels returned as given."""
+
+    def tokenize(self, params: Params, images: Array) -> Array:
+        """The first, fixed part of T: [B, h, w] int32, or the images of a model of pixels."""
+
+    def told(self, params: Params) -> dict[str, Any]:
+        """What parameters on the host tell of `identity` by themselves, arguments of `build`."""
 
 
 class Method(Protocol):
@@ -90,6 +109,9 @@ class Method(Protocol):
     SIDES: tuple[str, ...]  # halves of the batch it uses: ("retain", "forget") or ("retain",)
     TEACHER: bool  # whether it reads the original model
     MAKES_ORIGINAL: bool  # whether its result is the model to be unlearned (pretrain)
+
+    # noise_images(rng, shape, mean, std, **hyper): a method that wants noise in place of forget
+    # images has this function too. With it a bank of their tokens can be made beforehand.
 
     def objectives(
         self,
@@ -124,10 +146,10 @@ class Task(Protocol):
     """A module of tasks/: draws masks on a grid. Arguments by keyword, the same in both."""
 
     def mask(self, rng: Array, batch: int, grid: tuple[int, int], **args: Any) -> Array:
-        """[batch, h, w] bool, True = hidden."""
+        """[batch, h, w] bool, True = hidden; h, w are those of the grid or a multiple."""
 
-    def visible(self, grid: tuple[int, int], **args: Any) -> int | None:
-        """Visible cells if every mask has the same number of them, else None."""
+    def visible(self, grid: tuple[int, int], **args: Any) -> tuple[int, int]:
+        """(fewest, most) cells of the grid that are visible in an example."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -51,16 +51,16 @@ def import_(source: Path, target: Path, name: str, told: dict[str, Any]) -> None
 
 def export(source: Path, target: Path, half: bool = False, partial: bool = False) -> None:
     """A workdir or a file of ours as a file of ours or an official one."""
-    if target.suffix not in (".safetensors", ".pth"):
-        raise ConfigError(f"{target} should end in .safetensors (ours) or .pth (official).")
-    if half and target.suffix == ".pth":
+    if target.suffix not in (".safetensors", ".pth", ".ckpt"):
+        raise ConfigError(f"{target} should end in .safetensors (ours) or .pth, .ckpt (official).")
+    if half and target.suffix != ".safetensors":
         raise ConfigError("--half is for .safetensors; the official code expects float32.")
     weights = read(source, partial)
     if target.suffix == ".safetensors":
         weightfile.save(target, weights.params, weights.about, half)
     else:
-        state = to_theirs(weights.params, find("model", weights.about["model"]).NAMES)
-        torchwriter.write(target, {"model": state})
+        module = find("model", weights.about["model"])
+        torchwriter.write(target, module.to_official(to_theirs(weights.params, module.NAMES)))
     print(f"{target}: {target.stat().st_size:,} bytes")
 
 
@@ -69,12 +69,12 @@ def list_() -> None:
     for path in sorted(BUNDLED.glob("*.safetensors")):
         about = weightfile.load(path).about
         print(f"  bundled:{path.stem}  {about['model']} {json.dumps(about['args'])}")
-    print("Official (CC-BY-NC 4.0, Meta); * is here or in weights/:")
-    for name, (_, content) in OFFICIAL.items():
+    print("Official (mae: CC-BY-NC 4.0, Meta; mage, vqgan: see there); * is here or in weights/:")
+    for name, (model, content, _) in OFFICIAL.items():
         ours = Path("weights") / f"{Path(name).stem}.safetensors"
         places = (Path(name), Path("weights") / name, ours)
         here = "*" if any(place.exists() for place in places) else " "
-        print(f" {here} {name:<37} {content}\n     {url(name)}")
+        print(f" {here} {name:<37} {model}: {content}\n     {url(name)}")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -3,9 +3,11 @@
     python launch/benchmark.py --config configs/fashion_mnist.py
     python launch/benchmark.py --config configs/mae_imagenet.py --model size=base --batch 8
     python launch/benchmark.py --config configs/fashion_mnist.py --against scan=True
+    python launch/benchmark.py --config configs/mage_imagenet.py --batch 2 --count --tokens views=0
 
-Random images, no data set, no TensorFlow. --against builds the same step with other model arguments
-and times the two in turn, so that the ratio holds when the machine's speed drifts.
+Random images (or tokens), no data set, no TensorFlow. --against builds the same step with other
+model arguments and times the two in turn, so that the ratio holds when the machine's speed drifts.
+--count runs nothing: it prints what XLA's cost analysis says of the step, in multiply-adds.
 """
 
 import argparse
@@ -23,15 +25,37 @@ from l2l_jax.find import find
 from l2l_jax.lib import cli, flops, preemption, sharding, trees
 
 
+def count(config: dict, phase: str, batch: int) -> None:
+    """Prints the multiply-adds of a step; nothing is compiled or even initialised."""
+    mesh, model = experiment.build(config)
+    bench = experiment.Experiment(config, Path(), mesh, model, {}, {}, preemption.Flag())
+    recipe = bench.recipe(phase)
+    state = jax.eval_shape(recipe.init, model.template)
+    fixed = recipe.fixed(model.template, model.template, bench.abstract_noise(phase))
+    images = dict.fromkeys(recipe.method.SIDES, bench.abstract_images(batch))
+    update = steps.make_update(recipe, *bench.task(config[phase]["tasks"][0]), mesh)
+    every = batch * len(images)
+    xla = jax.jit(update).lower(state, fixed, images).cost_analysis()["flops"] / 2 / every
+    products = flops.count(update, state, fixed, images) / 2 / every
+    print(f"XLA: {xla / 1e9:.1f} G multiply-adds an image (half of all its operations)")
+    print(f"of matrix products and convolutions alone: {products / 1e9:.1f} G")
+
+
 def build(config: dict, phase: str, batch: int) -> tuple[Any, list, float]:
     """(step, its arguments, its FLOPs); the step is compiled for the mesh of the config."""
     mesh, model = experiment.build(config)
     bench = experiment.Experiment(config, Path(), mesh, model, {}, {}, preemption.Flag())
     recipe, params = bench.recipe(phase), bench.start()
     state = bench.initial_state(phase, params)
-    fixed = recipe.fixed(params, params)
-    rng, shape = np.random.default_rng(0), (batch, model.image_size, model.image_size, 3)
-    rows = {s: rng.integers(0, 256, shape, np.uint8) for s in recipe.method.SIDES}
+    rng, ids = np.random.default_rng(0), getattr(model, "codes", 0)
+
+    def drawn(like: jax.ShapeDtypeStruct) -> np.ndarray:
+        return rng.integers(0, 256 if like.dtype == np.uint8 else ids, like.shape, like.dtype)
+
+    noise = bench.abstract_noise(phase)
+    bank = noise and jax.device_put(drawn(noise), sharding.replicated(mesh))
+    fixed = recipe.fixed(params, params, bank)
+    rows = {s: drawn(bench.abstract_images(batch)) for s in recipe.method.SIDES}
     images = jax.device_put(rows, sharding.batch(mesh))
     update = steps.make_update(recipe, *bench.task(config[phase]["tasks"][0]), mesh)
     work = flops.count(update, bench.abstract_state(phase), fixed, images)
@@ -65,12 +89,18 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--model", nargs="*", default=[], metavar="KEY=VALUE")
     parser.add_argument("--against", nargs="*", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--tokens", nargs="*", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--count", action="store_true")
     parser.add_argument("--steps", type=int, default=10)
     args = parser.parse_args(argv)
     config = schema.complete(cli.load_config(args.config))
     config["model"]["args"].update(cli.assignments(args.model, "--model"))
+    config["data"]["token_cache"].update(cli.assignments(args.tokens, "--tokens"))
     config["weights"] = ""
     batch = args.batch or config[args.phase]["batch_size"]
+    if args.count:
+        count(config, args.phase, batch)
+        return
     variants = {"step": {}} | (
         {" ".join(args.against): cli.assignments(args.against, "--against")} if args.against else {}
     )

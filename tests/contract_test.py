@@ -12,7 +12,7 @@ import pytest
 
 from l2l_jax import step as steps
 from l2l_jax.find import find, names
-from l2l_jax.lib import errors, optim, sharding, trees
+from l2l_jax.lib import errors, optim, pixels, sharding, trees
 from l2l_jax.lib.names import to_ours, to_theirs
 from l2l_jax.types import Batch, Completions, UnlearnBatch
 from tests.helpers import images, small_model
@@ -22,7 +22,9 @@ TASKS = {
     "random": dict(ratio=0.75),
     "center": dict(cells=2),
     "outpaint": dict(cells=2),
-    "side": dict(cells=1, edge="left"),
+    "side": dict(cells=1, edge="left", finer=2),
+    "share": dict(),
+    "nothing": dict(),
 }
 B = 8
 
@@ -60,7 +62,7 @@ def same(a, b):
 
 
 def hidden_pixels(mask, model):
-    side = model.image_size // model.grid[0]
+    side = model.image_size // mask.shape[1]
     return np.repeat(np.repeat(np.asarray(mask), side, 1), side, 2)[..., None]
 
 
@@ -88,12 +90,17 @@ def test_every_task_is_under_contract():
 def test_task_masks(task):
     module, grid = find("task", task), (4, 4)
     mask = np.asarray(module.mask(jax.random.key(0), 5, grid, **TASKS[task]))
-    assert mask.shape == (5, 4, 4)
+    finer = TASKS[task].get("finer", 1)
+    assert mask.shape == (5, 4 * finer, 4 * finer)
     assert mask.dtype == bool
-    assert mask.any(axis=(1, 2)).all(), "every example has something hidden"
-    visible = module.visible(grid, **TASKS[task])
-    if visible is not None:
-        assert ((~mask).sum(axis=(1, 2)) == visible).all()
+    assert mask.any(axis=(1, 2)).all() == (task != "nothing"), (
+        "something is hidden of every example"
+    )
+    fewest, most = module.visible(grid, **TASKS[task])
+    for seed in range(10):
+        drawn = module.mask(jax.random.key(seed), 5, grid, **TASKS[task])
+        shown = (~np.asarray(pixels.coarse(drawn, grid))).sum(axis=(1, 2))
+        assert fewest <= shown.min() <= shown.max() <= most
     again = np.asarray(module.mask(jax.random.key(0), 5, grid, **TASKS[task]))
     assert (mask == again).all(), "a mask is a function of its key"
 
@@ -134,14 +141,18 @@ def test_hidden_pixels_stay_hidden(name, task, hint):
 
     def latents(x):
         inputs = model.corrupt(params, x, mask, jax.random.key(3), visible=visible)
-        return sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(model.encode(params, inputs)))
+        leaves = jax.tree.leaves(model.encode(params, inputs))
+        return sum(jnp.vdot(leaf, jnp.sin(jnp.arange(leaf.size))) for leaf in leaves)
+
+    value = jax.jit(latents)
 
     one, two = jax.jit(complete)(x), jax.jit(complete)(jnp.where(hidden, 1 - x, x))
     assert np.array_equal(np.where(hidden, 0, one), np.where(hidden, 0, x)), "visible pixels stay"
     assert np.array_equal(one, two), "hidden pixels must not reach the completion"
     gradient = jax.jit(jax.grad(latents))(x)
     assert (np.where(hidden, gradient, 0) == 0).all(), "nor the encoder, not even its gradient"
-    assert (np.where(hidden, 0, gradient) != 0).any()
+    other = images(B, model.image_size, 9)
+    assert value(jnp.where(hidden, x, other)) != value(x), "visible ones must"
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -172,6 +183,24 @@ def test_targets_change_what_is_learned_and_nothing_else(name):
     assert not np.allclose(model.loss(params, own), model.loss(params, other))
     plain = model.corrupt(params, x, mask, jax.random.key(3), targets=x, visible=visible)
     assert np.array_equal(model.loss(params, own), model.loss(params, plain))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_what_tokenize_makes_can_stand_for_the_images(name):
+    model, params = model_and_params(name)
+    mask, visible = mask_of("random", model)
+    x, y = images(B, model.image_size, 1), images(B, model.image_size, 2)
+
+    def loss(x, y):
+        inputs = model.corrupt(params, x, mask, jax.random.key(3), targets=y, visible=visible)
+        return model.loss(params, inputs)
+
+    kept = [model.tokenize(params, images) for images in (x, y)]
+    if model.takes_tokens:
+        assert same(loss(x, y), loss(*kept))
+        assert kept[0].shape == (B, *model.grid)
+        assert kept[0].dtype == jnp.int32
+        assert 0 <= kept[0].min() < kept[0].max() < model.codes
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -237,7 +266,10 @@ def test_a_step_moves_what_it_should_and_is_the_same_on_eight_devices(name, meth
 
 
 def own_side_only(method, model, params):
-    """Each objective has a gradient to the images of its side and exactly none to the other's."""
+    """Each objective changes with the images of its side, and not a bit with the other's.
+
+    Asked by value: tokens have no derivative.
+    """
     student, start = moved(params), batch_of(model)
 
     def values(retain, forget):
@@ -245,8 +277,11 @@ def own_side_only(method, model, params):
         pair = method.objectives(model, student, params, batch, jax.random.key(5))[:2]
         return jnp.stack([jnp.asarray(value, jnp.float32) for value in pair])
 
-    used = jax.jit(jax.jacobian(values, argnums=(0, 1)))(start.retain.images, start.forget.images)
-    moves = np.array([[bool((used[side][k] != 0).any()) for side in (0, 1)] for k in (0, 1)])
+    values = jax.jit(values)
+    own, others = (start.retain.images, start.forget.images), images(2 * B, model.image_size, 7)
+    before = values(*own)
+    after = values(others[:B], own[1]), values(own[0], others[B:])
+    moves = np.array([[bool(new[k] != before[k]) for new in after] for k in (0, 1)])
     uses_forget = "forget" in method.SIDES
     assert moves[0].tolist() == [True, False], "the retain objective looks at retain images only"
     assert moves[1].tolist() == [False, uses_forget], "the forget objective at forget images only"

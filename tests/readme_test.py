@@ -59,12 +59,14 @@ def test_scripts_run(tmp_path):
 
 
 def test_files_it_names_exist():
-    named = re.findall(r"`((?:l2l_jax|configs|launch|tests|methods)/[\w/.]+)[`:]", README)
+    named = re.findall(r"`((?:l2l_jax|configs|launch|tests|methods|models)/[\w/.]+)[`:]", README)
     named += re.findall(r"\]\(([\w/.]+)\)", README)
     assert named
     for name in named:
         if "NAME" not in name:
-            inside = ROOT / "l2l_jax" / name if name.startswith("methods/") else ROOT / name
+            inside = (
+                ROOT / "l2l_jax" / name if name.startswith(("methods/", "models/")) else ROOT / name
+            )
             assert inside.exists(), name
 
 
@@ -76,7 +78,7 @@ def test_every_kind_of_thing_is_in_the_table_of_additions():
 
 
 def test_official_files_are_those_the_code_knows():
-    for name in re.findall(r"`(mae_\w+_(?:base|full)\.pth)`", README):
+    for name in re.findall(r"`((?:mae_\w+_(?:base|full)|mage\S+)\.pth|vqgan\S+\.ckpt)`", README):
         whole = name in OFFICIAL
         assert whole or name == "mae_pretrain_vit_base.pth"
 

@@ -8,9 +8,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from l2l_jax.lib import images
 from l2l_jax.types import Completions, Evaluation
-
-GAP, SCALE_TO = 2, 96  # pixels between pictures; small ones are enlarged to about this side
 
 
 def evaluate(
@@ -32,14 +31,7 @@ def grid(variants: list[Completions]) -> np.ndarray:
     """uint8 [rows, columns, 3]: input, hidden, then each variant's completions."""
     given = variants[0]
     rows = [given.images, cover(given.images, given.hidden), *[v.completed for v in variants]]
-    side = given.images.shape[1]
-    scale = max(1, round(SCALE_TO / side))
-    strips = []
-    for row in rows:
-        large = row.repeat(scale, axis=1).repeat(scale, axis=2)
-        framed = np.pad(large, ((0, 0), (GAP, GAP), (GAP, GAP), (0, 0)), constant_values=255)
-        strips.append(np.concatenate(list(framed), axis=1))
-    return np.concatenate(strips, axis=0)
+    return images.sheet(rows)
 
 
 def cover(pictures: np.ndarray, hidden: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 from l2l_jax.lib import files
 from l2l_jax.lib.errors import BrokenImage, ConfigError
 
+GAP = 2  # pixels around a picture in a sheet
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 
 
@@ -47,6 +48,16 @@ def write_png(path: Path, image: np.ndarray) -> None:
         raise ValueError(f"Not a uint8 RGB image: {image.dtype} {image.shape}.")
     with files.replacing(path) as file:
         Image.fromarray(image).save(file, "PNG")
+
+
+def sheet(rows: list[np.ndarray], side: int = 96) -> np.ndarray:
+    """Rows of uint8 [K, H, H, 3] as one framed picture; small ones are enlarged to about `side`."""
+    scale, strips = max(1, round(side / rows[0].shape[1])), []
+    for row in rows:
+        large = row.repeat(scale, axis=1).repeat(scale, axis=2)
+        framed = np.pad(large, ((0, 0), (GAP, GAP), (GAP, GAP), (0, 0)), constant_values=255)
+        strips.append(np.concatenate(list(framed), axis=1))
+    return np.concatenate(strips, axis=0)
 
 
 def resize_crop(image: np.ndarray, size: int) -> np.ndarray:

@@ -32,6 +32,9 @@ class Picked:
         return self.source.read(self.indices[at])
 
 
+Rows = tuple[Sequence[np.ndarray], Augment]  # what there is, and what is made of an item
+
+
 @dataclasses.dataclass(frozen=True)
 class Shuffled:
     """An endless stream of augmented examples, each epoch in its own order, by random access.
@@ -39,7 +42,7 @@ class Shuffled:
     Grain's own shuffle costs 0.4 ms an example (measured, 2 cores); this, one permutation an epoch.
     """
 
-    picked: Picked
+    picked: Sequence[np.ndarray]  # Picked, or anything that has its length and items
     augment: Augment
     seed: int
 
@@ -68,7 +71,7 @@ class Host:
 
 
 def train_batches(
-    picked: Picked, augment: Augment, batch: int, seed: int, start: int, host: Host
+    picked: Sequence[np.ndarray], augment: Augment, batch: int, seed: int, start: int, host: Host
 ) -> Iterator[np.ndarray]:
     """uint8 [batch / hosts, H, W, 3] from step `start` on, for ever; shuffled anew every epoch."""
     return _iterate(grain.MapDataset.source(Shuffled(picked, augment, seed)), batch, start, host)

@@ -1,6 +1,7 @@
 """One table of names serves import and export, so that each is the other's inverse.
 
-A rule pairs an official name with ours; `{i}` stands for a number, the same on both sides:
+A rule pairs an official name with ours; `{i}` and `{j}` stand for numbers, in the same order on
+both sides:
 
     Rule("blocks.{i}.norm1.weight", "encoder/blocks/{i}/norm1/scale")
 """
@@ -34,12 +35,24 @@ class Rule:
     convert: Convert = identity
 
 
+def linear(theirs: str, ours: str, kernel: Convert = transpose) -> list[Rule]:
+    """The two arrays of a layer with a bias."""
+    weight = Rule(f"{theirs}.weight", f"{ours}/kernel", kernel)
+    return [weight, Rule(f"{theirs}.bias", f"{ours}/bias")]
+
+
+def norm(theirs: str, ours: str) -> list[Rule]:
+    """Scale and bias of a normalisation."""
+    return [Rule(f"{theirs}.weight", f"{ours}/scale"), Rule(f"{theirs}.bias", f"{ours}/bias")]
+
+
 def _translate(name: str, pairs: Sequence[tuple[str, str]]) -> tuple[str, int] | None:
     for at, (source, goal) in enumerate(pairs):
-        pattern = re.escape(source).replace(r"\{i\}", r"(\d+)")
+        pattern = (
+            re.escape(source).replace(r"\{i\}", r"(?P<i>\d+)").replace(r"\{j\}", r"(?P<j>\d+)")
+        )
         if found := re.fullmatch(pattern, name):
-            number = found.group(1) if found.groups() else ""
-            return goal.replace("{i}", number), at
+            return goal.format(**found.groupdict()), at
     return None
 
 
@@ -57,6 +70,11 @@ def _apply(given: Mapping[str, np.ndarray], rules: Sequence[Rule], inward: bool)
         more = f" and {len(strangers) - 10} more" if len(strangers) > 10 else ""
         raise WrongWeights(f"No rule for the names {listed}{more}.")
     return result
+
+
+def as_is(tree: trees.Tree, *_: object) -> trees.Tree:
+    """For models whose official files hold just what ours do."""
+    return tree
 
 
 def to_ours(state: Mapping[str, np.ndarray], rules: Sequence[Rule]) -> trees.Tree:

@@ -19,6 +19,16 @@ def hidden(mask: Array, image_size: int) -> Array:
     return jnp.repeat(rows, image_size // width, axis=2)[..., None]
 
 
+def coarse(mask: Array, grid: tuple[int, int]) -> Array:
+    """[B, h, w] bool -> [B, *grid]: whether anything of a cell is hidden; h, w: multiples of it."""
+    (_, height, width), (rows, columns) = mask.shape, grid
+    if height % rows or width % columns:
+        raise ValueError(
+            f"A mask of {height}x{width} cells does not fit a grid of {rows}x{columns}."
+        )
+    return mask.reshape(-1, rows, height // rows, columns, width // columns).any(axis=(2, 4))
+
+
 def paste(images: Array, made: Array, mask: Array) -> Array:
     """`made`, clipped to [0, 1], where hidden; elsewhere `images` untouched. [B, H, W, 3]."""
     return jnp.where(hidden(mask, images.shape[1]), jnp.clip(made, 0.0, 1.0), images)

@@ -28,7 +28,7 @@ import jax.numpy as jnp
 
 from l2l_jax.lib import rng as rngs
 from l2l_jax.lib.distance import latent_distance
-from l2l_jax.lib.errors import unknown
+from l2l_jax.lib.errors import ConfigError, unknown
 from l2l_jax.types import Array, ImageToImage, Metrics, Params, UnlearnBatch
 
 TRAINABLE = ("encoder",)
@@ -57,7 +57,9 @@ def objectives(
     stay = jax.lax.stop_gradient(model.encode(teacher, kept))
     retain = latent_distance(model.encode(student, kept), stay)
 
-    n = noise_images(drop.images, key_noise, noise, clip)
+    n = batch.noise  # as tokens, if they were made before
+    if n is None:
+        n = noise_images(key_noise, *about(drop.images), noise=noise, clip=clip)
     dropped = model.corrupt(teacher, drop.images, drop.mask, key_drop, visible=drop.visible)
     nothing = model.corrupt(teacher, n, drop.mask, key_drop, visible=drop.visible)
     go = jax.lax.stop_gradient(model.encode(teacher, nothing))
@@ -65,18 +67,37 @@ def objectives(
     return retain, forget, {}
 
 
-def noise_images(like: Array, rng: Array, kind: str, clip: bool) -> Array:
-    """n, one per forget image: [B, H, W, 3] float32 around [0, 1]."""
-    if kind not in NOISES:
-        raise unknown("noise", kind, NOISES)
-    mean = jnp.mean(like, axis=(0, 1, 2))
-    std = jnp.std(like, axis=(0, 1, 2))
-    if kind == "constant":
-        n = jnp.broadcast_to(mean, like.shape)
-    elif kind == "uniform":
-        n = jax.random.uniform(rng, like.shape)
+def about(images: Array) -> tuple[tuple[int, ...], Array, Array]:
+    """Shape, and mean and standard deviation of each channel: [3] float32 twice.
+
+    ConfigError for tokens, of which there are no moments.
+    """
+    if images.ndim != 4:
+        raise ConfigError(
+            "L2L draws noise like the forget images, and is given only their tokens; let "
+            "data.token_cache.noise be at least 1, so that it is drawn beforehand."
+        )
+    return images.shape, jnp.mean(images, axis=(0, 1, 2)), jnp.std(images, axis=(0, 1, 2))
+
+
+def noise_images(
+    rng: Array,
+    shape: tuple[int, ...],
+    mean: Array,
+    std: Array,
+    *,
+    noise: str = "gaussian_like",
+    clip: bool = False,
+) -> Array:
+    """n, one per forget image: [B, H, W, 3] float32 around [0, 1], given their moments."""
+    if noise not in NOISES:
+        raise unknown("noise", noise, NOISES)
+    if noise == "constant":
+        n = jnp.broadcast_to(mean, shape)
+    elif noise == "uniform":
+        n = jax.random.uniform(rng, shape)
     else:
-        mean, std = (mean, std) if kind == "gaussian_like" else (0.5, 0.5)
-        n = mean + std * jax.random.normal(rng, like.shape)
+        mean, std = (mean, std) if noise == "gaussian_like" else (0.5, 0.5)
+        n = mean + std * jax.random.normal(rng, shape)
     n = jax.lax.stop_gradient(n)
     return jnp.clip(n, 0.0, 1.0) if clip else n

@@ -18,6 +18,7 @@ MAKES_ORIGINAL = True
 def objectives(
     model: ImageToImage, student: Params, teacher: Params, batch: UnlearnBatch, rng: Array
 ) -> tuple[Array, Array, Metrics]:
-    """(mean native loss, 0, {})."""
+    """(native loss, 0, metrics of the model)."""
     del teacher
-    return native_loss(model, student, batch.retain, rng), jnp.zeros(()), {}
+    loss, metrics = native_loss(model, student, batch.retain, rng)
+    return loss, jnp.zeros(()), metrics

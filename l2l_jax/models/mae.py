@@ -27,11 +27,11 @@ from flax import nnx
 
 from l2l_jax.lib import pixels
 from l2l_jax.lib.errors import ConfigError, WrongWeights, unknown
-from l2l_jax.lib.names import Convert, Rule, transpose
+from l2l_jax.lib.names import Convert, Rule, as_is, linear, norm
 from l2l_jax.lib.precision import compute_dtype
 from l2l_jax.lib.pure import Pure
 from l2l_jax.models.layers import positions, vit
-from l2l_jax.types import Array, Params
+from l2l_jax.types import Array, Metrics, Params
 
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 STD = np.array([0.229, 0.224, 0.225], np.float32)
@@ -137,6 +137,7 @@ class MAE:
     scan: bool
     remat: bool
     dtype: vit.Dtype
+    takes_tokens = False
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -147,6 +148,16 @@ class MAE:
         """What weights belong to, also where the shapes do not show it (heads, norm_pix)."""
         about = {"norm_pix": self.norm_pix, "image_size": self.image_size}
         return dataclasses.asdict(self.size) | about
+
+    def told(self, params: Params) -> dict[str, object]:
+        """What parameters tell by themselves of `identity`: nothing."""
+        del params
+        return {}
+
+    def tokenize(self, params: Params, images: Array) -> Array:
+        """The images themselves: this is a model of pixels."""
+        del params
+        return images
 
     @functools.cached_property
     def encoder(self) -> Pure:
@@ -181,20 +192,21 @@ class MAE:
         mask: Array,
         rng: Array,
         targets: Array | None = None,
-        visible: int | None = None,
+        visible: tuple[int, int] | None = None,
     ) -> Inputs:
-        """Drops the hidden patches; with no static count of visible ones, blanks them instead."""
+        """Drops the hidden patches; those of whose number nothing is known are blanked instead."""
         del params, rng  # nothing in MAE's T is learned or random besides the mask
-        hidden = mask.reshape(mask.shape[0], -1)
+        hidden = pixels.coarse(mask, self.grid).reshape(mask.shape[0], -1)
+        fewest, most = visible or (0, hidden.shape[1])
         patches = self.patchify(images)
         order = jnp.argsort(hidden, axis=1, stable=True)  # visible patches first, in raster order
-        places = order if visible is None else order[:, :visible]
+        places = order[:, :most]
         shown = jnp.where(hidden[..., None], 0.0, patches)
         return Inputs(
             tokens=jnp.take_along_axis(shown, places[..., None], axis=1),
             places=places,
             restore=jnp.argsort(order, axis=1),
-            attend=None if visible is not None else ~jnp.take_along_axis(hidden, places, axis=1),
+            attend=None if fewest == most else ~jnp.take_along_axis(hidden, places, axis=1),
             hidden=hidden,
             target=patches if targets is None else self.patchify(targets),
         )
@@ -219,8 +231,17 @@ class MAE:
         error = jnp.mean((prediction - target) ** 2, axis=-1)
         return jnp.sum(error * inputs.hidden, axis=1) / jnp.maximum(inputs.hidden.sum(axis=1), 1)
 
+    def training_loss(self, params: Params, inputs: Inputs) -> tuple[Array, Metrics]:
+        """Mean of `loss`; nothing more to report."""
+        return jnp.mean(self.loss(params, inputs)), {}
+
     def reconstruct(
-        self, params: Params, images: Array, mask: Array, rng: Array, visible: int | None = None
+        self,
+        params: Params,
+        images: Array,
+        mask: Array,
+        rng: Array,
+        visible: tuple[int, int] | None = None,
     ) -> Array:
         """Predicted pixels where hidden, the given ones elsewhere; [B, H, W, 3] in [0, 1]."""
         if self.norm_pix:
@@ -300,36 +321,23 @@ _conv_patch = Convert(  # [D, 3, p, p] <-> [p * p * 3, D]
 _table = Convert(lambda x: x[0], lambda x: x[None])  # [1, 1 + L, D] <-> [1 + L, D]
 
 
-def _linear(theirs: str, ours: str) -> list[Rule]:
-    weight = Rule(f"{theirs}.weight", f"{ours}/kernel", transpose)
-    return [weight, Rule(f"{theirs}.bias", f"{ours}/bias")]
-
-
-def _norm(theirs: str, ours: str) -> list[Rule]:
-    return [Rule(f"{theirs}.weight", f"{ours}/scale"), Rule(f"{theirs}.bias", f"{ours}/bias")]
-
-
-def _blocks(theirs: str, ours: str) -> list[Rule]:
-    layers = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
-    rules = [r for x in layers for r in _linear(f"{theirs}.{x}", f"{ours}/{x.replace('.', '/')}")]
-    return rules + [r for x in ("norm1", "norm2") for r in _norm(f"{theirs}.{x}", f"{ours}/{x}")]
-
-
 NAMES: list[Rule] = [
     Rule("cls_token", "encoder/cls_token"),
     Rule("pos_embed", "positions/encoder", _table),
     Rule("patch_embed.proj.weight", "encoder/patch_embed/kernel", _conv_patch),
     Rule("patch_embed.proj.bias", "encoder/patch_embed/bias"),
-    *_blocks("blocks.{i}", "encoder/blocks/{i}"),
-    *_norm("norm", "encoder/norm"),
-    *_linear("decoder_embed", "decoder/embed"),
+    *vit.names("blocks", "encoder/blocks"),
+    *norm("norm", "encoder/norm"),
+    *linear("decoder_embed", "decoder/embed"),
     Rule("mask_token", "decoder/mask_token"),
     Rule("decoder_pos_embed", "positions/decoder", _table),
-    *_blocks("decoder_blocks.{i}", "decoder/blocks/{i}"),
-    *_norm("decoder_norm", "decoder/norm"),
-    *_linear("decoder_pred", "decoder/pred"),
+    *vit.names("decoder_blocks", "decoder/blocks"),
+    *norm("decoder_norm", "decoder/norm"),
+    *linear("decoder_pred", "decoder/pred"),
 ]
 
+from_official = fit = as_is
+PARTS: dict[str, str] = {}
 UNTOLD = ("heads", "decoder_heads")  # what an official file of an unpublished size does not tell
 WHOLE_FILES = "mae_visualize_vit_{base,large,huge}.pth (plain pixels, what completing images needs)"
 
@@ -370,6 +378,11 @@ def recognise(state: dict[str, np.ndarray], about: dict[str, object]) -> dict[st
         )
     heads = dict(heads=about["heads"], decoder_heads=about["decoder_heads"])
     return {"size": "base", **shape, **heads, **args}
+
+
+def to_official(state: dict[str, np.ndarray]) -> dict[str, object]:
+    """The content of an official file."""
+    return {"model": state}
 
 
 def resized(params: Params, grid: int) -> Params:

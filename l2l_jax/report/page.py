@@ -38,7 +38,17 @@ def write(workdir: Path, out: Path | None = None) -> Path:
 
 def page(record: Record) -> str:
     """The whole page as text."""
-    sections = (_head, _tiles, _warnings, _pictures, _tables, _curves, _tsne, _provenance)
+    sections = (
+        _head,
+        _tiles,
+        _warnings,
+        _pictures,
+        _tables,
+        _tokenizer,
+        _curves,
+        _tsne,
+        _provenance,
+    )
     body = "\n".join(text for section in sections for text in section(record))
     return document(f"{record.name}: what the model forgot", body)
 
@@ -159,13 +169,18 @@ def picture(record: Record, task: str, side: str, title: str) -> Iterator[str]:
     png = record.images.get(f"{task}_{side}")
     if png is not None:
         labels = ["image", "what it sees", *record.variants]
-        spans = "".join(f"<span>{label}</span>" for label in labels)
-        alt = html.escape(f"Grid of {side} images under the task {task}: {', '.join(labels)}")
-        data = base64.b64encode(png).decode()
-        yield (
-            f'<h3>{html.escape(title)}</h3><div class="card grid"><div class="rows">{spans}</div>'
-            f'<img alt="{alt}" src="data:image/png;base64,{data}"></div>'
-        )
+        said = f"Grid of {side} images under the task {task}: {', '.join(labels)}"
+        yield f"<h3>{html.escape(title)}</h3>" + _grid(png, labels, said)
+
+
+def _grid(png: bytes, labels: list[str], alt: str) -> str:
+    """A sheet of pictures with a label for each of its rows."""
+    spans = "".join(f"<span>{label}</span>" for label in labels)
+    data = base64.b64encode(png).decode()
+    return (
+        f'<div class="card grid"><div class="rows">{spans}</div>'
+        f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{data}"></div>'
+    )
 
 
 def _tables(record: Record) -> Iterator[str]:
@@ -226,6 +241,29 @@ def _change(old: float | None, new: float | None, goal: str, digits: int) -> str
     if kind == "bad" and (delta > 0) == (goal == "up"):
         kind = "good"
     return f'<td class="{kind}">{delta:+.{digits}f} <small>good {ARROWS[goal]}</small></td>'
+
+
+def _tokenizer(record: Record) -> Iterator[str]:
+    """What the model sees images as, if not as pixels."""
+    found = record.results.get("tokenizer")
+    if not found:
+        return
+    yield "<h2>The tokenizer</h2>"
+    for side, about in found.items():
+        png = record.images.get(f"tokenizer_{side}")
+        yield (
+            f"<p>Whole {side} images, tokenised and decoded: {about['psnr']:.2f} dB PSNR, "
+            f"{about['codebook_usage']:.0%} of the codes in use, perplexity "
+            f"{about['codebook_perplexity']:.0f}.</p>"
+        )
+        if png is not None:
+            yield _grid(png, ["image", "decoded"], f"Whole {side} images and their decoded tokens")
+    cache = record.config["data"]["token_cache"]
+    if cache["views"]:
+        yield (
+            f"<p>Training saw each image as {cache['views']} augmented view"
+            f"{'s' * (cache['views'] > 1)} (K), tokenised beforehand.</p>"
+        )
 
 
 def _curves(record: Record) -> Iterator[str]:

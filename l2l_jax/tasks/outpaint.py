@@ -1,17 +1,23 @@
 """Out-painting ("uncropping"): show only the central block of `cells` x `cells` cells."""
 
 import jax.numpy as jnp
+import numpy as np
 
-from l2l_jax.lib.masks import central
+from l2l_jax.lib.masks import bounds, central, refined
 from l2l_jax.types import Array
 
 
-def visible(grid: tuple[int, int], *, cells: int = 4) -> int:
+def visible(grid: tuple[int, int], *, cells: int = 4, finer: int = 1) -> tuple[int, int]:
     """The cells of the block."""
-    return int(central(grid, cells).sum())
+    return bounds(_hidden(grid, cells, finer), finer)
 
 
-def mask(rng: Array, batch: int, grid: tuple[int, int], *, cells: int = 4) -> Array:
-    """[batch, h, w] bool, True = hidden; the same in every example."""
+def mask(rng: Array, batch: int, grid: tuple[int, int], *, cells: int = 4, finer: int = 1) -> Array:
+    """[batch, h, w] bool, True = hidden; the same in every example. finer: see lib/masks.py."""
     del rng
-    return jnp.broadcast_to(~central(grid, cells), (batch, *grid))
+    hidden = _hidden(grid, cells, finer)
+    return jnp.broadcast_to(hidden, (batch, *hidden.shape))
+
+
+def _hidden(grid: tuple[int, int], cells: int, finer: int) -> np.ndarray:
+    return ~central(refined(grid, finer), cells)

@@ -4,22 +4,32 @@ import jax.numpy as jnp
 import numpy as np
 
 from l2l_jax.lib.errors import ConfigError, unknown
+from l2l_jax.lib.masks import bounds, refined
 from l2l_jax.types import Array
 
 EDGES = ("left", "right", "up", "down")
 
 
-def visible(grid: tuple[int, int], *, cells: int = 1, edge: str = "right") -> int:
+def visible(
+    grid: tuple[int, int], *, cells: int = 1, edge: str = "right", finer: int = 1
+) -> tuple[int, int]:
     """All cells but the strip."""
-    return int((~_strip(grid, cells, edge)).sum())
+    return bounds(_strip(refined(grid, finer), cells, edge), finer)
 
 
 def mask(
-    rng: Array, batch: int, grid: tuple[int, int], *, cells: int = 1, edge: str = "right"
+    rng: Array,
+    batch: int,
+    grid: tuple[int, int],
+    *,
+    cells: int = 1,
+    edge: str = "right",
+    finer: int = 1,
 ) -> Array:
-    """[batch, h, w] bool, True = hidden; the same in every example."""
+    """[batch, h, w] bool, True = hidden; the same in every example. finer: see lib/masks.py."""
     del rng
-    return jnp.broadcast_to(_strip(grid, cells, edge), (batch, *grid))
+    hidden = _strip(refined(grid, finer), cells, edge)
+    return jnp.broadcast_to(hidden, (batch, *hidden.shape))
 
 
 def _strip(grid: tuple[int, int], cells: int, edge: str) -> np.ndarray:

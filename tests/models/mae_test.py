@@ -34,7 +34,7 @@ def test_scanned_blocks_are_the_listed_ones():
 
     def gradient(model, params):
         def loss(params):
-            return model.loss(params, model.corrupt(params, x, mask, None, visible=4)).mean()
+            return model.loss(params, model.corrupt(params, x, mask, None, visible=(4, 4))).mean()
 
         return jax.jit(jax.grad(loss))(params)
 
@@ -51,7 +51,7 @@ def test_scanning_does_not_change_the_count_of_operations():
         mask = random.mask(jax.random.key(1), 4, model.grid)
 
         def loss(params, x, model=model, mask=mask):
-            return model.loss(params, model.corrupt(params, x, mask, None, visible=4)).mean()
+            return model.loss(params, model.corrupt(params, x, mask, None, visible=(4, 4))).mean()
 
         counts.append(flops.count(jax.grad(loss), model.template, images(4, 16)))
     assert counts[0] == counts[1] > 0
@@ -62,7 +62,7 @@ def test_bfloat16_computes_in_half_and_stays_close():
     params = full.init(jax.random.key(0))
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(half.init(jax.random.key(0))))
     mask = center.mask(None, 4, full.grid, cells=2)
-    inputs = full.corrupt(params, images(4, 16), mask, None, visible=12)
+    inputs = full.corrupt(params, images(4, 16), mask, None, visible=(12, 12))
     assert half.encode(params, inputs).dtype == jnp.bfloat16
     assert half.decode(params, half.encode(params, inputs), inputs).dtype == jnp.float32
     np.testing.assert_allclose(half.loss(params, inputs), full.loss(params, inputs), rtol=0.03)

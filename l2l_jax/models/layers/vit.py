@@ -4,12 +4,16 @@ Dosovitskiy et al. 2021; LayerNorm before each branch, exact (erf) GELU, biases 
 published MAE and MAGE weights were trained with LayerNorm epsilon 1e-6.
 """
 
+import dataclasses
 import functools
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from l2l_jax.lib.names import Rule
+from l2l_jax.lib.names import linear as linear_names
+from l2l_jax.lib.names import norm as norm_names
 from l2l_jax.models.layers.attention import attention
 from l2l_jax.types import Array
 
@@ -78,6 +82,34 @@ def make_blocks(
         return Block(width, heads, dtype, rngs)
 
     return stacked(rngs)
+
+
+@dataclasses.dataclass(frozen=True)
+class Stack:
+    """What a stack of blocks is made of."""
+
+    width: int
+    depth: int
+    heads: int
+    dtype: Dtype
+    scan: bool = False
+    remat: bool = False
+
+    def blocks(self, rngs: nnx.Rngs) -> nnx.Module:
+        return make_blocks(self.depth, self.width, self.heads, self.dtype, self.scan, rngs)
+
+    def norm(self, rngs: nnx.Rngs) -> nnx.LayerNorm:
+        return nnx.LayerNorm(self.width, epsilon=EPSILON, dtype=self.dtype, rngs=rngs)
+
+
+def names(theirs: str, ours: str) -> list[Rule]:
+    """Official and own names of a stack of blocks (timm's layout)."""
+    layers = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
+    pairs = [(f"{theirs}.{{i}}.{x}", f"{ours}/{{i}}/{x.replace('.', '/')}") for x in layers]
+    rules = [rule for pair in pairs for rule in linear_names(*pair)]
+    for x in ("norm1", "norm2"):
+        rules += norm_names(f"{theirs}.{{i}}.{x}", f"{ours}/{{i}}/{x}")
+    return rules
 
 
 def apply_blocks(

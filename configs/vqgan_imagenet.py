@@ -1,0 +1,87 @@
+"""Train a VQ-GAN tokenizer on ImageNet, or make its convolutional encoder forget.
+
+    python -m l2l_jax.main --config configs/vqgan_imagenet.py --workdir runs/tokenizer
+    python -m l2l_jax.main --config configs/vqgan_imagenet.py:unlearn --workdir runs/vqgan
+    python -m l2l_jax.main --config configs/vqgan_imagenet.py:smoke --workdir runs/smoke
+
+The first makes the tokenizer of configs/mage_imagenet.py for those who do not have the published
+one. The second does what paper A's text says and its code does not: it trains the convolutional
+encoder with L2L, the codebook and the decoder frozen. Forms, joined by commas:
+
+    unlearn              L2L on the published tokenizer
+    released, random     the split: the 100/100 classes of the released code, or 100/100 at random
+    proxy                train on the 800 other classes in place of the retain classes
+    smooth               no discriminator
+    smoke                the same program in a minute on a CPU, on made-up images; its figures mean
+                         nothing
+
+Recipe. Training: the architecture of MaskGIT (1,024 codes of 256 channels, 16x16 tokens), mean
+absolute error, codebook and commitment losses, a patch discriminator from the start with the
+adaptive weight of Esser et al. times 0.8, Adam without decay, learning rate 1e-4, batch 256, crops
+of 0.2 to 1 of the area, flips. No perceptual loss: it would need the weights of another network.
+The length is ours, 300,000 steps. Unlearning: as configs/mage_imagenet.py, with holes of random
+cells in training.
+
+Needs: ImageNet-1K, all 1,000 classes for the first; for the second weights made by
+
+    python -m l2l_jax.weights list
+    python -m l2l_jax.weights import vqgan_jax_strongaug.ckpt \\
+        weights/vqgan_jax_strongaug.safetensors --model vqgan
+
+Measured: nothing yet; no machine with ImageNet was at hand when this was written.
+"""
+
+import ml_collections
+
+from configs import common
+
+SPLITS = ("released", "random")
+FORMS = ("unlearn", *SPLITS, "proxy", "smooth", "smoke")
+
+
+def get_config(form: str = "") -> ml_collections.ConfigDict:
+    """form: any of FORMS, joined by commas."""
+    words = common.words(form, "configs/vqgan_imagenet.py", FORMS, SPLITS)
+    config = common.base()
+    adversarial = 0.0 if {"unlearn", "smooth"} & set(words) else 0.8
+    config.model = dict(
+        name="vqgan", args=dict(size="published", image_size=256, adversarial=adversarial)
+    )
+    common.imagenet(config, "random" in words, "proxy" in words)
+    config.tasks = dict(
+        nothing=dict(task="nothing", args=dict()),
+        random=dict(task="random", args=dict(ratio=0.25)),
+        center_8=dict(task="center", args=dict(cells=8)),
+        center_4=dict(task="center", args=dict(cells=4)),
+    )
+    config.evaluate.tasks = ("center_8", "center_4")
+    config.evaluate.batch_size = 64
+    config.features.args = dict(size=64, epochs=10)
+    pretraining = common.phase(
+        "pretrain",
+        steps=300_000,
+        batch_size=256,
+        tasks=("nothing",),
+        on="all",
+        optimizer=dict(lr=1e-4, weight_decay=0.0, clip=1.0),
+    )
+    if "unlearn" in words:
+        config.weights = "weights/vqgan_jax_strongaug.safetensors"
+        config.unlearn = common.phase(
+            "l2l",
+            args=dict(noise="gaussian_like"),
+            solver_args=dict(alpha=0.25),
+            steps=1122,
+            batch_size=64,
+            tasks=("nothing", "random"),
+            optimizer=dict(lr=5e-5, warmup=5 / 6, weight_decay=0.05, clip=3.0),
+        )
+    else:
+        config.phases = ("pretrain",)
+        config.pretrain = pretraining
+        config.split.images_per_class = 0
+        config.split.retain.classes = ()  # all classes but those to be forgotten later
+    if "smoke" in words:
+        common.shrink(config, dict(size="test", image_size=64, multipliers=(1, 1, 1),
+                                   adversarial=adversarial))  # fmt: skip
+    return config

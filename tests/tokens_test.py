@@ -1,0 +1,89 @@
+"""Tokens made beforehand: a run on them is the run on the images, and wrong caches are refused."""
+
+import jax
+import numpy as np
+import pytest
+
+from l2l_jax.find import find
+from l2l_jax.lib import files, trees, weightfile
+from l2l_jax.lib.errors import ConfigError
+from l2l_jax.run import run
+from tests.helpers import assert_same_bits, params_of, small_config, small_model
+
+
+def mage_config(**cache):
+    """helpers.small_config with the smallest MAGE; the tokenizer is a random one."""
+    config = small_config()
+    config.model = dict(name="mage", args=find("model", "mage").SMALLEST)
+    config.tasks.share = dict(task="share", args=dict())
+    config.pretrain.tasks = config.unlearn.tasks = ("share",)
+    config.unlearn.steps = 4
+    config.data.token_cache.update(dict(noise=16) | cache)
+    return config
+
+
+def losses(folder):
+    records = list(files.read_jsonl(folder / "metrics.jsonl"))
+    return np.array([[r["retain"], r["forget"]] for r in records if r["phase"] == "unlearn"])
+
+
+def test_a_run_on_tokens_is_the_run_on_images(tmp_path):
+    """With nothing cropped or mirrored one view is all there is."""
+    run(mage_config(views=0), tmp_path / "pixels")
+    results = run(mage_config(views=1), tmp_path / "tokens")
+    np.testing.assert_allclose(losses(tmp_path / "tokens"), losses(tmp_path / "pixels"), rtol=1e-5)
+    page = (tmp_path / "tokens" / "report.html").read_text()
+    assert "as 1 augmented view (K)" in page
+    assert "Whole retain images, tokenised and decoded" in page
+    assert set(results["tokenizer"]) == {"retain", "forget"}
+    assert 0 < results["tokenizer"]["retain"]["codebook_usage"] <= 1
+    assert (tmp_path / "tokens" / "images" / "tokenizer_forget.png").exists()
+    run(mage_config(views=1), tmp_path / "again")
+    assert_same_bits(params_of(tmp_path / "again"), params_of(tmp_path / "tokens"))
+
+
+def test_noise_is_drawn_from_a_bank_or_anew(tmp_path):
+    few, anew = mage_config(noise=1), mage_config(noise=0)
+    anew.phases = few.phases = ("pretrain", "unlearn")
+    run(few, tmp_path / "few")
+    run(anew, tmp_path / "anew")
+    assert not np.allclose(losses(tmp_path / "few")[:, 1], losses(tmp_path / "anew")[:, 1])
+
+
+def test_tokens_without_a_bank_leave_nothing_to_measure(tmp_path):
+    with pytest.raises(ConfigError, match=r"let data.token_cache.noise be at least 1"):
+        run(mage_config(views=1, noise=0), tmp_path / "run")
+
+
+def test_a_model_of_pixels_takes_no_tokens(tmp_path):
+    config = small_config()
+    config.data.token_cache.views = 2
+    with pytest.raises(
+        ConfigError, match=r"needs a model over a frozen tokenizer.*; a mae is given"
+    ):
+        run(config, tmp_path / "run")
+
+
+def test_a_cache_of_another_tokenizer(tmp_path):
+    folder = str(tmp_path / "cache")
+    run(mage_config(views=1, folder=folder), tmp_path / "one")
+    other = mage_config(views=1, folder=folder)
+    other.seed = 1  # another random tokenizer
+    with pytest.raises(ConfigError, match="holds tokens made with another tokenizer"):
+        run(other, tmp_path / "two")
+
+
+def test_training_starts_from_a_tokenizer_and_unlearning_does_not(tmp_path):
+    model = small_model("vqgan")
+    params = jax.device_get(model.init(jax.random.key(5)))
+    about = {"model": "vqgan", "args": find("model", "vqgan").SMALLEST}
+    weightfile.save(tmp_path / "vq.safetensors", params, about)
+    config = mage_config(views=1)
+    config.weights = str(tmp_path / "vq.safetensors")
+    run(config, tmp_path / "run")
+    made = params_of(tmp_path / "run")
+    for name, value in trees.flatten(params).items():
+        np.testing.assert_array_equal(made[f"tokenizer/{name}"], value)
+    config.phases = ("unlearn",)
+    with pytest.raises(ConfigError, match="holds only the tokenizer of a mage"):
+        run(config, tmp_path / "other")
