@@ -59,9 +59,8 @@ def base() -> ml_collections.ConfigDict:
                 flip=False,  # mirror half of the training images
                 broken="stop",  # what an unreadable image does: "stop" the run, or "skip" it
                 token_cache=dict(  # only for models over a frozen tokenizer
-                    views=0,  # augmented views of each image that are tokenised beforehand; 0 = none
+                    views=0,  # augmented views of each image, tokenised beforehand; 0 = none
                     noise=1024,  # noise images tokenised beforehand; 0 = new ones in every step
-                    folder="",  # one that all processes see; "" = one of its own below the cache
                 ),
             ),
             split=dict(
@@ -91,6 +90,7 @@ def base() -> ml_collections.ConfigDict:
                 threads=8,  # that read images
                 workers=0,  # processes that read images; 0 = threads of this one
                 tensorboard=True,
+                token_folder="",  # of data.token_cache, seen by all processes; "" = below the cache
                 profile_from=0,  # step at which a trace of profile_steps steps begins
                 profile_steps=0,
             ),
@@ -110,7 +110,7 @@ def words(form: str, file: str, forms: tuple[str, ...], *kinds: tuple[str, ...])
 
 
 def imagenet(config: ml_collections.ConfigDict, random: bool, proxy: bool) -> None:
-    """ImageNet with crops and flips, 100 classes to forget and 100 to retain, 100 images of each."""
+    """ImageNet with crops and flips; 100 classes to forget, 100 to retain, 100 images of each."""
     config.data.name = "imagenet"
     config.data.args = dict(root="")
     config.data.crop = (0.2, 1.0)

@@ -22,7 +22,9 @@ from configs import common
 FORGET = ("Sandal", "Sneaker", "Bag", "Ankle boot")
 MODELS = {
     "mae": dict(size="small", image_size=32),
-    "mage": dict(size="small", image_size=32, tokenizer=dict(size="small"), steps=8),
+    "mage": dict(
+        size="small", image_size=32, tokenizer=dict(size="small"), steps=8, temperature=1.0
+    ),
     "vqgan": dict(size="small", image_size=32),
 }
 FORMS = ("mage", "vqgan", "pretrain", "smoke")
@@ -74,9 +76,13 @@ def unlearn(config: ml_collections.ConfigDict) -> None:
         solver_args=dict(alpha=0.25),
         steps=200,
         batch_size=64,
-        tasks=("share", "hole", "frame") if name == "mage" else ("random", "center", "outpaint"),
+        tasks=("random", "center", "outpaint"),
         optimizer=dict(lr=3e-4),
     )
+    if name == "mage":
+        config.unlearn.update(dict(steps=150, tasks=("share", "hole", "frame")))
+        config.unlearn.optimizer.lr = 8e-4
+        config.split.eval_images_per_class = 150  # completing takes many passes
     config.runtime.save_every = 100
 
 

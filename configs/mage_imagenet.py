@@ -11,10 +11,13 @@ This is the experiment that paper A and its released code call VQ-GAN. Forms, jo
                          rest), or 100/100 drawn at random as the paper says; released by default
     proxy                train on the 800 other classes in place of the retain classes, which are
                          then only evaluated
+    pretrain             make the original over a tokenizer of one's own (configs/vqgan_imagenet.py
+                         makes one) on all the images, from scratch; give it as --config.weights
     tied                 logits tied to the encoder's words, as in the released code: the decoder
                          then moves with the encoder
-    online               tokenise fresh crops in every step, as in the released code, and not eight
-                         views of each image beforehand
+    online               tokenise fresh crops in every step, as in the released code, and not four
+                         views of each image beforehand: half the work of tokenising even in the
+                         first run, none in later ones on the same images
     sweep                out-painting of 1/16 to 13/16 and the four sides too, in evaluation
     smoke                the same program in a minute on a CPU: made-up images, a tiny model that is
                          pretrained for a few steps first; its figures mean nothing
@@ -24,7 +27,9 @@ of each side), peak learning rate 1e-4 * 128 / 256, linear warm-up over five of 
 cosine to zero in the sixth, 1,122 steps, alpha 0.25, random crops of 0.2 to 1 of the area, flips,
 half of the tokens dropped, a share of 0.5 to 1 masked. Departures: 100 images of each class, as the
 paper says; noise that is not clamped and has the moments of the forget images alone; no dropout;
-retain and forget images in equal numbers by two typed halves of a batch.
+retain and forget images in equal numbers by two typed halves of a batch; four fixed views of each
+image in place of fresh crops; completions are pasted into the hole and nowhere else
+(--config.model.args.composite=blurred blends them over a soft edge as the released code does).
 
 Evaluation: the centre 8/16 and 4/16 hidden (100 and 36 tokens with the margin) and all but the
 centre 8/16 (220), on 50 validation images of each class, 20 steps of decoding. "r/16" of
@@ -47,7 +52,7 @@ from configs import common
 
 SIZES = ("base", "large")
 SPLITS = ("released", "random")
-FORMS = (*SIZES, *SPLITS, "proxy", "tied", "online", "sweep", "smoke")
+FORMS = (*SIZES, *SPLITS, "proxy", "pretrain", "tied", "online", "sweep", "smoke")
 
 
 def get_config(form: str = "") -> ml_collections.ConfigDict:
@@ -56,10 +61,11 @@ def get_config(form: str = "") -> ml_collections.ConfigDict:
     size = "large" if "large" in words else "base"
     config = common.base()
     config.model = dict(name="mage", args=dict(size=size, image_size=256))
-    config.model.args.variant = "released" if "tied" in words else "paper"
+    tied = {"tied", "pretrain"} & set(words)  # as the published weights were trained
+    config.model.args.variant = "released" if tied else "paper"
     config.weights = f"weights/mage-vit{size[0]}-1600.safetensors"
     common.imagenet(config, "random" in words, "proxy" in words)
-    config.data.token_cache.views = 0 if "online" in words else 8
+    config.data.token_cache.views = 0 if "online" in words else 4
 
     config.tasks = dict(
         share=dict(task="share", args=dict()),
@@ -81,11 +87,31 @@ def get_config(form: str = "") -> ml_collections.ConfigDict:
     )
     config.evaluate.batch_size = 64
     config.features.args = dict(size=64, epochs=10)
+    if "pretrain" in words:
+        pretrain(config)
     if "smoke" in words:
-        common.shrink(config, dict(size="test", image_size=64, tokenizer=dict(
-            size="test", multipliers=(1, 1, 1)), steps=4))  # fmt: skip
+        tiny = dict(size="test", image_size=64, steps=4, variant=config.model.args.variant)
+        tiny["tokenizer"] = dict(size="test", multipliers=(1, 1, 1))
+        common.shrink(config, tiny)
         config.data.token_cache.update(dict(views=min(2, config.data.token_cache.views), noise=32))
     return config
+
+
+def pretrain(config: ml_collections.ConfigDict) -> None:
+    """MAGE's own recipe, with fresh crops; the number of steps is that of 1,600 epochs."""
+    config.weights = "weights/vqgan.safetensors"
+    config.phases = ("pretrain",)
+    config.split.images_per_class = 0
+    config.split.retain.update(dict(classes=(), random=0))  # all but those to be forgotten later
+    config.data.token_cache.views = 0
+    config.pretrain = common.phase(
+        "pretrain",
+        steps=500_000,
+        batch_size=4096,
+        tasks=("share",),
+        on="all",
+        optimizer=dict(lr=2.4e-3, warmup=0.025, weight_decay=0.05, clip=3.0),
+    )
 
 
 def sweep(config: ml_collections.ConfigDict) -> None:

@@ -4,9 +4,13 @@
     python -m l2l_jax.main --config configs/vqgan_imagenet.py:unlearn --workdir runs/vqgan
     python -m l2l_jax.main --config configs/vqgan_imagenet.py:smoke --workdir runs/smoke
 
-The first makes the tokenizer of configs/mage_imagenet.py for those who do not have the published
-one. The second does what paper A's text says and its code does not: it trains the convolutional
-encoder with L2L, the codebook and the decoder frozen. Forms, joined by commas:
+The first makes a tokenizer for those who do not have the published one; with
+
+    python -m l2l_jax.weights export runs/tokenizer weights/vqgan.safetensors
+
+configs/mage_imagenet.py:pretrain trains a MAGE over it. The second does what paper A's text says
+and its code does not: it trains the convolutional encoder with L2L, the codebook and the decoder
+frozen. Forms, joined by commas:
 
     unlearn              L2L on the published tokenizer
     released, random     the split: the 100/100 classes of the released code, or 100/100 at random
@@ -80,7 +84,7 @@ def get_config(form: str = "") -> ml_collections.ConfigDict:
         config.phases = ("pretrain",)
         config.pretrain = pretraining
         config.split.images_per_class = 0
-        config.split.retain.classes = ()  # all classes but those to be forgotten later
+        config.split.retain.update(dict(classes=(), random=0))  # all but those to be forgotten
     if "smoke" in words:
         common.shrink(config, dict(size="test", image_size=64, multipliers=(1, 1, 1),
                                    adversarial=adversarial))  # fmt: skip

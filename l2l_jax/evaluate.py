@@ -70,8 +70,7 @@ class Judge:
         model, params, found = self._experiment.model, self._params[variant], {}
 
         @jax.jit
-        def program(images: Array, at: Array) -> dict[str, Array]:
-            del at
+        def through(params: Params, images: Array) -> dict[str, Array]:
             given = pixels.unit(images)
             tokens = model.tokenize(params, given)
             made = jnp.round(jnp.clip(model.detokenize(params, tokens), 0, 1) * 255)
@@ -80,7 +79,7 @@ class Judge:
             return {"images": images, "completed": completed, "mse": mse, "tokens": tokens}
 
         for side in self.sides:
-            columns = self._over(side, program)
+            columns = self._over(side, lambda images, _: through(params, images))
             rows = [columns["images"], columns["completed"]]
             self.keep_picture(f"tokenizer_{side}", pictures.sheet(rows))
             share = np.bincount(columns["tokens"].ravel(), minlength=model.codes)

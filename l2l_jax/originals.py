@@ -11,13 +11,14 @@ from typing import Any
 
 from l2l_jax.find import find
 from l2l_jax.lib import files, torchfile, trees, weightfile
-from l2l_jax.lib.errors import DataMissing, WrongWeights, check_args
-from l2l_jax.lib.names import to_ours
+from l2l_jax.lib.errors import DataMissing, WrongWeights, check_args, over
+from l2l_jax.lib.names import strangers, to_ours
 from l2l_jax.lib.weightfile import Weights
 
+EXTRA = "l2l_jax"  # beside "model" in an official file of ours
 BUNDLED = Path(__file__).parent / "models" / "bundled"
 META = "https://dl.fbaipublicfiles.com/mae"  # CC-BY-NC 4.0
-DRIVE = "https://drive.google.com/uc?export=download&id="  # of the authors of MAGE
+DRIVE = "https://drive.google.com/file/d/"  # of the authors of MAGE; a browser is needed
 PLAIN = "whole, plain pixels"
 NORMALISED = "whole, normalised pixels: cannot complete"
 OFFICIAL = {  # file: (model, what it holds, where it is published)
@@ -29,13 +30,13 @@ OFFICIAL = {  # file: (model, what it holds, where it is published)
     "mae_pretrain_vit_large_full.pth": ("mae", NORMALISED, f"{META}/pretrain/"),
     "mae_pretrain_vit_huge_full.pth": ("mae", NORMALISED, f"{META}/pretrain/"),
     "mage-vitb-1600.pth": (
-        "mage", "ViT-B and its tokenizer", f"{DRIVE}1Q6tbt3vF0bSrv5sPrjpFu8ksG3vTsVX2"
+        "mage", "ViT-B and its tokenizer", f"{DRIVE}1Q6tbt3vF0bSrv5sPrjpFu8ksG3vTsVX2/view"
     ),
     "mage-vitl-1600.pth": (
-        "mage", "ViT-L and its tokenizer", f"{DRIVE}15xBPa8EIa0IRUiRYtXiYOC9JZVyMIFrB"
+        "mage", "ViT-L and its tokenizer", f"{DRIVE}15xBPa8EIa0IRUiRYtXiYOC9JZVyMIFrB/view"
     ),
     "vqgan_jax_strongaug.ckpt": (
-        "vqgan", "the tokenizer alone", f"{DRIVE}13S_unB87n6KKuuMdyMnyExW0G1kplTbP"
+        "vqgan", "the tokenizer alone", f"{DRIVE}13S_unB87n6KKuuMdyMnyExW0G1kplTbP/view"
     ),
 }  # fmt: skip
 
@@ -60,11 +61,11 @@ def locate(spec: str) -> Path:
             model = "" if OFFICIAL[official][0] == "mae" else f" --model {OFFICIAL[official][0]}"
             convert = f"\n  python -m l2l_jax.weights import {official} {path}{model}"
             ready = path.suffix == Path(official).suffix
-            advice = (
-                f"Get the official file:\n  curl -L '{url(official)}' -o "
-                f"{path if ready else official + convert}\n"
-                "Then run the same command."
-            )
+            get = f"  curl -L {url(official)} -o {path if ready else official}"
+            if url(official).startswith(DRIVE):
+                get = f"  {url(official)} (in a browser), to {path if ready else official}"
+            advice = f"Get the official file:\n{get}{'' if ready else convert}"
+            advice += "\nThen run the same command."
     if not path.is_file():
         raise DataMissing(f"There are no weights {path}. {advice}")
     return path
@@ -88,7 +89,9 @@ def load(spec: str, name: str, args: Mapping[str, Any]) -> Weights:
     if weights.about["model"] == name:
         params, whole, expected = module.fit(weights.params, wanted), wanted.canonical, wanted
     elif group:  # a part of the model: the rest is made afresh
-        params, expected = {group: weights.params}, getattr(wanted, group)
+        expected = getattr(wanted, group)
+        part = find("model", weights.about["model"]).fit(weights.params, expected)
+        params = {group: part}
         whole = {group: wanted.canonical[group]}
     else:
         raise WrongWeights(f"{path} holds a {weights.about['model']}, the config names a {name}.")
@@ -117,17 +120,22 @@ def read_official(path: Path, name: str, told: Mapping[str, Any]) -> Weights:
     state = content
     for key in ("model", "state_dict"):
         state = state.get(key, state) if isinstance(state, dict) else state
+    if isinstance(content, dict) and isinstance(content.get(EXTRA), dict):
+        state = state | content[EXTRA]  # of an export of ours, what the official class has not
     if not isinstance(state, dict):
         raise WrongWeights(f"{path} holds a {type(state).__name__}, not a state dict.")
     stored = content.get("args")
     about = vars(stored) if isinstance(stored, types.SimpleNamespace) else {}
     native = module.recognise(state, about | {"file": path.name} | told)
-    args = native | told
+    args = over(native, told)
     model = module.build(**args)
-    params = module.fit(to_ours(module.from_official(state), module.NAMES), model)
+    state = module.from_official(state)
+    params = module.fit(to_ours(state, module.NAMES), model)
     if args["image_size"] != native["image_size"]:
         params = module.resized(params, model.grid[0])
-    if text := trees.difference(params, model.canonical, path.name, f"a whole {name}"):
-        raise WrongWeights(f"{path} does not hold a whole {name} of {args}. {text}")
+    unknown = strangers(state, module.NAMES)
+    text = trees.difference(params, model.canonical, path.name, f"a whole {name}")
+    if unknown or text:
+        raise WrongWeights(f"{path} does not hold a whole {name} of {args}. {unknown} {text}")
     source = {"file": path.name, "sha256": files.sha256(path)}
     return Weights(params, {"model": name, "args": args | model.told(params), "source": source})

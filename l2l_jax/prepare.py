@@ -127,9 +127,8 @@ def _try_phase(experiment: Experiment, phase: str) -> None:
     for name in settings["tasks"]:
         module, args = experiment.task(name)
         module.visible(model.grid, **args)
-    module, args = experiment.task(settings["tasks"][0])
-    update = steps.make_update(recipe, module, args, experiment.mesh)
-    jax.eval_shape(update, jax.eval_shape(recipe.init, model.template), fixed, rows)
+        update = steps.make_update(recipe, module, args, experiment.mesh)
+        jax.eval_shape(update, jax.eval_shape(recipe.init, model.template), fixed, rows)
 
 
 def _try_evaluation(experiment: Experiment) -> None:

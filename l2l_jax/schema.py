@@ -9,7 +9,7 @@ from typing import Any
 
 from l2l_jax.find import find
 from l2l_jax.lib import optim
-from l2l_jax.lib.errors import ConfigError, check_args, defaults, unknown
+from l2l_jax.lib.errors import ConfigError, check_args, defaults, over, unknown
 
 PHASE = ("method", "args", "solver", "solver_args", "steps", "batch_size", "accumulate", "tasks",
          "on", "optimizer")  # fmt: skip
@@ -26,7 +26,7 @@ SECTIONS = {
     "features": ("name", "args"),
     "evaluators": None,
     "runtime": ("fsdp", "save_every", "keep", "log_every", "threads", "workers", "tensorboard",
-                "profile_from", "profile_steps"),
+                "token_folder", "profile_from", "profile_steps"),
 }  # fmt: skip
 
 
@@ -40,7 +40,7 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
     for section, kind, function in _places(config):
         with contextlib.suppress(ConfigError):
             module = find(kind, section["name"])
-            section["args"] = defaults(getattr(module, function)) | section["args"]
+            section["args"] = over(defaults(getattr(module, function)), section["args"])
     for phase in filter(_is_phase, config.values()):
         with contextlib.suppress(ConfigError):
             method, solver = find("method", phase["method"]), find("solver", phase["solver"])
@@ -84,7 +84,10 @@ def check(config: Mapping[str, Any]) -> None:
             raise ConfigError(f"The config has no section {section!r}; see configs/common.py.")
         if keys:
             _check_keys(section, config[section], keys)
-    _check_keys("data.token_cache", config["data"]["token_cache"], ("views", "noise", "folder"))
+    cache = config["data"]["token_cache"]
+    _check_keys("data.token_cache", cache, ("views", "noise"))
+    if cache["views"] < 0 or cache["noise"] < 0:
+        raise ConfigError(f"data.token_cache.views and noise are 0 or more, not {dict(cache)}.")
     for side in ("forget", "retain", "proxy"):
         _check_keys(f"split.{side}", config["split"][side], SIDE)
     for key in ("save_every", "keep", "threads"):

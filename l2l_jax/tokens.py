@@ -71,16 +71,17 @@ def beforehand(
 def cached(experiment: Experiment, sides: Mapping[str, Split], tokenizer: Tokenizer) -> dict:
     """{side: tokencache.Cached}, made now where it is missing."""
     data, size = experiment.config["data"], experiment.model.image_size
-    settings = data["token_cache"]
+    settings, chosen = data["token_cache"], experiment.config["runtime"]["token_folder"]
     about = {
         "tokenizer": tokenizer.told["tokenizer_digest"],
+        "layout": experiment.model.identity["tokenizer"],
         "image_size": size,
         "crop": data["crop"],
         "flip": data["flip"],
         "views": settings["views"],
-        "data": [data["name"], data["args"]],
+        "data": [data["name"], _absolute(data["args"])],
     }
-    folder = Path(settings["folder"]).expanduser() if settings["folder"] else _default(about)
+    folder = Path(chosen).expanduser() if chosen else _default(about)
     tokencache.claim(folder, about)
     augment = images.augmentation(size, tuple(data["crop"]), data["flip"])
     return {
@@ -88,6 +89,12 @@ def cached(experiment: Experiment, sides: Mapping[str, Split], tokenizer: Tokeni
                               augment, tokenizer, experiment.host)
         for side, split in sides.items()
     }  # fmt: skip
+
+
+def _absolute(args: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of a data set whose root, if it has one, is told apart from another's."""
+    root = args.get("root")
+    return {**args, "root": str(Path(root).expanduser().resolve())} if root else dict(args)
 
 
 def _default(about: Mapping[str, Any]) -> Path:

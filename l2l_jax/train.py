@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import time
 from collections.abc import Iterator, Mapping
 
 import jax
@@ -48,7 +49,9 @@ def train(
             return start | state.student, total
         if first:
             log.info("%s: continuing from step %d of %d", phase, first, total)
+        began = time.perf_counter()
         rows, noise = tokens.beforehand(phase, experiment, sides, start)
+        spent = time.perf_counter() - began
         fixed = recipe.fixed(start, original, noise)
 
         # 2. One program for each task: masks of another size are another program.
@@ -65,7 +68,7 @@ def train(
         writer = Writer(experiment.workdir, phase, first, runtime["tensorboard"])
         stack.callback(writer.close)
         clock = Clock(
-            phase, first, total, settings["batch_size"] * len(sides), work, writer.seconds
+            phase, first, total, settings["batch_size"] * len(sides), work, writer.seconds + spent
         )
         batches = stack.enter_context(contextlib.closing(_batches(phase, experiment, rows, first)))
         at, count = runtime["profile_from"], runtime["profile_steps"]

@@ -57,7 +57,12 @@ def export(source: Path, target: Path, half: bool = False, partial: bool = False
         raise ConfigError("--half is for .safetensors; the official code expects float32.")
     weights = read(source, partial)
     if target.suffix == ".safetensors":
-        weightfile.save(target, weights.params, weights.about, half)
+        params, about = weights.params, dict(weights.about)
+        if half:  # what is told of parameters is told of those that the file will hold
+            params = weightfile.rounded(params)
+            told = find("model", about["model"]).build(**about["args"]).told(params)
+            about["args"] = about["args"] | told
+        weightfile.save(target, params, about, half)
     else:
         module = find("model", weights.about["model"])
         torchwriter.write(target, module.to_official(to_theirs(weights.params, module.NAMES)))

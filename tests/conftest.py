@@ -4,8 +4,10 @@ import os
 import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-cache = tempfile.TemporaryDirectory(prefix="l2l_cache_")
-os.environ["L2L_CACHE"] = f"{cache.name}/judges"
+if "L2L_TEST_CACHE" not in os.environ:  # else this is a worker, and the process that began it has
+    cache = tempfile.TemporaryDirectory(prefix="l2l_cache_")
+    os.environ["L2L_TEST_CACHE"] = cache.name
+os.environ["L2L_CACHE"] = f"{os.environ['L2L_TEST_CACHE']}/judges"
 
 import jax
 import pytest
@@ -14,7 +16,7 @@ jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_default_matmul_precision", "highest")
 # Many tests run the same small experiment: its programs are compiled once. Processes that a test
 # starts compile for themselves.
-jax.config.update("jax_compilation_cache_dir", f"{cache.name}/programs")
+jax.config.update("jax_compilation_cache_dir", f"{os.environ['L2L_TEST_CACHE']}/programs")
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 

@@ -155,13 +155,22 @@ def test_proxy_in_place_of_retain(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("spec", ["configs/fashion_mnist.py:smoke", "configs/mae_imagenet.py:smoke",
-                                  "configs/mae_imagenet.py:large,random,proxy,smoke"])  # fmt: skip
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "configs/fashion_mnist.py:mage,smoke",
+        "configs/mae_imagenet.py:large,random,proxy,smoke",
+        "configs/mage_imagenet.py:tied,smoke",
+        "configs/vqgan_imagenet.py:smoke",
+    ],
+)
 def test_every_config_runs_in_its_small_form(spec, tmp_path):
     done = call("l2l_jax.main", "--config", spec, "--workdir", tmp_path / "run", timeout=400)
     assert done.returncode == 0, done.stderr
     results = files.read_json(tmp_path / "run" / "results.json")
-    assert np.isfinite(results["unlearned"]["forget"]["fid"])
+    made = "unlearned" if "unlearned" in results else "original"
+    assert np.isfinite(results[made]["forget"]["fid"])
+    assert (results["tokenizer"] is None) == ("mae_" in spec)
     assert list((tmp_path / "run" / "tensorboard").rglob("events*")), "CLU wrote its files"
 
 

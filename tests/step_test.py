@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from l2l_jax import step as steps
-from l2l_jax.find import find
+from l2l_jax.find import find, names
 from l2l_jax.lib import optim, sharding
 from l2l_jax.solvers import weighted
 from tests.helpers import small_model
@@ -16,11 +16,11 @@ from tests.helpers import small_model
 B = 16
 
 
-def recipe(method="l2l", accumulate=1, noise="gaussian_like", alpha=0.25, **model):
+def recipe(method="l2l", accumulate=1, noise="gaussian_like", alpha=0.25, name="mae", **model):
     optimizer, rate = optim.make(steps=20, lr=3e-3, warmup=0.0)
     return steps.Recipe(
         phase="unlearn",
-        model=small_model("mae", **model),
+        model=small_model(name, **model),
         method=find("method", method),
         args=dict(noise=noise) if method == "l2l" else {},
         solver=weighted,
@@ -146,23 +146,40 @@ def test_randomness_follows_seed_phase_and_step():
 
 
 GOLDEN = {
-    "loss": 0.539143,
-    "retain": 0.134452,
-    "forget": 1.618764,
-    "gradient_norm": 3.067174,
-    "update_norm": 0.257394,
+    "mae": {
+        "loss": 0.539143,
+        "retain": 0.134452,
+        "forget": 1.618764,
+        "gradient_norm": 3.067174,
+        "update_norm": 0.257394,
+    },
+    "mage": {
+        "loss": 0.903670,
+        "retain": 0.685228,
+        "forget": 0.873770,
+        "gradient_norm": 7.481184,
+        "update_norm": 0.266471,
+    },
+    "vqgan": {
+        "loss": 0.179606,
+        "retain": 0.078489,
+        "forget": 0.404470,
+        "gradient_norm": 1.345956,
+        "update_norm": 0.212994,
+    },
 }
 
 
-def test_golden_step():
-    _, (metrics,) = run(recipe())
+@pytest.mark.parametrize("name", names("model"))
+def test_golden_step(name):
+    _, (metrics,) = run(recipe(name=name))
     moved = {
-        name: (want, float(metrics[name]))
-        for name, want in GOLDEN.items()
-        if not np.isclose(metrics[name], want, rtol=1e-4)
+        key: (want, float(metrics[key]))
+        for key, want in GOLDEN[name].items()
+        if not np.isclose(metrics[key], want, rtol=1e-4, atol=1e-6)
     }
     assert not moved, (
-        f"One step of L2L on the smallest MAE gives other numbers (expected, got): {moved}. If you "
-        "meant to change the numerics, say so in the commit and paste the new values into GOLDEN; "
-        "if not, this is a bug."
+        f"One step of L2L on the smallest {name} gives other numbers (expected, got): {moved}. "
+        "If you meant to change the numerics, say so in the commit and paste the new values into "
+        "GOLDEN; if not, this is a bug."
     )

@@ -11,7 +11,7 @@ from l2l_jax.run import run
 from tests.helpers import assert_same_bits, params_of, small_config, small_model
 
 
-def mage_config(**cache):
+def mage_config(folder="", **cache):
     """helpers.small_config with the smallest MAGE; the tokenizer is a random one."""
     config = small_config()
     config.model = dict(name="mage", args=find("model", "mage").SMALLEST)
@@ -19,6 +19,7 @@ def mage_config(**cache):
     config.pretrain.tasks = config.unlearn.tasks = ("share",)
     config.unlearn.steps = 4
     config.data.token_cache.update(dict(noise=16) | cache)
+    config.runtime.token_folder = folder
     return config
 
 
@@ -87,3 +88,9 @@ def test_training_starts_from_a_tokenizer_and_unlearning_does_not(tmp_path):
     config.phases = ("unlearn",)
     with pytest.raises(ConfigError, match="holds only the tokenizer of a mage"):
         run(config, tmp_path / "other")
+
+
+@pytest.mark.parametrize("key", ["views", "noise"])
+def test_numbers_that_make_no_sense(key, tmp_path):
+    with pytest.raises(ConfigError, match="views and noise are 0 or more"):
+        run(mage_config(**{key: -1}), tmp_path / "run")

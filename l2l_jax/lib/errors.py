@@ -1,5 +1,6 @@
 """Errors that contain their cure: what is wrong, what exists, what was meant, what to do."""
 
+import copy
 import difflib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
@@ -78,7 +79,13 @@ def defaults(function: Callable) -> dict[str, Any]:
     """The keyword-only arguments that have a default, with it."""
     parameters = inspect.signature(function).parameters.values()
     keyword = (p for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is not p.empty)
-    return {p.name: p.default for p in keyword}
+    return {p.name: copy.deepcopy(p.default) for p in keyword}
+
+
+def over(default: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The default with what is given in its place, also inside of an argument that is a dict."""
+    both = {k: v for k, v in given.items() if isinstance(v, Mapping) and default.get(k)}
+    return {**default, **given} | {k: over(default[k], v) for k, v in both.items()}
 
 
 def check_args(function: Callable, given: Mapping[str, Any], where: str) -> None:

@@ -58,18 +58,23 @@ def _translate(name: str, pairs: Sequence[tuple[str, str]]) -> tuple[str, int] |
 
 def _apply(given: Mapping[str, np.ndarray], rules: Sequence[Rule], inward: bool) -> dict:
     pairs = [(r.theirs, r.ours) if inward else (r.ours, r.theirs) for r in rules]
-    result, strangers = {}, []
+    result = {}
     for name, value in given.items():
         if hit := _translate(name, pairs):
             convert = rules[hit[1]].convert
             result[hit[0]] = (convert.to_ours if inward else convert.to_theirs)(value)
-        else:
-            strangers.append(name)
-    if strangers:
-        listed = ", ".join(sorted(strangers)[:10])
-        more = f" and {len(strangers) - 10} more" if len(strangers) > 10 else ""
-        raise WrongWeights(f"No rule for the names {listed}{more}.")
+        elif not inward:
+            raise WrongWeights(f"No rule for the name {name}.")
     return result
+
+
+def strangers(state: Mapping[str, np.ndarray], rules: Sequence[Rule]) -> str:
+    """The official names that no rule knows, as a sentence ('' if there are none)."""
+    pairs = [(rule.theirs, rule.ours) for rule in rules]
+    unknown = sorted(name for name in state if not _translate(name, pairs))
+    listed = ", ".join(unknown[:10])
+    more = f" and {len(unknown) - 10} more" if len(unknown) > 10 else ""
+    return f"No rule for the names {listed}{more}." if unknown else ""
 
 
 def as_is(tree: trees.Tree, *_: object) -> trees.Tree:
@@ -78,7 +83,7 @@ def as_is(tree: trees.Tree, *_: object) -> trees.Tree:
 
 
 def to_ours(state: Mapping[str, np.ndarray], rules: Sequence[Rule]) -> trees.Tree:
-    """An official state dict as our nested tree. WrongWeights names what no rule knows."""
+    """An official state dict as our nested tree, without what no rule knows (see `strangers`)."""
     return trees.unflatten(_apply(state, rules, inward=True))
 
 

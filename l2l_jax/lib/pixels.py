@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 
+from l2l_jax.lib.errors import ConfigError
 from l2l_jax.types import Array
 
 
@@ -14,7 +15,7 @@ def hidden(mask: Array, image_size: int) -> Array:
     """[B, h, w] bool on cells -> [B, H, W, 1] bool on pixels; h and w must divide image_size."""
     height, width = mask.shape[1:]
     if image_size % height or image_size % width:
-        raise ValueError(f"A {height}x{width} grid does not divide {image_size} pixels.")
+        raise ConfigError(f"A {height}x{width} grid does not divide {image_size} pixels.")
     rows = jnp.repeat(mask, image_size // height, axis=1)
     return jnp.repeat(rows, image_size // width, axis=2)[..., None]
 

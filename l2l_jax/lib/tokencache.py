@@ -7,6 +7,7 @@ A shard is whole or absent, so that a stopped run goes on where it was; several 
 shards in turn. The folder must be one that all of them see.
 """
 
+import concurrent.futures
 import dataclasses
 import functools
 import logging
@@ -26,8 +27,8 @@ from l2l_jax.types import Source
 log = logging.getLogger(__name__)
 
 SHARD = 512  # images
-PROBED = 4  # images made again when a cache is found, to see that it is still true
-ALIKE = 0.9  # of their tokens must be the same; other hardware may round a few differently
+AT_ONCE = 256  # views held in memory as pixels
+ALIKE = 0.9  # of the tokens made again must be as found; other hardware may round a few otherwise
 Tokenize = Callable[[np.ndarray], np.ndarray]  # uint8 [N, H, W, 3] -> integers [N, h, w]
 
 
@@ -62,10 +63,14 @@ def any_view(views: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def claim(folder: Path, about: Mapping[str, Any]) -> None:
     """Makes the folder a cache of tokens of this kind. ConfigError if it is one of another kind."""
     said, about = folder / "about.json", files.as_json(about)
+    if hosts.first() and not said.exists():
+        files.write_json(said, about)
+    hosts.meet("tokens")
     if not said.exists():
-        if hosts.first():
-            files.write_json(said, about)
-        return
+        raise ConfigError(
+            f"{folder} is not seen by all processes: let runtime.token_folder be on a file system "
+            "that they share."
+        )
     there = files.read_json(said)
     if there != about:
         keys = [k for k in about if there.get(k) != about[k]]
@@ -73,8 +78,8 @@ def claim(folder: Path, about: Mapping[str, Any]) -> None:
         what = "another tokenizer" if "tokenizer" in keys else "other settings"
         raise ConfigError(
             "\n".join([f"{folder} holds tokens made with {what}.", *listed])
-            + "\nGive data.token_cache.folder another folder, or leave it empty: caches are then "
-            "kept apart by themselves."
+            + "\nGive runtime.token_folder another folder, or leave it empty: caches are then kept "
+            "apart by themselves."
         )
 
 
@@ -84,45 +89,44 @@ def fill(
 ) -> Cached:  # fmt: skip
     """Makes the shards that are missing, this process those whose turn it is, and opens them all.
 
-    View v of an image is augmented by a generator of its key and v, whatever split it is in.
-    ConfigError if what is found is not what the images give now.
+    View v of an image is augmented by a generator of its key and v, whatever split it is in. The
+    first image of every shard that is found is made again: ConfigError if it gives other tokens.
     """
     folder = folder / split.digest[:16]
     paths = [folder / f"{n:05d}.npy" for n in range(-(-len(split.keys) // SHARD))]
-    missing = [n for n, path in enumerate(paths) if not path.exists()]
+
+    def pictures(row: int) -> list[np.ndarray]:
+        image, key = source.read(split.indices[row]), split.keys[row]
+        draws = (np.random.default_rng((seed_of(view, key), 2)) for view in range(views))
+        return [augment(image, rng) for rng in draws]
 
     def made(rows: range) -> np.ndarray:
-        images = [_view(source, split, row, view, augment) for row in rows for view in range(views)]
-        tokens = tokenize(np.stack(images)).astype(np.uint16)
-        return tokens.reshape(len(rows), views, *tokens.shape[1:])
+        parts, few = [], max(1, AT_ONCE // views)
+        with concurrent.futures.ThreadPoolExecutor(host.threads) as threads:
+            for first in range(0, len(rows), few):
+                some = list(threads.map(pictures, rows[first : first + few]))
+                tokens = tokenize(np.concatenate(some)).astype(np.uint16)
+                parts.append(tokens.reshape(len(some), views, *tokens.shape[1:]))
+        return np.concatenate(parts)
 
-    if len(missing) < len(paths):
-        _probe(folder, split, made, next(n for n in range(len(paths)) if n not in missing))
-    for n in (n for n in missing if n % host.count == host.index):
-        log.info("tokens: %s, part %d of %d", split.name, n + 1, len(paths))
-        rows = range(n * SHARD, min((n + 1) * SHARD, len(split.keys)))
-        with files.replacing(paths[n]) as file:
-            np.save(file, made(rows))
-    hosts.meet(f"tokens of {split.name}")
-    if unseen := [path.name for path in paths if not path.exists()]:
-        raise ConfigError(
-            f"{folder} lacks {unseen[0]}, which another process made: data.token_cache.folder must "
-            "be on a file system that all processes share."
-        )
+    with hosts.together():
+        for n, path in enumerate(paths):
+            rows = range(n * SHARD, min((n + 1) * SHARD, len(split.keys)))
+            if n % host.count != host.index:
+                continue
+            if path.exists():
+                _probe(path, split, made(rows[:1]))
+                continue
+            log.info("tokens: %s, part %d of %d", split.name, n + 1, len(paths))
+            with files.replacing(path) as file:
+                np.save(file, made(rows))
     return Cached(folder, len(split.keys))
 
 
-def _view(source: Source, split: Split, row: int, view: int, augment: Augment) -> np.ndarray:
-    rng = np.random.default_rng((seed_of(view, split.keys[row]), 2))
-    return augment(source.read(split.indices[row]), rng)
-
-
-def _probe(folder: Path, split: Split, made: Callable[[range], np.ndarray], number: int) -> None:
-    first = number * SHARD
-    rows = range(first, min(first + PROBED, len(split.keys)))
-    there, now = _shard(folder / f"{number:05d}.npy")[: len(rows)], made(rows)
+def _probe(path: Path, split: Split, now: np.ndarray) -> None:
+    there = _shard(path)[: len(now)]
     if there.shape != now.shape or np.mean(there == now) < ALIKE:
         raise ConfigError(
-            f"{folder} holds other tokens than the images of {split.name} give now: their files "
-            "have changed since, or the cache is damaged. Delete that folder."
+            f"{path} holds other tokens than the images of {split.name} give now: their files have "
+            f"changed since, or the cache is damaged. Delete {path.parent}."
         )

@@ -31,7 +31,7 @@ def save(path: Path, params: trees.Tree, about: dict[str, Any], half: bool = Fal
     """Writes atomically; half stores kernels in float16. Returns the digest of what was stored."""
     flat = {}
     for name, leaf in trees.flatten(params).items():
-        kind = np.float16 if half and name.endswith("kernel") else np.float32
+        kind = np.float16 if half and _halved(name) else np.float32
         flat[name] = np.ascontiguousarray(leaf, dtype=kind)  # safetensors miswrites strided arrays
     stored = {name: leaf.astype(np.float32) for name, leaf in flat.items()}
     about = about | {"digest": trees.digest(trees.unflatten(stored))}
@@ -39,6 +39,17 @@ def save(path: Path, params: trees.Tree, about: dict[str, Any], half: bool = Fal
     with files.replacing(path) as file:
         file.write(safetensors.numpy.save(flat, metadata=header))
     return about["digest"]
+
+
+def rounded(params: trees.Tree) -> trees.Tree:
+    """The parameters that a file with half=True gives back."""
+    flat = trees.flatten(params).items()
+    half = {k: np.asarray(x, np.float16).astype(np.float32) if _halved(k) else x for k, x in flat}
+    return trees.unflatten(half)
+
+
+def _halved(name: str) -> bool:
+    return name.endswith("kernel")
 
 
 def load(path: Path) -> Weights:

@@ -57,16 +57,18 @@ def to_official(state: dict[str, np.ndarray]) -> dict[str, object]:
     """The content of an official file, with what its class holds and never uses as zeros.
 
     If the decoder's words are no longer the encoder's, the official network, which ties them,
-    decodes otherwise than this one; a warning says so, and the file holds both.
+    decodes otherwise than this one: a warning says so, and the file holds them beside its "model",
+    where the official code does not look.
     """
     words, own = state["token_emb.word_embeddings.weight"], "mlm_layer.word_embeddings.weight"
-    if own in state and np.array_equal(state[own], words):
-        del state[own]
-    elif own in state:
+    extra = {}
+    if own in state and not np.array_equal(state[own], words):
+        extra = {"l2l_jax": {own: state[own]}}
         log.warning(
-            "The decoder's words are not the encoder's any more. The file has them as %s, which "
-            "the official code does not know: there, this model decodes otherwise.", own
-        )  # fmt: skip
+            "The decoder's words are not the encoder's any more. The official code ties them, so "
+            "that there this model decodes otherwise; the file holds them beside the rest."
+        )
+    state = {name: value for name, value in state.items() if name != own}
     (_, width), (inner, _) = words.shape, state["decoder_embed.weight"].shape
     length = state["token_emb.position_embeddings.weight"].shape[0]
     side = 2 ** sum(
@@ -84,7 +86,7 @@ def to_official(state: dict[str, np.ndarray]) -> dict[str, object]:
     }
     unused = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
     ids = {"token_emb.position_ids": np.arange(length)[None]}
-    return {"model": state | unused | ids}
+    return {"model": state | unused | ids, **extra}
 
 
 def arguments(
@@ -103,7 +105,18 @@ def arguments(
             "This MAGE comes without its tokenizer: the file has no vqgan.* parameters. The "
             "published files (mage-vitb-1600.pth, mage-vitl-1600.pth) hold it."
         )
-    tokenizer = vqgan.recognise(inner, {})
+    needed = (
+        "decoder_embed.weight",
+        "token_emb.position_embeddings.weight",
+        "decoder_pos_embed_learned",
+        "mlm_layer.fc.weight",
+    )
+    if missing := [name for name in needed if name not in state]:
+        raise WrongWeights(
+            f"This MAGE is not a whole one: it lacks {', '.join(missing)}. The published files "
+            "(mage-vitb-1600.pth, mage-vitl-1600.pth) hold encoder, decoder and tokenizer."
+        )
+    tokenizer = vqgan.recognise(inner, dict(about.get("tokenizer", {})))
     codes, (vocabulary, width) = (
         inner["quantize.embedding.weight"].shape[0],
         state["token_emb.word_embeddings.weight"].shape,

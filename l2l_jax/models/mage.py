@@ -34,7 +34,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from l2l_jax.lib import blur, pixels, trees
-from l2l_jax.lib.errors import ConfigError, check_args, unknown
+from l2l_jax.lib.errors import ConfigError, check_args, defaults, unknown
 from l2l_jax.lib.precision import compute_dtype
 from l2l_jax.lib.pure import Pure
 from l2l_jax.models import _mage_files as files
@@ -65,7 +65,11 @@ SIZES = {
     "small": Size(128, 4, 4, 128, 2, 4),  # the bundled one, 64 tokens
     "test": Size(16, 2, 2, 16, 1, 2),
 }
-PUBLISHED = {"size": "published"}
+PUBLISHED = {  # every argument of the tokenizer that a MAGE leaves open
+    key: value
+    for key, value in defaults(vqgan.build).items()
+    if key not in ("image_size", "dtype", "adversarial", "revive")
+}
 SMALLEST = dict(size="test", image_size=16, tokenizer=dict(size="test"), steps=4)
 
 
@@ -258,13 +262,13 @@ class MAGE:
             steps=self.steps,
             temperature=self.temperature,
         )
-        made = jnp.clip(self.detokenize(params, tokens.reshape(-1, *self.grid)), 0.0, 1.0)
+        made = self.detokenize(params, tokens.reshape(-1, *self.grid))
         if self.composite == "exact":
-            return jnp.where(hole, made, images)
+            return pixels.paste(images, made, mask)
         side = self.image_size // self.grid[0]
         wide = blur.grow(hole[..., 0], round(side * 14 / 16))
         weight = blur.gaussian(wide, side * 7 / 16)[..., None]
-        return weight * made + (1 - weight) * filled
+        return jnp.clip(weight * made + (1 - weight) * filled, 0.0, 1.0)
 
 
 def build(
@@ -312,6 +316,11 @@ def build(
             f"drop={drop}, steps={steps}, temperature={temperature}, margin={margin}."
         )
     check_args(vqgan.build, tokenizer, "model.args.tokenizer")
+    if fixed := {"image_size", "dtype", "adversarial", "revive"} & tokenizer.keys():
+        raise ConfigError(
+            f"model.args.tokenizer does not take {', '.join(sorted(fixed))} in a MAGE, whose image "
+            "size it shares and which does not train it."
+        )
     given = dict(width=width, depth=depth, heads=heads, decoder_width=decoder_width)
     given |= dict(decoder_depth=decoder_depth, decoder_heads=decoder_heads)
     return MAGE(
@@ -336,17 +345,25 @@ def _rank(values: Array) -> Array:
 
 # Files -------------------------------------------------------------------------------------------
 
-UNTOLD = ("heads", "decoder_heads")  # what an official file of an unpublished size does not tell
+UNTOLD = (
+    "heads",
+    "decoder_heads",
+    "tokenizer",
+)  # what an official file of an unpublished size does not tell
 NAMES, from_official, to_official = files.NAMES, files.from_official, files.to_official
 PARTS = {"vqgan": "tokenizer"}  # weights that training can start from; the rest is made afresh
 
 
 def fit(params: Params, model: MAGE) -> Params:
-    """Parameters of a file for this model: a decoder that owns its words gets a copy."""
-    encoder, decoder = params.get("encoder", {}), params.get("decoder", {})
-    if model.variant == "paper" and "words" in encoder and "words" not in decoder:
-        return params | {"decoder": decoder | {"words": encoder["words"]}}
-    return params
+    """Parameters of a file for this model: a decoder that owns its words gets a copy of them."""
+    encoder, decoder = params.get("encoder", {}), dict(params.get("decoder", {}))
+    words, own = encoder.get("words"), decoder.get("words")
+    if model.variant == "paper" and own is None and words is not None:
+        decoder["words"] = words
+    if model.variant == "released" and own is not None and np.array_equal(own, words):
+        del decoder["words"]
+    tokenizer = vqgan.fit(params.get("tokenizer", {}), model.tokenizer)
+    return params | {"decoder": decoder, "tokenizer": tokenizer}
 
 
 def recognise(state: dict[str, np.ndarray], about: dict[str, object]) -> dict[str, object]:

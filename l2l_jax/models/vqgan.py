@@ -33,7 +33,7 @@ from flax import nnx
 
 from l2l_jax.lib import pixels
 from l2l_jax.lib.errors import ConfigError, WrongWeights, unknown
-from l2l_jax.lib.names import Convert, Rule, as_is, linear, norm
+from l2l_jax.lib.names import Convert, Rule, linear, norm
 from l2l_jax.lib.precision import compute_dtype
 from l2l_jax.lib.pure import Pure
 from l2l_jax.models.layers import critic, quantize
@@ -237,6 +237,8 @@ def build(
     given = dict(width=width, blocks=blocks, codes=codes, code_width=code_width, groups=groups)
     given["multipliers"] = tuple(multipliers)
     chosen = dataclasses.replace(SIZES[size], **{k: v for k, v in given.items() if v})
+    if chosen.codes > 1 << 16:
+        raise ConfigError(f"A codebook has at most 65,536 codes, not {chosen.codes}.")
     check_size(image_size, 1 << (len(chosen.multipliers) - 1))
     if any(chosen.width * m % chosen.groups for m in chosen.multipliers):
         raise ConfigError(
@@ -288,12 +290,6 @@ def names(theirs: str = "", ours: str = "") -> list[Rule]:
 
 
 NAMES = names()
-NAMES += [  # of our own: official files hold no critic of this form
-    *linear("critic.convs.{i}", "decoder/critic/convs/{i}", _kernel),
-    *linear("critic.last", "decoder/critic/last", _kernel),
-    *norm("critic.norms.{i}", "decoder/critic/norms/{i}"),
-]
-fit = as_is
 PARTS: dict[str, str] = {}
 UNTOLD = ("groups",)  # what an official file does not tell, if it is not the published 32
 
@@ -333,6 +329,17 @@ def recognise(state: dict[str, np.ndarray], about: dict[str, object]) -> dict[st
 def from_official(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """An official state dict without what training needed besides the network."""
     return {name: value for name, value in state.items() if not name.startswith("loss.")}
+
+
+def fit(params: Params, model: VQGAN) -> Params:
+    """Parameters of a file for this model: without a critic, or with a new one, as it trains."""
+    decoder = dict(params.get("decoder", {}))
+    if not model.adversarial:
+        decoder.pop("critic", None)
+    elif "critic" not in decoder:
+        fresh = model.init(jax.random.key(0))["decoder"]["critic"]
+        decoder["critic"] = jax.device_get(fresh)
+    return params | {"decoder": decoder}
 
 
 def to_official(state: dict[str, np.ndarray]) -> dict[str, object]:

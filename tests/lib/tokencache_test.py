@@ -68,25 +68,33 @@ def test_it_goes_on_where_it_was(tmp_path):
     assert not list((tmp_path / "b").rglob("*.tmp"))
     calls = []
     continued = fill(tmp_path / "b", by=lambda x: calls.append(len(x)) or tokenize(x))
-    assert calls == [3 * tokencache.PROBED, 18, 6], "a probe, and the two shards that were missing"
+    assert calls == [3, 3, 18, 6], "probes, and the two shards that were missing"
     np.testing.assert_array_equal(np.stack(list(continued)), whole)
 
 
-def test_processes_share_the_work(tmp_path, monkeypatch):
-    monkeypatch.setattr(hosts, "meet", lambda name: None)
-    with pytest.raises(
-        ConfigError, match=r"lacks 00001\.npy.*file system that all processes share"
-    ):
-        fill(tmp_path, host=Host(0, 2))
-    assert len(list(tmp_path.rglob("*.npy"))) == 2
-    kept = fill(tmp_path, host=Host(1, 2))
-    assert len(np.stack(list(kept))) == COUNT
+def test_processes_share_the_work(tmp_path):
+    for index, count in ((0, 2), (1, 4)):
+        fill(tmp_path, host=Host(index, 2))
+        assert len(list(tmp_path.rglob("*.npy"))) == count
+    kept = np.stack(list(tokencache.Cached(next(tmp_path.iterdir()), COUNT)))
+    np.testing.assert_array_equal(kept, np.stack(list(fill(tmp_path / "alone"))))
+
+
+def test_a_folder_that_others_do_not_see_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(hosts, "first", lambda: False)  # the first wrote its own, elsewhere
+    with pytest.raises(ConfigError, match=r"runtime\.token_folder be on a file system that they"):
+        tokencache.claim(tmp_path, {"tokenizer": "aaaa"})
 
 
 def test_images_that_changed_are_noticed(tmp_path):
     fill(tmp_path)
     with pytest.raises(ConfigError, match="files have changed since"):
         fill(tmp_path, seed=1)
+    (shard,) = tmp_path.rglob("00002.npy")
+    np.save(shard, np.zeros_like(np.load(shard)))
+    tokencache._shard.cache_clear()
+    with pytest.raises(ConfigError, match=r"00002\.npy holds other tokens"):
+        fill(tmp_path)
 
 
 def test_a_cache_of_another_tokenizer_is_refused(tmp_path):

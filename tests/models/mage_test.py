@@ -275,19 +275,9 @@ def official_file(path, without=(), **changes):
     return model
 
 
-TOLD = {"heads": 2, "decoder_heads": 2, "image_size": 16}
+TOLD = {"heads": 2, "decoder_heads": 2, "image_size": 16, "tokenizer": {"groups": 4}}
 
 
-@pytest.fixture
-def _four_groups(monkeypatch):
-    """The smallest tokenizer's GroupNorms have 4 groups, which no file tells."""
-    known = mage.files.vqgan.recognise
-    monkeypatch.setattr(
-        mage.files.vqgan, "recognise", lambda state, about: known(state, about | {"groups": 4})
-    )
-
-
-@pytest.mark.usefixtures("_four_groups")
 def test_an_official_file_holds_what_its_class_wants_and_comes_back(tmp_path):
     model = official_file(tmp_path / "a.pth")
     content = torchfile.read(tmp_path / "a.pth")["model"]
@@ -306,21 +296,24 @@ def test_an_official_file_holds_what_its_class_wants_and_comes_back(tmp_path):
         np.testing.assert_array_equal(again[name], value)
 
 
-def test_an_untied_decoder_is_exported_with_a_warning(caplog):
+def test_an_untied_decoder_is_exported_with_a_warning_and_comes_back(caplog, tmp_path):
     _, params = setting()
     params = jax.device_get(params)
     params["encoder"] = params["encoder"] | {"words": params["encoder"]["words"] + 1}
-    state = mage.to_official(to_theirs(params, mage.NAMES))["model"]
-    assert "mlm_layer.word_embeddings.weight" in state
+    content = mage.to_official(to_theirs(params, mage.NAMES))
+    assert "mlm_layer.word_embeddings.weight" not in content["model"], "it loads strictly there"
     assert "decodes otherwise" in caplog.text
+    torchwriter.write(tmp_path / "a.pth", content)
+    read = read_official(tmp_path / "a.pth", "mage", TOLD)
+    np.testing.assert_array_equal(read.params["decoder"]["words"], params["decoder"]["words"])
 
 
-@pytest.mark.usefixtures("_four_groups")
 def test_files_that_do_not_hold_a_whole_mage(tmp_path):
     official_file(
         tmp_path / "a.pth", without=("decoder_norm.bias",), **{"decoder_extra": np.ones(1)}
     )
-    with pytest.raises(WrongWeights, match="No rule for the names decoder_extra"):
+    said = r"(?s)No rule for the names decoder_extra\..*only in a whole mage: decoder/norm/bias"
+    with pytest.raises(WrongWeights, match=said):
         read_official(tmp_path / "a.pth", "mage", TOLD)
     official_file(tmp_path / "a.pth", without=("decoder_norm.bias",))
     with pytest.raises(WrongWeights, match="only in a whole mage: decoder/norm/bias"):
@@ -333,6 +326,11 @@ def test_files_that_do_not_hold_a_whole_mage(tmp_path):
     bare = {k: v for k, v in state.items() if not k.startswith("vqgan.")}
     with pytest.raises(WrongWeights, match="without its tokenizer"):
         mage.recognise(bare, TOLD)
+    encoder = {k: v for k, v in state.items() if not k.startswith(("decoder", "mlm"))}
+    with pytest.raises(
+        WrongWeights, match=r"lacks decoder_embed\.weight, decoder_pos_embed_learned"
+    ):
+        mage.recognise(encoder, TOLD)
     with pytest.raises(WrongWeights, match="not a MAGE"):
         mage.recognise({"x": np.zeros(1)}, {})
 
@@ -363,8 +361,32 @@ def test_a_tied_file_fits_both_variants_and_an_untied_one_only_its_own(tmp_path)
         )
         assert ("words" in read.params["decoder"]) == (variant == "paper")
     ours(tmp_path / "own.safetensors", "paper")
+    read = load(str(tmp_path / "own.safetensors"), "mage", dict(mage.SMALLEST, variant="released"))
+    assert "words" not in read.params["decoder"], "the copy was still the same"
+    params = jax.device_get(setting()[1])
+    params["decoder"] = params["decoder"] | {"words": params["decoder"]["words"] + 1}
+    about = {"model": "mage", "args": mage.SMALLEST}
+    weightfile.save(tmp_path / "own.safetensors", params, about)
     with pytest.raises(WrongWeights, match=r"only in own\.safetensors: decoder/words"):
         load(str(tmp_path / "own.safetensors"), "mage", dict(mage.SMALLEST, variant="released"))
+
+
+def test_half_precision_changes_the_digest_that_is_told(tmp_path):
+    digest = ours(tmp_path / "w.safetensors")
+    weights.export(tmp_path / "w.safetensors", tmp_path / "half.safetensors", half=True)
+    args = weightfile.load(tmp_path / "half.safetensors").about["args"]
+    assert args["tokenizer_digest"] != digest
+    assert load(str(tmp_path / "half.safetensors"), "mage", args)
+
+
+def test_a_tokenizer_trained_with_a_critic_serves_without_it():
+    trained = small_model("vqgan", adversarial=0.8)
+    params = jax.device_get(trained.init(jax.random.key(0)))
+    plain = small_model("vqgan")
+    fitted = mage.vqgan.fit(params, plain)
+    assert not trees.difference(fitted, plain.canonical, "fitted", "model")
+    again = mage.vqgan.fit(fitted, trained)
+    assert not trees.difference(again, trained.canonical, "fitted", "model")
 
 
 def test_another_image_size():
@@ -389,6 +411,7 @@ def test_exporting_needs_a_known_ending(tmp_path):
         (dict(composite="blured"), "Did you mean 'blurred'"),
         (dict(remat=True), "needs model.args.scan=True"),
         (dict(drop=2.0), "0 <= drop <= 1"),
+        (dict(tokenizer=dict(size="small", image_size=64)), "does not take image_size in a MAGE"),
         (dict(tokenizer=dict(siez="test")), "model.args.tokenizer does not take 'siez'"),
     ],
 )

@@ -34,7 +34,10 @@ class Size:
 
 
 def _conv(inner: int, outer: int, side: int, bias: bool, dtype: Dtype, rngs: nnx.Rngs) -> nnx.Conv:
-    return nnx.Conv(inner, outer, (side, side), use_bias=bias, dtype=dtype, rngs=rngs)
+    exact = "highest" if dtype == jnp.float32 else None  # TF32 would flip tokens
+    return nnx.Conv(
+        inner, outer, (side, side), use_bias=bias, dtype=dtype, precision=exact, rngs=rngs
+    )
 
 
 class ResBlock(nnx.Module):

@@ -117,5 +117,7 @@ class Decoder(nnx.Module):
     def __call__(self, latents: Array, inputs: Inputs, words: Array) -> Array:
         """[B, 1 + L, V] float32 logits of the first V ids; words: [V, D]."""
         x = vit.apply_blocks(self.blocks, self.fill(latents, inputs), remat=self.remat)
-        logits = self.predict(x) @ words.T.astype(x.dtype)
-        return logits.astype(jnp.float32) + self.bias[...][: words.shape[0]]
+        logits = jnp.matmul(
+            self.predict(x), words.T.astype(x.dtype), preferred_element_type=jnp.float32
+        )
+        return logits + self.bias[...][: words.shape[0]]
