@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from l2l_jax import weights
-from l2l_jax.lib import names, torchfile, torchwriter, weightfile
+from l2l_jax.lib import torchfile, torchwriter, weightfile
 from l2l_jax.lib.errors import BrokenImage, ConfigError, DataMissing, NonFinite, WrongWeights
 from l2l_jax.models import mae
 from l2l_jax.run import run
@@ -268,6 +268,11 @@ def test_a_full_disk_while_saving(tmp_path):
     assert (tmp_path / "run" / "report.html").exists()
 
 
-def test_names_are_never_guessed():
-    with pytest.raises(WrongWeights, match=r"No rule for the names vit\.cls"):
-        names.to_ours({"vit.cls": np.zeros(1)}, mae.NAMES)
+def test_names_are_never_guessed(tmp_path):
+    state = torchfile.read(FIXTURES / "mae" / "checkpoint_model.pth")["model"]
+    del state["decoder_norm.bias"]
+    torchwriter.write(tmp_path / "a.pth", {"model": state | {"vit.cls": np.zeros(1)}})
+    said = r"(?s)No rule for the names vit\.cls\..*only in a whole mae: decoder/norm/bias"
+    told = {"heads": 3, "decoder_heads": 4}
+    with pytest.raises(WrongWeights, match=said):
+        weights.import_(tmp_path / "a.pth", tmp_path / "b.safetensors", "mae", told)

@@ -258,6 +258,12 @@ def _tokenizer(record: Record) -> Iterator[str]:
         )
         if png is not None:
             yield _grid(png, ["image", "decoded"], f"Whole {side} images and their decoded tokens")
+    margin = record.config["model"]["args"].get("margin", 0)
+    if margin:
+        yield (
+            f"<p>When it completes an image, the model does not see the tokens up to {margin} "
+            "from the hole either.</p>"
+        )
     cache = record.config["data"]["token_cache"]
     if cache["views"]:
         yield (

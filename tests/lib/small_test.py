@@ -67,8 +67,14 @@ def test_names_go_both_ways():
     assert back.keys() == state.keys()
     assert all(np.array_equal(back[k], state[k]) for k in state)
     assert all(value.flags["C_CONTIGUOUS"] for value in back.values())
-    with pytest.raises(WrongWeights, match=r"No rule for the names fcx\.1\.weight"):
-        names.to_ours({"fcx.1.weight": np.ones(1)}, RULES)
+    assert names.strangers(state, RULES) == ""
+    assert names.strangers(state | {"fcx.1.weight": 0}, RULES) == (
+        "No rule for the names fcx.1.weight."
+    )
+    with pytest.raises(WrongWeights, match=r"No rule for the name other\."):
+        names.to_theirs(ours | {"other": np.ones(1)}, RULES)
+    two = [Rule("a.{i}.b.{j}", "x/{i}/{j}/y")]
+    assert names.to_ours({"a.3.b.12": 0}, two) == {"x": {3: {12: {"y": 0}}}}
 
 
 def test_weight_files_keep_strided_arrays_and_notice_damage(tmp_path):
