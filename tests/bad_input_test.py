@@ -168,8 +168,8 @@ def folder_config(tmp_path, broken):
             image.save(tmp_path / "pets" / name / f"{i}.png")
     (tmp_path / "pets" / "cats" / "3.png").write_bytes(b"\x89PNG broken")
     config = small_config()
-    config.data = dict(name="folder", crop=(0.5, 1.0), flip=True, broken=broken,
-                       args=dict(root=str(tmp_path / "pets"), eval_fraction=0.3))  # fmt: skip
+    config.data.update(dict(name="folder", crop=(0.5, 1.0), flip=True, broken=broken))
+    config.data.args = dict(root=str(tmp_path / "pets"), eval_fraction=0.3)
     config.split.forget.classes = ("cats",)
     config.unlearn.steps = 2
     return config
@@ -223,7 +223,7 @@ def test_the_command_line(words, message, tmp_path):
     ("config", "message"),
     [
         ("configs/fashion_mnits.py", "Did you mean 'configs/fashion_mnist.py'"),
-        ("configs/fashion_mnist.py:smoek", "has the forms smoke and pretrain"),
+        ("configs/fashion_mnist.py:smoek", "has the forms ('mage', 'vqgan'"),
     ],
 )
 def test_a_config_that_does_not_exist(config, message, tmp_path):

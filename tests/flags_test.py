@@ -38,7 +38,7 @@ def test_another_name_brings_its_own_arguments():
 
 def test_a_task_can_be_another_one():
     config = flags.with_names(small_config(), ["main", "--config.tasks.center.task=side"])
-    assert config["tasks"]["center"]["args"] == dict(cells=1, edge="right")
+    assert config["tasks"]["center"]["args"] == dict(cells=1, edge="right", finer=1)
     with pytest.raises(ConfigError, match=r"given with '=': --config\.unlearn\.method=NAME"):
         flags.with_names(small_config(), ["main", "--config.unlearn.method", "finetune"])
 

@@ -45,6 +45,7 @@ from l2l_jax.types import Array, Metrics, Params
 
 CLASS, MASK = 76, 1000  # ids of the two, beyond the codes
 SMOOTHING = 0.1
+VARIANTS, COMPOSITES = ("paper", "released"), ("exact", "blurred")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -302,12 +303,10 @@ def build(
     """
     if size not in SIZES:
         raise unknown("MAGE size", size, SIZES)
-    for name, value, known in (
-        ("variant", variant, ("paper", "released")),
-        ("composite", composite, ("exact", "blurred")),
-    ):
-        if value not in known:
-            raise unknown(name, value, known)
+    if variant not in VARIANTS:
+        raise unknown("variant", variant, VARIANTS)
+    if composite not in COMPOSITES:
+        raise unknown("composite", composite, COMPOSITES)
     if remat and not scan:
         raise ConfigError("model.args.remat needs model.args.scan=True.")
     if not 0 <= drop <= 1 or steps < 1 or temperature < 0 or margin < 0:
@@ -315,12 +314,7 @@ def build(
             "MAGE needs 0 <= drop <= 1, steps >= 1, temperature >= 0 and margin >= 0, not "
             f"drop={drop}, steps={steps}, temperature={temperature}, margin={margin}."
         )
-    check_args(vqgan.build, tokenizer, "model.args.tokenizer")
-    if fixed := {"image_size", "dtype", "adversarial", "revive"} & tokenizer.keys():
-        raise ConfigError(
-            f"model.args.tokenizer does not take {', '.join(sorted(fixed))} in a MAGE, whose image "
-            "size it shares and which does not train it."
-        )
+    _check_tokenizer(tokenizer)
     given = dict(width=width, depth=depth, heads=heads, decoder_width=decoder_width)
     given |= dict(decoder_depth=decoder_depth, decoder_heads=decoder_heads)
     return MAGE(
@@ -337,6 +331,15 @@ def build(
         remat=remat,
         dtype=compute_dtype(dtype),
     )
+
+
+def _check_tokenizer(args: Mapping[str, object]) -> None:
+    check_args(vqgan.build, args, "model.args.tokenizer")
+    if fixed := args.keys() - PUBLISHED.keys():
+        raise ConfigError(
+            f"model.args.tokenizer does not take {', '.join(sorted(fixed))} in a MAGE, whose image "
+            "size it shares and which does not train it."
+        )
 
 
 def _rank(values: Array) -> Array:
