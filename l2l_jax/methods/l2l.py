@@ -20,7 +20,8 @@ Appendix C.4. Here `noise` chooses:
 Departures from the released code: moments come from the forget images alone and per channel (there:
 one scalar over the whole batch, retain images included); n is not clamped to [0, 1] unless `clip`
 (there: always); one teacher pass per image (there: two); no dropout in the student; no reseeding.
-With accumulated gradients the moments are those of each micro-batch.
+With accumulated gradients the moments are those of each micro-batch; where noise is tokenised
+beforehand (l2l_jax/tokens.py) they are those of up to 2,048 of all forget images.
 """
 
 import jax
