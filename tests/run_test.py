@@ -158,7 +158,6 @@ def test_proxy_in_place_of_retain(tmp_path):
 @pytest.mark.parametrize(
     "spec",
     [
-        "configs/fashion_mnist.py:mage,smoke",
         "configs/mae_imagenet.py:large,random,proxy,smoke",
         "configs/mage_imagenet.py:tied,smoke",
         "configs/vqgan_imagenet.py:smoke",
