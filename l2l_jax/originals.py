@@ -12,10 +12,9 @@ from typing import Any
 from l2l_jax.find import find
 from l2l_jax.lib import files, torchfile, trees, weightfile
 from l2l_jax.lib.errors import DataMissing, WrongWeights, check_args, over
-from l2l_jax.lib.names import strangers, to_ours
+from l2l_jax.lib.names import EXTRA, strangers, to_ours
 from l2l_jax.lib.weightfile import Weights
 
-EXTRA = "l2l_jax"  # beside "model" in an official file of ours
 BUNDLED = Path(__file__).parent / "models" / "bundled"
 META = "https://dl.fbaipublicfiles.com/mae"  # CC-BY-NC 4.0
 DRIVE = "https://drive.google.com/file/d/"  # of the authors of MAGE; a browser is needed
@@ -120,10 +119,10 @@ def read_official(path: Path, name: str, told: Mapping[str, Any]) -> Weights:
     state = content
     for key in ("model", "state_dict"):
         state = state.get(key, state) if isinstance(state, dict) else state
-    if isinstance(content, dict) and isinstance(content.get(EXTRA), dict):
-        state = state | content[EXTRA]  # of an export of ours, what the official class has not
     if not isinstance(state, dict):
         raise WrongWeights(f"{path} holds a {type(state).__name__}, not a state dict.")
+    if isinstance(content.get(EXTRA), dict):
+        state = state | content[EXTRA]
     stored = content.get("args")
     about = vars(stored) if isinstance(stored, types.SimpleNamespace) else {}
     native = module.recognise(state, about | {"file": path.name} | told)

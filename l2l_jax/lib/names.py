@@ -15,6 +15,8 @@ import numpy as np
 from l2l_jax.lib import trees
 from l2l_jax.lib.errors import WrongWeights
 
+EXTRA = "l2l_jax"  # beside the state dict of an official file: what the official class has not
+
 
 @dataclasses.dataclass(frozen=True)
 class Convert:

@@ -50,7 +50,7 @@ class Cached:
         return np.asarray(_shard(self.folder / f"{number:05d}.npy")[row])
 
 
-@functools.cache
+@functools.lru_cache(maxsize=256)  # files that are open at once
 def _shard(path: Path) -> np.ndarray:
     return np.load(path, mmap_mode="r")
 

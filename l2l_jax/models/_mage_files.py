@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from l2l_jax.lib.errors import WrongWeights
-from l2l_jax.lib.names import Convert, Rule, linear, norm
+from l2l_jax.lib.names import EXTRA, Convert, Rule, linear, norm
 from l2l_jax.models import vqgan
 from l2l_jax.models.layers import vit
 
@@ -63,7 +63,7 @@ def to_official(state: dict[str, np.ndarray]) -> dict[str, object]:
     words, own = state["token_emb.word_embeddings.weight"], "mlm_layer.word_embeddings.weight"
     extra = {}
     if own in state and not np.array_equal(state[own], words):
-        extra = {"l2l_jax": {own: state[own]}}
+        extra = {EXTRA: {own: state[own]}}
         log.warning(
             "The decoder's words are not the encoder's any more. The official code ties them, so "
             "that there this model decodes otherwise; the file holds them beside the rest."

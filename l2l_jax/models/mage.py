@@ -17,7 +17,8 @@ the convolutions of the tokenizer.
 `variant` says what the logits are taken against. "released" ties them to E's word embeddings, with
 no gradient through the logits, as the published weights were trained; but then unlearning E moves
 D. "paper" gives D a copy of its own, so that the decoder is truly frozen, as Theorem 1 of Li et al.
-(ICLR 2024) needs. A tied file fits both: the copy is made when it is loaded.
+(ICLR 2024) needs. Published files, whose logits are tied, can be loaded as either: for "paper" D is
+given its copy of the words on loading.
 
 Released quirks kept: ids 0..codes-1 are codes, the class token is id codes + 76 and the mask token
 codes + 1000; LayerNorm epsilon is 1e-6, but 1e-5 before the logits; masked and dropped places are
@@ -348,11 +349,8 @@ def _rank(values: Array) -> Array:
 
 # Files -------------------------------------------------------------------------------------------
 
-UNTOLD = (
-    "heads",
-    "decoder_heads",
-    "tokenizer",
-)  # what an official file of an unpublished size does not tell
+# What an official file of an unpublished size does not tell.
+UNTOLD = ("heads", "decoder_heads", "tokenizer")
 NAMES, from_official, to_official = files.NAMES, files.from_official, files.to_official
 PARTS = {"vqgan": "tokenizer"}  # weights that training can start from; the rest is made afresh
 

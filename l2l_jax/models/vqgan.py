@@ -314,6 +314,13 @@ def recognise(state: dict[str, np.ndarray], about: dict[str, object]) -> dict[st
     levels = {}
     for found in filter(None, at):
         levels.setdefault(int(found[1]), []).append(state[found[0]].shape[0])
+    gaps = [i for i in range(max(levels, default=0) + 1) if i not in levels]
+    if gaps:
+        raise WrongWeights(
+            "This VQ-GAN is not a whole one: it has no "
+            + ", ".join(f"encoder.down.{i}.block.*.conv2.weight" for i in gaps)
+            + "."
+        )
     width = state["encoder.conv_in.weight"].shape[0]
     codes, code_width = state["quantize.embedding.weight"].shape
     multipliers = tuple(levels[i][0] // width for i in range(len(levels)))

@@ -216,3 +216,16 @@ def test_official_files_and_what_they_lack(tmp_path):
     state = {"quantize.embedding.weight": 0, "encoder.conv_in.weight": 0, "quant_conv.weight": 0}
     with pytest.raises(WrongWeights, match="another layout"):
         vqgan.recognise(state, {})
+
+
+@pytest.mark.parametrize(
+    ("kept", "lacks"),
+    [((), r"encoder\.down\.0\.block"), ((0, 2), r"encoder\.down\.1\.block"),
+     ((3,), r"down\.0\.block.*, encoder\.down\.1\.block.*, encoder\.down\.2\.block")],
+)  # fmt: skip
+def test_a_level_that_is_not_there_is_named(kept, lacks):
+    state = {"quantize.embedding.weight": np.zeros((16, 8)),
+             "encoder.conv_in.weight": np.zeros((8, 3, 3, 3))}  # fmt: skip
+    state |= {f"encoder.down.{i}.block.0.conv2.weight": np.zeros((8, 8, 3, 3)) for i in kept}
+    with pytest.raises(WrongWeights, match=rf"not a whole one: it has no {lacks}"):
+        vqgan.recognise(state, {"groups": 4})
