@@ -1,15 +1,18 @@
 """Writes the page of a run again, or one page that compares several runs.
 
 python -m l2l_jax.report runs/demo
-python -m l2l_jax.report runs/a runs/b runs/c --out compared.html
+python -m l2l_jax.report runs/*                              # runs/report.html
+python -m l2l_jax.report runs/a runs/b --out compared.html
+python -m l2l_jax.report runs/* --markdown --plot tradeoff.png
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 from l2l_jax.lib import cli
-from l2l_jax.lib.errors import ConfigError
 from l2l_jax.report import compare, page
+from l2l_jax.report.collect import collect, collect_all
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -17,14 +20,24 @@ def main(argv: list[str] | None = None) -> None:
     form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser("l2l_jax.report", description=__doc__, formatter_class=form)
     parser.add_argument("workdirs", type=Path, nargs="+", metavar="WORKDIR")
-    parser.add_argument("--out", type=Path, help="of one run: report.html in its folder")
+    parser.add_argument("--out", type=Path, help="report.html in the run's, or all runs', folder")
+    parser.add_argument("--plot", type=Path, help="the first plot as PNG, too")
+    parser.add_argument("--markdown", action="store_true", help="print the table, write no page")
     args = parser.parse_args(argv)
     if len(args.workdirs) == 1:
-        print(page.write(args.workdirs[0], args.out))
-    elif args.out is None:
-        raise ConfigError("Several runs make one page: say where it goes, --out compared.html.")
+        runs, left_out = {args.workdirs[0]: collect(args.workdirs[0])}, {}
     else:
-        print(compare.write(args.workdirs, args.out))
+        runs, left_out = collect_all(args.workdirs)
+    for folder, why in left_out.items():
+        print(f"left out: {folder}: {why}", file=sys.stderr)
+    if args.markdown:
+        print(compare.markdown(list(runs.values())), end="")
+    elif len(args.workdirs) == 1:
+        print(page.write(args.workdirs[0], args.out))
+    else:
+        print(compare.write(runs, left_out, args.out))
+    if args.plot:
+        compare.write_plot(list(runs.values()), args.plot)
 
 
 if __name__ == "__main__":

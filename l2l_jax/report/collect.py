@@ -1,6 +1,7 @@
 """A run folder as a record: everything a page says comes from these files."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,16 @@ class Record:
     def sides(self) -> list[str]:
         return list(self.results["counts"])
 
+    @property
+    def seed(self) -> int:
+        return self.config["seed"]
+
+    @property
+    def unfinished(self) -> dict[str, tuple[int, int]]:
+        """{phase: (done, total)} of phases that stopped short, and not because they meant to."""
+        ended, steps = self.results.get("ended") or {}, self.results.get("steps", {})
+        return {p: (n, total) for p, (n, total) in steps.items() if n < total and p not in ended}
+
 
 def collect(workdir: Path) -> Record:
     """Reads a workdir. ConfigError if it holds no evaluated run."""
@@ -51,3 +62,29 @@ def collect(workdir: Path) -> Record:
         tsne=files.read_json(tsne) if tsne.exists() else None,
         images={p.stem: p.read_bytes() for p in sorted((workdir / "images").glob("*.png"))},
     )
+
+
+def collect_all(workdirs: Sequence[Path]) -> tuple[dict[Path, Record], dict[Path, str]]:
+    """({workdir: run}, {argument: why it is left out}); every run has a name of its own.
+
+    ConfigError if none of them holds an evaluated run.
+    """
+    found, left_out = {}, {}
+    for folder in dict.fromkeys(workdirs):
+        try:
+            if folder.is_file():
+                raise ConfigError("a file, not the folder of a run")
+            if not folder.exists():
+                raise ConfigError("there is no such folder")
+            found[folder] = collect(folder)
+        except (OSError, ValueError) as error:  # among them JSON that was damaged
+            said = str(error).removeprefix(f"{folder} holds no evaluated run: ")
+            left_out[folder] = said.split(". Finish it")[0]
+    if not found:
+        told = "".join(f"\n  {folder}: {why}" for folder, why in list(left_out.items())[:10])
+        raise ConfigError(f"None of these holds an evaluated run:{told}")
+    names = [folder.name for folder in found]
+    for folder, run in found.items():
+        if names.count(run.name) > 1:
+            found[folder] = dataclasses.replace(run, name=str(folder))
+    return found, left_out

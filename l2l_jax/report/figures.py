@@ -29,22 +29,31 @@ STYLE = {
 
 
 def curves(metrics: Sequence[Mapping[str, Any]], phase: str) -> str:
-    """Both objectives of a phase over its steps: every value pale, their moving mean strong."""
+    """The objectives of a phase over its steps: every value pale, their moving mean strong.
+
+    An objective that is zero throughout is not drawn; with none left, "" is returned.
+    """
     records = [record for record in metrics if record["phase"] == phase]
     shown = [side for side in COLOURS if any(record.get(side) for record in records)]
+    if not shown:
+        return ""
+    last = max(record["step"] for record in records)
     with rc_context(STYLE):
         figure = Figure(figsize=(9.2, 2.9), layout="constrained")
-        for axes, side in zip(np.atleast_1d(figure.subplots(1, len(shown))), shown, strict=True):
-            steps = np.array([record["step"] for record in records])
-            values = np.array([record[side] for record in records])
+        panels = figure.subplots(1, len(shown), squeeze=False)[0]
+        for axes, side in zip(panels, shown, strict=True):
+            there = [record for record in records if record.get(side) is not None]
+            steps = np.array([record["step"] for record in there])
+            values = np.array([record[side] for record in there])
             axes.plot(steps, values, color=COLOURS[side], alpha=0.25, linewidth=0.8)
-            mean, at = moving_mean(values, max(1, len(values) // 40)), steps
-            axes.plot(at, mean, color=COLOURS[side], linewidth=2)
+            mean = moving_mean(values, max(1, len(values) // 40))
+            axes.plot(steps, mean, color=COLOURS[side], linewidth=2)
             axes.set_title(f"{side} objective", loc="left", fontsize=11, fontweight="bold")
             axes.set_xlabel("step")
-            axes.set_xlim(0, max(1, steps[-1]))
-            axes.set_ylim(bottom=0)
-        return _svg(figure)
+            axes.set_xlim(0, max(1, last))
+            if np.all(values >= 0):
+                axes.set_ylim(bottom=0)
+        return svg(figure)
 
 
 def moving_mean(values: np.ndarray, width: int) -> np.ndarray:
@@ -68,7 +77,7 @@ def scatter(tsne: Mapping[str, Any]) -> str:
             axes.set(xticks=[], yticks=[])
             axes.grid(visible=False)
         panels[0].legend(loc="best", frameon=False, fontsize=9)
-        return _svg(figure)
+        return svg(figure)
 
 
 def _cloud(axes: Axes, group: Mapping[str, Any], pale: bool) -> None:
@@ -82,7 +91,7 @@ def _cloud(axes: Axes, group: Mapping[str, Any], pale: bool) -> None:
                      label=f"{group['side']} images")  # fmt: skip
 
 
-def _svg(figure: Figure) -> str:
+def svg(figure: Figure) -> str:
     """The <svg> element alone, to be put inside a page."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})

@@ -13,18 +13,10 @@ from string import Template
 from l2l_jax.lib import files
 from l2l_jax.report import figures
 from l2l_jax.report.collect import Record, collect
+from l2l_jax.report.metrics import APART, ARROWS, METRICS, goal, number, spent
 
-# metric: (name, unit, what is good on the retain side: up or down, digits); forget is the reverse
-METRICS = {
-    "fid": ("FID", "", "down", 2),
-    "is": ("Inception Score", "", "up", 2),
-    "cosine": ("cosine", "", "up", 3),
-    "psnr": ("PSNR, hidden pixels", "dB", "up", 2),
-    "l1": ("L1, hidden pixels", "", "down", 4),
-}
-ARROWS = {"up": "&uarr;", "down": "&darr;"}
-OPPOSITE = {"up": "down", "down": "up"}
 VERBS = {"forget": "forget", "retain": "keep"}
+MISSED = "not reached"  # how the text of a phase begins that did not get to its end
 SLIGHT = 0.01  # a change of less than one percent is neither good nor bad
 
 
@@ -128,12 +120,14 @@ def _tiles(record: Record) -> Iterator[str]:
 
 def _warnings(record: Record) -> Iterator[str]:
     """What a reader must not overlook."""
-    for phase, (done, total) in record.results["steps"].items():
-        if done < total:
-            yield (
-                f'<div class="card warn">Not finished: the phase {html.escape(phase)} was at step '
-                f"{done:,} of {total:,} when this was evaluated.</div>"
-            )
+    for phase, (done, total) in record.unfinished.items():
+        yield (
+            f'<div class="card warn">Not finished: the phase {html.escape(phase)} was at step '
+            f"{done:,} of {total:,} when this was evaluated.</div>"
+        )
+    for text in (record.results.get("ended") or {}).values():
+        if text.startswith(MISSED):
+            yield f'<div class="card warn">{_sentence(text)}</div>'
     for side, wanted in record.config["split"].items():
         held = record.splits.get(f"{side}_eval", {"part": ""})
         if side in VERBS and wanted["files"] and held["part"] == "eval":
@@ -156,6 +150,10 @@ def _warnings(record: Record) -> Iterator[str]:
             )
 
 
+def _sentence(text: str) -> str:
+    return html.escape(text[0].upper() + text[1:].rstrip(".")) + "."
+
+
 def _pictures(record: Record) -> Iterator[str]:
     if record.images:
         yield "<h2>Completions</h2>"
@@ -170,12 +168,12 @@ def picture(record: Record, task: str, side: str, title: str) -> Iterator[str]:
     if png is not None:
         labels = ["image", "what it sees", *record.variants]
         said = f"Grid of {side} images under the task {task}: {', '.join(labels)}"
-        yield f"<h3>{html.escape(title)}</h3>" + _grid(png, labels, said)
+        yield f"<h3>{html.escape(title)}</h3>" + grid(png, labels, said)
 
 
-def _grid(png: bytes, labels: list[str], alt: str) -> str:
+def grid(png: bytes, labels: list[str], alt: str) -> str:
     """A sheet of pictures with a label for each of its rows."""
-    spans = "".join(f"<span>{label}</span>" for label in labels)
+    spans = "".join(f"<span>{html.escape(label)}</span>" for label in labels)
     data = base64.b64encode(png).decode()
     return (
         f'<div class="card grid"><div class="rows">{spans}</div>'
@@ -188,13 +186,15 @@ def _tables(record: Record) -> Iterator[str]:
     for task, cells in record.results["tasks"].items():
         yield f"<h3>{html.escape(task)}</h3>" + _table(record, cells)
     judge = record.results["features"]
+    measured = any("apart" in sides for sides in record.results.get("unlearned", {}).values())
+    apart = f" {APART}" if measured else ""
     accuracy = f", held-out accuracy {judge['accuracy']:.1%}" if "accuracy" in judge else ""
     yield (
         f"<p>FID, Inception Score and cosine are those of a {html.escape(judge['name'])} "
         f"(digest <code>{judge['digest'][:12]}</code>{accuracy}). They can be compared within this "
         "page and with runs of the same judge and the same number of images, with nothing else. "
         "An arrow shows the direction that is good; green is a change that way, red the other way, "
-        "grey less than one percent.</p>"
+        f"grey less than one percent.{apart}</p>"
     )
 
 
@@ -207,20 +207,21 @@ def _table(record: Record, cells: dict) -> str:
         f"(n = {record.results['counts'][side]:,})</th>"
         for side in sides
     )
-    names = [*variants, *(["change"] if change else [])]
+    at = variants.index("unlearned") if change else 0
+    names = [*variants[: at + 1], *(["change"] if change else []), *variants[at + 1 :]]
     second = "".join(f"<th>{name}</th>" for _ in sides for name in names)
     rows = []
-    for metric, (name, unit, good, digits) in METRICS.items():
+    for metric, (name, unit, _, digits) in METRICS.items():
         if not any(metric in cells[variant][side] for variant in variants for side in sides):
             continue
         row = [f"<td>{name}{f' <small>{unit}</small>' if unit else ''}</td>"]
         for side in sides:
-            goal = good if side == "retain" else OPPOSITE[good]
             values = [cells[v][side].get(metric) for v in variants]
-            row += [f"<td>{number(value, digits)}</td>" for value in values]
+            told = [f"<td>{number(value, digits)}</td>" for value in values]
             if change:
-                at = variants.index("unlearned")
-                row.append(_change(values[0], values[at], goal, digits))
+                good = goal(side, metric)
+                told.insert(at + 1, _change(values[0], values[at], good, digits))
+            row += told
         rows.append(f"<tr>{''.join(row)}</tr>")
     return (
         f'<div class="card scroll"><table><thead><tr><th></th>{head}</tr>'
@@ -228,19 +229,14 @@ def _table(record: Record, cells: dict) -> str:
     )
 
 
-def number(value: float | None, digits: int) -> str:
-    """A figure, or a dash where there is none."""
-    return "&ndash;" if value is None else f"{value:.{digits}f}"
-
-
-def _change(old: float | None, new: float | None, goal: str, digits: int) -> str:
+def _change(old: float | None, new: float | None, good: str, digits: int) -> str:
     if old is None or new is None:
         return "<td>&ndash;</td>"
     delta = round(new - old, digits) + 0.0  # no minus zero
     kind = "same" if abs(delta) <= SLIGHT * abs(old) else "bad"
-    if kind == "bad" and (delta > 0) == (goal == "up"):
+    if kind == "bad" and (delta > 0) == (good == "up"):
         kind = "good"
-    return f'<td class="{kind}">{delta:+.{digits}f} <small>good {ARROWS[goal]}</small></td>'
+    return f'<td class="{kind}">{delta:+.{digits}f} <small>good {ARROWS[good]}</small></td>'
 
 
 def _tokenizer(record: Record) -> Iterator[str]:
@@ -257,7 +253,7 @@ def _tokenizer(record: Record) -> Iterator[str]:
             f"{about['codebook_perplexity']:.0f}.</p>"
         )
         if png is not None:
-            yield _grid(png, ["image", "decoded"], f"Whole {side} images and their decoded tokens")
+            yield grid(png, ["image", "decoded"], f"Whole {side} images and their decoded tokens")
     margin = record.config["model"]["args"].get("margin", 0)
     if margin:
         yield (
@@ -276,11 +272,16 @@ def _curves(record: Record) -> Iterator[str]:
     yield "<h2>Training</h2>"
     for phase in record.config["phases"]:
         if any(r["phase"] == phase for r in record.metrics):
-            settings = record.config[phase]
+            settings, drawn = record.config[phase], figures.curves(record.metrics, phase)
             yield (
                 f"<h3>{html.escape(phase)}: {html.escape(settings['method'])}, "
                 f"{settings['steps']:,} steps of {settings['batch_size']} images a side</h3>"
-                f'<div class="card">{figures.curves(record.metrics, phase)}</div>'
+            )
+            text = (record.results.get("ended") or {}).get(phase, "")
+            if text and not text.startswith(MISSED):
+                yield f"<p>{_sentence(text)}</p>"
+            yield (
+                f'<div class="card">{drawn}</div>' if drawn else "<p>Both objectives are zero.</p>"
             )
 
 
@@ -299,9 +300,11 @@ def _provenance(record: Record) -> Iterator[str]:
     results = record.results
     seconds = ", ".join(f"{html.escape(k)} {v:,.0f} s" for k, v in results["seconds"].items())
     items = {"run": html.escape(record.name), "time": seconds}
+    for phase, about in (results.get("cost") or {}).items():
+        items[f"cost, {html.escape(phase)}"] = spent(about)
     launches = [record.versions, *record.versions["continued_with"]]
-    for number, launch in enumerate(launches, 1):
-        name = "launched with" if len(launches) == 1 else f"launch {number}"
+    for turn, launch in enumerate(launches, 1):
+        name = "launched with" if len(launches) == 1 else f"launch {turn}"
         git = html.escape(launch["git"] or "no repository")
         items[name] = (
             f"{html.escape(launch['devices'])}, code <code>{launch['code'][:16]}</code>, "

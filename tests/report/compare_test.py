@@ -1,30 +1,54 @@
-"""Several runs on one page: shared originals once, the best marked, unequal conditions named."""
+"""Many runs on one page: groups of seeds, the best marked, unequal conditions named."""
 
+import math
 import re
+import statistics
+from pathlib import Path
 
 import pytest
 
 from l2l_jax.lib import files
 from l2l_jax.lib.errors import ConfigError
 from l2l_jax.report.__main__ import main
-from tests.report.runs import make
+from l2l_jax.report.collect import collect
+from l2l_jax.report.compare import common_folder
+from l2l_jax.report.groups import grouped
+from l2l_jax.report.tables import cost_of, rows
+from tests.report.runs import HOSTILE, cell, change, make, phase
 
 
 @pytest.fixture
 def runs(tmp_path):
     """Two runs from one original; the second forgets more and retains less."""
-    first, second = make(tmp_path / "a"), make(tmp_path / "b")
+    first = make(tmp_path / "a")
+    second = make(tmp_path / "b", phases={"unlearn": phase("max_loss")})
     change(second, "results.json", ["tasks", "center", "unlearned", "forget", "fid"], 90.0)
     change(second, "results.json", ["tasks", "center", "unlearned", "retain", "fid"], 15.0)
     return first, second
 
 
-def change(folder, name, path, value):
-    content = node = files.read_json(folder / name)
-    for key in path[:-1]:
-        node = node[key]
-    node[path[-1]] = value
-    files.write_json(folder / name, content)
+@pytest.fixture
+def seeds(tmp_path):
+    """Three seeds of l2l and of max_loss, with a reference, costs, and an original of each seed."""
+    made = []
+    for seed, fid in enumerate((11.0, 12.0, 16.0)):
+        for method in ("l2l", "max_loss"):
+            tasks = {
+                "original": {"retain": cell(10.0 + seed, 20.0), "forget": cell(12.0, 19.0)},
+                "unlearned": {
+                    "retain": cell(fid, 19.0, apart=0.03),
+                    "forget": cell(fid * (5 if method == "l2l" else 6), 9.0, apart=0.2),
+                },
+                "retrained": {"retain": cell(10.5, 19.5), "forget": cell(30.0, 14.0)},
+            }
+            cost = dict(seconds=8.0 + seed, steps=4, flops=2e12, memory=3e9 + seed * 1e8)
+            made.append(
+                make(tmp_path / f"{method}{seed}", seed, {"unlearn": phase(method)}, tasks,
+                     cost={"unlearn": cost})
+            )  # fmt: skip
+            weights = ["digests", "weights", "original"]
+            change(made[-1], "results.json", weights, str(seed) * 64)
+    return made
 
 
 def page_of(*runs):
@@ -33,24 +57,66 @@ def page_of(*runs):
     return out.read_text()
 
 
-def rows_of(text):
-    """{label: cells of its row} of the first table."""
+def rows_of(text, heading="Figures"):
+    """{label: cells of its row} of the first table after a heading."""
+    text = text[text.index(f">{heading}</h2>") :]
     table = text[text.index("<tbody>") : text.index("</tbody>")]
-    rows = (re.findall(r"<td(.*?)</td>", row) for row in table.split("</tr>"))
-    return {row[0].lstrip(">"): row[1:] for row in rows if row}
+    found = (re.findall(r"<td(.*?)</td>", row) for row in table.split("</tr>"))
+    return {row[0].lstrip(">"): row[1:] for row in found if row}
 
 
 def test_runs_stand_beside_their_original(runs):
     text = page_of(*runs)
-    rows = rows_of(text)
-    assert list(rows) == ["original", "a: unlearned", "b: unlearned"]
-    assert rows["original"][0] == ">10.00"
-    assert rows["a: unlearned"][0] == ' class="good">11.00', "retain: the smaller FID is good"
-    assert rows["b: unlearned"][0] == ">15.00"
-    assert ' class="good">90.00' in rows["b: unlearned"], "forget: the larger one"
+    found = rows_of(text)
+    assert list(found) == ["original", "l2l", "max_loss"]
+    assert found["original"][:2] == [">1", ">10.00"]
+    assert found["l2l"][1] == ' class="good">11.00', "retain: the smaller FID is good"
+    assert found["max_loss"][1] == ">15.00"
+    assert ' class="good">90.00' in found["max_loss"], "forget: the larger one"
+    assert found["l2l"][2] == found["max_loss"][2] == ">3.00", "none is best where all are equal"
     assert "Not measured alike" not in text
-    assert text.count("data:image/png;base64,") == 2
+    assert text.count("data:image/png;base64,") == 1, "both grids in one"
+
+
+def test_the_page_stands_alone(seeds):
+    text = page_of(*seeds)
+    fetched = re.findall(r'(?:src|href)\s*=\s*"([^"]*)"|url\(([^)]*)\)|@import', text)
+    assert all((a or b).startswith(("data:", "#")) for a, b in fetched)
     assert "<script" not in text
+    assert HOSTILE not in text
+    assert text == page_of(*seeds), "the same files give the same page"
+
+
+def test_seeds_are_one_row(seeds):
+    text = page_of(*seeds)
+    found = rows_of(text)
+    assert list(found) == ["original", "retrained", "l2l", "max_loss"]
+    # 11, 12, 16: mean 13, deviations -2, -1, 3, variance (4 + 1 + 9) / 2 = 7
+    spread = f"{math.sqrt(7):.2f}"
+    assert spread == "2.65"
+    assert found["l2l"][:2] == [">3", f">13.00 <small>&plusmn; {spread}</small>"]
+    assert found["original"][1] == ">11.00 <small>&plusmn; 1.00</small>", "one of each seed"
+    assert "seeds" in text
+    assert "Not measured alike" not in text
+
+
+def test_the_distance_to_the_retrained_model_is_good_when_small(seeds):
+    for seed in range(3):
+        path = ["tasks", "center", "unlearned", "forget", "apart"]
+        change(seeds[2 * seed + 1], "results.json", path, 0.1)
+    text = page_of(*seeds)
+    found = rows_of(text)
+    assert found["max_loss"][-1].startswith(' class="good">0.1000')
+    assert found["l2l"][-1].startswith(">0.2000")
+    assert found["retrained"][-1] == ">&ndash;"
+    assert text.count("distance to retrained &darr;") == 2, "down on both sides"
+    assert "not the same as like the retrained model" in text
+
+
+def test_a_value_that_some_seeds_lack_says_so(seeds):
+    cells = {"fid": 11.0}
+    change(seeds[0], "results.json", ["tasks", "center", "unlearned", "retain"], cells)
+    assert any("<small>2 of 3 seeds</small>" in cell for cell in rows_of(page_of(*seeds))["l2l"])
 
 
 @pytest.mark.parametrize(
@@ -58,7 +124,8 @@ def test_runs_stand_beside_their_original(runs):
     [
         ("results.json", ["features", "digest"], "0" * 64, "the judges differ"),
         ("splits/retain_eval.json", ["digest"], "0" * 64, "the images differ"),
-        ("config.json", ["seed"], 7, "the masks differ"),
+        ("config.json", ["tasks", "center", "args", "cells"], 3, "the masks differ"),
+        ("config.json", ["seed"], 7, "the seeds, and with them the masks, differ"),
         ("results.json", ["digests", "weights", "original"], "2" * 64, "the originals differ"),
     ],
 )
@@ -67,27 +134,143 @@ def test_what_was_not_measured_alike_is_said(runs, name, path, value, said):
     assert f"Not measured alike: {said}" in page_of(*runs)
 
 
+def test_originals_may_differ_between_seeds_but_not_within_one(seeds):
+    change(seeds[3], "results.json", ["digests", "weights", "original"], "9" * 64)
+    text = page_of(*seeds)
+    assert "Not measured alike: the originals with seed 1 differ" in text
+    assert list(rows_of(text))[:2] == ["original of l2l", "original of max_loss"]
+
+
+def test_a_group_that_lacks_a_seed_is_named(seeds):
+    text = page_of(*seeds[:-1])
+    assert "Not measured alike: the seeds, and with them the masks, differ" in text
+    assert "max_loss: <code>0, 1</code>" in text
+
+
 def test_a_retrained_run_has_no_original_to_differ(runs):
     for path in (["digests", "weights"], ["tasks", "center"]):
-        content = files.read_json(runs[1] / "results.json")
-        for key in path:
-            content = content[key]
-        change(runs[1], "results.json", path, {"retrained": content["unlearned"]})
+        change(runs[1], "results.json", path, {"retrained": value_of(runs[1], path)["unlearned"]})
+    results = ["unlearned", "original"]
+    for key in results:
+        drop(runs[1], key)
+    change(runs[1], "results.json", ["retrained"], {})
     text = page_of(*runs)
-    assert "b: retrained" in rows_of(text)
+    assert list(rows_of(text)) == ["original", "retrained", "l2l"]
     assert "Not measured alike" not in text
+
+
+def value_of(folder, path):
+    content = collect(folder).results
+    for key in path:
+        content = content[key]
+    return content
+
+
+def drop(folder, key):
+    content = files.read_json(folder / "results.json")
+    del content[key]
+    files.write_json(folder / "results.json", content)
 
 
 def test_two_originals_are_two_rows(runs):
     change(runs[1], "results.json", ["tasks", "center", "original", "retain", "fid"], 1.0)
-    assert list(rows_of(page_of(*runs)))[:2] == ["a: original", "b: original"]
+    assert list(rows_of(page_of(*runs)))[:2] == ["original of l2l", "original of max_loss"]
+
+
+def test_runs_of_one_config_and_seed_keep_apart(tmp_path):
+    found = rows_of(page_of(make(tmp_path / "before"), make(tmp_path / "after")))
+    assert list(found) == ["original", "l2l, before", "l2l, after"]
 
 
 def test_runs_of_one_name_keep_apart(runs, tmp_path):
     other = make(tmp_path / "elsewhere" / "a")
-    assert f"{other}: unlearned" in page_of(runs[0], other)
+    assert f"l2l, {other}" in rows_of(page_of(runs[0], other))
 
 
-def test_a_comparison_needs_a_place(runs):
-    with pytest.raises(ConfigError, match=r"--out compared\.html"):
-        main([str(run) for run in runs])
+def test_the_page_goes_above_the_runs(runs, capsys):
+    main([str(run) for run in runs])
+    assert capsys.readouterr().out.strip() == str(runs[0].parent / "report.html")
+    assert "2 runs compared" in (runs[0].parent / "report.html").read_text()
+
+
+def test_runs_far_apart_need_a_place():
+    assert common_folder([Path("runs/a"), Path("runs/b/c")]) == Path("runs")
+    with pytest.raises(ConfigError, match="--out FILE"):
+        common_folder([Path("/one/a"), Path("/other/b")])
+
+
+def test_what_is_no_run_is_left_out_and_named(runs, tmp_path, capsys):
+    (tmp_path / "report.html").write_text("a page")
+    (tmp_path / "begun").mkdir()
+    main([str(p) for p in (*runs, tmp_path / "report.html", tmp_path / "begun", tmp_path / "no")])
+    said, text = capsys.readouterr().err, (tmp_path / "report.html").read_text()
+    for name, why in (
+        ("report.html", "a file"),
+        ("begun", "config.json, versions.json, results.json missing"),
+        ("no", "there is no such folder"),
+    ):
+        assert f"left out: {tmp_path / name}: {why}" in said
+        assert f"{tmp_path / name}: {why}" in text
+
+
+def test_without_any_run_there_is_no_page(tmp_path):
+    (tmp_path / "begun").mkdir()
+    with pytest.raises(ConfigError, match=r"None of these(?s:.*)begun: config\.json"):
+        main([str(tmp_path / "begun"), str(tmp_path / "nothing")])
+    with pytest.raises(ConfigError, match="holds no evaluated run"):
+        main([str(tmp_path / "begun")])
+
+
+def test_unfinished_phases_and_those_that_missed_their_end(runs):
+    change(runs[0], "results.json", ["steps", "unlearn"], [1, 4])
+    assert "a: unlearn was at step 1 of 4" in page_of(*runs)
+    change(runs[0], "results.json", ["ended"], {"unlearn": "unlearn ended at step 1 of 4"})
+    assert "was at step 1 of 4" not in page_of(*runs)
+    change(runs[0], "results.json", ["ended"], {"unlearn": "not reached: lambda <0.05>"})
+    assert "a: not reached: lambda &lt;0.05&gt;" in page_of(*runs)
+
+
+def test_costs(seeds):
+    found = rows_of(page_of(*seeds), "Cost")
+    assert found["l2l"] == [">3", ">9 s", ">5 s", ">4", ">2.00 TFLOP", ">3.20 GB", ">1 x cpu"]
+
+
+def test_a_missing_cost_is_a_dash(runs):
+    assert rows_of(page_of(*runs), "Cost")["l2l"] == [
+        ">1", ">10 s", ">5 s", ">4", ">&ndash;", ">&ndash;", ">1 x cpu"
+    ]  # fmt: skip
+    assert cost_of(collect(runs[0]), "unlearn") == {"seconds": 10.0, "steps": 4}
+
+
+def test_the_markdown_says_what_the_page_says(seeds, capsys):
+    main([*map(str, seeds), "--markdown"])
+    lines = capsys.readouterr().out.splitlines()
+    table = [[part.strip() for part in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
+    assert len({len(line) for line in table}) == 1, "every row has every column"
+    assert set(table[1]) <= {":--", "--:"}
+    head, body = table[0], {line[0]: line[1:] for line in table[2:]}
+    assert head[:3] == ["model", "seeds", "retain FID ↓"]
+    assert list(body) == ["original", "retrained", "l2l", "max_loss"]
+    at = head.index("forget FID ↑") - 1
+    values = [6 * fid for fid in (11.0, 12.0, 16.0)]
+    wanted = f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}"
+    assert body["max_loss"][at] == f"**{wanted}**", "the best one is bold"
+    assert body["l2l"][at] == "65.00 ± 13.23"
+    assert not (seeds[0].parent / "report.html").exists()
+
+
+def test_no_label_breaks_the_markdown(tmp_path, capsys):
+    made = [make(tmp_path / x, phases={"unlearn": phase(args={"noise": f"{x}|"})}) for x in "ab"]
+    main([*map(str, made), "--markdown"])
+    assert "| l2l, noise a\\| | 1 |" in capsys.readouterr().out
+
+
+def test_the_plot_is_saved(seeds, tmp_path):
+    main([*map(str, seeds), "--markdown", "--plot", str(tmp_path / "plot.png")])
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_rows_keep_the_seeds_in_order(seeds):
+    found = rows(grouped([collect(run) for run in reversed(seeds)]), "center")
+    assert all(row.seeds == (0, 1, 2) for row in found)
+    assert [row.of(("retain", "fid")) for row in found if row.label == "l2l"] == [[11, 12, 16]]

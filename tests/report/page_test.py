@@ -7,9 +7,9 @@ import pytest
 
 from l2l_jax.lib import files
 from l2l_jax.lib.errors import ConfigError
-from l2l_jax.report import figures, page
+from l2l_jax.report import figures, metrics, page
 from l2l_jax.report.collect import collect
-from tests.report.runs import HOSTILE, make
+from tests.report.runs import HOSTILE, change, make
 
 
 @pytest.fixture
@@ -24,6 +24,48 @@ def test_the_page_tells_the_figures(workdir):
         assert said in text, said
     assert text.count("<svg") == 2
     assert text.count("data:image/png;base64,") == 1
+
+
+def test_costs_stand_with_the_provenance(workdir):
+    assert "cost, unlearn" not in page.write(workdir).read_text(), "an older run"
+    cost = dict(seconds=83.2, steps=200, flops=3.1e13, memory=2.34e9)
+    change(workdir, "results.json", ["cost"], {"unlearn": cost})
+    text = page.write(workdir).read_text()
+    assert "cost, unlearn</dt><dd>83 s, 200 steps, 31.0 TFLOP, peak memory 2.34 GB<" in text
+
+
+def test_how_a_phase_ended(workdir):
+    said = "unlearn ended at step 1 of 4: moved 0.0512, lambda 0.05"
+    change(workdir, "results.json", ["ended"], {"unlearn": said})
+    change(workdir, "results.json", ["steps", "unlearn"], [1, 4])
+    text = page.write(workdir).read_text()
+    assert f"<p>U{said[1:]}.</p>" in text
+    assert "Not finished" not in text, "it meant to end there"
+    said = "not reached: moved 0.03 after 4 steps, lambda 0.05"
+    change(workdir, "results.json", ["ended"], {"unlearn": said})
+    assert f'<div class="card warn">N{said[1:]}.</div>' in page.write(workdir).read_text()
+
+
+def test_the_distance_to_the_retrained_model(workdir):
+    for variant, value in (("original", 0.1), ("unlearned", 0.05)):
+        for side in ("retain", "forget"):
+            for start in ([], ["tasks", "center"]):
+                change(workdir, "results.json", [*start, variant, side, "apart"], value)
+    text = page.write(workdir).read_text()
+    assert text.count('class="good">-0.0500') == 2, "smaller is better on both sides"
+    assert "smaller is closer" in text
+
+
+def test_objectives_that_are_zero_or_negative_are_drawn_well():
+    steps = [{"phase": "a", "step": i, "retain": 0.0, "forget": -float(i)} for i in range(9)]
+    assert "forget objective" in figures.curves(steps, "a")
+    assert "retain objective" not in figures.curves(steps, "a")
+    low = [{**record, "forget": -5.0 + record["step"]} for record in steps]
+    assert "\N{MINUS SIGN}4" in figures.curves(low, "a"), "what is below zero is not cut off"
+    missing = [{"phase": "a", "step": i, "retain": 1.0 + i} for i in range(9)]
+    assert "retain objective" in figures.curves([*missing, {"phase": "a", "step": 9}], "a")
+    nothing = [{"phase": "a", "step": i, "retain": 0.0, "forget": 0.0} for i in range(9)]
+    assert figures.curves(nothing, "a") == ""
 
 
 def test_the_page_asks_the_network_for_nothing(workdir):
@@ -107,3 +149,12 @@ def test_an_unfinished_run_says_what_is_missing(workdir):
 def test_moving_mean():
     np.testing.assert_allclose(figures.moving_mean(np.array([1.0, 3, 5, 7]), 2), [1, 2, 4, 6])
     np.testing.assert_allclose(figures.moving_mean(np.array([1.0, 3, 5, 7]), 10), [1, 2, 3, 4])
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [(None, "&ndash;"), (0, "0 B"), (999, "999 B"), (1000, "1.00 kB"), (12_345, "12.3 kB"),
+     (999_600, "1.00 MB"), (4.2e15, "4.20 PB"), (7e26, "700000 ZB")],
+)  # fmt: skip
+def test_si(value, said):
+    assert metrics.si(value, "B") == said

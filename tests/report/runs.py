@@ -1,5 +1,7 @@
 """Run folders as a finished run leaves them, made without running anything."""
 
+import copy
+
 import numpy as np
 from PIL import Image
 
@@ -8,34 +10,47 @@ from l2l_jax.lib import files
 HOSTILE = "<script>alert(1)</script>"
 
 
-def cell(fid, psnr):
-    return {"fid": fid, "is": 3.0, "is_std": 0.1, "cosine": 0.9, "psnr": psnr, "l1": 0.05}
+def cell(fid, psnr, **more):
+    return {"fid": fid, "is": 3.0, "is_std": 0.1, "cosine": 0.9, "psnr": psnr, "l1": 0.05} | more
 
 
-def make(folder):
-    """What a run leaves in its workdir, with a class of a hostile name; returns the folder."""
-    unlearn = dict(method="l2l", solver="weighted", steps=4, batch_size=8)
-    config = dict(phases=["unlearn"], unlearn=unlearn, data=dict(name="fashion_mnist"), seed=0,
+def phase(method="l2l", solver="weighted", steps=4, args=None, **solver_args):
+    return dict(
+        method=method, solver=solver, steps=steps, batch_size=8, args=args or {},
+        solver_args=solver_args,
+    )  # fmt: skip
+
+
+def make(folder, seed=0, phases=None, tasks=None, **more):
+    """What a run leaves in its workdir, with a class of a hostile name; returns the folder.
+
+    phases: {name: phase(...)}; tasks: {variant: {side: cell(...)}} of the task center; more: what
+    else results.json holds, such as cost and ended.
+    """
+    phases = phases or {"unlearn": phase()}
+    config = dict(phases=list(phases), **phases, data=dict(name="fashion_mnist"), seed=seed,
                   model=dict(name="mae", args=dict(size="small")),
                   tasks=dict(center=dict(task="center", args=dict(cells=2))),
-                  evaluate=dict(tasks=["center"]),
+                  evaluate=dict(tasks=["center"]), runtime=dict(fsdp=1),
                   split=dict(forget=dict(files=""), retain=dict(files=""), seed=0))  # fmt: skip
     files.write_json(folder / "config.json", config)
     launch = dict(git="abc", code="e" * 64, packages={"jax": "0.10.2"}, devices="1 x cpu")
     files.write_json(folder / "versions.json", launch | dict(continued_with=[]))
-    task = {
+    task = tasks or {
         "original": {"retain": cell(10.0, 20.0), "forget": cell(12.0, 19.0)},
         "unlearned": {"retain": cell(11.0, 19.8), "forget": cell(60.0, 9.0)},
     }
     classes = {"forget_eval": [HOSTILE, "Bag"], "retain_eval": ["Coat"]}
+    digests = {"original": "0" * 64, "unlearned": "1" * 64, "retrained": "3" * 64}
     results = {
-        **task, "audits": {}, "steps": {"unlearn": [4, 4]}, "seconds": {"unlearn": 10.0},
+        **task, "audits": {}, "steps": {p: [s["steps"]] * 2 for p, s in phases.items()},
+        "seconds": {**dict.fromkeys(phases, 10.0), "evaluate": 5.0},
         "trained_on": ["forget", "retain"],
         "task": "center", "tasks": {"center": task}, "classes": classes,
         "counts": {"retain": 60, "forget": 40},
         "features": {"name": "classifier", "digest": "f" * 64, "accuracy": 0.88},
-        "digests": {"code": "c" * 64, "weights": {"original": "0" * 64, "unlearned": "1" * 64},
-                    "splits": {}},
+        "digests": {"code": "c" * 64, "weights": {v: digests[v] for v in task}, "splits": {}},
+        **more,
     }  # fmt: skip
     files.write_json(folder / "results.json", results)
     split = dict(part="train", count=3, digest="d" * 64, classes=["Bag"], skipped=[], keys=[])
@@ -43,12 +58,30 @@ def make(folder):
         part = "eval" if "eval" in name else "train"
         files.write_json(folder / "splits" / f"{name}.json", split | dict(part=part))
     lines = [
-        f'{{"phase": "unlearn", "step": {i}, "retain": {i}, "forget": {4 - i}}}\n' for i in range(4)
+        f'{{"phase": "{p}", "step": {i}, "retain": {i}, "forget": {4 - i}}}\n'
+        for p in phases
+        for i in range(4)
     ]
     (folder / "metrics.jsonl").write_text("".join(lines))
     groups = [dict(variant=v, side=s, points=[[0, 1], [2, 3]])
-              for v in ("original", "unlearned") for s in ("retain", "forget")]  # fmt: skip
+              for v in task for s in ("retain", "forget")]  # fmt: skip
     files.write_json(folder / "tsne.json", dict(task="center", perplexity=20, groups=groups))
-    (folder / "images").mkdir()
-    Image.fromarray(np.zeros((40, 40, 3), np.uint8)).save(folder / "images" / "center_forget.png")
+    sheet(folder, "center_forget", [seed, 10 + seed, *range(50, 50 + 10 * len(task), 10)])
     return folder
+
+
+def sheet(folder, name, shades, width=40):
+    """images/<name>.png: rows of one shade each, ten pixels high."""
+    rows = np.repeat(np.array(shades, np.uint8), 10)
+    image = np.broadcast_to(rows[:, None, None], (len(rows), width, 3))
+    (folder / "images").mkdir(exist_ok=True)
+    Image.fromarray(np.ascontiguousarray(image)).save(folder / "images" / f"{name}.png")
+
+
+def change(folder, name, path, value):
+    """Sets one value of a JSON file of a run."""
+    content = node = files.read_json(folder / name)
+    for key in path[:-1]:
+        node = node[key]
+    node[path[-1]] = copy.deepcopy(value)
+    files.write_json(folder / name, content)

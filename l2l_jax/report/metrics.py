@@ -1,0 +1,59 @@
+"""What is measured, in which unit, and which way is good; and how figures are written."""
+
+from collections.abc import Mapping
+from typing import Any
+
+# metric: (name, unit, what is good on the retain side: up or down, digits); forget is the reverse
+METRICS = {
+    "fid": ("FID", "", "down", 2),
+    "is": ("Inception Score", "", "up", 2),
+    "cosine": ("cosine", "", "up", 3),
+    "psnr": ("PSNR, hidden pixels", "dB", "up", 2),
+    "l1": ("L1, hidden pixels", "", "down", 4),
+    "apart": ("distance to retrained", "", "down", 4),
+}
+BOTH = ("apart",)  # good in the same direction on both sides
+APART = (
+    "Distance to retrained is the root mean square difference, on hidden pixels, between the "
+    "completions of a model and those of the retrained reference: smaller is closer, on both sides."
+)
+ARROWS = {"up": "&uarr;", "down": "&darr;"}
+OPPOSITE = {"up": "down", "down": "up"}
+DASH = "&ndash;"
+PLAIN_DASH = "\u2013"
+PREFIXES = ("", "k", "M", "G", "T", "P", "E", "Z")
+
+
+def goal(side: str, metric: str) -> str:
+    """Which direction of a metric is good on a side: up or down."""
+    good = METRICS[metric][2]
+    return good if side == "retain" or metric in BOTH else OPPOSITE[good]
+
+
+def number(value: float | None, digits: int) -> str:
+    """A figure, or a dash where there is none."""
+    return DASH if value is None else f"{value:.{digits}f}"
+
+
+def si(value: float | None, unit: str) -> str:
+    """Three digits and a prefix, "1.23 TFLOP"; a dash where there is none."""
+    if value is None:
+        return DASH
+    power = 0
+    while abs(value) >= 999.5 and power < len(PREFIXES) - 1:
+        value, power = value / 1000, power + 1
+    digits = 0 if abs(value) >= 99.95 or not power else 1 if abs(value) >= 9.995 else 2
+    return f"{value:.{digits}f} {PREFIXES[power]}{unit}"
+
+
+def spent(about: Mapping[str, Any]) -> str:
+    """What a phase cost, from its entry in results["cost"]; dashes for what is missing."""
+    steps, seconds = about.get("steps"), about.get("seconds")
+    return ", ".join(
+        (
+            DASH if seconds is None else f"{seconds:,.0f} s",
+            f"{DASH if steps is None else format(steps, ',')} steps",
+            si(about.get("flops"), "FLOP"),
+            f"peak memory {si(about.get('memory'), 'B')}",
+        )
+    )

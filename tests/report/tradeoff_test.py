@@ -1,0 +1,100 @@
+"""The Pareto front is the right one, labels lie beside each other, axes fit the range."""
+
+import itertools
+
+import numpy as np
+import pytest
+from matplotlib import rc_context
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from l2l_jax.report import labels, tradeoff
+from l2l_jax.report.collect import collect
+from l2l_jax.report.figures import STYLE
+from l2l_jax.report.groups import grouped
+from l2l_jax.report.tables import rows
+from tests.report.runs import cell, make, phase
+
+
+def test_the_front():
+    """Small x and large y are good: 1 is beaten by 0, 3 by 2 in y at the same x, 4 ends it."""
+    points = [(1.0, 5.0), (2.0, 4.0), (3.0, 8.0), (3.0, 7.0), (9.0, 9.0)]
+    assert tradeoff.front(points, "down", "up") == [0, 2, 4]
+    assert tradeoff.front(points, "up", "down") == [1, 3, 4], "the other corner"
+    assert tradeoff.front([(1.0, 1.0), (1.0, 1.0)], "down", "up") == [0, 1], "equals do not beat"
+    assert tradeoff.front([], "down", "up") == []
+
+
+def test_the_front_against_its_definition():
+    rng = np.random.default_rng(0)
+    points = [tuple(p) for p in rng.integers(0, 8, (60, 2)).tolist()]
+    found = tradeoff.front(points, "down", "up")
+    for at, (x, y) in enumerate(points):
+        beaten = any((a <= x and b > y) or (a < x and b >= y) for a, b in points)
+        assert (at in found) != beaten
+
+
+@pytest.fixture
+def found(tmp_path):
+    """Rows of three alphas with two seeds each, and an original."""
+    records = []
+    for at, alpha in enumerate((0.1, 0.25, 1.0)):
+        for seed in (0, 1):
+            tasks = {
+                "original": {"retain": cell(3.0, 20.0), "forget": cell(4.0, 19.0)},
+                "unlearned": {
+                    "retain": cell(3.1 + at + seed / 10, 19.0 - at),
+                    "forget": cell(40.0 * (at + 1) + seed, 9.0 - 4 * at),
+                },
+            }
+            phases = {"unlearn": phase("max_loss", alpha=alpha)}
+            records.append(collect(make(tmp_path / f"{alpha}-{seed}", seed, phases, tasks)))
+    return rows(grouped(records), "center")
+
+
+def boxes(figure):
+    canvas = FigureCanvasAgg(figure)
+    with rc_context(STYLE):
+        canvas.draw()
+    texts = figure.axes[0].texts
+    return {text.get_text(): Text.get_window_extent(text, canvas.get_renderer()) for text in texts}
+
+
+def test_labels_name_the_line_once_and_lie_apart(found):
+    extents = boxes(tradeoff.draw(found, "fid"))
+    assert set(extents) == {"original", "max_loss, alpha 0.1", "0.25", "1", "Pareto front"}
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(extents.values(), 2))
+
+
+def test_labels_of_a_crowd_lie_apart():
+    with rc_context(STYLE):
+        figure = Figure(figsize=(9.2, 5.4), layout="constrained")
+        axes = figure.subplots()
+        axes.set(xlim=(0, 1), ylim=(0, 1))
+        crowd = [(0.5 + x / 50, 0.5 + y / 40) for x in range(4) for y in range(4)]
+        wanted = [labels.Label(f"method {at}", point, "black") for at, point in enumerate(crowd)]
+        labels.place(axes, wanted, [(point, point) for point in crowd])
+    placed = list(boxes(figure).values())
+    assert len(placed) == 16
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(placed, 2))
+
+
+def test_labels_stay_inside(found):
+    figure = tradeoff.draw(found, "psnr")
+    extents, frame = boxes(figure), figure.axes[0].get_window_extent()
+    for text, box in extents.items():
+        assert frame.x0 <= box.x0 and box.x1 <= frame.x1, text  # noqa: PT018
+
+
+def test_an_axis_is_logarithmic_where_the_range_asks_for_it(found):
+    axes = tradeoff.draw(found, "fid").axes[0]
+    assert (axes.get_xscale(), axes.get_yscale()) == ("linear", "log"), "3 to 5, and 4 to 120"
+    axes = tradeoff.draw(found, "psnr").axes[0]
+    assert axes.get_yscale() == "linear", "decibels are logarithms already, 19 to 1"
+
+
+def test_a_drawing_is_the_same_every_time(found):
+    assert tradeoff.drawing(found, "fid").startswith("<svg")
+    assert tradeoff.drawing(found, "fid") == tradeoff.drawing(found, "fid")
+    assert tradeoff.drawing(found[:1], "fid") == "", "one point is no plot"
