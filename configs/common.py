@@ -28,7 +28,8 @@ def phase(method: str, **changes: object) -> dict:
         batch_size=64,  # images of each side in one step, over all devices
         accumulate=1,  # split each batch into so many passes, to save memory
         tasks=(),  # names from config.tasks; step i takes the i-th, round and round
-        on="retain",  # what plays the retain side: "retain" (or its proxy), or "all" images
+        on="retain",  # what plays the retain side: "retain", its "proxy", or "all" images
+        saliency=1.0,  # share of the parameters that move: those with the largest forget gradient
         optimizer=dict(
             lr=1e-4,  # peak
             warmup=0.05,  # share of the steps that rise from 0
@@ -51,6 +52,7 @@ def base() -> ml_collections.ConfigDict:
             seed=0,
             phases=("unlearn",),  # sections of this config, in order
             weights="",  # the original: a file, or bundled:NAME; "" if a phase makes it
+            reference="",  # the workdir of a model retrained without the forget images, if any
             model=dict(name="", args=dict()),
             data=dict(
                 name="",  # a file of l2l_jax/data
@@ -66,7 +68,7 @@ def base() -> ml_collections.ConfigDict:
             split=dict(
                 forget=side(),
                 retain=side(),
-                proxy=side(),  # trained on in place of retain, which is then only evaluated
+                proxy=side(),  # in place of retain in phases with on="proxy"; never evaluated
                 seed=0,
                 images_per_class=0,  # of the training part; 0 = all
                 eval_images_per_class=0,
@@ -80,6 +82,7 @@ def base() -> ml_collections.ConfigDict:
                 fid=dict(),
                 inception_score=dict(),
                 cosine=dict(),
+                likeness=dict(),
                 tsne=dict(),
             ),
             runtime=dict(  # changes no result; may differ when a run is continued
@@ -91,11 +94,58 @@ def base() -> ml_collections.ConfigDict:
                 workers=0,  # processes that read images; 0 = threads of this one
                 tensorboard=True,
                 token_folder="",  # of data.token_cache, seen by all processes; "" = below the cache
+                begin_from="",  # a workdir whose equal first phases are taken over; see adopt.py
                 profile_from=0,  # step at which a trace of profile_steps steps begins
                 profile_steps=0,
             ),
         )
     )
+
+
+METHODS = (
+    *("l2l", "max_loss", "noisy_label", "retain_label", "random_encoder", "finetune"),
+    *("ascent", "epsilon", "surgery", "saliency", "retrain"),
+)
+
+
+def by(config: ml_collections.ConfigDict, name: str) -> None:
+    """Makes config.unlearn, a phase of L2L, the recipe of another method at the same length.
+
+    The files of l2l_jax/methods by their names, and those that are more than a method:
+
+        ascent      paper B: ascent, its gradient clipped at 1, then finetune
+        epsilon     paper C: L2L's objectives with solvers/epsilon.py; phase I in two phases, keep
+                    and drop, then phase II, walk
+        surgery     L2L's objectives with solvers/surgery.py
+        saliency    L2L on the half of the parameters with the largest forget gradient (SalUn)
+        retrain     no unlearning: pretrain from scratch on the retain split, the reference
+    """
+    phases, unlearn = config.phases, config.unlearn.to_dict()
+    at = phases.index("unlearn") if "unlearn" in phases else 0
+
+    def other(method: str, **changes: object) -> dict:
+        args = unlearn["args"] if method == "l2l" else dict()
+        optimizer = unlearn["optimizer"] | changes.pop("optimizer", {})
+        return unlearn | dict(method=method, args=args, optimizer=optimizer) | changes
+
+    made = {"unlearn": other(name)}
+    if name == "ascent":
+        ascent = other("ascent", solver_args=dict(alpha=1.0), optimizer=dict(clip=1.0))
+        made = {"ascent": ascent, "finetune": other("finetune", solver_args=dict())}
+    elif name == "epsilon":
+        goals = dict(keep=dict(goal="keep"), drop=dict(goal="drop"), walk=dict(goal="walk", r=0.5))
+        made = {k: other("l2l", solver="epsilon", solver_args=v) for k, v in goals.items()}
+    elif name == "surgery":
+        made = {"unlearn": other("l2l", solver="surgery")}
+    elif name == "saliency":
+        made = {"unlearn": other("l2l", saliency=0.5)}
+    elif name == "retrain":
+        config.phases = ("pretrain",)
+        config.pretrain.on = "retain"
+        return
+    config.phases = (*phases[:at], *made, *phases[at + 1 :])
+    for phase, settings in made.items():
+        config[phase] = ml_collections.ConfigDict(settings)
 
 
 def words(form: str, file: str, forms: tuple[str, ...], *kinds: tuple[str, ...]) -> list[str]:
@@ -126,6 +176,19 @@ def imagenet(config: ml_collections.ConfigDict, random: bool, proxy: bool) -> No
     config.split.proxy.rest = proxy
 
 
+def released_l2l(tasks: tuple[str, ...], proxy: bool) -> dict:
+    """L2L as released for ImageNet: six epochs of 24,000 images, five of them warming up."""
+    return phase(
+        "l2l",
+        on="proxy" if proxy else "retain",
+        solver_args=dict(alpha=0.25),
+        steps=1122,
+        batch_size=64,
+        tasks=tasks,
+        optimizer=dict(lr=5e-5, warmup=5 / 6, weight_decay=0.05, clip=3.0),
+    )
+
+
 def shrink(config: ml_collections.ConfigDict, model: dict) -> None:
     """The same experiment on made-up images of eight classes, with a model made on the spot."""
     classes = IMAGENET_FORGET[:4] + IMAGENET_RETAIN[:4]
@@ -149,6 +212,8 @@ def shrink(config: ml_collections.ConfigDict, model: dict) -> None:
     config.evaluate.batch_size = 16
     config.features.args = dict(size=32, epochs=2, batch_size=16)
 
+
+FASHION_FORGET = ("Sandal", "Sneaker", "Bag", "Ankle boot")  # of Fashion-MNIST; kept is clothing
 
 # The classes of the released ImageNet code of paper A: the 200 of ImageNet-R, sorted by wnid and
 # cut in the middle. Not random: what is forgotten are animals only, so it is the easier split.

@@ -2,6 +2,7 @@
 
     python -m l2l_jax.main --config configs/fashion_mnist.py --workdir runs/demo
     python -m l2l_jax.main --config configs/fashion_mnist.py:mage --workdir runs/mage
+    python -m l2l_jax.main --config configs/fashion_mnist.py:max_loss --workdir runs/max_loss
     python -m l2l_jax.main --config configs/fashion_mnist.py:pretrain --workdir runs/pretrain
 
 The first starts from a bundled masked autoencoder and unlearns classes 5, 7, 8 and 9 with L2L, the
@@ -9,6 +10,8 @@ second from a bundled tokenizer and masked-token transformer. Forms, joined by c
 
     mage        MAGE in place of the masked autoencoder
     vqgan       VQ-GAN, its tokenizer, in place of both: only with pretrain
+    max_loss, ...    another method than l2l, one of common.METHODS (configs/common.py says more);
+                retrain makes the model that never saw the four classes
     pretrain    make the original, from scratch on all ten classes: how the bundled weights were
                 made (l2l_jax/models/bundled/README.md); mage,pretrain starts from the tokenizer
     smoke       the same in a fraction of the steps on a tenth of the images, for tests: its figures
@@ -19,7 +22,7 @@ import ml_collections
 
 from configs import common
 
-FORGET = ("Sandal", "Sneaker", "Bag", "Ankle boot")
+FORGET = common.FASHION_FORGET
 MODELS = {
     "mae": dict(size="small", image_size=32),
     "mage": dict(
@@ -27,16 +30,15 @@ MODELS = {
     ),
     "vqgan": dict(size="small", image_size=32),
 }
-FORMS = ("mage", "vqgan", "pretrain", "smoke")
+FORMS = ("mage", "vqgan", "pretrain", "smoke", *common.METHODS)
 
 
 def get_config(form: str = "") -> ml_collections.ConfigDict:
     """form: any of FORMS, joined by commas; mage or vqgan, not both."""
-    words = [word for word in form.split(",") if word]
-    if unknown := [word for word in words if word not in FORMS]:
-        raise ValueError(f"configs/fashion_mnist.py has the forms {FORMS}, not {unknown}.")
-    if "vqgan" in words and (words.count("pretrain") == 0 or "mage" in words):
-        raise ValueError("configs/fashion_mnist.py: vqgan goes with pretrain, and not with mage.")
+    kinds = ("mage", "vqgan"), ("pretrain", *common.METHODS)
+    words = common.words(form, "configs/fashion_mnist.py", FORMS, *kinds)
+    if "vqgan" in words and "pretrain" not in words:
+        raise ValueError("configs/fashion_mnist.py: vqgan goes with pretrain.")
     name = next((word for word in words if word in MODELS), "mae")
     config = common.base()
     config.model = dict(name=name, args=MODELS[name])
@@ -53,12 +55,19 @@ def get_config(form: str = "") -> ml_collections.ConfigDict:
     config.evaluate.tasks = ("center", "outpaint")
     if name == "mage":
         config.data.token_cache.views = 1  # nothing is cropped or mirrored: one view is all
+    method = next((word for word in words if word in common.METHODS), "l2l")
     if "pretrain" in words:
         pretrain(config)
+    elif method == "retrain":
+        pretrain(config)
+        config.split.forget.classes = common.FASHION_FORGET
+        common.by(config, method)
     else:
         unlearn(config)
+        common.by(config, method)
     if "smoke" in words:
-        config[config.phases[0]].steps = 12
+        for phase in config.phases:
+            config[phase].steps = 12
         config.split.images_per_class = 100
         config.split.eval_images_per_class = 25
         config.features.args = dict(epochs=1)
@@ -69,10 +78,9 @@ def unlearn(config: ml_collections.ConfigDict) -> None:
     """L2L on the bundled original."""
     name = config.model.name
     config.weights = f"bundled:{name}_fashion_mnist"
-    config.split.forget.classes = FORGET
+    config.split.forget.classes = common.FASHION_FORGET
     config.unlearn = common.phase(
         "l2l",
-        args=dict(noise="gaussian_like"),
         solver_args=dict(alpha=0.25),
         steps=200,
         batch_size=64,

@@ -37,7 +37,6 @@ def get_config(form: str = "") -> ml_collections.ConfigDict:
     )
     config.unlearn = common.phase(
         "l2l",
-        args=dict(noise="gaussian_like"),
         solver_args=dict(alpha=0.25),
         steps=500,
         batch_size=64,

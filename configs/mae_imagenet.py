@@ -58,15 +58,7 @@ def get_config(form: str = "") -> ml_collections.ConfigDict:
         center_8=dict(task="center", args=dict(cells=8)),
         outpaint_8=dict(task="outpaint", args=dict(cells=8)),
     )
-    config.unlearn = common.phase(
-        "l2l",
-        args=dict(noise="gaussian_like"),
-        solver_args=dict(alpha=0.25),
-        steps=1122,
-        batch_size=64,
-        tasks=("random",),
-        optimizer=dict(lr=5e-5, warmup=5 / 6, weight_decay=0.05, clip=3.0),
-    )
+    config.unlearn = common.released_l2l(("random",), "proxy" in words)
     config.evaluate.tasks = ("center_8", "center_4", "outpaint_8")
     config.features.args = dict(size=64, epochs=10)
     if "smoke" in words:

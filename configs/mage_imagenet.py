@@ -76,15 +76,7 @@ def get_config(form: str = "") -> ml_collections.ConfigDict:
     config.evaluate.tasks = ("center_8", "center_4", "outpaint_8")
     if "sweep" in words:
         sweep(config)
-    config.unlearn = common.phase(
-        "l2l",
-        args=dict(noise="gaussian_like"),
-        solver_args=dict(alpha=0.25),
-        steps=1122,
-        batch_size=64,
-        tasks=("share",),
-        optimizer=dict(lr=5e-5, warmup=5 / 6, weight_decay=0.05, clip=3.0),
-    )
+    config.unlearn = common.released_l2l(("share",), "proxy" in words)
     config.evaluate.batch_size = 64
     config.features.args = dict(size=64, epochs=10)
     if "pretrain" in words:

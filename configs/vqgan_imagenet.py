@@ -71,15 +71,7 @@ def get_config(form: str = "") -> ml_collections.ConfigDict:
     )
     if "unlearn" in words:
         config.weights = "weights/vqgan_jax_strongaug.safetensors"
-        config.unlearn = common.phase(
-            "l2l",
-            args=dict(noise="gaussian_like"),
-            solver_args=dict(alpha=0.25),
-            steps=1122,
-            batch_size=64,
-            tasks=("nothing", "random"),
-            optimizer=dict(lr=5e-5, warmup=5 / 6, weight_decay=0.05, clip=3.0),
-        )
+        config.unlearn = common.released_l2l(("nothing", "random"), "proxy" in words)
     else:
         config.phases = ("pretrain",)
         config.pretrain = pretraining

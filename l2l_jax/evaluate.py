@@ -8,6 +8,7 @@ evaluates the last checkpoint of a workdir again and rewrites results.json and r
 import argparse
 import collections
 import dataclasses
+import json
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -42,6 +43,7 @@ class Judge:
         self.sides = tuple(s for s in ("retain", "forget") if f"{s}_eval" in experiment.splits)
         self.tasks = tuple(experiment.config["evaluate"]["tasks"])
         self.seed = experiment.config["seed"]
+        self.digests = {v: trees.digest(experiment.canonical(p)) for v, p in params.items()}
         self._experiment, self._params, self._features = experiment, params, features
         everywhere = jax.tree.map(lambda _: sharding.replicated(experiment.mesh), features.params)
         self._judge = sharding.place(features.params, everywhere)
@@ -54,13 +56,41 @@ class Judge:
         if key not in self._done:
             log.info("evaluate: %s model, %s images, %s", *key)
             params, complete = self._params[variant], self._completer(task)
+            other = self._params.get("retrained") if variant != "retrained" else None
             base = rngs.key(self.seed, "evaluate", side, task)
 
             def program(images: Array, at: int) -> dict[str, Array]:
-                return complete(params, self._judge, images, rngs.fold(base, at))
+                return complete(params, other, self._judge, images, rngs.fold(base, at))
 
-            self._done[key] = Completions(**self._over(side, program), **self._real(side))
+            columns = self._kept(key, lambda: self._over(side, program))
+            self._done[key] = Completions(**{"apart": None} | columns | self._real(side))
         return self._done[key]
+
+    def _kept(self, key: tuple[str, str, str], make: Callable[[], Columns]) -> Columns:
+        """What many runs share, such as the original's completions, is kept in the cache.
+
+        Under the digest of everything that decides it, the code and the devices included.
+        """
+        variant, side, task = key
+        if variant == "unlearned" or not hosts.alone():
+            return make()
+        experiment, config = self._experiment, self._experiment.config
+        split, digest = experiment.splits[f"{side}_eval"], self.digests.get
+        decides = [
+            *(digest(variant), digest("retrained"), split.digest, task, config["tasks"][task]),
+            *(self.seed, config["model"], config["data"], config["evaluate"]["batch_size"]),
+            *(self._features.about["digest"], str(jax.devices()), jax.__version__),
+            files.code_digest(),
+        ]
+        name = files.digest_of_lines([json.dumps(decides, sort_keys=True)])[:32]
+        path = files.cache_dir() / "completions" / f"{name}.npz"
+        if path.exists():
+            with np.load(path) as found:
+                return dict(found)
+        columns = make()
+        with files.replacing(path) as file:
+            np.savez(file, **columns)
+        return columns
 
     def tokenizer(self, variant: str) -> dict[str, dict[str, float]]:
         """What a model's tokenizer makes of whole images: PSNR in dB, and how many codes it uses.
@@ -119,21 +149,33 @@ class Judge:
             model, (module, args) = self._experiment.model, self._experiment.task(task)
             visible = module.visible(model.grid, **args)
 
-            def complete(params: Params, judge: Params, images: Array, key: Array) -> dict:
+            def complete(
+                params: Params, other: Params | None, judge: Params, images: Array, key: Array
+            ) -> dict[str, Array]:
                 given = pixels.unit(images)
                 mask = module.mask(rngs.fold(key, "mask"), images.shape[0], model.grid, **args)
-                made = model.reconstruct(params, given, mask, rngs.fold(key, "model"), visible)
-                completed = jnp.round(made * 255).astype(jnp.uint8)  # what a saved picture holds
                 hidden = pixels.hidden(mask, model.image_size)
-                error = jnp.where(hidden, pixels.unit(completed) - given, 0.0)
                 values = jnp.maximum(3 * jnp.sum(hidden, axis=(1, 2, 3)), 1)
-                return _judged(self._features.apply(judge, pixels.unit(completed))) | {
+
+                def made(params: Params) -> Array:
+                    made = model.reconstruct(params, given, mask, rngs.fold(key, "model"), visible)
+                    return jnp.round(made * 255).astype(jnp.uint8)  # what a saved picture holds
+
+                def mean(errors: Array) -> Array:
+                    return jnp.sum(jnp.where(hidden, errors, 0.0), axis=(1, 2, 3)) / values
+
+                completed = made(params)
+                shown = pixels.unit(completed)
+                found = _judged(self._features.apply(judge, shown)) | {
                     "images": images,
                     "hidden": hidden[..., 0],
                     "completed": completed,
-                    "l1": jnp.sum(jnp.abs(error), axis=(1, 2, 3)) / values,
-                    "mse": jnp.sum(error**2, axis=(1, 2, 3)) / values,
+                    "l1": mean(jnp.abs(shown - given)),
+                    "mse": mean((shown - given) ** 2),
                 }
+                if other is not None:
+                    found["apart"] = jnp.sqrt(mean((shown - pixels.unit(made(other))) ** 2))
+                return found
 
             self._programs[task] = jax.jit(complete)
         return self._programs[task]
@@ -195,7 +237,10 @@ def evaluate(experiment: Experiment, outcome: Outcome) -> dict[str, Any]:
         "audits": {},
         "tokenizer": judge.tokenizer(judge.variants[-1]) if hasattr(model, "detokenize") else None,
         "seconds": _seconds(experiment) | {"evaluate": time.perf_counter() - began},
-        "steps": {p: [done, config[p]["steps"]] for p, done in outcome.done.items()},
+        "steps": {phase: list(counts) for phase, counts in outcome.done.items()},
+        "cost": _cost(experiment, outcome),
+        "ended": _ended(experiment, outcome),
+        "reference": config["reference"],
         "trained_on": sorted(experiment.trained_on()),
         "task": headline,
         "tasks": tasks,
@@ -205,7 +250,7 @@ def evaluate(experiment: Experiment, outcome: Outcome) -> dict[str, Any]:
         "digests": {
             "code": files.code_digest(),
             "splits": {name: split.digest for name, split in experiment.splits.items()},
-            "weights": {v: trees.digest(experiment.canonical(p)) for v, p in params.items()},
+            "weights": judge.digests,
         },
     }
     if hosts.first():
@@ -216,10 +261,15 @@ def evaluate(experiment: Experiment, outcome: Outcome) -> dict[str, Any]:
 
 
 def variants(experiment: Experiment, outcome: Outcome) -> dict[str, Params]:
-    """{"original": ..., "unlearned": ...}, or {"retrained": ...}: the forget images were spared."""
-    config = experiment.config
+    """{"original": ..., "unlearned": ...} and the reference as "retrained", if there is one.
+
+    Of a run that only trains from scratch: {"original": ...}, or {"retrained": ...} if it spared
+    the forget images.
+    """
+    config, retrained = experiment.config, experiment.reference
     if any(not experiment.method(phase).MAKES_ORIGINAL for phase in config["phases"]):
-        return {"original": outcome.original, "unlearned": outcome.final}
+        found = {"original": outcome.original, "unlearned": outcome.final}
+        return found | ({"retrained": experiment.placed(retrained.params)} if retrained else {})
     spared = "forget" in experiment.splits and "forget" not in experiment.trained_on()
     return {"retrained" if spared and not config["weights"] else "original": outcome.final}
 
@@ -230,6 +280,41 @@ def _seconds(experiment: Experiment) -> dict[str, float]:
     for record in files.read_jsonl(experiment.workdir / "metrics.jsonl"):
         spent[record["phase"]] = record["seconds"]
     return spent
+
+
+def _cost(experiment: Experiment, outcome: Outcome) -> dict[str, dict[str, float]]:
+    """Of each phase, over all launches: seconds, steps, FLOPs, and the peak of memory in bytes."""
+    seconds, cost = _seconds(experiment), {}
+    for phase, (done, _) in outcome.done.items():
+        noted = experiment.noted(phase)
+        cost[phase] = {"seconds": seconds[phase], "steps": done}
+        if "step_flops" in noted:
+            cost[phase]["flops"] = done * noted["step_flops"]
+        if "memory" in noted:
+            cost[phase]["memory"] = noted["memory"]
+    return cost
+
+
+def _ended(experiment: Experiment, outcome: Outcome) -> dict[str, str]:
+    """What became of phases that end when a metric reaches a limit; "not reached" if it did not."""
+    last = {r["phase"]: r for r in files.read_jsonl(experiment.workdir / "metrics.jsonl")}
+    said = {}
+    for phase, (done, total) in outcome.done.items():
+        metric, argument = getattr(experiment.method(phase), "UNTIL", ("", ""))
+        settings = experiment.config[phase]
+        limit = metric and (settings["args"].get(argument) or experiment.noted(phase).get(argument))
+        if not limit or phase not in last:
+            continue
+        where = f"{metric} is {last[phase][metric]:.4g}, {argument} is {limit:.4g}"
+        if last[phase]["over"]:
+            said[phase] = f"{phase} ended by itself at step {done} of {settings['steps']}: {where}"
+        elif done == total:
+            said[phase] = (
+                f"not reached: after all {total} steps of {phase} {where}; give it more steps or a "
+                "higher learning rate"
+            )
+            log.warning(said[phase])
+    return said
 
 
 def main(argv: list[str] | None = None) -> None:

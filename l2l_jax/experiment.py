@@ -1,10 +1,11 @@
 """One config in one workdir: its model, data and splits, and the way through its phases."""
 
+import contextlib
 import dataclasses
 import functools
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,15 +17,28 @@ from jax.sharding import Mesh
 from l2l_jax import originals
 from l2l_jax import step as steps
 from l2l_jax.find import find
-from l2l_jax.lib import files, hosts, optim, preemption, sharding, splits, trees, workdir
+from l2l_jax.lib import (
+    files,
+    hosts,
+    loader,
+    optim,
+    preemption,
+    sharding,
+    splits,
+    trees,
+    workdir,
+)
 from l2l_jax.lib.checkpoint import Checkpoints
 from l2l_jax.lib.errors import ConfigError
 from l2l_jax.lib.loader import Host
+from l2l_jax.lib.rng import seed_of
 from l2l_jax.lib.splits import Split
 from l2l_jax.lib.weightfile import Weights
-from l2l_jax.types import ImageToImage, Params, Source
+from l2l_jax.types import Array, ImageToImage, Params, Source
 
 log = logging.getLogger(__name__)
+
+NOTES = "phases.json"  # in a workdir: what was found out about its phases
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +53,7 @@ class Experiment:
     splits: Mapping[str, Split]
     stop: preemption.Flag
     weights: Weights | None = None  # the original, on the host, if it is not made by a phase
+    reference: Weights | None = None  # retrained without the forget images, on the host, if any
 
     @property
     def host(self) -> Host:
@@ -60,9 +75,13 @@ class Experiment:
             fresh = init(jax.random.key(self.config["seed"]))
         if self.weights:
             log.info("starting from %s, digest %s", self.config["weights"], self.weights.digest)
-        template = {group: self.model.template[group] for group in given}
-        placed = {group: self.shardings[group] for group in given}
-        return fresh | sharding.place(trees.stack(given, template), placed)
+        return fresh | self.placed(given)
+
+    def placed(self, params: Params) -> Params:
+        """Groups of parameters from the host and the canonical layout onto the mesh."""
+        template = {group: self.model.template[group] for group in params}
+        shardings = {group: self.shardings[group] for group in params}
+        return sharding.place(trees.stack(params, template), shardings)
 
     def canonical(self, params: Params) -> Params:
         """On the host, in the layout of files and digests."""
@@ -79,19 +98,27 @@ class Experiment:
     def training(self, phase: str) -> dict[str, Split]:
         """{"retain": ..., "forget": ...}: what plays each side that the phase's method uses.
 
-        A proxy, if there is one, plays retain. ConfigError for a side that is empty.
+        ConfigError for a side that is empty, and for retain and proxy where a phase names none.
         """
         settings, found = self.config[phase], dict(self.splits)
-        found["retain"] = found.get("proxy", found.get("retain"))
+        sides = self.method(phase).SIDES
+        if settings["on"] == "retain" and "retain" in sides and "proxy" in found:
+            raise ConfigError(
+                f"Both retain and proxy images are given, and phase {phase!r} trains on one of "
+                f"them: say --config.{phase}.on=proxy (retain is then only evaluated), or leave "
+                "config.split.proxy empty."
+            )
+        if settings["on"] == "proxy":
+            found["retain"] = found.get("proxy")
         if settings["on"] == "all":
             rows = [self.splits[s].indices for s in splits.SIDES if s in self.splits]
             found["retain"] = splits.pick("all", "train", self.sources["train"], np.hstack(rows))
-        sides = self.method(phase).SIDES
         for side in sides:
             if found.get(side) is None:
+                name = "proxy" if (side, settings["on"]) == ("retain", "proxy") else side
                 raise ConfigError(
-                    f"The {side} set is empty, and the method {settings['method']!r} of phase "
-                    f"{phase!r} needs it. Say what is in it: --config.split.{side}.classes=..., "
+                    f"The {name} set is empty, and the method {settings['method']!r} of phase "
+                    f"{phase!r} needs it. Say what is in it: --config.split.{name}.classes=..., "
                     f".files=... or .random=N."
                 )
         return {side: found[side] for side in sides}
@@ -103,8 +130,8 @@ class Experiment:
             sides = set(self.method(phase).SIDES)
             if "retain" in sides and self.config[phase]["on"] == "all":
                 sides = set(splits.SIDES)
-            elif "retain" in sides and "proxy" in self.splits:
-                sides = sides - {"retain"} | {"proxy"}
+            elif "retain" in sides:
+                sides = sides - {"retain"} | {self.config[phase]["on"]}
             names |= sides & self.splits.keys()
         return names
 
@@ -156,6 +183,41 @@ class Experiment:
         count = self.noise_tokens(phase)
         return jax.ShapeDtypeStruct((count, *self.model.grid), np.uint16) if count else None
 
+    def batches(
+        self, phase: str, rows: Mapping[str, loader.Rows], first: int
+    ) -> Iterator[dict[str, Array]]:
+        """{side: uint8 [B, H, W, 3] or tokens, on the mesh} from step `first` on."""
+        size, place = self.config[phase]["batch_size"], sharding.batch(self.mesh)
+        with contextlib.ExitStack() as stack:
+            streams = {}
+            for side, (picked, augment) in rows.items():
+                seed = seed_of(self.config["seed"], phase, side)
+                stream = loader.train_batches(picked, augment, size, seed, first, self.host)
+                streams[side] = stack.enter_context(contextlib.closing(stream))
+            while True:
+                batch = {side: next(stream) for side, stream in streams.items()}
+                yield jax.tree.map(
+                    lambda x: jax.make_array_from_process_local_data(place, x), batch
+                )
+
+    def earlier(self, phase: str) -> tuple[str, ...]:
+        """The phases before one."""
+        phases = tuple(self.config["phases"])
+        return phases[: phases.index(phase)]
+
+    def noted(self, phase: str) -> dict[str, Any]:
+        """What the workdir's phases.json says about a phase."""
+        path = self.workdir / NOTES
+        return files.read_json(path).get(phase, {}) if path.exists() else {}
+
+    def note(self, phase: str, **values: Any) -> None:
+        """Adds to it; every process sees it when this returns."""
+        if hosts.first():
+            path = self.workdir / NOTES
+            kept = files.read_json(path) if path.exists() else {}
+            files.write_json(path, kept | {phase: kept.get(phase, {}) | values})
+        hosts.meet(f"noted about {phase}")
+
     def checkpoints(self, phase: str, writes: bool) -> Checkpoints:
         keep = self.config["runtime"]["keep"] if writes else None
         return Checkpoints(self.workdir / "checkpoints" / phase, keep)
@@ -173,16 +235,16 @@ def load_original(config: Mapping[str, Any]) -> Weights | None:
     return originals.load(spec, model["name"], model["args"]) if spec else None
 
 
-Advance = Callable[[str, "Experiment", Params, Params], tuple[Params, int]]
+Advance = Callable[[str, "Experiment", Params, Params], tuple[Params, int, int]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """Where the phases led. done: steps of each phase that are behind it."""
+    """Where the phases led. done: steps of each phase that are behind it, and all it has."""
 
     original: Params
     final: Params
-    done: dict[str, int]
+    done: dict[str, tuple[int, int]]
 
 
 def walk(experiment: Experiment, advance: Advance) -> Outcome:
@@ -190,7 +252,8 @@ def walk(experiment: Experiment, advance: Advance) -> Outcome:
     original = params = experiment.start()
     done = {}
     for phase in experiment.config["phases"]:
-        params, done[phase] = advance(phase, experiment, params, original)
+        params, *counts = advance(phase, experiment, params, original)
+        done[phase] = tuple(counts)
         if experiment.method(phase).MAKES_ORIGINAL:
             original = params
     return Outcome(original, params, done)
@@ -198,13 +261,21 @@ def walk(experiment: Experiment, advance: Advance) -> Outcome:
 
 def restored(
     phase: str, experiment: Experiment, start: Params, original: Params
-) -> tuple[Params, int]:
-    """(parameters, step) of the newest checkpoint of a phase; `start` and 0 if there is none."""
+) -> tuple[Params, int, int]:
+    """(parameters, steps done, steps in all) by a phase's newest checkpoint; `start` if none."""
     del original
     checkpoints = experiment.checkpoints(phase, writes=False)
     state = checkpoints.restore(experiment.abstract_state(phase))
     checkpoints.close()
-    return (start, 0) if state is None else (start | state.student, int(state.step))
+    total = experiment.config[phase]["steps"]
+    return (start, 0, total) if state is None else (start | state.student, *counted(state, total))
+
+
+def counted(state: steps.State, total: int) -> tuple[int, int]:
+    """(steps done, steps in all); fewer than `total` if the method found its own end."""
+    done = int(state.step)
+    over = isinstance(state, steps.EndingState) and bool(state.over)
+    return done, done if over else total
 
 
 def final_weights(folder: Path, partial: bool = False) -> Weights:
@@ -221,9 +292,9 @@ def final_weights(folder: Path, partial: bool = False) -> Weights:
         workdir.check_original(folder, original.digest)
     experiment = Experiment(config, folder, mesh, model, {}, {}, preemption.Flag(), original)
     outcome = walk(experiment, restored)
-    unfinished = [p for p, step in outcome.done.items() if step < config[p]["steps"]]
+    unfinished = [(p, *counts) for p, counts in outcome.done.items() if counts[0] < counts[1]]
     if unfinished and not partial:
-        told = [f"{p} is at step {outcome.done[p]} of {config[p]['steps']}" for p in unfinished]
+        told = [f"{phase} is at step {done} of {total}" for phase, done, total in unfinished]
         raise ConfigError(
             f"{folder} is not finished: {', '.join(told)}. Run its command again, or say --partial "
             "to export what there is."
@@ -233,7 +304,7 @@ def final_weights(folder: Path, partial: bool = False) -> Weights:
     about["args"] = dict(config["model"]["args"]) | model.told(final)
     about["source"] = {
         "config": files.digest_of_lines([json.dumps(said, sort_keys=True)]),
-        "steps": outcome.done,
+        "steps": {phase: done for phase, (done, _) in outcome.done.items()},
         "original": trees.digest(experiment.canonical(outcome.original)),
         "code": files.code_digest(),
     }

@@ -4,6 +4,7 @@ import functools
 import hashlib
 import json
 import logging
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from l2l_jax import originals, schema
+from l2l_jax import originals, reference, schema
 from l2l_jax import step as steps
 from l2l_jax.experiment import Experiment, build, load_original
 from l2l_jax.find import find
@@ -46,6 +47,10 @@ def prepare(config: Mapping[str, Any], folder: Path, stop: preemption.Flag) -> E
     original = experiment.weights
     about = {**original.about, "digest": original.digest} if original else None
     workdir.claim(folder, config, about)
+    if retrained := experiment.reference:
+        workdir.note_original(
+            folder, {"weights": config["reference"], "digest": retrained.digest}, "reference.json"
+        )
     if hosts.first():
         splitfiles.save(folder / "splits", experiment.splits)
     return experiment
@@ -71,12 +76,17 @@ def _checked(config: Mapping[str, Any], folder: Path, stop: preemption.Flag) -> 
             "pretrain, or name a whole model."
         )
     chosen = _choose_splits(config, folder / "splits", sources)
-    experiment = Experiment(config, folder, mesh, model, sources, chosen, stop, original)
+    spec, retrained = config["reference"], None
+    if spec:
+        retrained = reference.load(Path(spec).expanduser(), model, chosen)
+    experiment = Experiment(config, folder, mesh, model, sources, chosen, stop, original, retrained)
     for phase in config["phases"]:
         _try_phase(experiment, phase)
     _try_evaluation(experiment)
     if original:
         workdir.check_original(folder, original.digest)
+    if retrained:
+        workdir.check_original(folder, retrained.digest, "reference.json")
     return experiment
 
 
@@ -123,12 +133,30 @@ def _try_phase(experiment: Experiment, phase: str) -> None:
     images.augmentation(model.image_size, tuple(data["crop"]), data["flip"])
     rows = {side: experiment.abstract_images(size) for side in experiment.training(phase)}
     recipe = experiment.recipe(phase)
-    fixed = recipe.fixed(model.template, model.template, experiment.abstract_noise(phase))
+    if hasattr(recipe.solver, "resolved"):
+        recipe.solver.resolved(_boundaries(experiment, phase), **recipe.solver_args)
+    salient = None
+    if settings["saliency"] < 1:
+        if "forget" not in recipe.method.SIDES:
+            raise ConfigError(
+                f"{phase}.saliency={settings['saliency']} needs a method with a forget objective; "
+                f"{settings['method']} has none. Leave it at 1."
+            )
+        student = {group: model.template[group] for group in recipe.method.TRAINABLE}
+        salient = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, bool), student)
+    fixed = recipe.fixed(model.template, model.template, experiment.abstract_noise(phase), salient)
     for name in settings["tasks"]:
         module, args = experiment.task(name)
         module.visible(model.grid, **args)
         update = steps.make_update(recipe, module, args, experiment.mesh)
         jax.eval_shape(update, jax.eval_shape(recipe.init, model.template), fixed, rows)
+
+
+def _boundaries(experiment: Experiment, phase: str) -> dict[str, float]:
+    """What phases before this one will have found; nothing is known of the values yet."""
+    earlier = [experiment.recipe(name) for name in experiment.earlier(phase)]
+    finders = [r for r in earlier if hasattr(r.solver, "boundary")]
+    return {r.solver.boundary(**r.solver_args): math.nan for r in finders}
 
 
 def _try_evaluation(experiment: Experiment) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from l2l_jax import schema
+from l2l_jax import adopt, schema
 from l2l_jax.evaluate import evaluate
 from l2l_jax.experiment import walk
 from l2l_jax.lib import files, hosts, preemption, workdir
@@ -36,6 +36,7 @@ def run(config: Mapping[str, Any], folder: str | Path) -> dict[str, Any]:
         return files.read_json(folder / "results.json")
     with preemption.watch() as stop, workdir.locked(folder):
         experiment = prepare(config, folder, stop)
+        adopt.take_over(experiment)
         results = evaluate(experiment, walk(experiment, train))
         if hosts.first():
             log.info("%s", summary(results))

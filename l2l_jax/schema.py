@@ -12,12 +12,14 @@ from l2l_jax.lib import optim
 from l2l_jax.lib.errors import ConfigError, check_args, defaults, over, unknown
 
 PHASE = ("method", "args", "solver", "solver_args", "steps", "batch_size", "accumulate", "tasks",
-         "on", "optimizer")  # fmt: skip
+         "on", "saliency", "optimizer")  # fmt: skip
+ONS = ("retain", "proxy", "all")
 SIDE = ("classes", "files", "random", "rest")
 SECTIONS = {
     "seed": None,
     "phases": None,
     "weights": None,
+    "reference": None,
     "model": ("name", "args"),
     "data": ("name", "args", "crop", "flip", "broken", "token_cache"),
     "split": ("forget", "retain", "proxy", "seed", "images_per_class", "eval_images_per_class"),
@@ -26,7 +28,7 @@ SECTIONS = {
     "features": ("name", "args"),
     "evaluators": None,
     "runtime": ("fsdp", "save_every", "keep", "log_every", "threads", "workers", "tensorboard",
-                "token_folder", "profile_from", "profile_steps"),
+                "token_folder", "begin_from", "profile_from", "profile_steps"),
 }  # fmt: skip
 
 
@@ -131,11 +133,16 @@ def _check_phase(name: str, settings: Mapping[str, Any], tasks: Mapping[str, Any
     check_args(solver, settings["solver_args"], f"{name}.solver_args")
     optimizer = {"steps": settings["steps"], **settings["optimizer"]}
     check_args(optim.make, optimizer, f"{name}.optimizer")
-    if settings["on"] not in ("retain", "all"):
-        raise unknown("value of 'on'", settings["on"], ("retain", "all"))
+    if settings["on"] not in ONS:
+        raise unknown("value of 'on'", settings["on"], ONS)
     _check_tasks(f"{name}.tasks", settings["tasks"], tasks)
     for key in ("steps", "accumulate"):
         _check_positive(name, settings, key)
+    if not 0 < settings["saliency"] <= 1:
+        raise ConfigError(
+            f"{name}.saliency is the share of the parameters that move, above 0 and at most 1, not "
+            f"{settings['saliency']}."
+        )
 
 
 def _check_positive(where: str, section: Mapping[str, Any], key: str) -> None:

@@ -32,6 +32,13 @@ class State:
     optimizer: Any
 
 
+@flax.struct.dataclass
+class EndingState(State):
+    """Of a method that may end its phase by itself."""
+
+    over: Array  # bool: nothing moves any more
+
+
 @dataclasses.dataclass(frozen=True)
 class Recipe:
     """What one phase does in each step; modules as `find` gives them, arguments from the config."""
@@ -52,16 +59,31 @@ class Recipe:
         student = {group: params[group] for group in self.method.TRAINABLE}
         # A copy: the state is donated, the parameters it starts from are not.
         student = jax.tree.map(jnp.copy, student)
-        return State(jnp.zeros((), jnp.int32), student, self.optimizer.init(student))
+        whole = jnp.zeros((), jnp.int32), student, self.optimizer.init(student)
+        ends = hasattr(self.method, "UNTIL")
+        return EndingState(*whole, jnp.zeros((), bool)) if ends else State(*whole)
 
-    def fixed(self, start: Params, original: Params, noise: Array | None = None) -> Params:
-        """What a step reads and never writes: the student's frozen groups, the teacher, the noise.
+    def fixed(
+        self,
+        start: Params,
+        original: Params,
+        noise: Array | None = None,
+        salient: Params | None = None,
+    ) -> Params:
+        """What a step reads and never writes: the student's frozen groups, the teacher, and more.
 
-        noise: tokens of noise images, [N, h, w] integers, or None.
+        noise: tokens of noise images, [N, h, w] integers. salient: bools like the student, which
+        values may move. None: fresh noise, all values.
         """
         frozen = {k: v for k, v in start.items() if k not in self.method.TRAINABLE}
         teacher = original if self.method.TEACHER else {}
-        return {"frozen": frozen, "teacher": teacher, "noise": noise}
+        return {"frozen": frozen, "teacher": teacher, "noise": noise, "salient": salient}
+
+    def is_over(self, metrics: Metrics) -> Array:
+        """Whether the method's own end of the phase has been reached, bool scalar."""
+        metric, limit = self.method.UNTIL
+        limit = self.args.get(limit, 0.0)
+        return metrics[metric] >= limit if limit else jnp.zeros((), bool)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,16 +140,18 @@ def draw(
     return Batch(shown, mask, visible)
 
 
-def make_update(recipe: Recipe, task: ModuleType, task_args: Mapping[str, Any], mesh: Mesh) -> Step:
-    """The update as a pure function, not compiled: (state, fixed, images) -> (state, metrics)."""
+def make_objectives(
+    recipe: Recipe, task: ModuleType, task_args: Mapping[str, Any], mesh: Mesh
+) -> Callable[[Array, Params, dict[str, Array]], BatchObjectives]:
+    """(step, fixed, images) -> the objectives of that step's batch, with all that it draws."""
 
     def split(x: Array) -> Array:
         """[B, ...] -> [accumulate, B / accumulate, ...], every device keeping its own rows."""
         rows = x.reshape(-1, recipe.accumulate, *x.shape[1:]).swapaxes(0, 1)
         return jax.lax.with_sharding_constraint(rows, sharding.microbatch(mesh))
 
-    def update(state: State, fixed: Params, images: dict[str, Array]) -> tuple[State, Metrics]:
-        rng = rngs.key(recipe.seed, recipe.phase, state.step)
+    def at_step(step: Array, fixed: Params, images: dict[str, Array]) -> BatchObjectives:
+        rng = rngs.key(recipe.seed, recipe.phase, step)
         halves = {s: draw(recipe, s, x, task, task_args, rng) for s, x in images.items()}
         batch = UnlearnBatch(halves.get("retain"), halves.get("forget"))
         if (bank := fixed["noise"]) is not None:
@@ -136,20 +160,44 @@ def make_update(recipe: Recipe, task: ModuleType, task_args: Mapping[str, Any], 
             batch = batch.replace(noise=bank[drawn].astype(jnp.int32))
         if recipe.accumulate > 1:
             batch = jax.tree.map(split, batch)
-        objectives = BatchObjectives(recipe, fixed, batch, rngs.fold(rng, "method"))
+        return BatchObjectives(recipe, fixed, batch, rngs.fold(rng, "method"))
+
+    return at_step
+
+
+def make_update(recipe: Recipe, task: ModuleType, task_args: Mapping[str, Any], mesh: Mesh) -> Step:
+    """The update as a pure function, not compiled: (state, fixed, images) -> (state, metrics)."""
+
+    at_step = make_objectives(recipe, task, task_args, mesh)
+
+    def update(state: State, fixed: Params, images: dict[str, Array]) -> tuple[State, Metrics]:
+        objectives = at_step(state.step, fixed, images)
         gradient, metrics = recipe.solver.update(
             objectives, state.student, state.step, **recipe.solver_args
         )
+        gradient = _salient(gradient, fixed["salient"])
         updates, optimizer = recipe.optimizer.update(gradient, state.optimizer, state.student)
+        updates = _salient(updates, fixed["salient"])  # weight decay moves what has no gradient
         student = optax.apply_updates(state.student, updates)
         metrics |= {
             "gradient_norm": optax.tree.norm(gradient),
             "update_norm": optax.tree.norm(updates),
             "learning_rate": recipe.learning_rate(state.step),
         }
-        return State(state.step + 1, student, optimizer), metrics
+        new = state.replace(step=state.step + 1, student=student, optimizer=optimizer)
+        if not isinstance(state, EndingState):
+            return new, metrics
+        over = state.over | recipe.is_over(metrics)
+        new = jax.tree.map(lambda x, y: jnp.where(over, x, y), state, new)
+        # The step that finds the end counts, those dispatched before anybody noticed do not.
+        new = new.replace(step=state.step + ~state.over, over=over)
+        return new, metrics | {"over": over.astype(jnp.float32)}
 
     return update
+
+
+def _salient(tree: Params, mask: Params | None) -> Params:
+    return tree if mask is None else jax.tree.map(lambda x, keep: jnp.where(keep, x, 0), tree, mask)
 
 
 def shard_update(

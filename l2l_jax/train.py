@@ -3,19 +3,18 @@
 import contextlib
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import jax
 import numpy as np
 
 from l2l_jax import step as steps
-from l2l_jax import tokens
-from l2l_jax.experiment import Experiment
-from l2l_jax.lib import flops, hosts, loader, sharding, trees
+from l2l_jax import survey, tokens
+from l2l_jax.experiment import Experiment, counted
+from l2l_jax.lib import flops, hosts, trees
 from l2l_jax.lib.clock import Clock
 from l2l_jax.lib.errors import NonFinite, Preempted
-from l2l_jax.lib.profile import Profile
-from l2l_jax.lib.rng import seed_of
+from l2l_jax.lib.profile import Profile, peak_memory
 from l2l_jax.lib.writers import Writer
 from l2l_jax.types import Array, Params
 
@@ -26,8 +25,8 @@ ASK_EVERY = 10  # steps at which several processes ask each other whether one wa
 
 def train(
     phase: str, experiment: Experiment, start: Params, original: Params
-) -> tuple[Params, int]:
-    """Runs or continues a phase; returns (all parameters after it, on the mesh; its steps).
+) -> tuple[Params, int, int]:
+    """Runs or continues a phase; returns (all parameters, on the mesh; steps done; of).
 
     start: the parameters the phase begins with; original: the teacher. Raises Preempted after
     saving on SIGTERM, NonFinite at the first number that is not finite, NotSaved on a full disk.
@@ -43,16 +42,17 @@ def train(
         state = checkpoints.restore(abstract)
         if state is None:
             state = experiment.initial_state(phase, start)
-        first = int(state.step)
-        if first == total:
-            log.info("%s: done already, %d steps", phase, total)
-            return start | state.student, total
-        if first:
+        first, last = counted(state, total)
+        if first == last and not survey.missing(recipe, experiment):
+            log.info("%s: done already, %d steps", phase, first)
+            return start | state.student, first, last
+        if 0 < first < last:
             log.info("%s: continuing from step %d of %d", phase, first, total)
         began = time.perf_counter()
         rows, noise = tokens.beforehand(phase, experiment, sides, start)
+        recipe, salient = survey.before(recipe, experiment, rows, start, original, noise)
         spent = time.perf_counter() - began
-        fixed = recipe.fixed(start, original, noise)
+        fixed = recipe.fixed(start, original, noise, salient)
 
         # 2. One program for each task: masks of another size are another program.
         tasks = [experiment.task(name) for name in settings["tasks"]]
@@ -63,6 +63,7 @@ def train(
             steps.shard_update(u, state, fixed, tuple(sides), experiment.mesh) for u in updates
         ]
         _log_sizes(phase, state, fixed, work)
+        experiment.note(phase, step_flops=work)
 
         # 3. The loop. A step is dispatched, then the numbers of the one before it are fetched.
         writer = Writer(experiment.workdir, phase, first, runtime["tensorboard"])
@@ -70,44 +71,50 @@ def train(
         clock = Clock(
             phase, first, total, settings["batch_size"] * len(sides), work, writer.seconds + spent
         )
-        batches = stack.enter_context(contextlib.closing(_batches(phase, experiment, rows, first)))
+        batches = stack.enter_context(contextlib.closing(experiment.batches(phase, rows, first)))
         at, count = runtime["profile_from"], runtime["profile_steps"]
         profile = Profile(experiment.workdir / "profile", at, count, first)
         stack.callback(lambda: profile.stop(state))
         stack.enter_context(experiment.stop.deferred())
         pending: tuple[int, dict[str, Array]] | None = None
 
-        def settle() -> None:
-            """Fetches, checks and writes the numbers of the pending step."""
+        def settle() -> bool:
+            """Fetches, checks and writes the pending step's numbers; whether it was the end."""
             nonlocal pending
-            if pending is not None:
-                step, values = pending[0], jax.device_get(pending[1])
-                metrics = {name: float(value) for name, value in values.items()}
-                check_finite(metrics, step, checkpoints.steps())
-                writer.scalars(step, metrics | clock.rates(step) | {"seconds": clock.seconds})
-                clock.report(step, metrics, runtime["log_every"])
-                pending = None
+            if pending is None:
+                return False
+            step, values = pending[0], jax.device_get(pending[1])
+            metrics = {name: float(value) for name, value in values.items()}
+            check_finite(metrics, step, checkpoints.steps())
+            writer.scalars(step, metrics | clock.rates(step) | {"seconds": clock.seconds})
+            clock.report(step, metrics, runtime["log_every"])
+            pending = None
+            return metrics.get("over", 0.0) > 0
 
-        for step in range(first, total):
+        for step in range(first, last):
             profile.before(step, state)
             with clock.waiting():
-                rows = next(batches)
+                images = next(batches)
             with jax.profiler.StepTraceAnnotation("train", step_num=step):
-                state, metrics = compiled[step % len(compiled)](state, fixed, rows)
+                state, metrics = compiled[step % len(compiled)](state, fixed, images)
             if step < first + len(compiled):
                 clock.compiled(step)
-            settle()
-            pending = step, metrics
+            over = settle()  # if so, the step just dispatched changed nothing, and has no number
+            pending = None if over else (step, metrics)
             asked = hosts.alone() or step % ASK_EVERY == 0
             preempted = asked and hosts.any_of(experiment.stop.raised)
-            if preempted or step + 1 == total or (step + 1) % runtime["save_every"] == 0:
-                settle()  # a state is saved only once its numbers are known to be finite
-                checkpoints.save(step + 1, state)
+            if over or preempted or step + 1 == total or (step + 1) % runtime["save_every"] == 0:
+                over |= settle()  # a state is saved only once its numbers are known to be finite
+                checkpoints.save(int(state.step), state)
+                experiment.note(phase, memory=peak_memory(experiment.noted(phase).get("memory", 0)))
             if preempted:
                 checkpoints.wait()
-                raise Preempted(f"{phase}, step {step + 1} of {total}")
+                raise Preempted(f"{phase}, step {int(state.step)} of {total}")
+            if over:
+                break
         checkpoints.wait()
-        return start | state.student, total
+        survey.after(recipe, experiment, rows, state.student, fixed)
+        return start | state.student, *counted(state, total)
 
 
 def check_finite(metrics: Mapping[str, float], step: int, saved: list[int]) -> None:
@@ -120,22 +127,6 @@ def check_finite(metrics: Mapping[str, float], step: int, saved: list[int]) -> N
             f"{', '.join(bad)} became non-finite between {since}. {left}; lower optimizer.lr or "
             "set optimizer.clip, in another workdir."
         )
-
-
-def _batches(
-    phase: str, experiment: Experiment, rows: Mapping[str, loader.Rows], first: int
-) -> Iterator[dict[str, Array]]:
-    """{side: uint8 [B, H, W, 3] or tokens, on the mesh} from step `first` on; B = batch_size."""
-    size, place = experiment.config[phase]["batch_size"], sharding.batch(experiment.mesh)
-    with contextlib.ExitStack() as stack:
-        streams = {}
-        for side, (picked, augment) in rows.items():
-            seed = seed_of(experiment.config["seed"], phase, side)
-            stream = loader.train_batches(picked, augment, size, seed, first, experiment.host)
-            streams[side] = stack.enter_context(contextlib.closing(stream))
-        while True:
-            batch = {side: next(stream) for side, stream in streams.items()}
-            yield jax.tree.map(lambda x: jax.make_array_from_process_local_data(place, x), batch)
 
 
 def _log_sizes(phase: str, state: steps.State, fixed: Params, work: float) -> None:

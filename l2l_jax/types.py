@@ -110,8 +110,12 @@ class Method(Protocol):
     TEACHER: bool  # whether it reads the original model
     MAKES_ORIGINAL: bool  # whether its result is the model to be unlearned (pretrain)
 
-    # noise_images(rng, shape, mean, std, **hyper): a method that wants noise in place of forget
-    # images has this function too. With it a bank of their tokens can be made beforehand.
+    # A method may also have
+    # noise_images(rng, shape, mean, std, **hyper): it wants noise in place of forget images. With
+    #     this function a bank of their tokens can be made beforehand.
+    # UNTIL: (name of a metric, name of an argument). The phase ends when the metric reaches the
+    #     argument, if that is not 0; if it is, and config.reference names a retrained model, it
+    #     becomes the mean of the metric with that model in the student's place.
 
     def objectives(
         self,
@@ -136,6 +140,10 @@ class Objectives(Protocol):
 
 class Solver(Protocol):
     """A module of solvers/: turns the two objectives into one update direction."""
+
+    # A solver may also have, for what one phase must know of those before it,
+    # boundary(**hyper) -> str: what the forget objective at the end of the phase is to be noted as.
+    # resolved(found, **hyper) -> hyper: its arguments, given what phases before have noted.
 
     def update(
         self, objectives: Objectives, student: Params, step: Array, **hyper: Any
@@ -192,6 +200,7 @@ class Completions:
     completed: np.ndarray  # [K, H, W, 3] uint8
     l1: np.ndarray  # [N] mean absolute error on hidden pixels, in [0, 1]
     mse: np.ndarray  # [N] mean squared error on hidden pixels
+    apart: np.ndarray | None  # [N] root mean square distance to the reference's, on hidden pixels
     features: np.ndarray  # [N, D] float32 of the completions
     logits: np.ndarray  # [N, C]
     real_features: np.ndarray  # [N, D] of the same images, complete
@@ -201,7 +210,7 @@ class Completions:
 class Evaluation(Protocol):
     """What an evaluator may ask for. Expensive things are computed once, when first asked for."""
 
-    variants: tuple[str, ...]  # "original", "unlearned"
+    variants: tuple[str, ...]  # "original", "unlearned", and "retrained" if there is a reference
     sides: tuple[str, ...]  # "retain", "forget"
     tasks: tuple[str, ...]
     seed: int

@@ -14,8 +14,11 @@ import pytest
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_default_matmul_precision", "highest")
-# Many tests run the same small experiment: its programs are compiled once. Processes that a test
-# starts compile for themselves.
+# Programs are many and run for a moment: most of the time goes into compiling them. Processes that
+# helpers.command starts compile as a user's do.
+jax.config.update("jax_disable_most_optimizations", True)
+# Many tests run the same small experiment: its programs are compiled once, those of the processes
+# that helpers.command starts too.
 jax.config.update("jax_compilation_cache_dir", f"{os.environ['L2L_TEST_CACHE']}/programs")
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 

@@ -1,6 +1,8 @@
 """Small experiments and processes that several tests need."""
 
+import fcntl
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,11 +11,18 @@ import jax
 import numpy as np
 
 from configs import common
+from l2l_jax import schema
+from l2l_jax.experiment import final_weights, walk
 from l2l_jax.find import find
 from l2l_jax.lib import trees
+from l2l_jax.lib.preemption import Flag
+from l2l_jax.prepare import prepare
+from l2l_jax.run import run
+from l2l_jax.train import train
 
 ROOT = Path(__file__).parents[1]
 FIXTURES = Path(__file__).parent / "fixtures"
+HASTY = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # for `command`: compiles in half the time
 
 
 def small_model(name, **changes):
@@ -45,10 +54,32 @@ def small_config(**changes):
     return config
 
 
+def once(name, make):
+    """The folder that `make(folder)` fills: once for all workers, so nobody may change it."""
+    folder = Path(os.environ["L2L_TEST_CACHE"]) / "once" / name
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    done = folder.with_suffix(".done")
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            make(folder)
+            done.touch()
+    return folder
+
+
+def finished_run():
+    """The workdir of the small experiment, done once for all workers; whoever alters it copies."""
+    return once("finished", lambda folder: run(small_config(), folder))
+
+
+def trained(config, workdir):
+    """The outcome of a run's phases, without the evaluation and the page."""
+    return walk(prepare(schema.complete(config), workdir, Flag()), train)
+
+
 def params_of(workdir):
     """The parameters after the last phase, flat, as NumPy."""
-    from l2l_jax.experiment import final_weights
-
     return trees.flatten(final_weights(workdir).params)
 
 
@@ -65,9 +96,15 @@ def images(count, size, seed=0):
 
 
 def command(*words, devices=1, **environment):
-    """(arguments, environment) of `python -m ...` in a process of its own."""
-    env = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices)} | environment
-    env["PYTHONPATH"] = str(ROOT)
+    """(arguments, environment) of `python -m ...` in a process of its own.
+
+    It takes compiled programs from the cache of conftest.py, unless JAX_ENABLE_COMPILATION_CACHE=0.
+    """
+    env = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices)}
+    env["JAX_COMPILATION_CACHE_DIR"] = jax.config.jax_compilation_cache_dir
+    seconds = jax.config.jax_persistent_cache_min_compile_time_secs
+    env["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = str(seconds)
+    env |= {"PYTHONPATH": str(ROOT)} | environment
     return [sys.executable, "-m", *map(str, words)], env
 
 

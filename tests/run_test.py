@@ -1,6 +1,6 @@
 """Whole runs: what they leave behind, what they compute, every config in its small form."""
 
-import json
+import logging
 import shutil
 
 import jax
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from l2l_jax import evaluate, weights
+from l2l_jax import evaluate, schema, weights
 from l2l_jax.data import fashion_mnist
 from l2l_jax.experiment import restored, walk
 from l2l_jax.find import find
@@ -19,14 +19,31 @@ from l2l_jax.lib.preemption import Flag
 from l2l_jax.prepare import prepare
 from l2l_jax.report.__main__ import main as report
 from l2l_jax.run import run
-from tests.helpers import ROOT, assert_same_bits, call, params_of, small_config, small_model
+from tests.helpers import (
+    HASTY,
+    ROOT,
+    assert_same_bits,
+    call,
+    finished_run,
+    params_of,
+    small_config,
+    small_model,
+    trained,
+)
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """(workdir, results) of the small experiment."""
-    workdir = tmp_path_factory.mktemp("finished") / "run"
-    return workdir, run(small_config(), workdir)
+    """(workdir, results) of the small experiment; a test that alters it takes a copy."""
+    source = finished_run()
+    workdir = shutil.copytree(source, tmp_path_factory.mktemp("copy") / source.name)
+    return workdir, files.read_json(workdir / "results.json")
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    """The workdir of the small experiment, to be altered."""
+    return shutil.copytree(finished[0], tmp_path / "copy")
 
 
 def test_a_run_leaves_what_other_tools_rely_on(finished):
@@ -43,8 +60,7 @@ def test_a_run_leaves_what_other_tools_rely_on(finished):
 
 
 def test_results_have_the_agreed_shape(finished):
-    workdir, results = finished
-    assert json.loads((workdir / "results.json").read_text()) == results
+    _, results = finished
     for variant in ("original", "unlearned"):
         for side in ("retain", "forget"):
             assert {"fid", "is", "cosine", "psnr", "l1"} <= results[variant][side].keys()
@@ -77,20 +93,33 @@ def test_only_the_encoder_moved(finished):
     original, final = bench.canonical(outcome.original), bench.canonical(outcome.final)
     moved = {group: trees.digest(original[group]) != trees.digest(final[group]) for group in final}
     assert moved == {"encoder": True, "decoder": False, "positions": False}
-    assert outcome.done == {"pretrain": 2, "unlearn": 6}
+    assert outcome.done == {"pretrain": (2, 2), "unlearn": (6, 6)}
     assert results["digests"]["weights"] == {
         "original": trees.digest(original),
         "unlearned": trees.digest(final),
     }
 
 
-def test_evaluating_again_gives_the_same_figures(finished):
-    workdir, results = finished
-    (workdir / "results.json").unlink()
-    evaluate.main(["--workdir", str(workdir)])
-    again = files.read_json(workdir / "results.json")
+def test_evaluating_again_gives_the_same_figures(finished, copy):
+    _, results = finished
+    (copy / "results.json").unlink()
+    evaluate.main(["--workdir", str(copy)])
+    again = files.read_json(copy / "results.json")
     assert again["tasks"] == results["tasks"]
     assert again["digests"] == results["digests"]
+
+
+def test_a_run_returns_what_it_writes_down(finished, copy, caplog):
+    """And a finished one does nothing else."""
+    before = (copy / "report.html").stat().st_mtime_ns
+    with caplog.at_level(logging.INFO):
+        assert run(small_config(), copy) == finished[1]
+    assert "is finished" in caplog.text
+    assert (copy / "report.html").stat().st_mtime_ns == before
+    (copy / "report.html").unlink()
+    results = run(small_config(), copy)
+    assert results == files.read_json(copy / "results.json")
+    assert results["tasks"] == finished[1]["tasks"]
 
 
 def test_the_page_can_be_written_again(finished, tmp_path):
@@ -100,7 +129,7 @@ def test_the_page_can_be_written_again(finished, tmp_path):
 
 
 def test_the_same_config_gives_the_same_bits(finished, tmp_path):
-    run(small_config(), tmp_path / "again")
+    trained(small_config(), tmp_path / "again")
     assert_same_bits(params_of(tmp_path / "again"), params_of(finished[0]))
 
 
@@ -119,22 +148,19 @@ def test_with_alpha_zero_nothing_moves(tmp_path):
     config = small_config()
     config.unlearn.solver_args = dict(alpha=0.0)
     config.unlearn.optimizer.weight_decay = 0.0
-    results = run(config, tmp_path / "run")
-    assert results["unlearned"] == results["original"]
+    outcome = trained(config, tmp_path / "run")
+    assert outcome.done["unlearn"] == (6, 6)
+    assert_same_bits(trees.flatten(outcome.final), trees.flatten(outcome.original))
 
 
-def test_bfloat16_and_scanned_blocks(tmp_path):
+def test_bfloat16_and_scanned_blocks_and_accumulation_and_profile(tmp_path):
+    """All that changes how a step is computed, at once."""
     config = small_config()
     config.model.args = {**config.model.args, "dtype": "bfloat16", "scan": True, "remat": True}
-    results = run(config, tmp_path / "run")
-    assert np.isfinite(results["unlearned"]["forget"]["fid"])
-
-
-def test_accumulation_and_profile(tmp_path):
-    config = small_config()
     config.unlearn.update(dict(accumulate=2, batch_size=16))
     config.runtime.update(dict(profile_from=1, profile_steps=3))
-    run(config, tmp_path / "run")
+    results = run(config, tmp_path / "run")
+    assert np.isfinite(results["unlearned"]["forget"]["fid"])
     assert list((tmp_path / "run" / "profile").rglob("*.xplane.pb"))
 
 
@@ -142,7 +168,12 @@ def test_proxy_in_place_of_retain(tmp_path):
     config = small_config()
     config.split.retain.classes = (2,)
     config.split.proxy.classes = (3,)
-    run(config, tmp_path / "run")
+    with pytest.raises(
+        ConfigError, match=r"--config\.unlearn\.on=proxy .*leave config\.split"
+    ):
+        run(config, tmp_path / "run")
+    config.unlearn.on = "proxy"
+    trained(config, tmp_path / "run")
     kept = {p.stem: files.read_json(p)["classes"] for p in (tmp_path / "run" / "splits").glob("*")}
     assert kept["proxy"] == ["class3"]
     assert kept["retain"] == kept["retain_eval"] == ["class2"]
@@ -154,23 +185,39 @@ def test_proxy_in_place_of_retain(tmp_path):
     assert used["forget"].classes == ("class0", "class1")
 
 
+def lean(config, workdir):
+    """A config all of whose phases and tasks trace, with fewer of them, to be run sooner."""
+    prepare(schema.complete(config), workdir, Flag())
+    for phase in config.phases:
+        config[phase].steps = 4
+    config.evaluate.tasks = config.evaluate.tasks[:1]
+    config.runtime.tensorboard = False
+    return config
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "spec",
-    [
-        "configs/mae_imagenet.py:large,random,proxy,smoke",
-        "configs/mage_imagenet.py:tied,smoke",
-        "configs/vqgan_imagenet.py:smoke",
-    ],
-)
-def test_every_config_runs_in_its_small_form(spec, tmp_path):
-    done = call("l2l_jax.main", "--config", spec, "--workdir", tmp_path / "run", timeout=400)
+def test_a_small_form_from_the_command_line(tmp_path):
+    spec = "configs/mae_imagenet.py:large,random,proxy,smoke"
+    fewer = lean(cli.load_config(f"{ROOT}/{spec}"), tmp_path / "traced").evaluate.tasks
+    done = call("l2l_jax.main", "--config", spec, "--workdir", tmp_path / "run",
+                f"--config.evaluate.tasks={fewer}", timeout=400)  # fmt: skip
     assert done.returncode == 0, done.stderr
     results = files.read_json(tmp_path / "run" / "results.json")
-    made = "unlearned" if "unlearned" in results else "original"
-    assert np.isfinite(results[made]["forget"]["fid"])
-    assert (results["tokenizer"] is None) == ("mae_" in spec)
+    assert np.isfinite(results["unlearned"]["forget"]["fid"])
+    assert results["tokenizer"] is None
     assert list((tmp_path / "run" / "tensorboard").rglob("events*")), "CLU wrote its files"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("spec", "made"),
+    [("mage_imagenet.py:tied,smoke", "unlearned"), ("vqgan_imagenet.py:smoke", "original")],
+)
+def test_every_config_runs_in_its_small_form(spec, made, tmp_path):
+    config = lean(cli.load_config(f"{ROOT}/configs/{spec}"), tmp_path / "traced")
+    results = run(config, tmp_path / "run")
+    assert np.isfinite(results[made]["forget"]["fid"])
+    assert results["tokenizer"]
 
 
 @pytest.mark.slow
@@ -188,11 +235,11 @@ def test_a_folder_of_ones_own_images(tmp_path):
     config.data.args.root = str(tmp_path / "mine")
     config.split.forget.files = str(tmp_path / "delete.txt")
     for phase in ("pretrain", "unlearn"):
-        config[phase].update(dict(steps=2, batch_size=8, tasks=("random",)))
+        config[phase].update(dict(batch_size=8, tasks=("random",)))
     config.evaluate.batch_size = 8
     config.features.args.epochs = 1
-    config.runtime.tensorboard = False
-    results = run(config, tmp_path / "run")
+    config.evaluators = dict(reconstruction=dict())
+    results = run(lean(config, tmp_path / "traced"), tmp_path / "run")
     kept = [files.read_json(tmp_path / "run" / "splits" / f"forget{suffix}.json")["keys"]
             for suffix in ("", "_eval")]  # fmt: skip
     assert sorted(kept[0] + kept[1]) == sorted(f"Bag/{name}" for name in listed)
@@ -200,11 +247,9 @@ def test_a_folder_of_ones_own_images(tmp_path):
     assert "are held out: they are judged" in (tmp_path / "run" / "report.html").read_text()
 
 
-def test_a_run_that_was_cut_short_is_never_taken_for_a_whole_one(tmp_path):
+def test_a_run_that_was_cut_short_is_never_taken_for_a_whole_one(finished, copy, tmp_path):
     """It can be looked at, is called unfinished, is not exported unasked, and can be finished."""
-    workdir, out = tmp_path / "run", tmp_path / "out.safetensors"
-    run(small_config(), workdir)
-    whole = params_of(workdir)
+    workdir, out = copy, tmp_path / "out.safetensors"
     shutil.rmtree(workdir / "checkpoints" / "unlearn" / "6")
     evaluate.main(["--workdir", str(workdir)])
     assert files.read_json(workdir / "results.json")["steps"]["unlearn"] == [4, 6]
@@ -216,13 +261,14 @@ def test_a_run_that_was_cut_short_is_never_taken_for_a_whole_one(tmp_path):
     assert out.exists()
     results = run(small_config(), workdir)
     assert results["steps"]["unlearn"] == [6, 6]
-    assert_same_bits(params_of(workdir), whole)
+    assert_same_bits(params_of(workdir), params_of(finished[0]))
 
 
 def test_two_launches_do_not_share_a_workdir(tmp_path):
     with workdirs.locked(tmp_path), pytest.raises(ConfigError, match="Another process is working"):
         run(small_config(), tmp_path)
-    run(small_config(phases=("pretrain",)), tmp_path)
+    with workdirs.locked(tmp_path):
+        trained(small_config(phases=("pretrain",)), tmp_path)
 
 
 def test_the_original_may_not_change_on_the_way(tmp_path):
@@ -230,7 +276,7 @@ def test_the_original_may_not_change_on_the_way(tmp_path):
     model, path = small_model("mae"), tmp_path / "original.safetensors"
     about = {"model": "mae", "args": find("model", "mae").SMALLEST}
     config = small_config(phases=("unlearn",), weights=str(path))
-    config.unlearn.steps = 1
+    config.evaluators = dict(reconstruction=dict())
     weightfile.save(path, jax.device_get(model.init(jax.random.key(0))), about)
     run(config, tmp_path / "run")
     (tmp_path / "run" / "report.html").unlink()
@@ -245,19 +291,19 @@ def test_the_original_may_not_change_on_the_way(tmp_path):
         weights.main(["export", str(tmp_path / "run"), str(tmp_path / "mixed.pth")])
 
 
-def test_an_older_page_is_never_taken_for_the_page_of_newer_results(finished, tmp_path):
-    workdir = shutil.copytree(finished[0], tmp_path / "run")
-    bench = prepare(files.read_json(workdir / "config.json"), workdir, Flag())
+def test_an_older_page_is_never_taken_for_the_page_of_newer_results(copy):
+    bench = prepare(files.read_json(copy / "config.json"), copy, Flag())
     evaluate.evaluate(bench, walk(bench, restored))  # killed before the page is written
-    assert (workdir / "results.json").exists()
-    assert not (workdir / "report.html").exists()
-    run(small_config(), workdir)
-    assert (workdir / "report.html").exists()
+    assert (copy / "results.json").exists()
+    assert not (copy / "report.html").exists()
+    run(small_config(), copy)
+    assert (copy / "report.html").exists()
 
 
 def test_what_a_model_was_trained_on_decides_its_name(tmp_path):
     """Retrained is what never saw the forget images; weights from elsewhere may have."""
     config = small_config(phases=("pretrain",))
+    config.evaluators = dict(reconstruction=dict())
     results = run(config, tmp_path / "all")
     assert results["trained_on"] == ["forget", "retain"]
     assert "original" in results
@@ -275,14 +321,14 @@ def test_what_a_model_was_trained_on_decides_its_name(tmp_path):
     assert "original" in run(config, tmp_path / "more")
 
 
-def test_a_run_on_many_devices_is_read_on_one(finished, tmp_path):
-    workdir = shutil.copytree(finished[0], tmp_path / "run")
-    config = files.read_json(workdir / "config.json")
+def test_a_run_on_many_devices_is_read_on_one(finished, copy, tmp_path):
+    workdir, config = copy, files.read_json(copy / "config.json")
     config["runtime"]["fsdp"] = 8
+    config["evaluators"] = {"reconstruction": {}}
     files.write_json(workdir / "config.json", config)
     done = call("l2l_jax.weights", "export", workdir, tmp_path / "out.safetensors")
     assert done.returncode == 0, done.stderr
     exported = trees.flatten(weightfile.load(tmp_path / "out.safetensors").params)
     assert_same_bits(exported, params_of(finished[0]))
-    done = call("l2l_jax.evaluate", "--workdir", workdir, devices=4)
+    done = call("l2l_jax.evaluate", "--workdir", workdir, devices=4, **HASTY)
     assert done.returncode == 0, done.stderr

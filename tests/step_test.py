@@ -145,7 +145,37 @@ def test_randomness_follows_seed_phase_and_step():
     assert one["learning_rate"] > two["learning_rate"] > 0
 
 
+def test_a_method_that_finds_its_end_stops_there_whatever_is_dispatched_after():
+    r = dataclasses.replace(recipe("ascent"), args=dict(lam=1e-9))
+    original, start = start_of(r)
+    fixed = r.fixed(start, original)
+    mesh = sharding.make_mesh(1, jax.devices()[:1])
+    update = jax.jit(steps.make_update(r, find("task", "random"), dict(ratio=0.75), mesh))
+    first = r.init(start)
+    assert not first.over
+    state, metrics = update(first, fixed, rows_of(r, 0))
+    assert metrics["over"] == 1
+    for _ in range(2):
+        assert (int(state.step), bool(state.over)) == (1, True)
+        kept = [jax.tree.leaves((s.student, s.optimizer)) for s in (state, first)]
+        assert all(np.array_equal(x, y) for x, y in zip(*kept, strict=True))
+        state, _ = update(state, fixed, rows_of(r, 1))
+    never = dataclasses.replace(r, args=dict(lam=0.0))
+    update = steps.make_update(never, find("task", "random"), dict(ratio=0.75), mesh)
+    state, metrics = jax.jit(update)(never.init(start), fixed, rows_of(never, 0))
+    assert metrics["over"] == 0, "without a lambda all steps are taken"
+    assert int(state.step) == 1
+    assert not isinstance(recipe("l2l").init(start), steps.EndingState)
+
+
 GOLDEN = {
+    "autoencoder": {
+        "loss": 0.133032,
+        "retain": 0.038260,
+        "forget": 0.379090,
+        "gradient_norm": 0.346377,
+        "update_norm": 0.124899,
+    },
     "mae": {
         "loss": 0.539143,
         "retain": 0.134452,

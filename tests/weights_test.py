@@ -1,16 +1,19 @@
 """Official files in, official files out, and a run's result as the start of the next one."""
 
+import shutil
+
 import jax
 import numpy as np
 import pytest
 
 from l2l_jax import weights
-from l2l_jax.lib import torchfile, trees, weightfile
+from l2l_jax.lib import torchfile, torchwriter, trees, weightfile
 from l2l_jax.lib.errors import ConfigError, DataMissing, WrongWeights
+from l2l_jax.lib.names import EXTRA
 from l2l_jax.models import mae
 from l2l_jax.originals import OFFICIAL, load, locate, url
 from l2l_jax.run import run
-from tests.helpers import FIXTURES, small_config, small_model
+from tests.helpers import FIXTURES, finished_run, small_config, small_model, trained
 
 OFFICIAL_FILE = FIXTURES / "mae" / "checkpoint_model.pth"
 TOLD = ["--set", "heads=3", "--set", "decoder_heads=4"]
@@ -66,7 +69,8 @@ def test_a_run_starts_from_an_official_file(direct, tmp_path):
     if not direct:
         weights.main(["import", str(OFFICIAL_FILE), str(tmp_path / "w.safetensors"), *TOLD])
         config.weights = str(tmp_path / "w.safetensors")
-    results = run(config, tmp_path / "run")
+    outcome = trained(config, tmp_path / "run")
+    assert outcome.done == {"unlearn": (2, 2)}
     state = torchfile.read(OFFICIAL_FILE)["model"]
     exported = tmp_path / "out.pth"
     weights.main(["export", str(tmp_path / "run"), str(exported)])
@@ -77,17 +81,17 @@ def test_a_run_starts_from_an_official_file(direct, tmp_path):
     }
     assert frozen <= same, "decoder and positions are bit-identical after unlearning"
     assert not any(name.startswith("blocks") and name.endswith("weight") for name in same)
-    assert results["digests"]["weights"]["original"] != results["digests"]["weights"]["unlearned"]
+    began, ended = (jax.device_get(params) for params in (outcome.original, outcome.final))
+    assert trees.digest(began) != trees.digest(ended)
 
 
 def test_the_result_of_a_run_is_the_start_of_another(tmp_path):
-    first = small_config(phases=("pretrain",))
-    run(first, tmp_path / "first")
+    first = shutil.copytree(finished_run(), tmp_path / "first")
     out = tmp_path / "made.safetensors"
-    weights.main(["export", str(tmp_path / "first"), str(out), "--half"])
+    weights.main(["export", str(first), str(out), "--half"])
     digest = weightfile.load(out).about["digest"]
     second = small_config(phases=("unlearn",), weights=str(out))
-    second.unlearn.steps = 1
+    second.evaluators = dict(reconstruction=dict())
     results = run(second, tmp_path / "second")
     assert results["digests"]["weights"]["original"] == digest
 
@@ -97,7 +101,7 @@ def test_scanned_blocks_change_no_digest(tmp_path):
     for scan in (False, True):
         config = small_config(phases=("unlearn",), weights=str(tmp_path / "w.safetensors"))
         config.model.args.scan = scan
-        config.unlearn.steps = 1
+        config.evaluators = dict(reconstruction=dict())
         if not scan:
             model = small_model("mae")
             params = jax.device_get(model.init(jax.random.key(0)))
@@ -118,6 +122,12 @@ def test_what_no_shape_shows_is_checked_all_the_same(key, value, tmp_path):
     assert load(str(tmp_path / "w.safetensors"), "mae", args).about["args"] == args
     with pytest.raises(WrongWeights, match=f"{key}: .* there, {value} in the config"):
         load(str(tmp_path / "w.safetensors"), "mae", args | {key: value})
+
+
+def test_what_is_no_state_dict_is_said_to_be_none(tmp_path):
+    torchwriter.write(tmp_path / "x.pth", {"model": np.zeros(2), EXTRA: {"y": np.zeros(2)}})
+    with pytest.raises(WrongWeights, match=r"x\.pth holds a ndarray, not a state dict"):
+        load(str(tmp_path / "x.pth"), "mae", mae.SMALLEST)
 
 
 def test_list_names_every_published_file(capsys):

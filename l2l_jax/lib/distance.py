@@ -1,9 +1,9 @@
-"""The distance between what two encoders make of an input."""
+"""Distances between what two models make of the same inputs."""
 
 import jax
 import jax.numpy as jnp
 
-from l2l_jax.types import Array, Hidden
+from l2l_jax.types import Array, Hidden, Outputs
 
 
 def latent_distance(a: Hidden, b: Hidden) -> Array:
@@ -13,3 +13,13 @@ def latent_distance(a: Hidden, b: Hidden) -> Array:
         return jnp.mean((x.astype(jnp.float32) - y.astype(jnp.float32)) ** 2)
 
     return sum(jax.tree.leaves(jax.tree.map(mean, a, b)))
+
+
+def displacement(a: Outputs, b: Outputs) -> Array:
+    """|a - b|_2 / sqrt(n) of each example, averaged: scalar; n values in each array of a pytree."""
+
+    def each(x: Array, y: Array) -> Array:
+        squares = (x.astype(jnp.float32) - y.astype(jnp.float32)) ** 2
+        return jnp.mean(jnp.sqrt(jnp.mean(squares.reshape(len(x), -1), axis=1)))
+
+    return sum(jax.tree.leaves(jax.tree.map(each, a, b)))

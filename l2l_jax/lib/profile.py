@@ -1,5 +1,6 @@
-"""A trace of a few steps for TensorBoard's profiler."""
+"""A trace of a few steps for TensorBoard's profiler, and how much memory was needed."""
 
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -29,3 +30,14 @@ class Profile:
             jax.block_until_ready(state)
             jax.profiler.stop_trace()
             self._running = False
+
+
+def peak_memory(before: int = 0) -> int:
+    """Bytes, at most so far: of the fullest device, or of this process where devices do not say.
+
+    before: what earlier launches came to.
+    """
+    stats = [device.memory_stats() or {} for device in jax.local_devices()]
+    device = max(found.get("peak_bytes_in_use", 0) for found in stats)
+    process = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return max(before, device or process)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 Tree = dict[str, Any]
@@ -90,3 +91,13 @@ def nbytes(tree: Tree) -> int:
     """Bytes of all leaves; works on abstract trees."""
     leaves = jax.tree.leaves(tree)
     return sum(int(np.prod(leaf.shape)) * np.dtype(leaf.dtype).itemsize for leaf in leaves)
+
+
+def dot(a: Tree, b: Tree) -> jax.Array:
+    """<a, b> over all values of two trees of the same shape, scalar."""
+    return sum(jax.tree.leaves(jax.tree.map(jnp.vdot, a, b)))
+
+
+def combine(s: jax.Array | float, a: Tree, t: jax.Array | float, b: Tree) -> Tree:
+    """s a + t b."""
+    return jax.tree.map(lambda x, y: s * x + t * y, a, b)

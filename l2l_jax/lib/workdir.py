@@ -93,14 +93,20 @@ def claim(workdir: Path, config: Mapping[str, Any], original: Mapping[str, Any] 
             left_over.unlink()
         if not (workdir / "config.json").exists():
             files.write_json(workdir / "config.json", files.as_json(config))
-        if original and not (workdir / "original.json").exists():
-            files.write_json(workdir / "original.json", {"weights": config["weights"], **original})
+    if original:
+        note_original(workdir, {"weights": config["weights"], **original})
     _note_versions(workdir)
 
 
-def check_original(workdir: Path, digest: str) -> None:
+def note_original(workdir: Path, about: Mapping[str, Any], name: str = "original.json") -> None:
+    """Writes down which weights, and their digest, the workdir began with."""
+    if hosts.first() and not (workdir / name).exists():
+        files.write_json(workdir / name, dict(about))
+
+
+def check_original(workdir: Path, digest: str, name: str = "original.json") -> None:
     """ConfigError if the weights the workdir began with have changed since."""
-    path = workdir / "original.json"
+    path = workdir / name
     began = files.read_json(path) if path.exists() else {"digest": digest}
     if began["digest"] != digest:
         raise ConfigError(

@@ -10,12 +10,8 @@ file take mean squares over all latent values, averaged within each side, so tha
 depend on how many images of each side a batch holds.
 
 The paper draws n ~ N(0, Sigma), ties Sigma to the forget set in Lemma 1 and sets it to I in
-Appendix C.4. Here `noise` chooses:
-
-    gaussian_like   N(mean, std) of each colour channel over the forget images of the batch
-    standard        N(0, I) on pixels scaled to [-1, 1]
-    uniform         U(0, 1) pixels
-    constant        the mean colour of the forget images, no randomness
+Appendix C.4. Here `noise` chooses (lib/noise.py): "gaussian_like", N(mean, std) of each colour
+channel over the forget images of the batch; "standard", N(0, I); "uniform"; "constant".
 
 Departures from the released code: moments come from the forget images alone and per channel (there:
 one scalar over the whole batch, retain images included); n is not clamped to [0, 1] unless `clip`
@@ -25,19 +21,16 @@ beforehand (l2l_jax/tokens.py) they are those of up to 2,048 of all forget image
 """
 
 import jax
-import jax.numpy as jnp
 
 from l2l_jax.lib import rng as rngs
 from l2l_jax.lib.distance import latent_distance
-from l2l_jax.lib.errors import ConfigError, unknown
+from l2l_jax.lib.noise import about, noise_images
 from l2l_jax.types import Array, ImageToImage, Metrics, Params, UnlearnBatch
 
 TRAINABLE = ("encoder",)
 SIDES = ("retain", "forget")
 TEACHER = True
 MAKES_ORIGINAL = False
-
-NOISES = ("gaussian_like", "standard", "uniform", "constant")
 
 
 def objectives(
@@ -66,39 +59,3 @@ def objectives(
     go = jax.lax.stop_gradient(model.encode(teacher, nothing))
     forget = latent_distance(model.encode(student, dropped), go)
     return retain, forget, {}
-
-
-def about(images: Array) -> tuple[tuple[int, ...], Array, Array]:
-    """Shape, and mean and standard deviation of each channel: [3] float32 twice.
-
-    ConfigError for tokens, of which there are no moments.
-    """
-    if images.ndim != 4:
-        raise ConfigError(
-            "L2L draws noise like the forget images, and is given only their tokens; let "
-            "data.token_cache.noise be at least 1, so that it is drawn beforehand."
-        )
-    return images.shape, jnp.mean(images, axis=(0, 1, 2)), jnp.std(images, axis=(0, 1, 2))
-
-
-def noise_images(
-    rng: Array,
-    shape: tuple[int, ...],
-    mean: Array,
-    std: Array,
-    *,
-    noise: str = "gaussian_like",
-    clip: bool = False,
-) -> Array:
-    """n, one per forget image: [B, H, W, 3] float32 around [0, 1], given their moments."""
-    if noise not in NOISES:
-        raise unknown("noise", noise, NOISES)
-    if noise == "constant":
-        n = jnp.broadcast_to(mean, shape)
-    elif noise == "uniform":
-        n = jax.random.uniform(rng, shape)
-    else:
-        mean, std = (mean, std) if noise == "gaussian_like" else (0.5, 0.5)
-        n = mean + std * jax.random.normal(rng, shape)
-    n = jax.lax.stop_gradient(n)
-    return jnp.clip(n, 0.0, 1.0) if clip else n

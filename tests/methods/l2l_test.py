@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from l2l_jax.lib.errors import ConfigError
+from l2l_jax.lib.noise import NOISES
 from l2l_jax.lib.rng import fold
 from l2l_jax.methods import l2l
 from l2l_jax.tasks import random
@@ -24,7 +25,7 @@ def setting(count=6):
     return model, student, teacher, UnlearnBatch(*parts)
 
 
-@pytest.mark.parametrize("noise", l2l.NOISES)
+@pytest.mark.parametrize("noise", NOISES)
 def test_the_objectives_are_the_equation(noise):
     model, student, teacher, batch = setting()
     retain, forget, _ = l2l.objectives(model, student, teacher, batch, KEY, noise=noise)

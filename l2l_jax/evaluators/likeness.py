@@ -1,0 +1,26 @@
+"""Is the unlearned model like one that never saw the forget images?
+
+The question of Varshney & Torra (2025): a model that was retrained still completes unseen images
+somehow, so the aim is its completions, not noise. Answered only where config.reference names a
+retrained model.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from l2l_jax.types import Evaluation
+
+
+def evaluate(evaluation: Evaluation) -> Iterator[tuple[tuple[str, str, str], str, float]]:
+    """Yields "apart": the distance to what the retrained model makes of the same image.
+
+    Root mean square difference on the hidden pixels of an image, both in [0, 1], mean over the
+    images of a side. For every variant but the retrained model itself.
+    """
+    for task in evaluation.tasks:
+        for variant in evaluation.variants:
+            for side in evaluation.sides:
+                apart = evaluation.completions(variant, side, task).apart
+                if apart is not None:
+                    yield (variant, side, task), "apart", float(np.mean(apart))

@@ -1,0 +1,57 @@
+"""The model that never saw the forget images: what an unlearned model should be like.
+
+A run of its own (`pretrain` on the retain split, from scratch), named by config.reference. It is
+judged beside the original and the unlearned model, on the same images.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from l2l_jax.experiment import Experiment, build, final_weights, load_original
+from l2l_jax.lib import files, preemption, trees, workdir
+from l2l_jax.lib.errors import ConfigError
+from l2l_jax.lib.splits import SIDES, Split
+from l2l_jax.lib.weightfile import Weights
+from l2l_jax.types import ImageToImage
+
+
+def load(folder: Path, model: ImageToImage, chosen: Mapping[str, Split]) -> Weights:
+    """The retrained model of a finished workdir, on the host, canonical.
+
+    ConfigError if it is no finished run, another model, trained on images to forget, or made with
+    other splits than `chosen`.
+    """
+    config = workdir.config_of(folder)
+    digests = {
+        path.stem: files.read_json(path)["digest"] for path in (folder / "splits").glob("*.json")
+    }
+    for name in SIDES:
+        here = chosen[name].digest if name in chosen else "none"
+        there = digests.get(name, "none")
+        if here != there:
+            raise ConfigError(
+                f"The reference {folder} was made with another {name} split: its digest is "
+                f"{there[:16]}, this run's is {here[:16]}. Retrain it with the same config.split "
+                "and data, or leave config.reference empty."
+            )
+    if "forget" in _trained_on(config, folder, digests):
+        raise ConfigError(
+            f"The reference {folder} was trained on the images to forget: it is no retrained "
+            "model. Retrain one with --config.pretrain.on=retain."
+        )
+    weights = final_weights(folder)
+    text = trees.difference(weights.params, model.canonical, folder.name, "the config's model")
+    if text:
+        raise ConfigError(f"The reference {folder} is another model than the config's. {text}")
+    return weights
+
+
+def _trained_on(config: Mapping[str, Any], folder: Path, splits: Mapping[str, str]) -> set[str]:
+    """Names of the splits that a run trained on."""
+    mesh, model = build({**config, "runtime": {**config["runtime"], "fsdp": 1}})
+    began = load_original(config)
+    if began and began.params.keys() == model.template.keys():
+        return set(splits)  # whatever made a whole model may have seen everything
+    names = dict.fromkeys(splits)
+    return Experiment(config, folder, mesh, model, {}, names, preemption.Flag()).trained_on()

@@ -1,0 +1,70 @@
+"""Conflicting gradients projected before they are added (Yu et al., NeurIPS 2020, PCGrad).
+
+    where <g_R, g_F> < 0:   g_R' = g_R - <g_R, g_F> / |g_F|^2 g_F
+                            g_F' = g_F - <g_F, g_R> / |g_R|^2 g_R
+    g = g_R' + alpha g_F'
+
+so that neither objective undoes what the other gains, to first order. scope="tensor" looks at each
+array of parameters by itself, as DiF3CON does for continual unlearning (Ciocirlan et al.), "global"
+at all of them at once. With rescale=True a projected gradient gets back the norm it had, as there;
+alpha is fixed here, where DiF3CON moves it over the steps.
+
+Memory: two gradients at a time in place of one, and two backward passes after one forward pass.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from l2l_jax.lib.errors import unknown
+from l2l_jax.lib.trees import combine, dot
+from l2l_jax.types import Array, Metrics, Objectives, Params
+
+SCOPES = ("tensor", "global")
+TINY = 1e-20  # stands in for a squared norm of zero
+
+
+def update(
+    objectives: Objectives,
+    student: Params,
+    step: Array,
+    *,
+    alpha: float = 0.25,
+    scope: str = "tensor",
+    rescale: bool = False,
+) -> tuple[Params, Metrics]:
+    """g, and metrics with the weighted loss and the share of parameters in conflict."""
+    del step
+    if scope not in SCOPES:
+        raise unknown("scope of the surgery", scope, SCOPES)
+    (retain, forget), metrics = objectives.gradients(student, (1.0, 0.0), (0.0, 1.0))
+    if scope == "global":
+        inner = dot(retain, forget)
+        pair = project(retain, forget, inner, dot(retain, retain), dot(forget, forget), rescale)
+        gradient, share = combine(1.0, pair[0], alpha, pair[1]), (inner < 0).astype(jnp.float32)
+    else:
+        gradient = jax.tree.map(lambda r, f: _tensor(r, f, alpha, rescale), retain, forget)
+        conflicts = jax.tree.map(lambda r, f: r.size * (jnp.vdot(r, f) < 0), retain, forget)
+        total = sum(leaf.size for leaf in jax.tree.leaves(retain))
+        share = sum(jax.tree.leaves(conflicts)) / total
+    loss = metrics["retain"] + alpha * metrics["forget"]
+    return gradient, metrics | {"loss": loss, "conflict": share}
+
+
+def _tensor(retain: Array, forget: Array, alpha: float, rescale: bool) -> Array:
+    inner, own, other = jnp.vdot(retain, forget), jnp.vdot(retain, retain), jnp.vdot(forget, forget)
+    kept, gone = project(retain, forget, inner, own, other, rescale)
+    return kept + alpha * gone
+
+
+def project(
+    a: Params, b: Params, inner: Array, a2: Array, b2: Array, rescale: bool
+) -> tuple[Params, Params]:
+    """Both without what is against the other; inner = <a, b>, a2 = |a|^2, b2 = |b|^2."""
+    against = jnp.minimum(inner, 0.0)
+    kept = combine(1.0, a, -against / jnp.maximum(b2, TINY), b)
+    gone = combine(1.0, b, -against / jnp.maximum(a2, TINY), a)
+    if rescale:  # |a'|^2 = |a|^2 sin^2, and the same share of |b|^2
+        sine = 1.0 - against**2 / jnp.maximum(a2 * b2, TINY)
+        grown = jax.lax.rsqrt(jnp.maximum(sine, 1e-6))  # opposite gradients leave nothing to grow
+        kept, gone = (jax.tree.map(lambda x: grown * x, tree) for tree in (kept, gone))
+    return kept, gone

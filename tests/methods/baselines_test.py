@@ -1,0 +1,202 @@
+"""The baselines of paper A and the ascent of paper B are what their docstrings say."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from l2l_jax.lib.distance import displacement, latent_distance
+from l2l_jax.lib.errors import ConfigError
+from l2l_jax.lib.noise import latents_like
+from l2l_jax.methods import ascent, max_loss, noisy_label, random_encoder, retain_label
+from l2l_jax.types import Batch, UnlearnBatch
+from tests.helpers import images
+
+KEY = jax.random.key(4)
+
+
+class Linear:
+    """The smallest model there is: E scales the visible values, D scales them back."""
+
+    image_size, grid, takes_tokens = 2, (2, 2), False
+
+    def corrupt(self, params, images, mask, rng, targets=None, visible=None):
+        return jnp.where(mask[..., None], 0.0, images), images if targets is None else targets
+
+    def encode(self, params, inputs):
+        return params["encoder"] * inputs[0]
+
+    def decode(self, params, hidden, inputs):
+        return params["decoder"] * hidden
+
+    def loss(self, params, inputs):
+        made = self.decode(params, self.encode(params, inputs), inputs)
+        return jnp.mean((made - inputs[1]) ** 2, axis=(1, 2, 3))
+
+    def training_loss(self, params, inputs):
+        return jnp.mean(self.loss(params, inputs)), {}
+
+
+class Tokens(Linear):
+    """A model of four codes: which quarter of [0, 1] the mean of a cell lies in."""
+
+    takes_tokens, codes = True, 4
+
+    def tokenize(self, params, images):
+        return jnp.clip(images.mean(-1) * 4, 0, 3).astype(jnp.int32)
+
+    def corrupt(self, params, images, mask, rng, targets=None, visible=None):
+        tokens = images if jnp.issubdtype(images.dtype, jnp.integer) else None
+        tokens = self.tokenize(params, images) if tokens is None else tokens
+        target = tokens if targets is None else targets
+        assert jnp.issubdtype(target.dtype, jnp.integer), "what it learns are codes"
+        shown = jnp.where(mask, 0, tokens)
+        return shown[..., None].astype(jnp.float32), target[..., None].astype(jnp.float32)
+
+
+MODEL = Linear()
+TEACHER = {"encoder": jnp.float32(1.0), "decoder": jnp.float32(1.0)}
+STUDENT = {"encoder": jnp.float32(1.5), "decoder": jnp.float32(0.5)}
+
+
+def batch(count=6):
+    masks = jax.random.bernoulli(KEY, 0.5, (2, count, 2, 2)).at[..., 0, 0].set(True)
+    parts = [Batch(images(count, 2, i), m) for i, m in zip((1, 2), masks, strict=True)]
+    return UnlearnBatch(*parts)
+
+
+def outputs(params, part):
+    inputs = MODEL.corrupt(params, part.images, part.mask, KEY)
+    return MODEL.decode(params, MODEL.encode(params, inputs), inputs), inputs
+
+
+def losses(params, part):
+    return np.asarray(MODEL.loss(params, outputs(params, part)[1]))
+
+
+def test_max_loss_rises_up_to_its_bound_and_no_further():
+    given = batch()
+    retain, forget, metrics = max_loss.objectives(MODEL, STUDENT, TEACHER, given, KEY, times=1.2)
+    risen, began = losses(STUDENT, given.forget), losses(TEACHER, given.forget)
+    assert 0 < (risen >= 1.2 * began).sum() < 6, "some are there and some are not"
+    np.testing.assert_allclose(retain, losses(STUDENT, given.retain).mean(), rtol=1e-6)
+    np.testing.assert_allclose(forget, np.maximum(1.2 * began - risen, 0).mean(), rtol=1e-5)
+    assert metrics["at_the_bound"] == pytest.approx((risen >= 1.2 * began).mean())
+
+    def slope(times, student):
+        def value(scale):
+            return max_loss.objectives(
+                MODEL, student | {"decoder": scale}, TEACHER, given, KEY, times=times
+            )[1]
+
+        return float(jax.grad(value)(student["decoder"]))
+
+    far = {"encoder": jnp.float32(9.0), "decoder": jnp.float32(9.0)}
+    assert slope(1.2, far) == 0, "beyond the bound nothing pushes any more"
+    assert slope(0.0, far) < 0, "without one it goes on for ever"
+    np.testing.assert_allclose(slope(1e6, STUDENT), slope(0.0, STUDENT), rtol=1e-5)
+    for wrong in (-1.0, 0.5, 1.0):
+        with pytest.raises(ConfigError, match="more than 1, or 0 for no bound"):
+            max_loss.objectives(MODEL, STUDENT, TEACHER, given, KEY, times=wrong)
+
+
+def test_noisy_label_learns_noise_like_the_forget_images():
+    given = batch(2000)
+    drop = given.forget.replace(images=0.1 * given.forget.images + jnp.array([0.2, 0.5, 0.8]))
+    given = given.replace(forget=drop)
+    retain, forget, _ = noisy_label.objectives(MODEL, STUDENT, {}, given, KEY)
+    np.testing.assert_allclose(retain, losses(STUDENT, given.retain).mean(), rtol=1e-6)
+    made = np.asarray(outputs(STUDENT, drop)[0])
+    like = np.asarray(drop.images)
+    mean, std = like.mean((0, 1, 2)), like.std((0, 1, 2))
+    expected = np.mean((made - mean) ** 2 + std**2)  # of noise that knows nothing of the image
+    np.testing.assert_allclose(forget, expected, rtol=0.02)
+
+
+@pytest.mark.parametrize("codes", noisy_label.CODES)
+def test_noise_codes(codes):
+    tokens = jnp.array([[0, 0, 0, 7], [7, 7, 3, 0]] * 500).reshape(-1, 2, 2)
+    drawn = np.asarray(noisy_label.noise_codes(KEY, tokens, 8, codes))
+    assert drawn.shape == tokens.shape
+    assert drawn.min() >= 0
+    assert drawn.max() <= 7
+    share = np.bincount(drawn.ravel(), minlength=8) / drawn.size
+    if codes == "histogram":
+        np.testing.assert_allclose(share[[0, 3, 7]], [0.5, 0.125, 0.375], atol=0.03)
+        assert share[[1, 2, 4, 5, 6]].sum() == 0, "codes that do not occur are not drawn"
+        paired = np.mean(drawn == np.asarray(tokens))
+        assert abs(paired - (0.25 + 1 / 64 + 9 / 64)) < 0.03, "and know nothing of the image"
+    elif codes == "uniform":
+        np.testing.assert_allclose(share, 1 / 8, atol=0.03)
+    else:
+        assert share[[1, 2, 4, 5]].min() > 0.03, "around the mean of the numbers, as released"
+
+
+def test_noisy_label_of_tokens_learns_codes_whether_made_before_or_not():
+    given = batch()
+    parts = {
+        side: part.replace(images=Tokens().tokenize({}, part.images))
+        for side, part in (("retain", given.retain), ("forget", given.forget))
+    }
+    found = noisy_label.objectives(Tokens(), STUDENT, {}, given, KEY)
+    again = noisy_label.objectives(Tokens(), STUDENT, {}, given.replace(**parts), KEY)
+    assert found[:2] == again[:2]
+    with pytest.raises(ConfigError, match="histogram"):
+        noisy_label.objectives(Tokens(), STUDENT, {}, given, KEY, codes="histogramm")
+
+
+def test_retain_label_gives_each_forget_image_the_retain_image_of_its_row():
+    given = batch()
+    retain, forget, _ = retain_label.objectives(MODEL, STUDENT, TEACHER, given, KEY)
+    goal = outputs(TEACHER, given.retain)[0]
+    np.testing.assert_allclose(
+        retain, latent_distance(outputs(STUDENT, given.retain)[0], goal), rtol=1e-6
+    )
+    np.testing.assert_allclose(
+        forget, latent_distance(outputs(STUDENT, given.forget)[0], goal), rtol=1e-6
+    )
+    _, forget, _ = retain_label.objectives(MODEL, STUDENT, TEACHER, given, KEY, match="images")
+    made = np.asarray(outputs(STUDENT, given.forget)[0])
+    np.testing.assert_allclose(
+        forget, np.mean((made - np.asarray(given.retain.images)) ** 2), rtol=1e-6
+    )
+    with pytest.raises(ConfigError, match="outputs"):
+        retain_label.objectives(MODEL, STUDENT, TEACHER, given, KEY, match="output")
+
+
+def test_random_encoder_aims_at_latents_with_the_moments_of_the_forget_latents():
+    given = batch(3000)
+    retain, forget, _ = random_encoder.objectives(MODEL, STUDENT, TEACHER, given, KEY)
+    dropped = outputs(TEACHER, given.forget)[1][0]  # this teacher's latents are its inputs
+    mean, std = float(dropped.mean()), float(dropped.std())
+    expected = np.mean((1.5 * np.asarray(dropped) - mean) ** 2) + std**2
+    np.testing.assert_allclose(forget, expected, rtol=0.02)
+    kept = outputs(TEACHER, given.retain)[1][0]
+    np.testing.assert_allclose(retain, np.mean((0.5 * np.asarray(kept)) ** 2), rtol=1e-5)
+
+
+def test_latents_like_have_moments_of_their_own_array():
+    like = {"a": 3 + 2 * images(50, 8), "b": jnp.zeros((4, 5))}
+    drawn = latents_like(KEY, like)
+    np.testing.assert_allclose(drawn["a"].mean(), like["a"].mean(), atol=0.05)
+    np.testing.assert_allclose(drawn["a"].std(), like["a"].std(), rtol=0.05)
+    assert (drawn["b"] == 0).all()
+
+
+def test_ascent_raises_the_loss_and_says_how_far_it_got():
+    given = batch()
+    retain, forget, metrics = ascent.objectives(MODEL, STUDENT, TEACHER, given, KEY, lam=0.3)
+    assert retain == 0
+    np.testing.assert_allclose(forget, -losses(STUDENT, given.forget).mean(), rtol=1e-6)
+    gap = np.asarray(outputs(STUDENT, given.forget)[0] - outputs(TEACHER, given.forget)[0])
+    apart = np.linalg.norm(gap.reshape(6, -1), axis=1) / np.sqrt(12)
+    np.testing.assert_allclose(metrics["moved"], apart.mean(), rtol=1e-5)
+    assert metrics["lambda"] == pytest.approx(0.3)
+    assert displacement({"a": gap, "b": gap}, {"a": 0 * gap, "b": 0 * gap}) == pytest.approx(
+        2 * apart.mean(), rel=1e-5
+    )
+
+    def slope(scale):
+        return ascent.objectives(MODEL, STUDENT | {"decoder": scale}, TEACHER, given, KEY)[1]
+
+    assert np.isfinite(jax.grad(slope)(TEACHER["decoder"])), "also where nothing has moved yet"
