@@ -63,7 +63,7 @@ class Judge:
                 return complete(params, other, self._judge, images, rngs.fold(base, at))
 
             columns = self._kept(key, lambda: self._over(side, program))
-            self._done[key] = Completions(**{"apart": None} | columns | self._real(side))
+            self._done[key] = Completions(**columns, **self._real(side))
         return self._done[key]
 
     def _kept(self, key: tuple[str, str, str], make: Callable[[], Columns]) -> Columns:

@@ -200,11 +200,12 @@ class Completions:
     completed: np.ndarray  # [K, H, W, 3] uint8
     l1: np.ndarray  # [N] mean absolute error on hidden pixels, in [0, 1]
     mse: np.ndarray  # [N] mean squared error on hidden pixels
-    apart: np.ndarray | None  # [N] root mean square distance to the reference's, on hidden pixels
     features: np.ndarray  # [N, D] float32 of the completions
     logits: np.ndarray  # [N, C]
     real_features: np.ndarray  # [N, D] of the same images, complete
     real_logits: np.ndarray  # [N, C]
+    apart: np.ndarray | None = None  # [N] root mean square distance to the retrained model's, on
+    #                                  hidden pixels, if there is such a model
 
 
 class Evaluation(Protocol):

@@ -23,6 +23,14 @@ jax.config.update("jax_compilation_cache_dir", f"{os.environ['L2L_TEST_CACHE']}/
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
+@pytest.fixture
+def optimised():
+    """Programs as users have them: what two models have in common is computed once."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
+
+
 @pytest.fixture(autouse=True)
 def _fresh_environment(monkeypatch):
     """No test reads the data folder of whoever runs it."""

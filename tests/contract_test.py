@@ -379,7 +379,7 @@ def test_objectives_look_at_their_own_images_and_move_what_they_may(name, method
         assert some([pulled[0][group] for pulled in gradients]), f"{group} is trained"
     if method in MATCHING:
         retain, forget = found["start"][method][0]
-        assert retain == 0, "with alpha = 0 there would be nothing to do at the start"
+        assert retain < 1e-12, "with alpha = 0 there would be nothing to do at the start"
         assert forget > 0
 
 

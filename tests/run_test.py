@@ -77,7 +77,7 @@ def test_metrics_begin_at_step_zero_with_both_objectives(finished):
     records = list(files.read_jsonl(workdir / "metrics.jsonl"))
     unlearn = [record for record in records if record["phase"] == "unlearn"]
     assert [record["step"] for record in unlearn] == list(range(6))
-    assert unlearn[0]["retain"] == 0, "the student starts as the teacher"
+    assert unlearn[0]["retain"] < 1e-12, "the student starts as the teacher"
     assert unlearn[0]["forget"] > 0
     assert all(record["retain"] > 0 for record in unlearn[2:])
     keys = {"loss", "gradient_norm", "update_norm", "learning_rate", "seconds", "data_wait",
@@ -144,7 +144,7 @@ def test_both_models_see_the_same_images_and_masks(finished):
         assert np.array_equal(np.where(hidden, 0, row), np.where(hidden, 0, rows[0]))
 
 
-def test_with_alpha_zero_nothing_moves(tmp_path):
+def test_with_alpha_zero_nothing_moves(optimised, tmp_path):
     config = small_config()
     config.unlearn.solver_args = dict(alpha=0.0)
     config.unlearn.optimizer.weight_decay = 0.0
@@ -168,9 +168,7 @@ def test_proxy_in_place_of_retain(tmp_path):
     config = small_config()
     config.split.retain.classes = (2,)
     config.split.proxy.classes = (3,)
-    with pytest.raises(
-        ConfigError, match=r"--config\.unlearn\.on=proxy .*leave config\.split"
-    ):
+    with pytest.raises(ConfigError, match=r"--config\.unlearn\.on=proxy .*leave config\.split"):
         run(config, tmp_path / "run")
     config.unlearn.on = "proxy"
     trained(config, tmp_path / "run")

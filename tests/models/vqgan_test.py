@@ -221,7 +221,7 @@ def test_official_files_and_what_they_lack(tmp_path):
 @pytest.mark.parametrize(
     ("kept", "lacks"),
     [((), r"encoder\.down\.0\.block"), ((0, 2), r"encoder\.down\.1\.block"),
-     ((3,), r"down\.0\.block.*, encoder\.down\.1\.block.*, encoder\.down\.2\.block")],
+     ((3,), r"encoder\.down\.0\.block.*, encoder\.down\.1\.block.*, encoder\.down\.2\.block")],
 )  # fmt: skip
 def test_a_level_that_is_not_there_is_named(kept, lacks):
     state = {"quantize.embedding.weight": np.zeros((16, 8)),

@@ -1,0 +1,33 @@
+"""One of two processes that form one run: python -m tests.pair HOST:PORT,2,RANK FOLDER.
+
+The second is first given configs that it alone refuses, then both the experiment of
+helpers.small_config.
+"""
+
+import sys
+from pathlib import Path
+
+from l2l_jax.lib.errors import ConfigError
+from l2l_jax.main import join
+from l2l_jax.run import run
+from tests.helpers import small_config
+
+REFUSED = (("unlearn", "batch_size", 7), ("runtime", "keep", 0))
+
+
+def main(spec, folder):
+    join(spec)
+    for section, key, value in REFUSED:
+        config = small_config()
+        if spec.endswith(",1"):
+            config[section][key] = value
+        try:
+            run(config, folder)
+        except ConfigError as error:
+            print(f"{section}.{key} refused: {error}", flush=True)
+        assert not Path(folder, "config.json").exists()
+    run(small_config(), folder)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
