@@ -3,7 +3,7 @@
 python -m l2l_jax.report runs/demo
 python -m l2l_jax.report runs/*                              # runs/report.html
 python -m l2l_jax.report runs/a runs/b --out compared.html
-python -m l2l_jax.report runs/* --markdown --plot tradeoff.png
+python -m l2l_jax.report runs/* --markdown fid,psnr --plot tradeoff.png
 """
 
 import argparse
@@ -13,6 +13,7 @@ from pathlib import Path
 from l2l_jax.lib import cli
 from l2l_jax.report import compare, page
 from l2l_jax.report.collect import collect, collect_all
+from l2l_jax.report.metrics import METRICS
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -22,7 +23,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("workdirs", type=Path, nargs="+", metavar="WORKDIR")
     parser.add_argument("--out", type=Path, help="report.html in the run's, or all runs', folder")
     parser.add_argument("--plot", type=Path, help="the first plot as PNG, too")
-    parser.add_argument("--markdown", action="store_true", help="print the table, write no page")
+    parser.add_argument(
+        "--markdown", nargs="?", const=",".join(METRICS), metavar="METRIC,METRIC",
+        help="print the tables, with these columns or all, and write no page",
+    )  # fmt: skip
     args = parser.parse_args(argv)
     if len(args.workdirs) == 1:
         runs, left_out = {args.workdirs[0]: collect(args.workdirs[0])}, {}
@@ -31,7 +35,7 @@ def main(argv: list[str] | None = None) -> None:
     for folder, why in left_out.items():
         print(f"left out: {folder}: {why}", file=sys.stderr)
     if args.markdown:
-        print(compare.markdown(list(runs.values())), end="")
+        print(compare.markdown(list(runs.values()), args.markdown.split(",")), end="")
     elif len(args.workdirs) == 1:
         print(page.write(args.workdirs[0], args.out))
     else:

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from l2l_jax.lib import files
-from l2l_jax.lib.errors import ConfigError
+from l2l_jax.lib.errors import ConfigError, unknown
 from l2l_jax.report import grids, page, tables, tradeoff
 from l2l_jax.report.collect import Record
 from l2l_jax.report.groups import Group, grouped
-from l2l_jax.report.metrics import APART
+from l2l_jax.report.metrics import APART, METRICS
 
 PLOTS = {"fid": "FID", "psnr": "PSNR"}
 LISTED = 6  # runs or groups that are named before "and N more"
@@ -48,13 +48,16 @@ def write_plot(runs: Sequence[Record], out: Path) -> Path:
     return out
 
 
-def markdown(runs: Sequence[Record]) -> str:
-    """The tables of the page as GitHub markdown."""
+def markdown(runs: Sequence[Record], metrics: Sequence[str]) -> str:
+    """The tables of the page as GitHub markdown, with these metrics. ConfigError for another."""
+    for metric in metrics:
+        if metric not in METRICS:
+            raise unknown("metric", metric, METRICS)
     groups = grouped(runs)
     parts = []
     for task in _tasks(groups):
         title = f"**{task}**\n\n" if len(_tasks(groups)) > 1 else ""
-        parts.append(title + tables.figures_markdown(tables.rows(groups, task)))
+        parts.append(title + tables.figures_markdown(tables.rows(groups, task), metrics))
     return "\n".join(parts)
 
 

@@ -146,9 +146,10 @@ def _cell_html(row: Row, column: Column, top: float | None) -> str:
     return f"<td{kind}>{number(value, digits)}{about}</td>"
 
 
-def figures_markdown(found: Sequence[Row]) -> str:
-    """The same table for GitHub; the best value of each column is bold."""
-    arrows, shown = {"up": "↑", "down": "↓"}, columns(found)
+def figures_markdown(found: Sequence[Row], metrics: Sequence[str]) -> str:
+    """These columns of the same table for GitHub; the best value of each is bold."""
+    arrows = {"up": "↑", "down": "↓"}
+    shown = [column for column in columns(found) if column[1] in metrics]
     heads = [f"{side} {METRICS[metric][0]} {arrows[goal(side, metric)]}" for side, metric in shown]
     lines = [["model", "seeds", *heads], [":--", *["--:"] * (len(shown) + 1)]]
     top = {column: best(found, column) for column in shown}

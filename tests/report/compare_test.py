@@ -257,6 +257,12 @@ def test_the_markdown_says_what_the_page_says(seeds, capsys):
     assert body["max_loss"][at] == f"**{wanted}**", "the best one is bold"
     assert body["l2l"][at] == "65.00 ± 13.23"
     assert not (seeds[0].parent / "report.html").exists()
+    main([*map(str, seeds), "--markdown", "psnr"])
+    head = capsys.readouterr().out.splitlines()[0]
+    assert "PSNR" in head
+    assert "FID" not in head
+    with pytest.raises(ConfigError, match="Did you mean 'psnr'"):
+        main([*map(str, seeds), "--markdown", "pnsr"])
 
 
 def test_no_label_breaks_the_markdown(tmp_path, capsys):
