@@ -188,7 +188,7 @@ def test_references_that_are_none_are_refused(runs, tmp_path):
     refused("trained on the images to forget", reference=runs("ascent"))
     refused("holds no run", reference=tmp_path / "nothing")
     model = small_config().model
-    model.args.width = 16
+    model.args.width = 32
     refused("is another model than the config's", model=model)
 
 
