@@ -148,6 +148,15 @@ def by(config: ml_collections.ConfigDict, name: str) -> None:
         config[phase] = ml_collections.ConfigDict(settings)
 
 
+def smoke(config: ml_collections.ConfigDict) -> None:
+    """A few steps of every phase on a few images of each class, for tests."""
+    for phase in config.phases:
+        config[phase].steps = 12
+    config.split.images_per_class = 100
+    config.split.eval_images_per_class = 25
+    config.features.args = dict(epochs=1)
+
+
 def words(form: str, file: str, forms: tuple[str, ...], *kinds: tuple[str, ...]) -> list[str]:
     """The words of a form, "large,random"; at most one of each kind. ValueError for another."""
     chosen = [word for word in form.split(",") if word]

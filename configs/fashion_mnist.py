@@ -66,11 +66,7 @@ def get_config(form: str = "") -> ml_collections.ConfigDict:
         unlearn(config)
         common.by(config, method)
     if "smoke" in words:
-        for phase in config.phases:
-            config[phase].steps = 12
-        config.split.images_per_class = 100
-        config.split.eval_images_per_class = 25
-        config.features.args = dict(epochs=1)
+        common.smoke(config)
     return config
 
 

@@ -1,7 +1,7 @@
 """How close a completion is to the truth: PSNR and L1 on the hidden pixels, and picture grids.
 
 images/<task>_<side>.png has one column for each example and these rows: the image, what the model
-sees of it, the original's completion, the unlearned model's completion.
+sees of it, and the completion of each variant: original, unlearned, retrained.
 """
 
 from collections.abc import Iterator

@@ -28,6 +28,9 @@ class Convert:
 
 identity = Convert(lambda x: x, lambda x: x)
 transpose = Convert(np.transpose, np.transpose)  # PyTorch linear weights are [out, in]
+convolution = Convert(  # and kernels [out, in, h, w], ours [h, w, in, out]
+    lambda w: w.transpose(2, 3, 1, 0), lambda k: k.transpose(3, 2, 0, 1)
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -28,7 +28,7 @@ from flax import nnx
 
 from l2l_jax.lib import pixels
 from l2l_jax.lib.errors import ConfigError, WrongWeights, unknown
-from l2l_jax.lib.names import Convert, Rule, as_is, linear, norm
+from l2l_jax.lib.names import Rule, as_is, convolution, linear, norm
 from l2l_jax.lib.precision import compute_dtype
 from l2l_jax.lib.pure import Pure
 from l2l_jax.models.layers.vit import Dtype
@@ -263,12 +263,10 @@ def _check_divides(image_size: int, part: int, how: str, culprit: str) -> None:
 
 # Names of the same layers in PyTorch -------------------------------------------------------------
 
-_kernel = Convert(lambda w: w.transpose(2, 3, 1, 0), lambda k: k.transpose(3, 2, 0, 1))
-
 
 def _layers(name: str) -> list[Rule]:
     theirs, ours = f"{name}.{{i}}", f"{name.replace('.', '/')}/{{i}}"
-    return linear(f"{theirs}.conv", f"{ours}/conv", _kernel) + norm(
+    return linear(f"{theirs}.conv", f"{ours}/conv", convolution) + norm(
         f"{theirs}.norm", f"{ours}/norm"
     )
 
@@ -276,10 +274,10 @@ def _layers(name: str) -> list[Rule]:
 NAMES = [
     *_layers("encoder.down"),
     *_layers("encoder.middle"),
-    *linear("encoder.out", "encoder/out", _kernel),
+    *linear("encoder.out", "encoder/out", convolution),
     *_layers("decoder.middle"),
     *_layers("decoder.up"),
-    *linear("decoder.out", "decoder/out", _kernel),
+    *linear("decoder.out", "decoder/out", convolution),
 ]
 PARTS: dict[str, str] = {}
 UNTOLD = ("groups",)  # what a state dict does not tell, if it is not the 8 of "small"

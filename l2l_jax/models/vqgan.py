@@ -33,7 +33,7 @@ from flax import nnx
 
 from l2l_jax.lib import pixels
 from l2l_jax.lib.errors import ConfigError, WrongWeights, unknown
-from l2l_jax.lib.names import Convert, Rule, linear, norm
+from l2l_jax.lib.names import Rule, convolution, linear, norm
 from l2l_jax.lib.precision import compute_dtype
 from l2l_jax.lib.pure import Pure
 from l2l_jax.models.layers import critic, quantize
@@ -260,14 +260,14 @@ def check_size(image_size: int, cell: int) -> None:
 
 # Official names ----------------------------------------------------------------------------------
 
-_kernel = Convert(lambda w: w.transpose(2, 3, 1, 0), lambda k: k.transpose(3, 2, 0, 1))
-
 
 def _block(theirs: str, ours: str) -> list[Rule]:
-    rules = [Rule(f"{theirs}.conv{i}.weight", f"{ours}/conv{i}/kernel", _kernel) for i in (1, 2)]
+    rules = [
+        Rule(f"{theirs}.conv{i}.weight", f"{ours}/conv{i}/kernel", convolution) for i in (1, 2)
+    ]
     for name in ("norm1", "norm2"):
         rules += norm(f"{theirs}.{name}", f"{ours}/{name}")
-    return [*rules, Rule(f"{theirs}.nin_shortcut.weight", f"{ours}/shortcut/kernel", _kernel)]
+    return [*rules, Rule(f"{theirs}.nin_shortcut.weight", f"{ours}/shortcut/kernel", convolution)]
 
 
 def names(theirs: str = "", ours: str = "") -> list[Rule]:
@@ -278,13 +278,13 @@ def names(theirs: str = "", ours: str = "") -> list[Rule]:
     )
     rules += _block(f"{theirs}decoder.up.{{i}}.block.{{j}}", f"{ours}decoder/up/{{i}}/block/{{j}}")
     rules += linear(
-        f"{theirs}decoder.up.{{i}}.upsample.conv", f"{ours}decoder/up/{{i}}/upsample", _kernel
+        f"{theirs}decoder.up.{{i}}.upsample.conv", f"{ours}decoder/up/{{i}}/upsample", convolution
     )
     for part in ("encoder", "decoder"):
         for i in (1, 2):
             rules += _block(f"{theirs}{part}.mid.block_{i}", f"{ours}{part}/block_{i}")
         for conv in ("conv_in", "conv_out"):
-            rules += linear(f"{theirs}{part}.{conv}", f"{ours}{part}/{conv}", _kernel)
+            rules += linear(f"{theirs}{part}.{conv}", f"{ours}{part}/{conv}", convolution)
         rules += norm(f"{theirs}{part}.norm_out", f"{ours}{part}/norm_out")
     return rules
 

@@ -13,7 +13,7 @@ from string import Template
 from l2l_jax.lib import files
 from l2l_jax.report import figures
 from l2l_jax.report.collect import Record, collect
-from l2l_jax.report.metrics import APART, ARROWS, METRICS, goal, number, spent
+from l2l_jax.report.metrics import APART, ARROWS, DASH, METRICS, goal, number, spent
 
 VERBS = {"forget": "forget", "retain": "keep"}
 MISSED = "not reached"  # how the text of a phase begins that did not get to its end
@@ -231,7 +231,7 @@ def _table(record: Record, cells: dict) -> str:
 
 def _change(old: float | None, new: float | None, good: str, digits: int) -> str:
     if old is None or new is None:
-        return "<td>&ndash;</td>"
+        return f"<td>{DASH}</td>"
     delta = round(new - old, digits) + 0.0  # no minus zero
     kind = "same" if abs(delta) <= SLIGHT * abs(old) else "bad"
     if kind == "bad" and (delta > 0) == (good == "up"):
