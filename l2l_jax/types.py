@@ -172,6 +172,8 @@ class Source:
     classes: tuple[str, ...]  # class names, the label is the position
     read: Callable[[int], np.ndarray]
     fallible: bool = False  # whether an image may turn out to be unreadable
+    titles: tuple[str, ...] = ()  # human names of the classes, if they differ
+    stamp: Callable[[int], str] | None = None  # of an image: equal stamps mean equal pixels
 
 
 class Dataset(Protocol):
@@ -183,12 +185,16 @@ class Dataset(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Features:
-    """A network that judges images. apply: [B, H, W, 3] in [0, 1] -> features and logits."""
+    """A network that judges images. apply: [B, H, W, 3] in [0, 1] -> features and logits.
+
+    A module of features/ has build(sources, splits, image_size, *, ...) -> Features, and, if it
+    needs a published file, file(*, ...) -> its name.
+    """
 
     name: str
     about: dict[str, Any]  # digest, how it was made, what it is worth: stated in the report
     params: Params
-    apply: Callable[[Params, Array], tuple[Array, Array]]  # [B, D] features, [B, C] logits
+    apply: Callable[[Params, Array], tuple[Array, Array]]  # [B, D], [B, C]; C may be 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -216,7 +222,10 @@ class Evaluation(Protocol):
     tasks: tuple[str, ...]
     seed: int
 
-    def completions(self, variant: str, side: str, task: str) -> Completions: ...
+    def completions(
+        self, variant: str, side: str, task: str, network: str = "features"
+    ) -> Completions:
+        """With the features and logits of a network: a key of config.networks, or "features"."""
 
     def keep_picture(self, name: str, image: np.ndarray) -> None:
         """Writes images/<name>.png; image: uint8 RGB [H, W, 3]."""
@@ -226,7 +235,11 @@ class Evaluation(Protocol):
 
 
 class Evaluator(Protocol):
-    """A module of evaluators/: answers one question about a model."""
+    """A module of evaluators/: answers one question about a model.
+
+    With METRIC, the name of its figure, it may stand in a config under other names, such as
+    fid_places=dict(evaluator="fid", network="places"), and its figures are named after those.
+    """
 
     def evaluate(
         self, evaluation: Evaluation, **args: Any

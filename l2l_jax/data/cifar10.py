@@ -4,14 +4,7 @@ Read through tensorflow-datasets from array_record files, which needs no TensorF
 does (launch/prepare/cifar10.py). Nothing is downloaded here.
 """
 
-import functools
-import os
-from pathlib import Path
-from typing import Any
-
-import numpy as np
-
-from l2l_jax.lib import images
+from l2l_jax.lib import dataroot, records
 from l2l_jax.lib.errors import DataMissing
 from l2l_jax.types import Source
 
@@ -38,36 +31,8 @@ def load(part: str, *, root: str = "") -> Source:
 
     DataMissing if the part is not there in array_record files.
     """
-    base = Path(root or os.environ.get("L2L_DATA", "~/data")).expanduser()
-    records, order, keys, labels = _opened(base, SPLITS[part])
-
-    def read(at: int) -> np.ndarray:
-        return images.decode(records[order[at]]["image"], f"{keys[at]} of {base}")
-
-    return Source(keys, labels, CLASSES, read)
-
-
-@functools.cache
-def _opened(base: Path, split: str) -> tuple[Any, list[int], tuple[str, ...], np.ndarray]:
-    """(the records as TFDS shuffled them, where the i-th key lies, sorted keys, their labels).
-
-    Reads every record once, without decoding its image: 2 s for 50,000.
-    """
-    import tensorflow_datasets as tfds  # slow, and of no use to other data sets
-
-    builder = tfds.builder("cifar10", data_dir=base)
-    if not builder.info.splits:
-        raise DataMissing(HELP.format(root=base, missing=f"there is no {builder.data_path}"))
-    if split not in builder.info.splits:
-        raise DataMissing(HELP.format(root=base, missing=f"its {split} split is missing"))
-    if (found := builder.info.file_format.value) != "array_record":
-        missing = f"it is there in the format {found}, which cannot be read by random access;\n"
-        missing += f"remove {builder.data_path} first, and prepare it anew"
-        raise DataMissing(HELP.format(root=base, missing=missing))
-    # Left alone, TFDS would decode by OpenCV where that is installed, by Pillow elsewhere.
-    raw = {"image": tfds.decode.SkipDecoding()}
-    records = builder.as_data_source(split, decoders=raw)
-    about = [(record["id"].decode(), record["label"]) for record in records]
-    order = sorted(range(len(about)), key=about.__getitem__)
-    labels = np.array([about[at][1] for at in order], np.int32)
-    return records, order, tuple(about[at][0] for at in order), labels
+    base = dataroot.folder(root)
+    if not (folder := records.find(base, "cifar10")):
+        raise DataMissing(HELP.format(root=base, missing=f"there is no {base / 'cifar10'}"))
+    found = records.read(folder, SPLITS[part], records.Fields(key="id"), HELP, base)
+    return records.source(found, found.names, found.labels, CLASSES, fallible=False)

@@ -52,6 +52,12 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
                 return
 
 
+def stamp(path: str | Path) -> str:
+    """Path, size and time of change: two that are equal tell of the same content."""
+    there = os.stat(path)
+    return f"{os.path.abspath(path)} {there.st_size} {there.st_mtime_ns}"
+
+
 def sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

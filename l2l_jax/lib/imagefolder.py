@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from l2l_jax.lib import images
+from l2l_jax.lib import files, images
 from l2l_jax.lib.errors import BrokenImage, ConfigError, DataMissing, did_you_mean
 from l2l_jax.types import Source
 
@@ -85,7 +85,10 @@ def source(root: Path, found: Mapping[str, list[str]], classes: list[str], where
     def read(at: int) -> np.ndarray:
         return images.decode(root / keys[at], str(root / keys[at]))
 
-    return Source(keys, labels, tuple(classes), read, fallible=True)
+    def stamp(at: int) -> str:
+        return files.stamp(f"{root}/{keys[at]}")
+
+    return Source(keys, labels, tuple(classes), read, fallible=True, stamp=stamp)
 
 
 def broken(source: Source, indices: np.ndarray, threads: int = 8) -> dict[int, str]:

@@ -9,24 +9,11 @@ import pytest
 
 from l2l_jax.data import cifar10
 from l2l_jax.lib.errors import DataMissing
+from tests.data.miniature import WITHOUT_TENSORFLOW
 from tests.helpers import ROOT
 
 COUNTS = {"train": 23, "test": 5}
-NO_TENSORFLOW = """
-import sys
-
-class Without:  # finders of modules that find none of TensorFlow, as where it is not installed
-    def __init__(self, finder):
-        self.finder = finder
-
-    def __getattr__(self, name):
-        return getattr(self.finder, name)
-
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] != "tensorflow":
-            return self.finder.find_spec(name, path, target)
-
-sys.meta_path[:] = map(Without, sys.meta_path)
+READ = """
 from l2l_jax.data import cifar10
 assert cifar10.load("train", root=sys.argv[1]).read(0).shape == (32, 32, 3)
 """
@@ -80,7 +67,10 @@ def test_the_folder_is_that_of_the_environment(tiny, monkeypatch):
 
 def test_reading_needs_no_tensorflow(tiny):
     done = subprocess.run(
-        [sys.executable, "-c", NO_TENSORFLOW, tiny[0]], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "-c", WITHOUT_TENSORFLOW + READ, tiny[0]],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
 

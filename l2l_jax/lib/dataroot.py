@@ -1,0 +1,53 @@
+"""Where data sets lie: an argument, or $L2L_DATA (~/data if that is not set)."""
+
+import itertools
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from l2l_jax.lib import records
+from l2l_jax.lib.errors import unknown
+
+FORMATS = ("folder", "records")
+LOOK_AT = 50  # sub-folders, when something is not where it should be
+
+
+def folder(root: str, name: str = "") -> Path:
+    """root if it is given, else $L2L_DATA/name; ~ and variables are filled in."""
+    given = root or str(Path(os.environ.get("L2L_DATA") or "~/data") / name)
+    return Path(os.path.expandvars(given)).expanduser()
+
+
+def choose(root: str, name: str, tfds: str, format: str) -> tuple[Path, Path | None]:
+    """(the folder of the set, that of its records if they are to be read).
+
+    Records are taken where both forms are there; format is "folder" or "records" to insist.
+    """
+    if format and format not in FORMATS:
+        raise unknown("format of a data set", format, FORMATS, "It is data.args.format.")
+    base = folder(root, name)
+    if format == "folder":
+        return base, None
+    return base, records.find(base, tfds) or (None if root else records.find(folder(""), tfds))
+
+
+def elsewhere(root: Path, names: Sequence[str]) -> str:
+    """A sentence with the folder that holds `names`, if it is just above or below root."""
+
+    def fits(path: Path) -> bool:
+        return all((path / name).is_dir() for name in names)
+
+    for above in list(root.parents)[:3]:
+        if root.is_dir() and fits(above):
+            return f"\n{root} is too deep; the folder to name is probably {above}."
+    for below in _below(root, 3):
+        if fits(below):
+            return f"\n{root} is not deep enough; the folder to name is probably {below}."
+    return ""
+
+
+def _below(root: Path, levels: int) -> list[Path]:
+    if not levels or not root.is_dir():
+        return []
+    some = sorted(p for p in itertools.islice(root.iterdir(), 2000) if p.is_dir())[:LOOK_AT]
+    return some + [deeper for path in some for deeper in _below(path, levels - 1)]

@@ -1,0 +1,43 @@
+"""Checks COCO 2017, and converts its images to records that are read by random access.
+
+    python launch/prepare/coco.py ~/data/coco
+    python launch/prepare/coco.py ~/data/coco --convert ~/data --workers 16
+
+Any of the forms of l2l_jax/data/coco.py. The records, 20 GB in 124 files, lie where
+tensorflow-datasets has coco/2017, but hold images and their names only: no boxes, no labels. The
+JPEG files in them are unchanged. Stopped, it goes on where it was when it is started again.
+"""
+
+import sys
+
+from l2l_jax.data import coco
+from l2l_jax.lib import preparing
+
+ARCHIVES = {
+    "train2017.zip": (
+        19_336_861_798,
+        "sha256:69a8bb58ea5f8f99d24875f21416de2e9ded3178e903f1f7603e283b9e06d929",
+    ),
+    "val2017.zip": (
+        815_585_330,
+        "sha256:4f7e2ccb2866ec5041993c9cf2a952bbed69647b115d0f74da7ce8f4bef82f05",
+    ),
+}
+
+KNOWN = preparing.Known(
+    title="COCO 2017",
+    name="coco",
+    tfds=coco.TFDS,
+    version=coco.VERSION,
+    fields=coco.FIELDS,
+    classes=(),
+    splits=coco.SPLITS,
+    counts=coco.COUNTS,
+    archives=ARCHIVES,
+    files=coco.files,
+    load=coco.load,
+    record_name=lambda key: key.split("/", 1)[1],
+)
+
+if __name__ == "__main__":
+    sys.exit(preparing.main(KNOWN))
