@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from l2l_jax.experiment import Experiment
-from l2l_jax.lib import files, hosts, trees, workdir
+from l2l_jax.lib import files, hosts, since, trees, workdir
 from l2l_jax.lib.errors import ConfigError, NotSaved
 
 log = logging.getLogger(__name__)
@@ -98,7 +98,8 @@ def _way(config: Mapping[str, Any], count: int) -> dict[str, Any]:
     tasks = {name for phase in phases for name in config[phase]["tasks"]}
     return {
         "phases": phases,
-        **{key: config[key] for key in ("seed", "weights", "model", "data", "split", *phases)},
+        **{key: config[key] for key in ("seed", "weights", "model", "split", *phases)},
+        "data": since.deciding(config)["data"],
         "tasks": {name: config["tasks"][name] for name in sorted(tasks)},
         "reference": config.get("reference", ""),
         "runtime": {"fsdp": config["runtime"]["fsdp"]},  # sums are then taken in another order

@@ -24,6 +24,7 @@ from l2l_jax.lib import (
     optim,
     preemption,
     sharding,
+    since,
     splits,
     trees,
     workdir,
@@ -106,12 +107,12 @@ class Experiment:
             raise ConfigError(
                 f"Both retain and proxy images are given, and phase {phase!r} trains on one of "
                 f"them: say --config.{phase}.on=proxy (retain is then only evaluated), or leave "
-                "config.split.proxy empty."
+                "config.split.proxy and config.data.proxy.name empty."
             )
         if settings["on"] == "proxy":
             found["retain"] = found.get("proxy")
         if settings["on"] == "all":
-            rows = [self.splits[s].indices for s in splits.SIDES if s in self.splits]
+            rows = [self.splits[side].indices for side in self._all() if side in self.splits]
             found["retain"] = splits.pick("all", "train", self.sources["train"], np.hstack(rows))
         for side in sides:
             if found.get(side) is None:
@@ -123,13 +124,32 @@ class Experiment:
                 )
         return {side: found[side] for side in sides}
 
+    def _all(self) -> tuple[str, ...]:
+        """The sides that on="all" means: those of the data set that is unlearned."""
+        apart = splits.PROXY if self.config["data"]["proxy"]["name"] else ""
+        return tuple(side for side in splits.SIDES if side != apart)
+
+    def passes(self, phase: str, steps: int | None = None) -> dict[str, dict[str, Any]]:
+        """{side: {"split", "digest", "images", "passes"}}: mean times that an image was seen.
+
+        A step draws batch_size images of each side, and each side goes through epochs of its own:
+        nothing is seen more often to make the sides alike. steps: those done; None: all.
+        """
+        settings, told = self.config[phase], {}
+        seen = settings["batch_size"] * (settings["steps"] if steps is None else steps)
+        for side, split in self.training(phase).items():
+            count = len(split.keys)
+            told[side] = {"split": split.name, "digest": split.digest, "images": count}
+            told[side]["passes"] = seen / count
+        return told
+
     def trained_on(self) -> set[str]:
         """The splits that some phase of this run trains on; what made the weights is not known."""
         names: set[str] = set()
         for phase in self.config["phases"]:
             sides = set(self.method(phase).SIDES)
             if "retain" in sides and self.config[phase]["on"] == "all":
-                sides = set(splits.SIDES)
+                sides = set(self._all())
             elif "retain" in sides:
                 sides = sides - {"retain"} | {self.config[phase]["on"]}
             names |= sides & self.splits.keys()
@@ -284,7 +304,7 @@ def final_weights(folder: Path, partial: bool = False) -> Weights:
     ConfigError if a phase is not done, unless partial, or if the original is another one now.
     """
     config = workdir.config_of(folder)
-    said = {key: section for key, section in config.items() if key != workdir.FREE}
+    said = since.deciding(config)
     config["runtime"]["fsdp"] = 1  # wherever it was trained, it is read here
     mesh, model = build(config)
     original = load_original(config)

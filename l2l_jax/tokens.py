@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from l2l_jax.experiment import Experiment
-from l2l_jax.lib import files, hosts, images, loader, pixels, sharding, tokencache
+from l2l_jax.lib import files, hosts, images, loader, pixels, sharding, splits, tokencache
 from l2l_jax.lib import rng as rngs
 from l2l_jax.lib.splits import Split
 from l2l_jax.types import Array, Params
@@ -63,7 +63,7 @@ def beforehand(
     if views:
         kept = cached(experiment, sides, tokenizer)
         return {side: (kept[side], tokencache.any_view) for side in sides}, bank
-    augment = images.augmentation(size, tuple(data["crop"]), data["flip"])
+    augment = images.augmentation(size, tuple(data["crop"]), data["flip"], data["resize"])
     picked = {s: loader.Picked(experiment.sources[x.part], x.indices) for s, x in sides.items()}
     return {side: (picked[side], augment) for side in sides}, bank
 
@@ -81,14 +81,21 @@ def cached(experiment: Experiment, sides: Mapping[str, Split], tokenizer: Tokeni
         "views": settings["views"],
         "data": [data["name"], _absolute(data["args"])],
     }
+    if data["proxy"]["name"]:
+        about["proxy"] = [data["proxy"]["name"], _absolute(data["proxy"]["args"])]
+    if data["resize"] != "pillow":
+        about["resize"] = data["resize"]
     folder = Path(chosen).expanduser() if chosen else _default(about)
     tokencache.claim(folder, about)
-    augment = images.augmentation(size, tuple(data["crop"]), data["flip"])
-    return {
-        side: tokencache.fill(folder, experiment.sources[split.part], split, settings["views"],
-                              augment, tokenizer, experiment.host)
-        for side, split in sides.items()
-    }  # fmt: skip
+    augment = images.augmentation(size, tuple(data["crop"]), data["flip"], data["resize"])
+    below = {splits.PROXY: folder / splits.PROXY}  # its keys may be those of other images
+
+    def filled(split: Split) -> tokencache.Cached:
+        where, source = below.get(split.part, folder), experiment.sources[split.part]
+        views, host = settings["views"], experiment.host
+        return tokencache.fill(where, source, split, views, augment, tokenizer, host)
+
+    return {side: filled(split) for side, split in sides.items()}
 
 
 def _absolute(args: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,28 +1,60 @@
-"""Times one train step of a config: compilation, seconds, images/s, FLOP/s, memory.
+"""Times one train step of a config (compilation, seconds, images/s, FLOP/s, memory), or its input.
 
     python launch/benchmark.py --config configs/fashion_mnist.py
     python launch/benchmark.py --config configs/mae_imagenet.py --model size=base --batch 8
     python launch/benchmark.py --config configs/fashion_mnist.py --against scan=True
     python launch/benchmark.py --config configs/mage_imagenet.py --batch 2 --count --tokens views=0
+    python launch/benchmark.py input
+    python launch/benchmark.py input --folder photographs --size 256
+    python launch/benchmark.py input --config configs/mae_imagenet.py:smoke --steps 20
 
 Random images (or tokens), no data set, no TensorFlow. --against builds the same step with other
 model arguments and times the two in turn, so that the ratio holds when the machine's speed drifts.
 --count runs nothing: it prints what XLA's cost analysis says of the step, in multiply-adds.
+
+`input` compares this project's loader, random crops and flips with a plain loop over Pillow, in CPU
+seconds, so that other work on the machine does not count, one after the other in every round.
+With --config it trains for some steps in a folder of no lasting, and prints how long they waited.
 """
 
 import argparse
+import itertools
+import os
+import random
 import statistics
+import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from PIL import Image
 
 from l2l_jax import experiment, schema
 from l2l_jax import step as steps
 from l2l_jax.find import find
-from l2l_jax.lib import cli, flops, preemption, sharding, trees
+from l2l_jax.lib import (
+    cli,
+    files,
+    flops,
+    imagecache,
+    imagefolder,
+    images,
+    loader,
+    preemption,
+    sharding,
+    trees,
+)
+from l2l_jax.prepare import prepare
+from l2l_jax.train import train
+from l2l_jax.types import Source
+
+BATCH = 32  # of `input`
+SCALE = (0.2, 1.0)  # of its random crops
+PHOTOGRAPHS = 400, 500, 375  # that it makes: how many, their width and height
 
 
 def count(config: dict, phase: str, batch: int) -> None:
@@ -78,8 +110,184 @@ def run(program: Any, arguments: list) -> float:
     return time.perf_counter() - began
 
 
+def make_photographs(folder: Path) -> str:
+    """Fills two classes of a folder; says what with.
+
+    Smooth structures of five sizes, correlated in colour, and grain, so that quality 90 gives about
+    as many bytes (94 kB) as photographs of this size have.
+    """
+    count, width, height = PHOTOGRAPHS
+    for number in range(count):
+        rng, pixels = np.random.default_rng(number), np.full((height, width, 3), 128.0)
+        for cells, amplitude in ((3, 60), (8, 35), (24, 20), (80, 16), (160, 8)):
+            coarse = rng.normal(0, 0.5, (cells * height // width + 2, cells + 2, 3))
+            coarse += coarse.mean(axis=2, keepdims=True)
+            for channel in range(3):
+                layer = Image.fromarray(coarse[..., channel].astype(np.float32))
+                large = layer.resize((width, height), Image.Resampling.BICUBIC)
+                pixels[..., channel] += amplitude * np.asarray(large)
+        pixels += rng.normal(0, 14, (height, width, 1))
+        path = folder / f"class{number % 2}" / f"{number:04d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(path, quality=90)
+    size = statistics.mean(p.stat().st_size for p in folder.rglob("*.jpg")) / 1e3
+    return (
+        f"{count} made-up photographs (smooth structures and grain), {width}x{height}, JPEG of "
+        f"quality 90, {size:.0f} kB"
+    )
+
+
+def plain(paths: list[Path], size: int) -> Iterator[np.ndarray]:
+    """The loop that everybody writes: open, crop, resize, flip, normalise, stack; for ever."""
+    mean, std = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
+    rng, batch = random.Random(0), []
+    while True:
+        for path in rng.sample(paths, len(paths)):
+            with Image.open(path) as file:
+                image = file.convert("RGB")
+            box = _box(*image.size, rng)
+            image = image.resize((size, size), Image.Resampling.BICUBIC, box=box)
+            if rng.random() < 0.5:
+                image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+            batch.append((np.asarray(image, np.float32) / 255 - mean) / std)
+            if len(batch) == BATCH:
+                yield np.stack(batch)
+                batch = []
+
+
+def _box(width: int, height: int, rng: random.Random) -> tuple[int, int, int, int]:
+    """The crops of images.random_crop."""
+    for _ in range(10):
+        area = width * height * rng.uniform(*SCALE)
+        ratio = np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3)))
+        w, h = round((area * ratio) ** 0.5), round((area / ratio) ** 0.5)
+        if 0 < w <= width and 0 < h <= height:
+            left, top = rng.randint(0, width - w), rng.randint(0, height - h)
+            return left, top, left + w, top + h
+    return 0, 0, width, height
+
+
+def seconds(stream: Iterator[np.ndarray], batches: int) -> float:
+    """CPU seconds of so many batches: from when what reads ahead is idle until it is idle again."""
+    before = _idle()
+    for _ in itertools.islice(stream, batches):
+        pass
+    return _idle() - before
+
+
+def _idle() -> float:
+    """CPU seconds of this process and its children, once they do nothing any more."""
+    while True:
+        before = _cpu()
+        time.sleep(0.1)
+        if _cpu() - before < 0.005:
+            return before
+
+
+def _cpu() -> float:
+    return time.process_time() + sum(os.times()[2:4])
+
+
+def streams(source: Source, size: int, threads: int) -> dict[str, Iterator[np.ndarray]]:
+    """This project's loader without and with each cache, with each resizer there is."""
+    rows, made = np.arange(len(source.keys)), {}
+    resizers = [r for r in images.RESIZERS if r == "pillow" or _installed()]
+    for cache, resize in itertools.product(imagecache.KINDS, resizers):
+        kept = imagecache.over({"train": source}, {"train": rows}, cache)["train"]
+        augment = images.augmentation(size, SCALE, True, resize)
+        stream = loader.train_batches(
+            loader.Picked(kept, rows), augment, BATCH, 0, 0, loader.Host(threads=threads)
+        )
+        made[f"cache {cache or 'none'}, resize {resize}"] = stream
+    return made
+
+
+def _installed() -> bool:
+    try:
+        images.simd.check()
+    except images.ConfigError:
+        return False
+    return True
+
+
+def measure_input(source: Source, paths: list[Path], args: argparse.Namespace) -> None:
+    """Prints images/s of a core for every stream, and by how much it is ahead of the plain loop."""
+    ours = streams(source, args.size, args.threads)
+    every = {"plain Pillow": plain(paths, args.size)} | ours
+    batches = -(-args.images // BATCH)
+    for name, stream in every.items():  # a first time, uncounted: caches fill
+        seconds(stream, -(-2 * len(paths) // BATCH) if "none" not in name else 2)
+    took = {name: [] for name in every}
+    for _ in range(args.rounds):
+        for name, stream in every.items():
+            took[name].append(seconds(stream, batches))
+    for stream in every.values():
+        stream.close()
+    first = took["plain Pillow"]
+    for name, times in took.items():
+        rate = batches * BATCH / statistics.median(times)
+        ratios = [a / b for a, b in zip(first, times, strict=True)]
+        print(f"{name:30} {rate:6.0f} images/s of a core, {statistics.median(ratios):.2f} times "
+              f"plain Pillow (min {min(ratios):.2f}, max {max(ratios):.2f})")  # fmt: skip
+
+
+def measure_wait(args: argparse.Namespace) -> None:
+    """Trains some steps of every phase of a config, and prints the share spent waiting for data."""
+    config = schema.complete(cli.load_config(args.config))
+    for phase in config["phases"]:
+        config[phase]["steps"] = args.steps
+    config["data"]["cache"] = args.cache
+    with tempfile.TemporaryDirectory() as folder:
+        ready = prepare(config, Path(folder) / "run", preemption.Flag())
+        experiment.walk(ready, train)
+        records = list(files.read_jsonl(ready.workdir / "metrics.jsonl"))
+    for phase in config["phases"]:
+        last = [record for record in records if record["phase"] == phase][-1]
+        print(f"{phase}: {last['data_wait']:.1%} of the time was spent waiting for data, "
+              f"{last['examples_per_second']:.0f} images/s, {args.steps} steps, "
+              f"cache {args.cache or 'none'}")  # fmt: skip
+
+
+def main_input(argv: list[str]) -> None:
+    """`input` and what follows it."""
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        "benchmark.py input", description=__doc__, formatter_class=form
+    )
+    parser.add_argument("--images", type=int, default=960, help="of each pipeline in each round")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--folder", type=Path, help="one sub-folder of images for every class")
+    parser.add_argument("--config", default="")
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--cache", default="", choices=imagecache.KINDS, help="with --config")
+    args = parser.parse_args(argv)
+    if args.config:
+        measure_wait(args)
+        return
+    with tempfile.TemporaryDirectory() as made:
+        os.environ["L2L_CACHE"] = f"{made}/cache"
+        if args.folder:
+            folder, said = args.folder, f"the images of {args.folder}"
+        else:
+            folder, said = Path(made) / "photographs", make_photographs(Path(made) / "photographs")
+        found = imagefolder.images_by_class(folder)
+        source = imagefolder.source(folder, found, list(found), str(folder))
+        print(f"{said}; random crops of 0.2 to 1 of the area to {args.size}x{args.size}, flips")
+        print(
+            f"plain Pillow: one thread, float32. Ours: {args.threads} threads, uint8 (a step "
+            f"normalises). {args.rounds} rounds of {args.images} images, batches of {BATCH}"
+        )
+        measure_input(source, [folder / key for key in source.keys], args)
+
+
 def main(argv: list[str] | None = None) -> None:
     """The command line of this module's docstring."""
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == ["input"]:
+        main_input(argv[1:])
+        return
     form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser("benchmark.py", description=__doc__, formatter_class=form)
     parser.add_argument("--config", required=True)

@@ -11,17 +11,19 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from l2l_jax.lib import files
+from l2l_jax.lib import files, simd
 from l2l_jax.lib.errors import BrokenImage, ConfigError
 
 GAP = 2  # pixels around a picture in a sheet
+RESIZERS = ("pillow", "simd")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 
 
 def decode(data: bytes | Path, name: str) -> np.ndarray:
     """uint8 RGB [H, W, 3]; BrokenImage names the file and the reason."""
     try:
-        with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data) as image:
+        data = data if isinstance(data, bytes) else data.read_bytes()  # faster than piece by piece
+        with Image.open(io.BytesIO(data)) as image:
             return np.asarray(_to_rgb(image))
     except Exception as error:  # decoders raise a zoo of types on damaged files
         raise BrokenImage(f"{name}: {type(error).__name__}: {error}") from error
@@ -29,7 +31,7 @@ def decode(data: bytes | Path, name: str) -> np.ndarray:
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     image.load()  # all of it: a truncated file fails here
-    image = ImageOps.exif_transpose(image)
+    ImageOps.exif_transpose(image, in_place=True)
     if image.mode.startswith("I;16"):  # Pillow would clip 16 bit, not scale it
         values = np.asarray(image, np.float64) / 257 + 0.5
         return Image.fromarray(values.astype(np.uint8)).convert("RGB")
@@ -39,7 +41,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         layer = image.convert("RGBA")
         white = Image.new("RGBA", layer.size, "white")
         return Image.alpha_composite(white, layer).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def write_png(path: Path, image: np.ndarray) -> None:
@@ -71,7 +73,11 @@ def resize_crop(image: np.ndarray, size: int) -> np.ndarray:
 
 
 def random_crop(
-    image: np.ndarray, size: int, rng: np.random.Generator, scale: tuple[float, float]
+    image: np.ndarray,
+    size: int,
+    rng: np.random.Generator,
+    scale: tuple[float, float],
+    resize: str = "pillow",
 ) -> np.ndarray:
     """A crop of a random share of the area and aspect ratio 3/4 to 4/3, resized to [size, size, 3].
 
@@ -84,6 +90,8 @@ def random_crop(
         w, h = round(np.sqrt(area * ratio)), round(np.sqrt(area / ratio))
         if 0 < w <= width and 0 < h <= height:
             left, top = rng.integers(width - w + 1), rng.integers(height - h + 1)
+            if resize == "simd":
+                return simd.bicubic(image[top : top + h, left : left + w], size)
             return _resample(image, (left, top, left + w, top + h), size)
     return resize_crop(image, size)
 
@@ -94,18 +102,32 @@ def _resample(image: np.ndarray, box: tuple[float, ...], size: int) -> np.ndarra
 
 
 def augmentation(
-    size: int, scale: tuple[float, ...], flip: bool
+    size: int, scale: tuple[float, ...], flip: bool, resize: str = "pillow"
 ) -> Callable[[np.ndarray, np.random.Generator], np.ndarray]:
-    """(image, rng) -> [size, size, 3]. scale=(): the central crop; flip mirrors half of them."""
+    """(image, rng) -> [size, size, 3]. scale=(): the central crop; flip mirrors half of them.
+
+    resize: what resizes random crops, "pillow" or "simd" (lib/simd.py).
+    """
     if len(scale) not in (0, 2) or (scale and not 0 < scale[0] <= scale[1] <= 1):
         raise ConfigError(
             "data.crop is () or (smallest, largest) share of the area, both in (0, 1], "
             f"not {scale}."
         )
+    if resize not in RESIZERS:
+        raise ConfigError(f"data.resize is 'pillow' or 'simd', not {resize!r}.")
+    if resize == "simd":
+        simd.check()
 
     def augment(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        image = random_crop(image, size, rng, scale) if scale else resize_crop(image, size)
-        mirrored = flip and rng.random() < 0.5
-        return np.ascontiguousarray(image[:, ::-1] if mirrored else image)
+        image = random_crop(image, size, rng, scale, resize) if scale else resize_crop(image, size)
+        return _mirrored(image) if flip and rng.random() < 0.5 else np.ascontiguousarray(image)
 
     return augment
+
+
+def _mirrored(image: np.ndarray) -> np.ndarray:
+    """image[:, ::-1], a channel at a time: NumPy takes four times as long over pixels."""
+    mirrored = np.empty(image.shape, image.dtype)
+    for channel in range(image.shape[-1]):
+        mirrored[..., channel] = image[:, ::-1, channel]
+    return mirrored

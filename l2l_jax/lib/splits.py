@@ -2,27 +2,25 @@
 
 A split is a sorted list of keys with a digest. `make` builds the five splits of a run from its
 config (lib/splitfiles.py keeps them). A side is chosen by classes, by a list of files, by a seeded
-draw of classes, or as the rest.
+draw of classes, or as the rest (lib/choice.py). A proxy may come from a data set of its own.
 """
 
 import dataclasses
 import itertools
-import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from l2l_jax.lib import files
-from l2l_jax.lib.errors import ConfigError, DataMissing, unknown
+from l2l_jax.lib import choice, files
+from l2l_jax.lib.errors import ConfigError
 from l2l_jax.lib.rng import seed_of
 from l2l_jax.types import Source
 
-log = logging.getLogger(__name__)
-
 SIDES = ("forget", "retain", "proxy")  # in the order in which they draw and take
 PARTS = {"train": "", "eval": "_eval"}
+PROXY = "proxy"  # the part that a proxy from another data set is
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +28,7 @@ class Split:
     """Some examples of one part of a data set, sorted by key."""
 
     name: str
-    part: str  # "train" or "eval"
+    part: str  # "train", "eval", or "proxy": the training part of config.data.proxy
     indices: np.ndarray  # into the Source of that part
     keys: tuple[str, ...]
     classes: tuple[str, ...]  # those it holds examples of
@@ -51,109 +49,64 @@ def pick(name: str, part: str, source: Source, indices: np.ndarray, skipped: tup
 def make(config: Mapping[str, Any], sources: Mapping[str, Source]) -> dict[str, Split]:
     """{"forget": ..., "retain": ..., "proxy": ..., "forget_eval": ..., "retain_eval": ...}.
 
-    config: config.split, see configs/common.py; sources: {"train": ..., "eval": ...}. Empty splits
-    are left out; a proxy is trained on and never evaluated. ConfigError for overlaps, unknown
-    classes, and lists that name images which do not exist.
+    config: config.split, see configs/common.py; sources: {"train": ..., "eval": ...}, and "proxy"
+    if it is another data set. Empty splits are left out; a proxy is trained on and never evaluated.
+    ConfigError for overlaps, unknown classes, limits that cannot be met, and lists that name images
+    which do not exist.
     """
-    chosen = {part: {} for part in PARTS}
-    classes = _draw_classes(config, sources["train"].classes)
-    for side in SIDES:
-        listed = _listed(Path(config[side]["files"]), sources) if config[side]["files"] else {}
-        for part, source in sources.items():
-            by_class = np.flatnonzero(np.isin(source.labels, sorted(classes[side])))
-            chosen[part][side] = listed.get(part, by_class)
-    for part, source in sources.items():
-        _check_disjoint(chosen[part], source)
-        if side := _resting(config):
-            taken = np.concatenate(list(chosen[part].values()))
-            chosen[part][side] = np.setdiff1d(np.arange(len(source.keys)), taken)
-    chosen["eval"]["proxy"] = np.array([], np.int64)
+    own = {part: sources[part] for part in PARTS}
+    apart = {PROXY: sources[PROXY]} if PROXY in sources else {}
+    here = tuple(side for side in SIDES if not (apart and side == PROXY))
+    chosen = _choose(config, here, own, "retain")
+    if apart:
+        chosen |= _choose(config, (PROXY,), apart, PROXY)
 
     splits = {}
-    limits = {"train": config["images_per_class"], "eval": config["eval_images_per_class"]}
-    for part, suffix in PARTS.items():
-        for side in SIDES:
-            name, source = side + suffix, sources[part]
-            seed = seed_of(config["seed"], name)
-            limit = 0 if config[side]["files"] else limits[part]
-            if len(rows := _limit(chosen[part][side], source, limit, seed)):
-                splits[name] = pick(name, part, source, rows)
+    for part, rows in chosen.items():
+        for side in rows:
+            if side == PROXY and part == "eval":
+                continue
+            name = side + PARTS.get(part, "")
+            left = _limit(rows[side], name, sources[part], config)
+            if len(left):
+                splits[name] = pick(name, part, sources[part], left)
     if "forget" in splits and "forget_eval" not in splits:
         # Single images were listed, none of them held out: what they complete to is the question.
         splits["forget_eval"] = dataclasses.replace(splits["forget"], name="forget_eval")
     return splits
 
 
-def _draw_classes(config: Mapping[str, Any], known: tuple[str, ...]) -> dict[str, set[int]]:
-    """The labels of each side: those listed, then seeded draws from the classes nobody listed."""
-    classes = {side: _labels(config[side]["classes"], known, side) for side in SIDES}
-    free = set(range(len(known))).difference(*classes.values())
-    for side in SIDES:
-        ways = [key for key in ("classes", "files", "random", "rest") if config[side][key]]
-        if len(ways) > 1:
-            raise ConfigError(f"split.{side} has both {' and '.join(ways)}; choose one.")
-        if count := config[side]["random"]:
-            if count > len(free):
-                raise ConfigError(
-                    f"split.{side}.random={count}, but only {len(free)} classes are left to draw."
-                )
-            rng = np.random.default_rng(seed_of(config["seed"], "classes", side))
-            classes[side] = set(rng.choice(sorted(free), count, replace=False).tolist())
-            free -= classes[side]
-    return classes
+def training_rows(made: Mapping[str, Split], part: str) -> np.ndarray:
+    """Rows of a part that some split trains on."""
+    trained = [s.indices for name, s in made.items() if s.part == part and name[-5:] != "_eval"]
+    return np.unique(np.concatenate([np.array([], np.int64), *trained]))
 
 
-def _resting(config: Mapping[str, Any]) -> str | None:
-    """The side that gets everything not given to another; retain, if it says nothing."""
-    resting = [side for side in SIDES if config[side]["rest"]]
-    if len(resting) > 1:
-        raise ConfigError(f"Only one side can be the rest, not {' and '.join(resting)}.")
-    said = any(config["retain"].values())
-    return resting[0] if resting else None if said else "retain"
+def _choose(
+    config: Mapping[str, Any], sides: Sequence[str], sources: Mapping[str, Source], default: str
+) -> dict[str, dict[str, np.ndarray]]:
+    """{part: {side: rows}} of one data set; the first of its parts is the one trained on.
 
-
-def _labels(wanted: tuple, classes: tuple[str, ...], side: str) -> set[int]:
-    """Class names or numbers as labels."""
-    labels = set()
-    for item in wanted:
-        if isinstance(item, int) and 0 <= item < len(classes):
-            labels.add(item)
-        elif item in classes:
-            labels.add(classes.index(item))
-        else:
-            raise unknown("class", item, classes, f"It is named in split.{side}.classes.")
-    return labels
-
-
-def _listed(path: Path, sources: Mapping[str, Source]) -> dict[str, np.ndarray]:
-    """Rows of the keys in a text file (one a line) or in a split's JSON."""
-    if not path.is_file():
-        raise DataMissing(f"{path} does not exist. It should list image keys, one a line.")
-    if path.suffix == ".json":
-        keys = files.read_json(path)["keys"]
-    else:
-        keys = [line.strip() for line in path.read_text().splitlines() if line.strip()]
-    rows: dict[str, np.ndarray] = {}
-    missing = set(keys)
+    `default` is the side that takes the rest if it says nothing.
+    """
+    chosen = {part: {} for part in sources}
+    classes = choice.draw_classes(config, sides, next(iter(sources.values())))
+    for side in sides:
+        path = config[side]["files"]
+        listed = choice.listed(Path(path), sources) if path else {}
+        for part, source in sources.items():
+            by_class = np.flatnonzero(np.isin(source.labels, sorted(classes[side])))
+            chosen[part][side] = listed.get(part, by_class)
     for part, source in sources.items():
-        at = {key: i for i, key in enumerate(source.keys)}
-        rows[part] = np.array(sorted(at[key] for key in set(keys) & at.keys()), np.int64)
-        missing -= at.keys()
-    if missing:
-        raise ConfigError(
-            f"{path} lists {len(missing)} images that are not in the data set: "
-            f"{', '.join(sorted(missing)[:5])}. A key looks like {sources['train'].keys[0]!r}."
-        )
-    said = f"{len(rows['eval'])} of the {len(set(keys))} images that {path} lists are held out"
-    if not len(rows["train"]):
-        raise ConfigError(f"{said}: nothing can be trained on them. Hold out others, or fewer.")
-    if len(rows["eval"]):
-        log.warning("%s: they are judged, and not trained on", said)
-    return rows
+        _check_disjoint(chosen[part], source)
+        if side := choice.resting(config, sides, default):
+            taken = np.concatenate(list(chosen[part].values()))
+            chosen[part][side] = np.setdiff1d(np.arange(len(source.keys)), taken)
+    return chosen
 
 
 def _check_disjoint(rows: Mapping[str, np.ndarray], source: Source) -> None:
-    for one, other in itertools.combinations(SIDES, 2):
+    for one, other in itertools.combinations(rows, 2):
         both = np.intersect1d(rows[one], rows[other])
         if len(both):
             classes = sorted({source.classes[source.labels[row]] for row in both})
@@ -164,11 +117,29 @@ def _check_disjoint(rows: Mapping[str, np.ndarray], source: Source) -> None:
             )
 
 
-def _limit(rows: np.ndarray, source: Source, limit: int, seed: int) -> np.ndarray:
-    """At most `limit` seeded rows of every class; 0 keeps all."""
-    if not limit:
+def _limit(rows: np.ndarray, name: str, source: Source, config: Mapping[str, Any]) -> np.ndarray:
+    """Seeded rows: at most so many of each class, then so many in all, evenly over the classes.
+
+    What holds for all sides cuts no list of files; what a side says of itself does.
+    """
+    side = config[name.removesuffix("_eval")]
+    given, of_class, in_all = "images_per_class", 0, 0
+    if name.endswith("_eval"):
+        given = "eval_images_per_class"
+    else:
+        of_class, in_all = side["images_per_class"], side["images"]
+    of_class = of_class or (0 if side["files"] else config[given])
+    if not of_class and not in_all:
         return rows
-    rng = np.random.default_rng(seed)
-    labels = source.labels[rows]
-    classes = [rng.permutation(rows[labels == label])[:limit] for label in np.unique(labels)]
-    return np.concatenate(classes) if classes else rows
+    rng, labels = np.random.default_rng(seed_of(config["seed"], name)), source.labels[rows]
+    drawn = [rng.permutation(rows[labels == i])[: of_class or None] for i in np.unique(labels)]
+    rows = np.concatenate([rows[:0], *drawn])
+    if in_all > len(rows):
+        raise ConfigError(
+            f"split.{name}.images={in_all}, but only {len(rows)} images are there to choose from. "
+            "Ask for fewer, or for more classes or images of each."
+        )
+    if not in_all:
+        return rows
+    turn = np.concatenate([np.arange(len(some)) for some in drawn])  # one of each class, and again
+    return rows[np.lexsort((rng.random(len(rows)), turn))[:in_all]]

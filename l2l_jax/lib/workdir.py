@@ -13,14 +13,14 @@ from typing import Any
 
 import jax
 
-from l2l_jax.lib import files, hosts
+from l2l_jax.lib import files, hosts, since
 from l2l_jax.lib.errors import ConfigError, did_you_mean
 
 log = logging.getLogger(__name__)
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "clu",
-            "ml-collections", "scikit-learn", "safetensors", "pillow")  # fmt: skip
-FREE = "runtime"  # the section of a config that changes no result and may differ between launches
+            "ml-collections", "scikit-learn", "safetensors", "pillow",
+            "cykooz.resizer")  # fmt: skip
 
 
 def check(workdir: Path, config: Mapping[str, Any]) -> None:
@@ -39,8 +39,8 @@ def check(workdir: Path, config: Mapping[str, Any]) -> None:
                 f"{workdir} is not empty and holds no run ({named}). Use another --workdir."
             )
         return
-    there, here = _leaves(files.read_json(path)), _leaves(files.as_json(config))
-    keys = [key for key in sorted(there | here) if not key.startswith(f"{FREE}.")]
+    there, here = (_leaves(since.deciding(c)) for c in (config_of(workdir), files.as_json(config)))
+    keys = sorted(there | here)
     changed = [key for key in keys if there.get(key) != here.get(key)]
     if changed:
         lines = [
@@ -124,7 +124,7 @@ def config_of(workdir: Path) -> dict[str, Any]:
             f"{workdir} holds no run (no config.json).{did_you_mean(workdir.name, near)} "
             f"Runs beside it: {', '.join(sorted(near)[:10]) or 'none'}."
         )
-    return files.read_json(path)
+    return since.filled(files.read_json(path))
 
 
 def versions() -> dict[str, Any]:

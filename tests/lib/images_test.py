@@ -134,6 +134,51 @@ def test_random_crops_and_flips_depend_on_the_generator_alone():
     assert lefts == {RED, BLUE}, "about half of them are mirrored"
 
 
+def photograph(width=500, height=375, seed=0):
+    rng, pixels = np.random.default_rng(seed), np.full((height, width, 3), 128.0)
+    for cells, amplitude in ((4, 60), (20, 30), (90, 15)):
+        for channel in range(3):
+            layer = Image.fromarray(rng.normal(size=(cells, cells)).astype(np.float32))
+            pixels[..., channel] += amplitude * np.asarray(layer.resize((width, height), 3)) / 2
+    return np.clip(pixels + rng.normal(0, 8, (height, width, 1)), 0, 255).astype(np.uint8)
+
+
+def test_simd_crops_are_those_of_pillow_but_for_rounding():
+    pytest.importorskip("cykooz_resizer")
+    image, apart = photograph(), []
+    pillow, simd = (images.augmentation(224, (0.2, 1.0), True, r) for r in images.RESIZERS)
+    for seed in range(20):
+        one, other = (f(image, np.random.default_rng(seed)) for f in (pillow, simd))
+        assert one.shape == other.shape == (224, 224, 3)
+        apart.append(np.abs(one.astype(int) - other).mean())
+    assert max(apart) < 0.5, "in grey levels, of 255"
+    again = simd(image, np.random.default_rng(0))
+    assert np.array_equal(again, simd(image, np.random.default_rng(0)))
+
+
+def test_resizers_that_are_not_there(monkeypatch):
+    with pytest.raises(ConfigError, match=r"data\.resize is 'pillow' or 'simd', not 'cubic'"):
+        images.augmentation(8, (), False, "cubic")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"needs the package cykooz\.resizer: pip install"):
+        images.augmentation(8, (), False, "simd")
+
+
+def test_mirroring():
+    image = photograph(31, 20)
+    flipped = images.augmentation(20, (1.0, 1.0), True)
+    plain = images.augmentation(20, (1.0, 1.0), False)
+    seeds = [np.random.default_rng(s) for s in range(8)]
+    made = [flipped(image, rng) for rng in seeds]
+    wanted = [plain(image, np.random.default_rng(s)) for s in range(8)]
+    kinds = {
+        "same" if np.array_equal(a, b) else "mirrored" for a, b in zip(made, wanted, strict=True)
+    }
+    assert kinds == {"same", "mirrored"}
+    for a, b in zip(made, wanted, strict=True):
+        assert np.array_equal(a, b) or np.array_equal(a, b[:, ::-1])
+
+
 def test_an_image_too_thin_for_any_crop_gets_the_central_one():
     thin = np.zeros((4, 400, 3), np.uint8)
     assert images.random_crop(thin, 8, np.random.default_rng(0), (0.9, 1.0)).shape == (8, 8, 3)

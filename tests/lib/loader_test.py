@@ -3,11 +3,12 @@
 import itertools
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from l2l_jax.lib import images, loader
+from l2l_jax.lib import imagecache, images, loader
 from l2l_jax.lib.loader import Host, Picked
 from l2l_jax.types import Source
 from tests.helpers import ROOT
@@ -30,8 +31,8 @@ def first(stream, count):
     return np.stack(rows)
 
 
-def batches(count, augment=RICH, batch=8, seed=3, start=0, host=Host()):  # noqa: B008
-    picked = Picked(source(), np.arange(37))
+def batches(count, augment=RICH, batch=8, seed=3, start=0, host=Host(), given=None):  # noqa: B008
+    picked = Picked(given or source(), np.arange(37))
     return first(loader.train_batches(picked, augment, batch, seed, start, host), count)
 
 
@@ -45,6 +46,19 @@ def test_resuming_at_any_step_gives_the_same_batches():
 def test_any_number_of_hosts_reads_the_same_global_batch(hosts):
     parts = [batches(6, host=Host(h, hosts, threads=2)) for h in range(hosts)]
     assert np.array_equal(np.concatenate(parts, axis=1), batches(6))
+
+
+@pytest.mark.parametrize("kind", ["memory", "disk"])
+@pytest.mark.parametrize("hosts", [1, 2, 4])
+def test_a_cache_changes_nothing(hosts, kind, tmp_path, monkeypatch):
+    """Two epochs: images are kept while the first is read, and come from there in the second."""
+    monkeypatch.setenv("L2L_CACHE", str(tmp_path))
+    seen, plain = [], source()
+    given = replace(plain, read=lambda at: (seen.append(at), plain.read(at))[1], stamp=str)
+    cached = imagecache.over({"train": given}, {"train": np.arange(37)}, kind)["train"]
+    read = [batches(12, host=Host(h, hosts, threads=2), given=cached) for h in range(hosts)]
+    assert np.array_equal(np.concatenate(read, axis=1), batches(12))
+    assert len(seen) < 2 * 37, "an image may be decoded by several threads at once, not for ever"
 
 
 @pytest.mark.parametrize("threads", [1, 3, 16])

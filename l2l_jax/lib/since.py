@@ -1,0 +1,44 @@
+"""What of a config decides results, and what configs of older workdirs do not say yet."""
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+FREE = ("runtime", "data.cache")  # changes no result, and may differ between launches
+SINCE = {  # keys that older workdirs lack, and what they meant
+    "networks": {},
+    "data.proxy": {"name": "", "args": {}},
+    "data.cache": "",
+    "data.resize": "pillow",
+    **{
+        f"split.{side}.{key}": 0
+        for side in ("forget", "retain", "proxy")
+        for key in ("images_per_class", "images")
+    },
+}
+
+
+def filled(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of a workdir with the keys that came later."""
+    config = copy.deepcopy(dict(config))
+    for key, value in SINCE.items():
+        section, last = _at(config, key)
+        section.setdefault(last, copy.deepcopy(value))
+    return config
+
+
+def deciding(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config without what changes no result."""
+    config = copy.deepcopy(dict(config))
+    for key in FREE:
+        section, last = _at(config, key)
+        section.pop(last, None)
+    return config
+
+
+def _at(config: dict[str, Any], key: str) -> tuple[dict[str, Any], str]:
+    """("data.cache") -> (config["data"], "cache"); of a section that is missing, an empty one."""
+    *above, last = key.split(".")
+    for name in above:
+        config = config.get(name, {})
+    return config, last

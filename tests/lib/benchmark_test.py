@@ -1,0 +1,30 @@
+"""The benchmark of the input runs, on images that are given; its figures are not looked at."""
+
+import runpy
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from l2l_jax.lib import cli
+from tests.helpers import ROOT
+
+
+@pytest.fixture
+def main(monkeypatch):
+    monkeypatch.setenv("L2L_CACHE", "/nowhere")  # what it sets itself is put back afterwards
+    monkeypatch.setattr(cli, "explained", lambda *_: None)
+    return runpy.run_path(str(ROOT / "launch" / "benchmark.py"))["main"]
+
+
+def test_every_pipeline_is_compared_with_plain_pillow(main, tmp_path, capsys):
+    for i in range(4):
+        path = tmp_path / "ab"[i % 2] / f"{i}.png"
+        path.parent.mkdir(exist_ok=True)
+        pixels = np.random.default_rng(i).integers(0, 256, (40, 50, 3), np.uint8)
+        Image.fromarray(pixels).save(path)
+    main(["input", "--folder", str(tmp_path), "--images", "64", "--rounds", "1", "--size", "16"])
+    printed = capsys.readouterr().out
+    for name in ("plain Pillow ", "cache none, resize pillow", "cache disk, resize pillow"):
+        assert name in printed
+    assert "images/s of a core" in printed

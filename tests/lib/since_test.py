@@ -1,0 +1,37 @@
+"""Workdirs of before keep their meaning, and what changes no result may change."""
+
+import pytest
+
+from l2l_jax import schema
+from l2l_jax.lib import files, since, workdir
+from l2l_jax.lib.errors import ConfigError
+from tests.helpers import small_config
+
+
+def test_an_older_workdir_can_be_continued_and_read(tmp_path):
+    now = files.as_json(schema.complete(small_config()))
+    old = files.as_json(now)
+    for key in ("proxy", "cache", "resize"):
+        del old["data"][key]
+    for side in ("forget", "retain", "proxy"):
+        del old["split"][side]["images"], old["split"][side]["images_per_class"]
+    files.write_json(tmp_path / "config.json", old)
+    workdir.check(tmp_path, now)
+    assert workdir.config_of(tmp_path) == now
+    now["split"]["forget"]["images"] = 5
+    with pytest.raises(ConfigError, match=r"split\.forget\.images: 0 there, 5 here"):
+        workdir.check(tmp_path, now)
+
+
+def test_a_cache_decides_nothing(tmp_path):
+    config = files.as_json(schema.complete(small_config()))
+    files.write_json(tmp_path / "config.json", config)
+    cached = files.as_json(config)
+    cached["data"]["cache"] = "memory"
+    cached["runtime"]["threads"] = 7
+    workdir.check(tmp_path, cached)
+    assert since.deciding(cached) == since.deciding(config)
+    assert cached["data"]["cache"] == "memory", "what is given stays as it is"
+    cached["data"]["resize"] = "simd"
+    with pytest.raises(ConfigError, match=r"data\.resize"):
+        workdir.check(tmp_path, cached)
