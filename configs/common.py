@@ -8,12 +8,17 @@ import ml_collections
 
 
 def side() -> dict:
-    """How one side of the split is chosen: one of the four. All empty: retain is the rest."""
+    """How one side of the split is chosen: one of the first four, and how much of it.
+
+    All empty: retain is the rest, and a proxy from another data set (data.proxy) all of it.
+    """
     return dict(
-        classes=(),  # names or numbers
+        classes=(),  # names, numbers, or titles if there is but one class with it
         files="",  # a text file of image keys, one a line, or a split's JSON
         random=0,  # so many classes, drawn with split.seed from those nobody listed
         rest=False,  # everything that no other side took
+        images_per_class=0,  # training images of each class; 0 = split.images_per_class
+        images=0,  # training images in all, evenly over the classes; 0 = all
     )
 
 
@@ -28,7 +33,7 @@ def phase(method: str, **changes: object) -> dict:
         batch_size=64,  # images of each side in one step, over all devices
         accumulate=1,  # split each batch into so many passes, to save memory
         tasks=(),  # names from config.tasks; step i takes the i-th, round and round
-        on="retain",  # what plays the retain side: "retain", its "proxy", or "all" images
+        on="retain",  # what plays the retain side: "retain", its "proxy", or "all" of data
         saliency=1.0,  # share of the parameters that move: those with the largest forget gradient
         optimizer=dict(
             lr=1e-4,  # peak
@@ -59,6 +64,9 @@ def base() -> ml_collections.ConfigDict:
                 args=dict(),
                 crop=(),  # random crops of such shares of the area; () = the central square
                 flip=False,  # mirror half of the training images
+                resize="pillow",  # what resizes crops; "simd": cykooz.resizer, alike but faster
+                cache="",  # keeps decoded training images, in "memory" or on "disk"
+                proxy=dict(name="", args=dict()),  # another data set that split.proxy is taken from
                 broken="stop",  # what an unreadable image does: "stop" the run, or "skip" it
                 token_cache=dict(  # only for models over a frozen tokenizer
                     views=0,  # augmented views of each image, tokenised beforehand; 0 = none
@@ -70,14 +78,15 @@ def base() -> ml_collections.ConfigDict:
                 retain=side(),
                 proxy=side(),  # in place of retain in phases with on="proxy"; never evaluated
                 seed=0,
-                images_per_class=0,  # of the training part; 0 = all
+                images_per_class=0,  # of the training part, for sides that say none; 0 = all
                 eval_images_per_class=0,
             ),
             tasks=dict(),  # NAME=dict(task=a file of l2l_jax/tasks, args=its arguments)
             unlearn=phase("l2l"),
             evaluate=dict(tasks=(), batch_size=256),
             features=dict(name="classifier", args=dict()),  # the network that judges images
-            evaluators=dict(
+            networks=dict(),  # NAME=dict(name=a file of l2l_jax/features, args): further ones
+            evaluators=dict(  # NAME=dict(evaluator=a file, if NAME is none; network; ...)
                 reconstruction=dict(),
                 fid=dict(),
                 inception_score=dict(),
@@ -113,7 +122,8 @@ def by(config: ml_collections.ConfigDict, name: str) -> None:
 
     The files of l2l_jax/methods by their names, and those that are more than a method:
 
-        ascent      paper B: ascent, its gradient clipped at 1, then finetune
+        ascent      paper B: ascent in steps a tenth as long, its gradient clipped at 1, then
+                    finetune
         epsilon     paper C: L2L's objectives with solvers/epsilon.py; phase I in two phases, keep
                     and drop, then phase II, walk
         surgery     L2L's objectives with solvers/surgery.py
@@ -130,7 +140,8 @@ def by(config: ml_collections.ConfigDict, name: str) -> None:
 
     made = {"unlearn": other(name)}
     if name == "ascent":
-        ascent = other("ascent", solver_args=dict(alpha=1.0), optimizer=dict(clip=1.0))
+        short = dict(clip=1.0, lr=unlearn["optimizer"]["lr"] / 10)  # or one step leaps over lambda
+        ascent = other("ascent", solver_args=dict(alpha=1.0), optimizer=short)
         made = {"ascent": ascent, "finetune": other("finetune", solver_args=dict())}
     elif name == "epsilon":
         goals = dict(keep=dict(goal="keep"), drop=dict(goal="drop"), walk=dict(goal="walk", r=0.5))
@@ -168,6 +179,48 @@ def words(form: str, file: str, forms: tuple[str, ...], *kinds: tuple[str, ...])
     return chosen
 
 
+def mae(config: ml_collections.ConfigDict, size: str, proxy: bool) -> None:
+    """A published MAE, L2L on random masks, and the centre and out-painting to evaluate."""
+    config.model = dict(name="mae", args=dict(size=size, image_size=224))
+    config.weights = f"weights/mae_visualize_vit_{size}.safetensors"
+    config.tasks = dict(
+        random=dict(task="random", args=dict(ratio=0.75)),
+        center_4=dict(task="center", args=dict(cells=4)),
+        center_8=dict(task="center", args=dict(cells=8)),
+        outpaint_8=dict(task="outpaint", args=dict(cells=8)),
+    )
+    config.unlearn = released_l2l(("random",), proxy)
+    config.evaluate.tasks = ("center_8", "center_4", "outpaint_8")
+
+
+def places(config: ml_collections.ConfigDict, random: bool, proxy: bool) -> None:
+    """Places365: 50 classes to forget, 50 to retain, 5,000 images of each, 100 to evaluate.
+
+    proxy: the 265 other classes, 200 images of each, as released.
+    """
+    config.data.name = "places365"
+    config.data.args = dict(root="")
+    config.data.crop = (0.2, 1.0)
+    config.data.flip = True
+    config.split.images_per_class = 5000
+    config.split.eval_images_per_class = 100
+    if random:
+        config.split.forget.random = 50
+        config.split.retain.random = 50
+    else:
+        config.split.forget.classes = PLACES_FORGET
+        config.split.retain.classes = PLACES_RETAIN
+    config.split.proxy.rest = proxy
+    config.split.proxy.images_per_class = 200
+
+
+def coco(config: ml_collections.ConfigDict, images: int) -> None:
+    """COCO's training images as the proxy, so many of them."""
+    config.data.proxy = dict(name="coco", args=dict(root=""))
+    config.split.proxy.rest = False
+    config.split.proxy.images = images
+
+
 def imagenet(config: ml_collections.ConfigDict, random: bool, proxy: bool) -> None:
     """ImageNet with crops and flips; 100 classes to forget, 100 to retain, 100 images of each."""
     config.data.name = "imagenet"
@@ -183,6 +236,32 @@ def imagenet(config: ml_collections.ConfigDict, random: bool, proxy: bool) -> No
         config.split.forget.classes = IMAGENET_FORGET
         config.split.retain.classes = IMAGENET_RETAIN
     config.split.proxy.rest = proxy
+    config.split.proxy.images_per_class = 13  # of 800 classes: as many as there are to forget
+
+
+def published_judges(config: ml_collections.ConfigDict, scenes: bool = False) -> None:
+    """What the field measures with: Inception's FID, KID and score, CLIP; Places365's for scenes.
+
+    Files that are missing (launch/fetch_weights.py gets them) leave out what needs them.
+    """
+    config.features = dict(name="inception", args=dict())
+    config.networks = dict(
+        clip=dict(name="clip", args=dict(size="h14")),
+        released=dict(
+            name="inception", args=dict(kind="torchvision", resize="legacy", scale="cifar")
+        ),
+    )
+    config.evaluators.kid = dict()
+    config.evaluators.is_released = dict(
+        evaluator="inception_score", network="released", shuffle=False
+    )
+    config.evaluators.clip = dict(evaluator="cosine", network="clip")
+    config.evaluators.tsne = dict(network="clip", points=50)
+    del config.evaluators.cosine
+    if scenes:
+        config.networks.places = dict(name="places", args=dict())
+        config.evaluators.is_places = dict(evaluator="inception_score", network="places")
+        config.evaluators.fid_places = dict(evaluator="fid", network="places")
 
 
 def released_l2l(tasks: tuple[str, ...], proxy: bool) -> dict:
@@ -199,11 +278,19 @@ def released_l2l(tasks: tuple[str, ...], proxy: bool) -> dict:
 
 
 def shrink(config: ml_collections.ConfigDict, model: dict) -> None:
-    """The same experiment on made-up images of eight classes, with a model made on the spot."""
-    classes = IMAGENET_FORGET[:4] + IMAGENET_RETAIN[:4]
-    config.data.name = "fake"
-    config.data.args = dict(class_names=classes, train=24, eval=8, size=80)
-    for side, known in (("forget", IMAGENET_FORGET), ("retain", IMAGENET_RETAIN)):
+    """The same experiment on made-up images of eight classes, with a model made on the spot.
+
+    The images lie in files as the real ones do, and are read by the same program.
+    """
+    sides = dict(forget=IMAGENET_FORGET, retain=IMAGENET_RETAIN)
+    if config.data.name == "places365":
+        sides = dict(forget=PLACES_FORGET, retain=PLACES_RETAIN)
+    classes = sides["forget"][:4] + sides["retain"][:4]
+    config.data.args.update(dict(made_up=24, made_up_classes=classes))
+    if config.data.proxy.name:
+        config.data.proxy.args = dict(made_up=24)
+        config.split.proxy.images = 24
+    for side, known in sides.items():
         if config.split[side].random:
             config.split[side].random = 3
         elif config.split[side].classes:
@@ -219,7 +306,15 @@ def shrink(config: ml_collections.ConfigDict, model: dict) -> None:
     for name in config.phases:
         config[name].update(dict(steps=12, batch_size=16))
     config.evaluate.batch_size = 16
-    config.features.args = dict(size=32, epochs=2, batch_size=16)
+    if config.features.name == "inception":  # the same programs, smaller, and nobody trained them
+        small = dict(weights="random", size=80)
+        config.features.args = small
+        config.networks.released.args.update(small)
+        config.networks.clip.args = dict(size="tiny")
+        if "places" in config.networks:
+            config.networks.places.args = dict(weights="random", size=64)
+    else:
+        config.features.args = dict(size=32, epochs=2, batch_size=16)
 
 
 FASHION_FORGET = ("Sandal", "Sneaker", "Bag", "Ankle boot")  # of Fashion-MNIST; kept is clothing
@@ -256,5 +351,29 @@ IMAGENET_RETAIN = tuple(
     n07697537 n07714571 n07714990 n07718472 n07720875 n07734744 n07742313 n07745940 n07749582
     n07753275 n07753592 n07768694 n07873807 n07880968 n07920052 n09472597 n09835506 n10565667
     n12267677
+    """.split()
+)
+
+# The classes of the released Places365 code of paper A. Scenes outdoors against rooms, grouped by
+# hand and cut one too late: airplane_cabin is retained, airfield is forgotten.
+PLACES_RETAIN = tuple(
+    """
+    badlands bamboo_forest barn beach canyon coast corn_field creek dam desert/sand
+    desert/vegetation field/wild field_road forest/broadleaf forest_path forest_road golf_course
+    hayfield highway hot_spring iceberg islet lagoon lake/natural lawn marsh mountain mountain_path
+    mountain_snowy oast_house ocean orchard pasture rainforest river rock_arch sky snowfield swamp
+    tree_farm tundra valley vegetable_garden volcano waterfall watering_hole wave wheat_field
+    wind_farm airplane_cabin
+    """.split()
+)
+PLACES_FORGET = tuple(
+    """
+    archive art_gallery art_studio attic auditorium auto_factory auto_showroom bakery/shop ball_pit
+    ballroom banquet_hall bar basketball_court/indoor bathroom beauty_salon bedchamber bedroom berth
+    biology_laboratory bowling_alley boxing_ring burial_chamber butchers_shop cockpit computer_room
+    discotheque dorm_room dressing_room general_store/indoor gift_shop hardware_store home_theater
+    ice_cream_parlor kindergarden_classroom kitchen library/indoor market/indoor museum/indoor
+    parking_garage/indoor pizzeria reception restaurant_kitchen restaurant_patio server_room
+    shopping_mall/indoor storage_room supermarket sushi_bar youth_hostel airfield
     """.split()
 )

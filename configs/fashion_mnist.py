@@ -14,6 +14,7 @@ second from a bundled tokenizer and masked-token transformer. Forms, joined by c
                 retrain makes the model that never saw the four classes
     pretrain    make the original, from scratch on all ten classes: how the bundled weights were
                 made (l2l_jax/models/bundled/README.md); mage,pretrain starts from the tokenizer
+    short       half the steps of unlearning, for grids of many runs
     smoke       the same in a fraction of the steps on a tenth of the images, for tests: its figures
                 mean nothing
 """
@@ -30,7 +31,7 @@ MODELS = {
     ),
     "vqgan": dict(size="small", image_size=32),
 }
-FORMS = ("mage", "vqgan", "pretrain", "smoke", *common.METHODS)
+FORMS = ("mage", "vqgan", "pretrain", "short", "smoke", *common.METHODS)
 
 
 def get_config(form: str = "") -> ml_collections.ConfigDict:
@@ -64,6 +65,7 @@ def get_config(form: str = "") -> ml_collections.ConfigDict:
         common.by(config, method)
     else:
         unlearn(config)
+        config.unlearn.steps //= 2 if "short" in words else 1
         common.by(config, method)
     if "smoke" in words:
         common.smoke(config)

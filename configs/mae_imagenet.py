@@ -9,10 +9,12 @@ Forms, joined by commas:
     base, large, huge    the published sizes (ViT-B/16, ViT-L/16, ViT-H/14); base if none is named
     released, random     the split: the 100/100 classes of the released code (animals against the
                          rest), or 100/100 drawn at random as the paper says; released by default
-    proxy                train on the 800 other classes in place of the retain classes, which are
-                         then only evaluated
-    smoke                the same program in a minute on a CPU: made-up images, a tiny model that is
-                         pretrained for a few steps first; its figures mean nothing
+    proxy                train on the 800 other classes, 13 images of each, in place of the retain
+                         classes, which are then only evaluated
+    coco                 the same with 10,000 images of COCO
+    smoke                the same program in a minute on a CPU: made-up images in files of the true
+                         form, a tiny model that is pretrained for a few steps first, networks that
+                         nobody trained to judge it; its figures mean nothing
 
 Recipe. Paper A names MAE but neither its settings nor its code were published, so this follows the
 released VQ-GAN settings: AdamW (0.9, 0.95), weight decay 0.05, clipping at 3.0, batch 128 (64 of
@@ -22,15 +24,16 @@ to zero in the sixth, 1,122 steps (six epochs of the 24,000 images of the releas
 hide a random 75 % in training; the centre 4x4 and 8x8 patches and all but the centre in evaluation,
 on 50 validation images of each class.
 
-Needs: ImageNet-1K (the run says where from), and weights made by
+Needs: ImageNet-1K (the run says where from; launch/prepare/imagenet.py checks it), weights made by
 
     curl -LO https://dl.fbaipublicfiles.com/mae/visualize/mae_visualize_vit_base.pth
     python -m l2l_jax.weights import mae_visualize_vit_base.pth \\
         weights/mae_visualize_vit_base.safetensors
 
-Measured: nothing yet; no machine with ImageNet was at hand when this was written. The judge is a
-classifier trained on the run's own images, so FID and Inception Score here are not the Inception
-figures of the literature.
+and, for its figures, python launch/fetch_weights.py --judges. Evaluation shows all models the same
+central squares, where the released code took whole images, squashed, as FID's reference.
+
+Measured: nothing yet; no machine with ImageNet was at hand when this was written.
 """
 
 import ml_collections
@@ -39,28 +42,20 @@ from configs import common
 
 SIZES = ("base", "large", "huge")
 SPLITS = ("released", "random")
-FORMS = (*SIZES, *SPLITS, "proxy", "smoke")
+PROXIES = ("proxy", "coco")
+FORMS = (*SIZES, *SPLITS, *PROXIES, "smoke")
 
 
 def get_config(form: str = "") -> ml_collections.ConfigDict:
     """form: any of FORMS, joined by commas."""
-    words = common.words(form, "configs/mae_imagenet.py", FORMS, SIZES, SPLITS)
-    size = next((word for word in words if word in SIZES), "base")
-
+    words = common.words(form, "configs/mae_imagenet.py", FORMS, SIZES, SPLITS, PROXIES)
+    proxy = bool({*PROXIES} & {*words})
     config = common.base()
-    config.model = dict(name="mae", args=dict(size=size, image_size=224))
-    config.weights = f"weights/mae_visualize_vit_{size}.safetensors"
+    common.mae(config, next((word for word in words if word in SIZES), "base"), proxy)
     common.imagenet(config, "random" in words, "proxy" in words)
-
-    config.tasks = dict(
-        random=dict(task="random", args=dict(ratio=0.75)),
-        center_4=dict(task="center", args=dict(cells=4)),
-        center_8=dict(task="center", args=dict(cells=8)),
-        outpaint_8=dict(task="outpaint", args=dict(cells=8)),
-    )
-    config.unlearn = common.released_l2l(("random",), "proxy" in words)
-    config.evaluate.tasks = ("center_8", "center_4", "outpaint_8")
-    config.features.args = dict(size=64, epochs=10)
+    if "coco" in words:
+        common.coco(config, 10_000)
+    common.published_judges(config)
     if "smoke" in words:
         common.shrink(config, dict(size="test", image_size=64, patch=4))
     return config

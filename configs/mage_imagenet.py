@@ -9,8 +9,9 @@ This is the experiment that paper A and its released code call VQ-GAN. Forms, jo
     base, large          the published sizes (ViT-B, ViT-L); base if none is named
     released, random     the split: the 100/100 classes of the released code (animals against the
                          rest), or 100/100 drawn at random as the paper says; released by default
-    proxy                train on the 800 other classes in place of the retain classes, which are
-                         then only evaluated
+    proxy                train on the 800 other classes, 13 images of each, in place of the retain
+                         classes, which are then only evaluated
+    coco                 the same with 10,000 images of COCO
     pretrain             make the original over a tokenizer of one's own (configs/vqgan_imagenet.py
                          makes one) on all the images, from scratch; give it as --config.weights
     tied                 logits tied to the encoder's words, as in the released code: the decoder
@@ -19,8 +20,9 @@ This is the experiment that paper A and its released code call VQ-GAN. Forms, jo
                          views of each image beforehand: half the work of tokenising even in the
                          first run, none in later ones on the same images
     sweep                out-painting of 1/16 to 13/16 and the four sides too, in evaluation
-    smoke                the same program in a minute on a CPU: made-up images, a tiny model that is
-                         pretrained for a few steps first; its figures mean nothing
+    smoke                the same program in a minute on a CPU: made-up images in files of the true
+                         form, a tiny model that is pretrained for a few steps first, networks that
+                         nobody trained to judge it; its figures mean nothing
 
 Recipe, from the released code: AdamW (0.9, 0.95), weight decay 0.05, clipping at 3.0, batch 128 (64
 of each side), peak learning rate 1e-4 * 128 / 256, linear warm-up over five of six epochs and a
@@ -35,15 +37,15 @@ Evaluation: the centre 8/16 and 4/16 hidden (100 and 36 tokens with the margin) 
 centre 8/16 (220), on 50 validation images of each class, 20 steps of decoding. "r/16" of
 out-painting hides a border of r * 8 pixels on each side; of 13/16 the margin leaves no token.
 
-Needs: ImageNet-1K (the run says where from), and weights made by
+Needs: ImageNet-1K (the run says where from; launch/prepare/imagenet.py checks it), weights made by
 
     python -m l2l_jax.weights list
     python -m l2l_jax.weights import mage-vitb-1600.pth weights/mage-vitb-1600.safetensors \\
         --model mage
 
-Measured: nothing yet; no machine with ImageNet was at hand when this was written. The judge is a
-classifier trained on the run's own images, so FID and Inception Score here are not the Inception
-figures of the literature.
+and, for its figures, python launch/fetch_weights.py --judges.
+
+Measured: nothing yet; no machine with ImageNet was at hand when this was written.
 """
 
 import ml_collections
@@ -52,12 +54,13 @@ from configs import common
 
 SIZES = ("base", "large")
 SPLITS = ("released", "random")
-FORMS = (*SIZES, *SPLITS, "proxy", "pretrain", "tied", "online", "sweep", "smoke")
+PROXIES = ("proxy", "coco")
+FORMS = (*SIZES, *SPLITS, *PROXIES, "pretrain", "tied", "online", "sweep", "smoke")
 
 
 def get_config(form: str = "") -> ml_collections.ConfigDict:
     """form: any of FORMS, joined by commas."""
-    words = common.words(form, "configs/mage_imagenet.py", FORMS, SIZES, SPLITS)
+    words = common.words(form, "configs/mage_imagenet.py", FORMS, SIZES, SPLITS, PROXIES)
     size = "large" if "large" in words else "base"
     config = common.base()
     config.model = dict(name="mage", args=dict(size=size, image_size=256))
@@ -65,6 +68,8 @@ def get_config(form: str = "") -> ml_collections.ConfigDict:
     config.model.args.variant = "released" if tied else "paper"
     config.weights = f"weights/mage-vit{size[0]}-1600.safetensors"
     common.imagenet(config, "random" in words, "proxy" in words)
+    if "coco" in words:
+        common.coco(config, 10_000)
     config.data.token_cache.views = 0 if "online" in words else 4
 
     config.tasks = dict(
@@ -76,9 +81,9 @@ def get_config(form: str = "") -> ml_collections.ConfigDict:
     config.evaluate.tasks = ("center_8", "center_4", "outpaint_8")
     if "sweep" in words:
         sweep(config)
-    config.unlearn = common.released_l2l(("share",), "proxy" in words)
+    config.unlearn = common.released_l2l(("share",), bool({*PROXIES} & {*words}))
     config.evaluate.batch_size = 64
-    config.features.args = dict(size=64, epochs=10)
+    common.published_judges(config)
     if "pretrain" in words:
         pretrain(config)
     if "smoke" in words:

@@ -60,7 +60,7 @@ def get_config(form: str = "") -> ml_collections.ConfigDict:
     )
     config.evaluate.tasks = ("center_8", "center_4")
     config.evaluate.batch_size = 64
-    config.features.args = dict(size=64, epochs=10)
+    common.published_judges(config)
     pretraining = common.phase(
         "pretrain",
         steps=300_000,

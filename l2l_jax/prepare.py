@@ -13,13 +13,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from l2l_jax import originals, reference, schema
+from l2l_jax import judge, originals, reference, schema
 from l2l_jax import step as steps
 from l2l_jax.experiment import Experiment, build, load_original
 from l2l_jax.find import find
 from l2l_jax.lib import (
     files,
     hosts,
+    imagecache,
     imagefolder,
     images,
     preemption,
@@ -59,6 +60,7 @@ def prepare(config: Mapping[str, Any], folder: Path, stop: preemption.Flag) -> E
 def _checked(config: Mapping[str, Any], folder: Path, stop: preemption.Flag) -> Experiment:
     """All that a process can check by itself; asks the others nothing."""
     schema.check(config)
+    imagecache.check(config["data"]["cache"], config["runtime"]["workers"])
     workdir.check(folder, config)
     mesh, model = build(config)
     if config["data"]["token_cache"]["views"] and not model.takes_tokens:
@@ -75,7 +77,7 @@ def _checked(config: Mapping[str, Any], folder: Path, stop: preemption.Flag) -> 
             f"{config['model']['name']}: there is no original to unlearn. Let phases begin with a "
             "pretrain, or name a whole model."
         )
-    chosen = _choose_splits(config, folder / "splits", sources)
+    sources, chosen = _choose_splits(config, folder / "splits", sources)
     spec, retrained = config["reference"], None
     if spec:
         retrained = reference.load(Path(spec).expanduser(), model, chosen)
@@ -98,30 +100,40 @@ def _load_sources(config: Mapping[str, Any]) -> dict[str, Source]:
             originals.locate(config["weights"])
     except DataMissing as error:
         missing.append(str(error))
-    try:
-        dataset, args = find("dataset", config["data"]["name"]), config["data"]["args"]
-        sources = {part: dataset.load(part, **args) for part in splits.PARTS}
-    except DataMissing as error:
-        missing.append(str(error))
+    parts = {part: (part, config["data"]) for part in splits.PARTS}
+    if config["data"]["proxy"]["name"]:
+        parts[splits.PROXY] = ("train", config["data"]["proxy"])
+    for name, (part, said) in parts.items():
+        try:
+            sources[name] = find("dataset", said["name"]).load(part, **said["args"])
+        except DataMissing as error:
+            missing += [] if str(error) in missing else [str(error)]
     if missing:
         raise DataMissing("\n\n".join(missing))
     return sources
 
 
 def _choose_splits(
-    config: Mapping[str, Any], kept: Path, sources: Mapping[str, Source]
-) -> dict[str, Split]:
-    """The splits the workdir keeps; on the first launch new ones, free of broken images."""
-    if kept.exists():
-        return splitfiles.load(kept, sources)
+    config: Mapping[str, Any], kept: Path, sources: dict[str, Source]
+) -> tuple[dict[str, Source], dict[str, Split]]:
+    """(sources, which keep training images if they are to; the splits the workdir keeps).
+
+    On the first launch the splits are new ones, free of broken images.
+    """
+    begun = kept.exists()
+    made = splitfiles.load(kept, sources) if begun else splits.make(config["split"], sources)
+    rows = {part: splits.training_rows(made, part) for part in sources}
+    sources = imagecache.over(sources, rows, config["data"]["cache"])
+    if begun:
+        return sources, made
     chosen = {}
-    for name, split in splits.make(config["split"], sources).items():
+    for name, split in made.items():
         source, policy = sources[split.part], config["data"]["broken"]
-        rows, skipped = imagefolder.readable(source, name, split.indices, policy)
-        if len(rows):
-            chosen[name] = splits.pick(name, split.part, source, rows, skipped)
-            log.info("%s: %d images of %d classes", name, len(rows), len(chosen[name].classes))
-    return chosen
+        left, skipped = imagefolder.readable(source, name, split.indices, policy)
+        if len(left):
+            chosen[name] = splits.pick(name, split.part, source, left, skipped)
+            log.info("%s: %d images of %d classes", name, len(left), len(chosen[name].classes))
+    return sources, chosen
 
 
 def _try_phase(experiment: Experiment, phase: str) -> None:
@@ -130,7 +142,7 @@ def _try_phase(experiment: Experiment, phase: str) -> None:
     settings, data = config[phase], config["data"]
     size, pieces = settings["batch_size"], settings["accumulate"]
     sharding.check_batch(size, experiment.mesh, pieces, f"{phase}.batch_size")
-    images.augmentation(model.image_size, tuple(data["crop"]), data["flip"])
+    images.augmentation(model.image_size, tuple(data["crop"]), data["flip"], data["resize"])
     rows = {side: experiment.abstract_images(size) for side in experiment.training(phase)}
     recipe = experiment.recipe(phase)
     if hasattr(recipe.solver, "resolved"):
@@ -162,6 +174,8 @@ def _boundaries(experiment: Experiment, phase: str) -> dict[str, float]:
 def _try_evaluation(experiment: Experiment) -> None:
     """There is something held out to look at, every task fits the grid, and completing traces."""
     model, settings = experiment.model, experiment.config["evaluate"]
+    for name, reason in judge.absent(experiment.config).items():
+        log.warning("the network %s, and what it measures, will be left out: %s", name, reason)
     size = settings["batch_size"]
     sharding.check_batch(size, experiment.mesh, 1, "evaluate.batch_size")
     if not any(name.endswith("_eval") for name in experiment.splits):

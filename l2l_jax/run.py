@@ -14,7 +14,7 @@ from l2l_jax.evaluate import evaluate
 from l2l_jax.experiment import walk
 from l2l_jax.lib import files, hosts, preemption, workdir
 from l2l_jax.prepare import prepare
-from l2l_jax.report import page
+from l2l_jax.report import judges, page
 from l2l_jax.train import train
 
 log = logging.getLogger(__name__)
@@ -60,5 +60,7 @@ def summary(results: Mapping[str, Any]) -> str:
         for metric in ("fid", "psnr"):
             values = [results[name][side].get(metric) for name in names]
             if None not in values:
-                parts.append(f"{side} {metric} " + " -> ".join(f"{value:.2f}" for value in values))
+                mark = f" ({judges.MARK})" if metric in judges.untrained(results) else ""
+                told = " -> ".join(f"{value:.2f}" for value in values)
+                parts.append(f"{side} {metric} {told}{mark}")
     return f"{results['task']}: {', '.join(parts)}"

@@ -14,18 +14,19 @@ from l2l_jax.lib.errors import ConfigError, check_args, defaults, over, unknown
 PHASE = ("method", "args", "solver", "solver_args", "steps", "batch_size", "accumulate", "tasks",
          "on", "saliency", "optimizer")  # fmt: skip
 ONS = ("retain", "proxy", "all")
-SIDE = ("classes", "files", "random", "rest")
+SIDE = ("classes", "files", "random", "rest", "images_per_class", "images")
 SECTIONS = {
     "seed": None,
     "phases": None,
     "weights": None,
     "reference": None,
     "model": ("name", "args"),
-    "data": ("name", "args", "crop", "flip", "broken", "token_cache"),
+    "data": ("name", "args", "crop", "flip", "resize", "cache", "proxy", "broken", "token_cache"),
     "split": ("forget", "retain", "proxy", "seed", "images_per_class", "eval_images_per_class"),
     "tasks": None,
     "evaluate": ("tasks", "batch_size"),
     "features": ("name", "args"),
+    "networks": None,
     "evaluators": None,
     "runtime": ("fsdp", "save_every", "keep", "log_every", "threads", "workers", "tensorboard",
                 "token_folder", "begin_from", "profile_from", "profile_steps"),
@@ -53,8 +54,16 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
             task["args"] = defaults(find("task", task["task"]).mask) | task["args"]
     for name, args in config.get("evaluators", {}).items():
         with contextlib.suppress(ConfigError):
-            config["evaluators"][name] = defaults(find("evaluator", name).evaluate) | args
+            module = find("evaluator", args.get("evaluator", name))
+            config["evaluators"][name] = defaults(module.evaluate) | args
     return config
+
+
+def metric(name: str, section: Mapping[str, Any], metric: str) -> str:
+    """What a figure of config.evaluators[name] is called: fid_places, of fid under that name."""
+    file = section.get("evaluator", name)
+    base = "" if file == name else find("evaluator", file).METRIC
+    return name + metric.removeprefix(base) if base else metric
 
 
 def _plain(value: Any) -> Any:
@@ -73,6 +82,12 @@ def _places(config: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], str, st
     ):
         if isinstance(config.get(name), dict) and {"name", "args"} <= config[name].keys():
             yield config[name], kind, function
+    for section in config.get("networks", {}).values():
+        if isinstance(section, dict) and {"name", "args"} <= section.keys():
+            yield section, "features", "build"
+    proxy = config["data"].get("proxy", {}) if isinstance(config.get("data"), dict) else {}
+    if proxy.get("name") and "args" in proxy:
+        yield proxy, "dataset", "load"
 
 
 def check(config: Mapping[str, Any]) -> None:
@@ -90,6 +105,7 @@ def check(config: Mapping[str, Any]) -> None:
     _check_keys("data.token_cache", cache, ("views", "noise"))
     if cache["views"] < 0 or cache["noise"] < 0:
         raise ConfigError(f"data.token_cache.views and noise are 0 or more, not {dict(cache)}.")
+    _check_keys("data.proxy", config["data"]["proxy"], ("name", "args"))
     for side in ("forget", "retain", "proxy"):
         _check_keys(f"split.{side}", config["split"][side], SIDE)
     for key in ("save_every", "keep", "threads"):
@@ -169,5 +185,20 @@ def _check_modules(config: Mapping[str, Any]) -> None:
         check_args(
             getattr(module, function), section["args"], f"the args of {kind} {module.__name__}"
         )
-    for name, args in config["evaluators"].items():
-        check_args(find("evaluator", name).evaluate, args, f"evaluators.{name}")
+    for name, section in config["networks"].items():
+        _check_keys(f"networks.{name}", section, ("name", "args"))
+    for name, section in config["evaluators"].items():
+        _check_evaluator(name, section, ("features", *config["networks"]))
+
+
+def _check_evaluator(name: str, section: Mapping[str, Any], networks: tuple[str, ...]) -> None:
+    args = {key: value for key, value in section.items() if key != "evaluator"}
+    module = find("evaluator", section.get("evaluator", name))
+    check_args(module.evaluate, args, f"evaluators.{name}")
+    if args.get("network", "features") not in networks:
+        raise unknown("network", args["network"], networks, f"evaluators.{name} asks for it.")
+    if "evaluator" in section and not hasattr(module, "METRIC"):
+        raise ConfigError(
+            f"evaluators.{name}: {section['evaluator']} has more than one figure and cannot stand "
+            "under another name."
+        )

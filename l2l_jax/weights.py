@@ -16,7 +16,7 @@ from typing import Any
 
 from l2l_jax.experiment import final_weights
 from l2l_jax.find import find, names
-from l2l_jax.lib import cli, torchwriter, trees, weightfile
+from l2l_jax.lib import cli, judges, torchwriter, trees, weightfile
 from l2l_jax.lib.errors import ConfigError, DataMissing
 from l2l_jax.lib.names import to_theirs
 from l2l_jax.lib.weightfile import Weights
@@ -80,6 +80,13 @@ def list_() -> None:
         places = (Path(name), Path("weights") / name, ours)
         here = "*" if any(place.exists() for place in places) else " "
         print(f" {here} {name:<37} {model}: {content}\n     {url(name)}")
+    folders = ", ".join(map(str, judges.folders()))
+    print(f"Networks that judge; * is in one of {folders}; launch/fetch_weights.py gets them:")
+    for name, about in judges.OFFICIAL.items():
+        here = "*" if any((folder / name).is_file() for folder in judges.folders()) else " "
+        print(
+            f" {here} {name:<37} {about.what} ({about.size}, {about.licence})\n     {about.address}"
+        )
 
 
 def _parser() -> argparse.ArgumentParser:

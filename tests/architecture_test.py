@@ -17,7 +17,7 @@ LOOP = ("l2l_jax/train.py", "train")  # the one function that may be long
 
 # A layer imports from itself and from the ones below; `leaf` layers not even from themselves.
 LAYERS = ["main", "run", "flags", "train", "evaluate", "prepare", "weights", "survey", "tokens",
-          "reference", "adopt", "experiment",
+          "reference", "adopt", "judge", "experiment",
           "schema", "step", "originals", "find"]  # fmt: skip
 LEAVES = sorted(set(FOLDERS.values()))
 BASE = ["lib", "types"]

@@ -14,7 +14,7 @@ from l2l_jax.lib import torchfile, torchwriter, weightfile
 from l2l_jax.lib.errors import BrokenImage, ConfigError, DataMissing, NonFinite, WrongWeights
 from l2l_jax.models import mae
 from l2l_jax.run import run
-from tests.helpers import FIXTURES, ROOT, call, command, finished_run, small_config
+from tests.helpers import ROOT, call, command, finished_run, small_config, unpacked
 
 
 def refused(config, tmp_path, error, message):
@@ -112,7 +112,7 @@ def test_weights_of_another_model(tmp_path):
 
 def test_encoder_only_weights(tmp_path):
     """The form of mae_pretrain_vit_*.pth: the same file without its decoder."""
-    state = torchfile.read(FIXTURES / "mae" / "checkpoint_model.pth")["model"]
+    state = torchfile.read(unpacked("mae/checkpoint_model.pth"))["model"]
     encoder = {k: v for k, v in state.items() if "decoder" not in k and k != "mask_token"}
     path = tmp_path / "mae_pretrain_vit_base.pth"
     torchwriter.write(path, {"model": encoder})
@@ -122,7 +122,7 @@ def test_encoder_only_weights(tmp_path):
 
 
 def test_a_checkpoint_that_lacks_keys(tmp_path):
-    state = torchfile.read(FIXTURES / "mae" / "checkpoint_model.pth")["model"]
+    state = torchfile.read(unpacked("mae/checkpoint_model.pth"))["model"]
     del state["decoder_norm.weight"]
     torchwriter.write(tmp_path / "x.pth", {"model": state})
     told = dict(heads=3, decoder_heads=4)
@@ -274,7 +274,7 @@ def test_a_full_disk_while_saving(tmp_path):
 
 
 def test_names_are_never_guessed(tmp_path):
-    state = torchfile.read(FIXTURES / "mae" / "checkpoint_model.pth")["model"]
+    state = torchfile.read(unpacked("mae/checkpoint_model.pth"))["model"]
     del state["decoder_norm.bias"]
     torchwriter.write(tmp_path / "a.pth", {"model": state | {"vit.cls": np.zeros(1)}})
     said = r"(?s)No rule for the names vit\.cls\..*only in a whole mae: decoder/norm/bias"

@@ -467,7 +467,7 @@ class FakeEvaluation:
         assert json.dumps(record)
         self.kept.append(name)
 
-    def completions(self, variant, side, task):
+    def completions(self, variant, side, task, network="features"):
         rng = np.random.default_rng(len(variant) * 10 + len(side))
         pictures = rng.integers(0, 256, (2, 4, 16, 16, 3), np.uint8)
         hidden = np.zeros((4, 16, 16), bool)

@@ -1,6 +1,7 @@
 """Small experiments and processes that several tests need."""
 
 import fcntl
+import lzma
 import os
 import shutil
 import subprocess
@@ -14,7 +15,7 @@ from configs import common
 from l2l_jax import schema
 from l2l_jax.experiment import final_weights, walk
 from l2l_jax.find import find
-from l2l_jax.lib import trees
+from l2l_jax.lib import files, trees
 from l2l_jax.lib.preemption import Flag
 from l2l_jax.prepare import prepare
 from l2l_jax.run import run
@@ -66,6 +67,15 @@ def once(name, make):
             make(folder)
             done.touch()
     return folder
+
+
+def unpacked(name):
+    """The path of tests/fixtures/NAME, which is kept as NAME.xz."""
+    path = Path(os.environ["L2L_TEST_CACHE"]) / "fixtures" / name
+    if not path.exists():
+        with files.replacing(path) as file:
+            file.write(lzma.decompress((FIXTURES / f"{name}.xz").read_bytes()))
+    return path
 
 
 def finished_run():

@@ -13,9 +13,9 @@ from l2l_jax.lib.names import EXTRA
 from l2l_jax.models import mae
 from l2l_jax.originals import OFFICIAL, load, locate, url
 from l2l_jax.run import run
-from tests.helpers import FIXTURES, finished_run, small_config, small_model, trained
+from tests.helpers import finished_run, small_config, small_model, trained, unpacked
 
-OFFICIAL_FILE = FIXTURES / "mae" / "checkpoint_model.pth"
+OFFICIAL_FILE = unpacked("mae/checkpoint_model.pth")
 TOLD = ["--set", "heads=3", "--set", "decoder_heads=4"]
 
 

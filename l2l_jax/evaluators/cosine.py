@@ -1,6 +1,6 @@
 """Mean cosine between the embedding of a completion and that of the image it was made from.
 
-What paper A reports as CLIP similarity, on the embeddings of the run's network.
+With features/clip.py as the network this is paper A's CLIP similarity.
 """
 
 from collections.abc import Iterator
@@ -9,13 +9,17 @@ import numpy as np
 
 from l2l_jax.types import Evaluation
 
+METRIC = "cosine"
 
-def evaluate(evaluation: Evaluation) -> Iterator[tuple[tuple[str, str, str], str, float]]:
+
+def evaluate(
+    evaluation: Evaluation, *, network: str = "features"
+) -> Iterator[tuple[tuple[str, str, str], str, float]]:
     """cosine, in [-1, 1], for every variant, side and task."""
     for task in evaluation.tasks:
         for side in evaluation.sides:
             for variant in evaluation.variants:
-                made = evaluation.completions(variant, side, task)
+                made = evaluation.completions(variant, side, task, network)
                 yield (variant, side, task), "cosine", cosine(made.features, made.real_features)
 
 

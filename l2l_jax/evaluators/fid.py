@@ -2,8 +2,9 @@
 
     FID = |mu_1 - mu_2|^2 + tr(C_1) + tr(C_2) - 2 tr((C_1 C_2)^(1/2))
 
-on the features of the run's network, stated in the report: a FID of another network, or of another
-number of images, is another quantity. Everything in float64, covariances divided by N - 1.
+on the features of a network that the report names: a FID of another network, another way of
+resizing, or another number of images is another quantity. Everything in float64, covariances
+divided by N - 1.
 """
 
 import logging
@@ -16,12 +17,17 @@ from l2l_jax.types import Evaluation
 log = logging.getLogger(__name__)
 
 
-def evaluate(evaluation: Evaluation) -> Iterator[tuple[tuple[str, str, str], str, float]]:
+METRIC = "fid"
+
+
+def evaluate(
+    evaluation: Evaluation, *, network: str = "features"
+) -> Iterator[tuple[tuple[str, str, str], str, float]]:
     """fid for every variant, side and task; sides with fewer than two images have none."""
     for task in evaluation.tasks:
         for side in evaluation.sides:
             for variant in evaluation.variants:
-                made = evaluation.completions(variant, side, task)
+                made = evaluation.completions(variant, side, task, network)
                 if len(made.features) < 2:
                     log.warning("fid needs two images; the %s side has fewer", side)
                 else:

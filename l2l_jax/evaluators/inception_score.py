@@ -1,7 +1,8 @@
 """Inception Score of the completions (Salimans et al. 2016): exp of the mean KL(p(y|x) || p(y)).
 
-p(y|x) comes from the logits of the run's network. The images are shuffled (seeded) before they are
-cut into splits; the released code cut lists ordered by class, which lowers p(y)'s entropy.
+p(y|x) comes from the logits of a network. The images are shuffled (seeded) before they are cut into
+splits, unless shuffle=False: the released code cut lists ordered by class, which lowers p(y)'s
+entropy.
 """
 
 import logging
@@ -15,11 +16,12 @@ from l2l_jax.types import Evaluation
 
 log = logging.getLogger(__name__)
 
+METRIC = "is"
 SMALLEST = 10  # images in a split
 
 
 def evaluate(
-    evaluation: Evaluation, *, splits: int = 10
+    evaluation: Evaluation, *, splits: int = 10, network: str = "features", shuffle: bool = True
 ) -> Iterator[tuple[tuple[str, str, str], str, float]]:
     """is and is_std, the mean and the population standard deviation over the splits.
 
@@ -28,14 +30,13 @@ def evaluate(
     for task in evaluation.tasks:
         for side in evaluation.sides:
             for variant in evaluation.variants:
-                logits = evaluation.completions(variant, side, task).logits
+                logits = evaluation.completions(variant, side, task, network).logits
                 if len(logits) < SMALLEST:
                     log.warning("inception_score needs %d images, not %d", SMALLEST, len(logits))
                     continue
                 rng = np.random.default_rng(seed_of(evaluation.seed, "inception_score", side))
-                mean, std = inception_score(
-                    rng.permutation(logits), min(splits, len(logits) // SMALLEST)
-                )
+                rows = rng.permutation(logits) if shuffle else logits
+                mean, std = inception_score(rows, min(splits, len(logits) // SMALLEST))
                 yield (variant, side, task), "is", mean
                 yield (variant, side, task), "is_std", std
 

@@ -13,7 +13,11 @@ from l2l_jax.types import Evaluation
 
 
 def evaluate(
-    evaluation: Evaluation, *, points: int = 100, perplexity: float = 20.0
+    evaluation: Evaluation,
+    *,
+    points: int = 100,
+    perplexity: float = 20.0,
+    network: str = "features",
 ) -> Iterator[tuple[tuple[str, str, str], str, float]]:
     """Yields no figure: distances in a t-SNE picture are not measurements."""
     from sklearn.manifold import TSNE  # a second to import, needed once
@@ -21,7 +25,7 @@ def evaluate(
     task, groups = evaluation.tasks[0], []
     for side in evaluation.sides:
         for variant in evaluation.variants:
-            features = evaluation.completions(variant, side, task).features
+            features = evaluation.completions(variant, side, task, network).features
             rng = np.random.default_rng(seed_of(evaluation.seed, "tsne", side))
             rows = np.sort(rng.permutation(len(features))[:points])
             groups.append((variant, side, features[rows]))

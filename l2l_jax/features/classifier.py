@@ -67,12 +67,13 @@ def build(
 ) -> Features:
     """The classifier of these splits; it resizes every image to `size`.
 
-    Trained on the splits without a suffix, its accuracy measured on those of the eval part; there
-    is none if nothing is held out.
+    Trained on the splits without a suffix, but for a proxy of another data set, whose classes are
+    others; its accuracy measured on those of the eval part; there is none if nothing is held out.
     """
     del image_size  # it resizes whatever it gets
     held = {name: split for name, split in splits.items() if split.part == "eval"}
-    seen = {name: split for name, split in splits.items() if not name.endswith("_eval")}
+    ours = {name: split for name, split in splits.items() if split.part != "proxy"}
+    seen = {name: split for name, split in ours.items() if not name.endswith("_eval")}
     train = _examples(sources, seen, size)
     test = _examples(sources, held, size)
     classes = sources["train"].classes

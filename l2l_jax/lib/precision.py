@@ -1,5 +1,7 @@
 """Which number type the computation runs in. Parameters, losses and metrics are float32 always."""
 
+import contextlib
+
 import jax
 import jax.numpy as jnp
 
@@ -23,3 +25,9 @@ def compute_dtype(name: str) -> type:
     if name not in dtypes:
         raise unknown("dtype", name, ["auto", *dtypes])
     return dtypes[name]
+
+
+def exact(dtype: type) -> contextlib.AbstractContextManager:
+    """Within it products of float32 are whole ones, also where an accelerator would round them."""
+    whole = dtype == jnp.float32
+    return jax.default_matmul_precision("highest") if whole else contextlib.nullcontext()

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from l2l_jax.lib import files
 from l2l_jax.lib.errors import ConfigError, unknown
-from l2l_jax.report import grids, page, tables, tradeoff
+from l2l_jax.report import grids, judges, page, tables, tradeoff
 from l2l_jax.report.collect import Record
 from l2l_jax.report.groups import Group, grouped
-from l2l_jax.report.metrics import APART, METRICS
+from l2l_jax.report.metrics import APART, METRICS, base
 
 PLOTS = {"fid": "FID", "psnr": "PSNR"}
 LISTED = 6  # runs or groups that are named before "and N more"
@@ -51,14 +51,20 @@ def write_plot(runs: Sequence[Record], out: Path) -> Path:
 def markdown(runs: Sequence[Record], metrics: Sequence[str]) -> str:
     """The tables of the page as GitHub markdown, with these metrics. ConfigError for another."""
     for metric in metrics:
-        if metric not in METRICS:
+        if not base(metric):
             raise unknown("metric", metric, METRICS)
     groups = grouped(runs)
     parts = []
     for task in _tasks(groups):
         title = f"**{task}**\n\n" if len(_tasks(groups)) > 1 else ""
-        parts.append(title + tables.figures_markdown(tables.rows(groups, task), metrics))
+        found = tables.rows(groups, task)
+        parts.append(title + tables.figures_markdown(found, metrics, _untrained(runs)))
     return "\n".join(parts)
+
+
+def _untrained(runs: Sequence[Record]) -> set[str]:
+    """Figures that some run had measured by networks nobody trained."""
+    return set().union(*(judges.untrained(run.results) for run in runs))
 
 
 def compared(runs: Sequence[Record], left_out: Mapping[Path, str]) -> str:
@@ -66,9 +72,11 @@ def compared(runs: Sequence[Record], left_out: Mapping[Path, str]) -> str:
     groups = grouped(runs)
     title = f"{len(runs)} run{'s' * (len(runs) > 1)} compared"
     body = [f"<h1>{title}</h1>", *_left_out(left_out), *_unfinished(runs), *_ended(groups)]
+    said = dict.fromkeys(text for run in runs for text in judges.warnings(run.results))
+    body += [f'<div class="card warn">{html.escape(text)}</div>' for text in said]
     body += [*_differences(groups), *_plots(groups), "<h2>Figures</h2>"]
     for task in _tasks(groups):
-        table = tables.figures_html(tables.rows(groups, task))
+        table = tables.figures_html(tables.rows(groups, task), _untrained(runs))
         body += [f"<h3>{html.escape(task)}</h3>", table]
     body += [*_explained(groups), "<h2>Cost</h2>", tables.costs_html(groups)]
     body.append(
@@ -170,7 +178,7 @@ def _listed(names: Sequence[str]) -> str:
 def _conditions(run: Record) -> dict[str, str]:
     tasks = run.config["evaluate"]["tasks"]
     return {
-        "the judges": run.results["features"]["digest"],
+        "the judges": str([(n, x["digest"]) for n, x in run.results["networks"].items()]),
         "the images": str([(n, s["digest"]) for n, s in run.splits.items() if n.endswith("_eval")]),
         "the masks": str([run.config["tasks"][task] for task in tasks]),
     }

@@ -26,7 +26,6 @@ USUAL = "weighted"  # the solver that goes without saying
 FIRST = (
     r"{phase}\.solver_args\.",
     r"{phase}\.args\.",
-    r"{phase}\.saliency",
     r"(model|data)\.name",
     r"model\.",
     r"data\.",
@@ -119,8 +118,13 @@ def _methods(run: Record) -> str:
         return run.variants[-1]
     phases = [run.config[phase] for phase in run.config["phases"]]
     told = [p for p in phases if p["method"] != "pretrain"] or phases
-    names = [p["method"] + ("" if p["solver"] == USUAL else f" with {p['solver']}") for p in told]
-    return ", then ".join(name for name, _ in itertools.groupby(names))
+    return ", then ".join(name for name, _ in itertools.groupby(map(_method, told)))
+
+
+def _method(phase: Mapping[str, Any]) -> str:
+    solver = "" if phase["solver"] == USUAL else f" with {phase['solver']}"
+    share = phase.get("saliency", 1)
+    return phase["method"] + solver + (f", saliency {share:g}" if share < 1 else "")
 
 
 def _labels(

@@ -1,12 +1,14 @@
 """What is measured, in which unit, and which way is good; and how figures are written."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 # metric: (name, unit, what is good on the retain side: up or down, digits); forget is the reverse
 METRICS = {
     "fid": ("FID", "", "down", 2),
+    "kid": ("KID", "", "down", 4),
     "is": ("Inception Score", "", "up", 2),
+    "clip": ("CLIP similarity", "", "up", 3),
     "cosine": ("cosine", "", "up", 3),
     "psnr": ("PSNR, hidden pixels", "dB", "up", 2),
     "l1": ("L1, hidden pixels", "", "down", 4),
@@ -24,10 +26,32 @@ PLAIN_DASH = "\u2013"
 PREFIXES = ("", "k", "M", "G", "T", "P", "E", "Z")
 
 
+def base(metric: str) -> str:
+    """The metric of METRICS that a figure is one of: "fid" of "fid_places"; "" if of none."""
+    first = metric.split("_")[0]
+    spread = metric.endswith("_std")  # of another figure, not one by itself
+    return metric if metric in METRICS else first if first in METRICS and not spread else ""
+
+
+def describe(metric: str) -> tuple[str, str, str, int]:
+    """(name, unit, what is good on the retain side, digits) of a figure."""
+    name, *rest = METRICS[base(metric)]
+    variant = metric.removeprefix(base(metric)).strip("_").replace("_", " ")
+    return (f"{name}, {variant}" if variant else name, *rest)
+
+
+def in_order(metrics: Iterable[str]) -> list[str]:
+    """Figures that are shown, each once, in the order of METRICS, variants behind their base."""
+    order = list(METRICS)
+    return sorted(
+        filter(base, set(metrics)), key=lambda metric: (order.index(base(metric)), metric)
+    )
+
+
 def goal(side: str, metric: str) -> str:
     """Which direction of a metric is good on a side: up or down."""
-    good = METRICS[metric][2]
-    return good if side == "retain" or metric in BOTH else OPPOSITE[good]
+    good = describe(metric)[2]
+    return good if side == "retain" or base(metric) in BOTH else OPPOSITE[good]
 
 
 def number(value: float | None, digits: int) -> str:

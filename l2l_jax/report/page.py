@@ -11,9 +11,9 @@ from pathlib import Path
 from string import Template
 
 from l2l_jax.lib import files
-from l2l_jax.report import figures
+from l2l_jax.report import figures, judges
 from l2l_jax.report.collect import Record, collect
-from l2l_jax.report.metrics import APART, ARROWS, DASH, METRICS, goal, number, spent
+from l2l_jax.report.metrics import ARROWS, DASH, describe, goal, in_order, number, spent
 
 VERBS = {"forget": "forget", "retain": "keep"}
 MISSED = "not reached"  # how the text of a phase begins that did not get to its end
@@ -100,7 +100,8 @@ def _tiles(record: Record) -> Iterator[str]:
         ("retain", "fid", "in FID, completing images to keep"),
         ("retain", "psnr", "on hidden pixels, completing images to keep"),
     ):
-        if metric not in old.get(side, {}) or metric not in new[side]:
+        there = metric in old.get(side, {}) and metric in new[side]
+        if not there or metric in judges.untrained(record.results):
             continue
         a, b = old[side][metric], new[side][metric]
         if metric == "psnr":
@@ -109,7 +110,7 @@ def _tiles(record: Record) -> Iterator[str]:
             value = "from zero"
         else:
             value = f"{b / a:.1f}&times;" if side == "forget" else f"{b / a - 1:+.1%}"
-        name, unit, _, digits = METRICS[metric]
+        name, unit, _, digits = describe(metric)
         detail = f"{name} {a:.{digits}f} &rarr; {b:.{digits}f} {unit}"
         tiles.append(
             f'<div class="tile {side}"><span>{side}</span><b>{value}</b>'
@@ -125,6 +126,8 @@ def _warnings(record: Record) -> Iterator[str]:
             f'<div class="card warn">Not finished: the phase {html.escape(phase)} was at step '
             f"{done:,} of {total:,} when this was evaluated.</div>"
         )
+    for text in judges.warnings(record.results):
+        yield f'<div class="card warn">{html.escape(text)}</div>'
     for text in (record.results.get("ended") or {}).values():
         if text.startswith(MISSED):
             yield f'<div class="card warn">{_sentence(text)}</div>'
@@ -185,17 +188,7 @@ def _tables(record: Record) -> Iterator[str]:
     yield "<h2>Figures</h2>"
     for task, cells in record.results["tasks"].items():
         yield f"<h3>{html.escape(task)}</h3>" + _table(record, cells)
-    judge = record.results["features"]
-    measured = any("apart" in sides for sides in record.results.get("unlearned", {}).values())
-    apart = f" {APART}" if measured else ""
-    accuracy = f", held-out accuracy {judge['accuracy']:.1%}" if "accuracy" in judge else ""
-    yield (
-        f"<p>FID, Inception Score and cosine are those of a {html.escape(judge['name'])} "
-        f"(digest <code>{judge['digest'][:12]}</code>{accuracy}). They can be compared within this "
-        "page and with runs of the same judge and the same number of images, with nothing else. "
-        "An arrow shows the direction that is good; green is a change that way, red the other way, "
-        f"grey less than one percent.{apart}</p>"
-    )
+    yield judges.paragraph(record.results)
 
 
 def _table(record: Record, cells: dict) -> str:
@@ -211,10 +204,10 @@ def _table(record: Record, cells: dict) -> str:
     names = [*variants[: at + 1], *(["change"] if change else []), *variants[at + 1 :]]
     second = "".join(f"<th>{name}</th>" for _ in sides for name in names)
     rows = []
-    for metric, (name, unit, _, digits) in METRICS.items():
-        if not any(metric in cells[variant][side] for variant in variants for side in sides):
-            continue
-        row = [f"<td>{name}{f' <small>{unit}</small>' if unit else ''}</td>"]
+    for metric in in_order(m for v in variants for side in sides for m in cells[v][side]):
+        name, unit, _, digits = describe(metric)
+        told = judges.MARK if metric in judges.untrained(record.results) else unit
+        row = [f"<td>{name}{f' <small>{told}</small>' if told else ''}</td>"]
         for side in sides:
             values = [cells[v][side].get(metric) for v in variants]
             told = [f"<td>{number(value, digits)}</td>" for value in values]
@@ -302,6 +295,11 @@ def _provenance(record: Record) -> Iterator[str]:
     items = {"run": html.escape(record.name), "time": seconds}
     for phase, about in (results.get("cost") or {}).items():
         items[f"cost, {html.escape(phase)}"] = spent(about)
+    for phase, sides in results["passes"].items():
+        seen = (
+            f"{x['images']:,} {x['split']} images {x['passes']:.2f} times" for x in sides.values()
+        )
+        items[f"seen, {html.escape(phase)}"] = f"{', '.join(seen)} each, on average"
     launches = [record.versions, *record.versions["continued_with"]]
     for turn, launch in enumerate(launches, 1):
         name = "launched with" if len(launches) == 1 else f"launch {turn}"

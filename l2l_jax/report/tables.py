@@ -3,13 +3,24 @@
 import dataclasses
 import html
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from l2l_jax.report.collect import Record
 from l2l_jax.report.groups import Group
-from l2l_jax.report.metrics import ARROWS, DASH, METRICS, PLAIN_DASH, goal, number, si
+from l2l_jax.report.judges import MARK
+from l2l_jax.report.metrics import (
+    ARROWS,
+    DASH,
+    PLAIN_DASH,
+    base,
+    describe,
+    goal,
+    in_order,
+    number,
+    si,
+)
 
 Column = tuple[str, str]  # side, metric
 Cells = dict[Column, float]
@@ -52,7 +63,12 @@ def rows(groups: Sequence[Group], task: str) -> list[Row]:
 
 def _cells(run: Record, task: str, variant: str) -> Cells:
     sides = run.results["tasks"][task][variant]
-    return {(s, m): sides[s][m] for s in sides for m in METRICS if sides[s].get(m) is not None}
+    return {
+        (side, metric): value
+        for side, figures in sides.items()
+        for metric, value in figures.items()
+        if base(metric) and value is not None
+    }
 
 
 def _baselines(groups: Sequence[Group], task: str, variant: str) -> Iterator[Row]:
@@ -93,8 +109,9 @@ def _same(a: tuple[str, Cells], b: tuple[str, Cells]) -> bool:
 
 def columns(found: Sequence[Row]) -> list[Column]:
     """Every side and metric that some row has a value for."""
-    both = [(side, metric) for side in ("retain", "forget") for metric in METRICS]
-    return [column for column in both if any(row.of(column) for row in found)]
+    there = {column for row in found for cells in row.values for column in cells}
+    metrics = in_order(metric for _, metric in there)
+    return [(s, m) for s in ("retain", "forget") for m in metrics if (s, m) in there]
 
 
 def best(found: Sequence[Row], column: Column) -> float | None:
@@ -106,15 +123,15 @@ def best(found: Sequence[Row], column: Column) -> float | None:
     return max(values) if goal(*column) == "up" else min(values)
 
 
-def figures_html(found: Sequence[Row]) -> str:
-    """The table of a page; the best value of each column is green."""
+def figures_html(found: Sequence[Row], untrained: Collection[str] = ()) -> str:
+    """The table of a page; the best value of each column is green. untrained: figures to mark."""
     shown = columns(found)
     sides = [side for side, _ in shown]
     head = "".join(
         f'<th colspan="{sides.count(side)}" class="side {side}">{side}</th>'
         for side in dict.fromkeys(sides)
     )
-    second = "".join(f"<th>{METRICS[c[1]][0]} {ARROWS[goal(*c)]}</th>" for c in shown)
+    second = "".join(f"<th>{_named(c[1], untrained)} {ARROWS[goal(*c)]}</th>" for c in shown)
     top = {column: best(found, column) for column in shown}
     body = []
     for row in found:
@@ -139,24 +156,32 @@ def _cell_html(row: Row, column: Column, top: float | None) -> str:
     value, spread = row.mean(column), row.deviation(column)
     good = row.group is not None and value is not None and value == top
     kind = ' class="good"' if good else ""
-    digits = METRICS[column[1]][3]
+    digits = describe(column[1])[3]
     about = "" if spread is None else f" <small>&plusmn; {number(spread, digits)}</small>"
     if 0 < len(row.of(column)) < len(row.seeds):
         about += f" <small>{len(row.of(column))} of {len(row.seeds)} seeds</small>"
     return f"<td{kind}>{number(value, digits)}{about}</td>"
 
 
-def figures_markdown(found: Sequence[Row], metrics: Sequence[str]) -> str:
+def _named(metric: str, untrained: Collection[str]) -> str:
+    return describe(metric)[0] + (f" ({MARK})" if metric in untrained else "")
+
+
+def figures_markdown(
+    found: Sequence[Row], metrics: Sequence[str], untrained: Collection[str] = ()
+) -> str:
     """These columns of the same table for GitHub; the best value of each is bold."""
     arrows = {"up": "↑", "down": "↓"}
     shown = [column for column in columns(found) if column[1] in metrics]
-    heads = [f"{side} {METRICS[metric][0]} {arrows[goal(side, metric)]}" for side, metric in shown]
+    heads = [
+        f"{side} {_named(metric, untrained)} {arrows[goal(side, metric)]}" for side, metric in shown
+    ]
     lines = [["model", "seeds", *heads], [":--", *["--:"] * (len(shown) + 1)]]
     top = {column: best(found, column) for column in shown}
     for row in found:
         line = [row.label.replace("|", "\\|"), str(len(row.seeds))]
         for column in shown:
-            value, spread, digits = row.mean(column), row.deviation(column), METRICS[column[1]][3]
+            value, spread, digits = row.mean(column), row.deviation(column), describe(column[1])[3]
             text = PLAIN_DASH if value is None else f"{value:.{digits}f}"
             if spread is not None:
                 text += f" ± {spread:.{digits}f}"

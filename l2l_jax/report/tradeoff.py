@@ -14,7 +14,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from l2l_jax.report import labels
 from l2l_jax.report.figures import STYLE, svg
 from l2l_jax.report.groups import Group, series, written
-from l2l_jax.report.metrics import METRICS, goal
+from l2l_jax.report.metrics import describe, goal
 from l2l_jax.report.tables import Row
 
 # After Okabe and Ito, told apart with every common kind of colour blindness; and shapes as well
@@ -66,7 +66,7 @@ def draw(rows: Sequence[Row], metric: str) -> Figure | None:
         figure = Figure(figsize=(9.2, 5.4), layout="constrained")
         axes = figure.subplots()
         for side, name in (("retain", "x"), ("forget", "y")):
-            _scale(axes, name, [getattr(point, name) for point in points], METRICS[metric][1])
+            _scale(axes, name, [getattr(point, name) for point in points], describe(metric)[1])
             better = "lower" if goal(side, metric) == "down" else "higher"
             getattr(axes, f"set_{name}label")(f"{side} {_name(metric)}: {better} is better")
         front_points = _best(points, metric)
@@ -134,7 +134,7 @@ def _short(text: str) -> str:
 
 
 def _name(metric: str) -> str:
-    name, unit, _, _ = METRICS[metric]
+    name, unit, _, _ = describe(metric)
     return f"{name} ({unit})" if unit else name
 
 

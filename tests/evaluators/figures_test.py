@@ -3,14 +3,15 @@
 import numpy as np
 import pytest
 
+from l2l_jax.evaluators import kid
 from l2l_jax.evaluators.cosine import cosine
 from l2l_jax.evaluators.fid import frechet
 from l2l_jax.evaluators.inception_score import inception_score
 from l2l_jax.evaluators.reconstruction import cover, grid
 from l2l_jax.types import Completions
-from tests.helpers import FIXTURES
+from tests.helpers import unpacked
 
-PAIRS = np.load(FIXTURES / "fid_is" / "distances.npz")
+PAIRS = np.load(unpacked("fid_is/distances.npz"))
 
 
 @pytest.mark.parametrize(("name", "atol"), [("wellposed_d32", 1e-8), ("rankdef_d2048", 1e-5)])
@@ -47,6 +48,28 @@ def test_inception_score_is_that_of_the_reference(splits):
 def test_inception_score_leaves_a_remainder_out():
     got = inception_score(PAIRS["inception_score/logits"][:47], 10)
     np.testing.assert_allclose(got, PAIRS["inception_score/first47_splits10"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["wellposed_d32", "rankdef_d2048"])
+def test_kid_is_that_of_the_reference(name):
+    a, b = PAIRS[f"{name}/feats1"], PAIRS[f"{name}/feats2"]
+    value = kid.distance(a, b, 10, 30, np.random.RandomState(101))
+    assert value == pytest.approx(float(PAIRS[f"{name}/kid_10x30"]), abs=1e-6)
+
+
+def test_kid_does_not_depend_on_the_number_of_images():
+    """Of two sets from one distribution its mean is 0, where FID's is not."""
+    rng = np.random.default_rng(0)
+    draws = [rng.normal(size=(2, 60, 16)) for _ in range(200)]
+    values = [kid.distance(a, b, 7, 60, rng) for a, b in draws]
+    assert abs(np.mean(values)) < 3 * np.std(values) / np.sqrt(len(values))
+    assert np.mean([frechet(a, b) for a, b in draws[:20]]) > 1
+
+
+def test_whole_sets_need_one_subset():
+    a, b = np.random.default_rng(0).normal(size=(2, 20, 8))
+    one = kid.distance(a, b, 1, 1000, np.random.default_rng(1))
+    assert kid.distance(a, b, 50, 1000, np.random.default_rng(2)) == pytest.approx(one, rel=1e-12)
 
 
 def test_inception_score_has_its_bounds():

@@ -38,6 +38,16 @@ def test_it_learns_to_tell_classes_apart(parts):
     assert logits.shape == (6, 3)
 
 
+def test_a_proxy_of_another_data_set_is_not_learned(parts):
+    """Its labels are numbers of other classes."""
+    sources, chosen = parts
+    other = fake.load("train", classes=5, train=4, size=20)
+    proxy = splits.pick("proxy", "proxy", other, np.arange(20))
+    alone = classifier.build(sources, chosen, 20, **ARGS)
+    beside = classifier.build(sources | {"proxy": other}, chosen | {"proxy": proxy}, 20, **ARGS)
+    assert beside.about == alone.about
+
+
 def test_without_held_out_images_there_is_no_accuracy(parts):
     """Single listed images are judged as they are: that says nothing about the judge."""
     sources, chosen = parts

@@ -122,7 +122,7 @@ def test_a_value_that_some_seeds_lack_says_so(seeds):
 @pytest.mark.parametrize(
     ("name", "path", "value", "said"),
     [
-        ("results.json", ["features", "digest"], "0" * 64, "the judges differ"),
+        ("results.json", ["networks", "features", "digest"], "0" * 64, "the judges differ"),
         ("splits/retain_eval.json", ["digest"], "0" * 64, "the images differ"),
         ("config.json", ["tasks", "center", "args", "cells"], 3, "the masks differ"),
         ("config.json", ["seed"], 7, "the seeds, and with them the masks, differ"),

@@ -48,7 +48,9 @@ def make(folder, seed=0, phases=None, tasks=None, **more):
         "trained_on": ["forget", "retain"],
         "task": "center", "tasks": {"center": task}, "classes": classes,
         "counts": {"retain": 60, "forget": 40},
-        "features": {"name": "classifier", "digest": "f" * 64, "accuracy": 0.88},
+        "networks": {"features": {"name": "classifier", "digest": "f" * 64, "accuracy": 0.88}},
+        "measured": {"fid": {"evaluator": "fid", "network": "features"}},
+        "skipped": {}, "passes": {},
         "digests": {"code": "c" * 64, "weights": {v: digests[v] for v in task}, "splits": {}},
         **more,
     }  # fmt: skip
