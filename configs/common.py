@@ -218,7 +218,7 @@ def coco(config: ml_collections.ConfigDict, images: int) -> None:
     """COCO's training images as the proxy, so many of them."""
     config.data.proxy = dict(name="coco", args=dict(root=""))
     config.split.proxy.rest = False
-    config.split.proxy.images = images
+    config.split.proxy.update(dict(images=images, images_per_class=images))  # all of one class
 
 
 def imagenet(config: ml_collections.ConfigDict, random: bool, proxy: bool) -> None:

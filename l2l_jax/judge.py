@@ -16,7 +16,7 @@ from l2l_jax.find import find
 from l2l_jax.lib import files, hosts, judges, loader, pixels, sharding, trees
 from l2l_jax.lib import images as pictures
 from l2l_jax.lib import rng as rngs
-from l2l_jax.lib.errors import DataMissing
+from l2l_jax.lib.errors import ConfigError, DataMissing
 from l2l_jax.types import Array, Completions, Features, Params
 
 log = logging.getLogger(__name__)
@@ -47,18 +47,48 @@ def absent(config: Mapping[str, Any]) -> dict[str, str]:
     return missing
 
 
+def check(experiment: Experiment) -> None:
+    """Makes those with a file once, so that a wrong one is told before training and not after.
+
+    ConfigError, WrongWeights; also for a score of classes by a network that knows none.
+    """
+    config, size = experiment.config, experiment.model.image_size
+    missing, mute = absent(config), set()
+    pictures = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+    for name, section in sections(config).items():
+        if name in missing:
+            said = "the network %s, and what it measures, will be left out: %s"
+            log.warning(said, name, missing[name])
+        elif hasattr(find("features", section["name"]), "file"):
+            made = _built(experiment, section)
+            _, logits = jax.eval_shape(made.apply, made.params, pictures)
+            mute |= set() if logits.shape[1] else {name}
+    for name, section in config["evaluators"].items():
+        wants = getattr(find("evaluator", section.get("evaluator", name)), "LOGITS", False)
+        if wants and section["network"] in mute:
+            raise ConfigError(
+                f"evaluators.{name} needs a network that tells classes apart, and "
+                f"{section['network']!r} ({sections(config)[section['network']]['name']}) gives "
+                "features only. Name another."
+            )
+
+
 def networks(experiment: Experiment) -> dict[str, Features]:
     """Those that are there, the same on every process."""
-    config, missing, built = experiment.config, absent(experiment.config), {}
-    for name, section in sections(config).items():
-        if name not in missing:
-            made = find("features", section["name"]).build(
-                experiment.sources, experiment.splits, experiment.model.image_size,
-                **section["args"],
-            )  # fmt: skip
-            shared = hosts.of_first(made.params)  # each process may have made its own
-            built[name] = dataclasses.replace(made, params=shared)
-    return built
+    chosen, missing = sections(experiment.config), absent(experiment.config)
+    if others := hosts.strangers(np.array([name in missing for name in chosen])):
+        raise ConfigError(f"Processes {others} have files of other networks; give all the same.")
+    with hosts.together():
+        built = {n: _built(experiment, some) for n, some in chosen.items() if n not in missing}
+    return {  # each process may have made its own
+        name: dataclasses.replace(made, params=hosts.of_first(made.params))
+        for name, made in built.items()
+    }
+
+
+def _built(experiment: Experiment, section: Mapping[str, Any]) -> Features:
+    module, size = find("features", section["name"]), experiment.model.image_size
+    return module.build(experiment.sources, experiment.splits, size, **section["args"])
 
 
 class Judge:
@@ -101,8 +131,8 @@ class Judge:
 
             self._done[key] = self._kept(key, lambda: self._over(side, program))
         made, real = self._done[key], self._real(side)
-        mine = {k: made[f"{network}/{k}"] for k in SEEN}
-        mine |= {f"real_{k}": real[f"{network}/{k}"] for k in SEEN}
+        mine = {k: made.get(f"{network}/{k}") for k in SEEN}  # None if its file is missing
+        mine |= {f"real_{k}": real.get(f"{network}/{k}") for k in SEEN}
         return Completions(**{k: x for k, x in made.items() if "/" not in k}, **mine)
 
     def _kept(self, key: tuple[str, str, str], make: Callable[[], Columns]) -> Columns:
@@ -117,8 +147,10 @@ class Judge:
         experiment, config = self._experiment, self._experiment.config
         split, digest = experiment.splits[f"{side}_eval"], self.digests.get
         judged = {name: network.about for name, network in self._networks.items()}
+        stamp = experiment.sources[split.part].stamp  # keys alone do not tell one tree from another
+        stamps = stamp and files.digest_of_lines([stamp(row) for row in split.indices])
         decides = [
-            *(variant == "real", digest(variant), digest("retrained"), split.digest, task),
+            *(variant == "real", digest(variant), digest("retrained"), split.digest, stamps, task),
             *(config["tasks"].get(task), self.seed, config["model"], config["data"]),
             *(config["evaluate"]["batch_size"], judged, str(jax.devices()), jax.__version__),
             files.code_digest(),
@@ -129,8 +161,7 @@ class Judge:
             with np.load(path) as found:
                 return dict(found)
         columns = make()
-        with files.replacing(path) as file:
-            np.savez(file, **columns)
+        files.keep(path, lambda file: np.savez(file, **columns))
         return columns
 
     def tokenizer(self, variant: str) -> dict[str, dict[str, float]]:

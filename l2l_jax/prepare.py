@@ -174,8 +174,7 @@ def _boundaries(experiment: Experiment, phase: str) -> dict[str, float]:
 def _try_evaluation(experiment: Experiment) -> None:
     """There is something held out to look at, every task fits the grid, and completing traces."""
     model, settings = experiment.model, experiment.config["evaluate"]
-    for name, reason in judge.absent(experiment.config).items():
-        log.warning("the network %s, and what it measures, will be left out: %s", name, reason)
+    judge.check(experiment)
     size = settings["batch_size"]
     sharding.check_batch(size, experiment.mesh, 1, "evaluate.batch_size")
     if not any(name.endswith("_eval") for name in experiment.splits):
@@ -193,7 +192,8 @@ def _agree(experiment: Experiment) -> None:
     """Every process must run the same config on the same images from the same weights."""
     chosen = {name: split.digest for name, split in experiment.splits.items()}
     original = experiment.weights.digest if experiment.weights else ""
-    said = [files.as_json(experiment.config), chosen, original]
+    absent = sorted(judge.absent(experiment.config))
+    said = [files.as_json(experiment.config), chosen, original, absent]
     digest = hashlib.sha256(json.dumps(said).encode()).digest()
     if others := hosts.strangers(np.frombuffer(digest, np.uint8)):
         raise ConfigError(f"Processes {others} run another config, or see other data or weights.")

@@ -206,10 +206,10 @@ class Completions:
     completed: np.ndarray  # [K, H, W, 3] uint8
     l1: np.ndarray  # [N] mean absolute error on hidden pixels, in [0, 1]
     mse: np.ndarray  # [N] mean squared error on hidden pixels
-    features: np.ndarray  # [N, D] float32 of the completions
-    logits: np.ndarray  # [N, C]
-    real_features: np.ndarray  # [N, D] of the same images, complete
-    real_logits: np.ndarray  # [N, C]
+    features: np.ndarray | None  # [N, D] float32 of the completions; None: no such network is here
+    logits: np.ndarray | None  # [N, C]
+    real_features: np.ndarray | None  # [N, D] of the same images, complete
+    real_logits: np.ndarray | None  # [N, C]
     apart: np.ndarray | None = None  # [N] root mean square distance to the retrained model's, on
     #                                  hidden pixels, if there is such a model
 
@@ -238,7 +238,8 @@ class Evaluator(Protocol):
     """A module of evaluators/: answers one question about a model.
 
     With METRIC, the name of its figure, it may stand in a config under other names, such as
-    fid_places=dict(evaluator="fid", network="places"), and its figures are named after those.
+    fid_places=dict(evaluator="fid", network="places"), and its figures are named after those. With
+    LOGITS = True its network must have some.
     """
 
     def evaluate(

@@ -111,7 +111,7 @@ def _list(folder: Path) -> None:
     for name, about in known().items():
         here = "*" if (folder / name).exists() else " "
         size = f"{about.size}, " if about.size else ""
-        digest = f", SHA-256 {about.sha256}..." if about.sha256 else ""
+        digest = f", SHA-256 {about.sha256[:8]}..." if about.sha256 else ""
         print(f" {here} {name}\n     {about.what}; {size}{about.licence}{digest}")
         print(f"     {about.address}")
     print(f"* is in {folder}")

@@ -2,16 +2,19 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
-from l2l_jax import evaluate, judge
-from l2l_jax.lib import files
-from l2l_jax.lib.errors import ConfigError
+from l2l_jax import evaluate, judge, schema
+from l2l_jax.lib import files, judges, splits
+from l2l_jax.lib.errors import ConfigError, WrongWeights
 from l2l_jax.report.collect import collect
 from l2l_jax.report.compare import compared as page_of
 from l2l_jax.report.compare import markdown
 from l2l_jax.run import run
+from l2l_jax.types import Source
 from tests.helpers import once, small_config, trained
 
 NETWORKS = dict(
@@ -105,3 +108,87 @@ def test_a_network_nobody_wrote(tmp_path):
     wrong.networks.tiny.name = "clipp"
     with pytest.raises(ConfigError, match="No features called 'clipp'"):
         trained(wrong, tmp_path / "run")
+
+
+def test_without_any_network_the_rest_is_measured(tmp_path):
+    """As on a machine that has no published network: the first one is missing, too."""
+    bare = small_config()
+    bare.features = NETWORKS["gone"]
+    results = run(bare, tmp_path / "run")
+    assert results["unlearned"]["forget"].keys() == {"psnr", "l1"}
+    assert results["skipped"].keys() == {"fid", "inception_score", "cosine", "tsne"}
+    assert results["networks"] == {}
+    assert "Not measured: fid" in (tmp_path / "run" / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("network", "error", "message"),
+    [
+        (dict(name="inception", args=dict(weights="FILE")), WrongWeights, "begins with 6726825d"),
+        (dict(name="inception", args=dict(kind="fidd")), ConfigError, "kind.*Did you mean 'fid'"),
+        (dict(name="inception", args=dict(weights="random", size=64)), ConfigError, "75 on"),
+        (dict(name="clip", args=dict(size="h15")), ConfigError, "size of clip.*Did you mean 'h14'"),
+        (dict(name="clip", args=dict(size="tiny")), ConfigError, "is_gone.*features only"),
+    ],
+)
+def test_networks_are_tried_before_training(network, error, message, tmp_path):
+    if network["args"].get("weights") == "FILE":
+        path = tmp_path / "pt_inception-2015-12-05-6726825d.pth"
+        path.write_bytes(b"cut off")
+        network = dict(name="inception", args=dict(weights=str(path)))
+    wrong = config()
+    wrong.networks.gone = network
+    with pytest.raises(error, match=message):
+        trained(wrong, tmp_path / "run")
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def bare_judge(stamp, weights=judges.RANDOM):
+    """Enough of one to ask what it keeps of two images."""
+    source = Source(("a", "b"), np.zeros(2, np.int32), ("all",), lambda at: None, stamp=stamp)
+    made = judge.Judge.__new__(judge.Judge)
+    made.digests, made.seed = {"original": "1"}, 0
+    made._networks = {"features": SimpleNamespace(about={"weights": weights})}
+    made._experiment = SimpleNamespace(
+        config=files.as_json(schema.complete(config())),
+        splits={"forget_eval": splits.pick("forget_eval", "eval", source, np.arange(2))},
+        sources={"eval": source},
+    )
+    return made
+
+
+def test_what_is_kept_is_of_these_images_and_networks(tmp_path, monkeypatch):
+    """The same keys below another root, or in changed files, are other images."""
+    monkeypatch.setenv("L2L_CACHE", str(tmp_path))
+    key, asked = ("real", "forget", ""), []
+
+    def columns(name):
+        asked.append(name)
+        return {"features": np.full(2, len(asked))}
+
+    for name, made in {
+        "first": bare_judge(lambda at: f"/one/{at}"),
+        "again": bare_judge(lambda at: f"/one/{at}"),
+        "other root": bare_judge(lambda at: f"/two/{at}"),
+        "one changed": bare_judge(lambda at: f"/one/{at} {at == 1}"),
+        "other network": bare_judge(lambda at: f"/one/{at}", weights="clip.bin"),
+    }.items():
+        made._kept(key, lambda name=name: columns(name))
+    assert asked == ["first", "other root", "one changed", "other network"]
+
+
+def test_a_cache_that_cannot_be_written_costs_nothing(tmp_path, monkeypatch, caplog):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("L2L_CACHE", str(tmp_path / "file"))
+    found = bare_judge(str)._kept(("real", "forget", ""), lambda: {"features": np.ones(2)})
+    assert found["features"].sum() == 2
+    assert "not kept for the next run" in caplog.text
+
+
+def test_processes_that_have_other_files_are_told(monkeypatch):
+    """And none of them is left waiting for weights that only others send."""
+    heard = []
+    monkeypatch.setattr(judge.hosts, "strangers", lambda words: heard.append(words.tolist()) or [1])
+    with pytest.raises(ConfigError, match=r"Processes \[1\] have files of other networks"):
+        judge.networks(SimpleNamespace(config=schema.complete(config())))
+    assert heard == [[False, True, False]], "features, gone, tiny"

@@ -1,11 +1,16 @@
 """A proxy from another data set trains in place of retain, is written down, and never judged."""
 
+import numpy as np
 import pytest
 
-from l2l_jax.lib import files
+from configs import mae_imagenet, mae_places365
+from l2l_jax import schema
+from l2l_jax.data import imagenet, places365
+from l2l_jax.lib import files, splits
 from l2l_jax.lib.errors import ConfigError, DataMissing
 from l2l_jax.lib.preemption import Flag
 from l2l_jax.prepare import prepare
+from l2l_jax.types import Source
 from tests.helpers import assert_same_bits, params_of, small_config, trained
 
 
@@ -88,3 +93,32 @@ def test_bad_words_are_found_before_anything_is_read(tmp_path):
         trained(proxy_config(cache="ram"), tmp_path / "run")
     with pytest.raises(ConfigError, match=r"data\.resize is 'pillow' or 'simd'"):
         trained(proxy_config(resize="area"), tmp_path / "run")
+
+
+def listed(classes, count):
+    """A part of a data set with so many images of each class, none of which is read."""
+    pairs = sorted((f"{name}/{i:06d}", at) for at, name in enumerate(classes) for i in range(count))
+    keys, labels = zip(*pairs, strict=True)
+    return Source(keys, np.array(labels, np.int32), tuple(classes), None)
+
+
+@pytest.mark.parametrize(
+    ("module", "known", "each", "sides", "left"),
+    [
+        (mae_imagenet, tuple(imagenet.titles()), 110, 100, 13 * 800),
+        (mae_places365, places365.classes(), 210, 50, 200 * 265),
+    ],
+)
+def test_every_form_finds_its_images_in_sets_of_full_size(module, known, each, sides, left):
+    """The papers' numbers of classes and images; the places have fewer images here than there."""
+    own = {"train": listed(known, each), "eval": listed(known, 110)}
+    taken, judged = sides * min(each, module.get_config().split.images_per_class), 5000
+    want = dict(forget=taken, retain=taken, forget_eval=judged, retain_eval=judged)
+    for split in ("released", "random"):
+        for proxy, count in (("", 0), ("proxy", left), ("coco", 10_000)):
+            config = schema.complete(module.get_config(",".join(filter(None, (split, proxy)))))
+            sources = own | ({"proxy": listed(["coco"], 20_000)} if proxy == "coco" else {})
+            made = splits.make(config["split"], sources)
+            counts = {name: len(each.keys) for name, each in made.items()}
+            assert counts == want | ({"proxy": count} if count else {}), (split, proxy)
+            assert {len(made[side].classes) for side in want} == {sides}

@@ -95,6 +95,8 @@ class Network(nnx.Module):
 
 def file(*, size: str, weights: str, **_: Any) -> str:
     """The file that `build` needs with these arguments."""
+    if size not in SIZES:
+        raise unknown("size of clip", size, SIZES)
     return weights or SIZES[size].file
 
 
@@ -113,8 +115,7 @@ def build(
     figures are marked as such. DataMissing if there is no such file.
     """
     del sources, splits, image_size  # the same network for everything
-    if size not in SIZES:
-        raise unknown("size of clip", size, SIZES)
+    spec = file(size=size, weights=weights)
     number, chosen = precision.compute_dtype(dtype), SIZES[size]
     network = Pure(functools.partial(Network, chosen, number))
 
@@ -124,7 +125,7 @@ def build(
             embedded = network.bind(params)((shown - MEAN) / STD)
         return embedded, jnp.zeros((len(images), 0))
 
-    params, source = judges.parameters(file(size=size, weights=weights), network, to_ours)
+    params, source = judges.parameters(spec, network, to_ours)
     resize = f"pillow, {chosen.image}x{chosen.image}"
     about = {"size": size, "resize": resize, **source, "dtype": jnp.dtype(number).name}
     return Features("clip", about, params, apply)

@@ -10,7 +10,7 @@ Szegedy et al. (CVPR 2016), in the two forms whose weights are published:
 `resize` is a mode of lib/resample.py, `scale` what bytes become,
 
     clean       (x - 128) / 128          clean-fid, with resize="clean": the default
-    unit        2 x / 255 - 1            pytorch-fid (resize="legacy"); the standard score
+    unit        2 x / 255 - 1            pytorch-fid, with resize="legacy"
     cifar       CIFAR-10's mean and standard deviation: what the released code of paper A gives
                 torchvision's network, which expects another range
 
@@ -28,7 +28,7 @@ import numpy as np
 from flax import nnx
 
 from l2l_jax.lib import judges, precision, resample
-from l2l_jax.lib.errors import unknown
+from l2l_jax.lib.errors import ConfigError, unknown
 from l2l_jax.lib.pure import Pure
 from l2l_jax.lib.splits import Split
 from l2l_jax.types import Array, Features, Params, Source
@@ -41,7 +41,7 @@ OUTPUTS = {"fid": 1008, "torchvision": 1000}
 SCALES = ("clean", "unit", "cifar")
 CIFAR = np.array([[0.4914, 0.4822, 0.4465], [0.2023, 0.1994, 0.2010]], np.float32)  # mean, std
 EPSILON = 1e-3  # of batch normalisation
-SIZE = 299
+SIZE, SMALLEST = 299, 75
 PADDED, VALID = "SAME", "VALID"
 
 # A convolution: (name, channels, kernel, stride, padding). A branch is a chain of them.
@@ -123,7 +123,7 @@ STEM: list[Link | None] = [  # None: maxima over 3x3, stride 2
 
 
 class Network(nnx.Module):
-    """[B, H, W, 3] as scaled -> ([B, 2048], [B, outputs]). Sizes from 75 pixels on."""
+    """[B, H, W, 3] as scaled -> ([B, 2048], [B, outputs]). Sides from SMALLEST pixels on."""
 
     def __init__(self, kind: str, dtype: type, rngs: nnx.Rngs):
         self.kind, channels, convolutions = kind, 3, {}
@@ -201,6 +201,8 @@ def scaled(images: Array, scale: str) -> Array:
 
 def file(*, kind: str, weights: str, **_: Any) -> str:
     """The file that `build` needs with these arguments."""
+    if kind not in FILES:
+        raise unknown("kind of inception", kind, FILES)
     return weights or FILES[kind]
 
 
@@ -222,14 +224,12 @@ def build(
     figures are marked as such. DataMissing if there is no such file.
     """
     del sources, splits, image_size  # the same network for everything
-    known_values = (
-        ("kind", kind, FILES),
-        ("scale", scale, SCALES),
-        ("resize", resize, resample.MODES),
-    )
-    for name, value, known in known_values:
+    spec = file(kind=kind, weights=weights)
+    for name, value, known in (("scale", scale, SCALES), ("resize", resize, resample.MODES)):
         if value not in known:
             raise unknown(f"{name} of inception", value, known)
+    if size < SMALLEST:
+        raise ConfigError(f"Of {size} pixels nothing is left; inception's size is {SMALLEST} on.")
     number = precision.compute_dtype(dtype)
     network = Pure(functools.partial(Network, kind, number))
 
@@ -238,7 +238,7 @@ def build(
         with precision.exact(number):
             return network.bind(params)(shown)
 
-    params, source = judges.parameters(file(kind=kind, weights=weights), network, to_ours)
+    params, source = judges.parameters(spec, network, to_ours)
     about: dict[str, Any] = dict(kind=kind, resize=f"{resize}, {size}x{size}", scale=scale)
     return Features("inception", about | source | {"dtype": jnp.dtype(number).name}, params, apply)
 

@@ -3,11 +3,14 @@
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
+
+log = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
@@ -25,6 +28,15 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def keep(path: Path, write: Callable[[BinaryIO], Any]) -> None:
+    """Writes what can be made again; where that is not possible, a warning says so."""
+    try:
+        with replacing(path) as file:
+            write(file)
+    except OSError as error:
+        log.warning("%s is not kept for the next run: %s", path, error)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -6,6 +6,7 @@ Also finds broken files before a run rather than in its fifth hour.
 import concurrent.futures
 import logging
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,6 +17,9 @@ from l2l_jax.lib.errors import BrokenImage, ConfigError, DataMissing, did_you_me
 from l2l_jax.types import Source
 
 log = logging.getLogger(__name__)
+
+BLOCK = 256  # images that a thread checks at a time
+SAY_EVERY = 30  # seconds
 
 
 def class_folders(root: Path) -> list[Path]:
@@ -94,15 +98,24 @@ def source(root: Path, found: Mapping[str, list[str]], classes: list[str], where
 def broken(source: Source, indices: np.ndarray, threads: int = 8) -> dict[int, str]:
     """{row: reason} of the images that cannot be decoded; reads every one of them."""
 
-    def check(row: int) -> tuple[int, str] | None:
-        try:
-            source.read(row)
-        except BrokenImage as error:
-            return row, str(error)
-        return None
+    def check(rows: np.ndarray) -> dict[int, str]:
+        found = {}
+        for row in rows.tolist():
+            try:
+                source.read(row)
+            except BrokenImage as error:
+                found[row] = str(error)
+        return found
 
+    blocks = np.array_split(indices, range(BLOCK, len(indices), BLOCK))
+    reasons, done, said = {}, 0, time.monotonic()
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-        return dict(filter(None, pool.map(check, (int(i) for i in indices))))
+        for rows, found in zip(blocks, pool.map(check, blocks), strict=True):
+            reasons, done = reasons | found, done + len(rows)
+            if time.monotonic() - said > SAY_EVERY:
+                said = time.monotonic()
+                log.info("looked at %d of %d images for broken ones", done, len(indices))
+    return reasons
 
 
 def readable(

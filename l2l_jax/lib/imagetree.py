@@ -69,9 +69,8 @@ def below(base: Path, name: str) -> list[str]:
         if len(found) >= LARGE:
             times = [os.stat(folder).st_mtime_ns for folder in folders]
             if max(times) < began - SETTLED:
-                with files.replacing(kept) as file:
-                    lists = {"folders": _packed(folders), "found": _packed(found)}
-                    np.savez_compressed(file, times=times, **lists)
+                lists = {"folders": _packed(folders), "found": _packed(found)}
+                files.keep(kept, lambda file: np.savez_compressed(file, times=times, **lists))
     return [f"{name}/{path}" for path in found]
 
 

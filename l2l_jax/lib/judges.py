@@ -17,7 +17,7 @@ HUGGING_FACE = "https://huggingface.co/laion"
 
 
 class Published(NamedTuple):
-    """address, licence, first digits of its SHA-256 ("" if not known), bytes, what needs it."""
+    """address, licence, its SHA-256 or the first digits known of it, size, what it is for."""
 
     address: str
     licence: str
@@ -30,15 +30,17 @@ OFFICIAL = {
     "pt_inception-2015-12-05-6726825d.pth": Published(
         "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/"
         "pt_inception-2015-12-05-6726825d.pth",
-        "Apache-2.0", "6726825d", "95 MB", "fid, kid: the FID Inception",
+        "Apache-2.0", "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
+        "96 MB", "fid, kid, is: the FID Inception",
     ),
     "inception_v3_google-0cc3c7bd.pth": Published(
         "https://download.pytorch.org/models/inception_v3_google-0cc3c7bd.pth",
-        "BSD-3-Clause", "0cc3c7bd", "109 MB", "is: torchvision's Inception",
+        "BSD-3-Clause", "0cc3c7bd", "109 MB", "is_released: torchvision's Inception",
     ),
     "CLIP-ViT-H-14-laion2B-s32B-b79K.bin": Published(
         f"{HUGGING_FACE}/CLIP-ViT-H-14-laion2B-s32B-b79K/resolve/main/open_clip_pytorch_model.bin",
-        "MIT", "", "3.9 GB", "clip: the papers' embedding",
+        "MIT", "9a78ef8e8c73fd0df621682e7a8e8eb36c6916cb3c16b291a082ecd52ab79cc4",
+        "3.9 GB", "clip: the papers' embedding",
     ),
     "CLIP-ViT-B-32-laion2B-s34B-b79K.bin": Published(
         f"{HUGGING_FACE}/CLIP-ViT-B-32-laion2B-s34B-b79K/resolve/main/open_clip_pytorch_model.bin",

@@ -50,7 +50,10 @@ def kept_or_made(
                 return tuple(names), labels
             log.warning("%s belongs to other files and is not used", path)
     names, labels = _read_all(folder, fields, shards)
-    write(cached, digest, names, labels)
+    try:
+        write(cached, digest, names, labels)
+    except OSError as error:  # after hours of reading, perhaps: go on
+        log.warning("%s is not kept for the next run: %s", cached, error)
     return tuple(names), labels
 
 

@@ -68,9 +68,7 @@ def resize(images: Array, shape: tuple[int, int], mode: str) -> Array:
 def cover(images: Array, size: int, mode: str) -> Array:
     """The short side to `size`, then the central square: [B, size, size, C]."""
     height, width = images.shape[1:3]
-    scale = size / min(height, width)
-    shape = tuple(size if side == min(height, width) else int(side * scale)
-                  for side in (height, width))  # fmt: skip
+    shape = tuple(int(size * side / min(height, width)) for side in (height, width))
     resized = resize(images, shape, mode)
     top, left = (round((side - size) / 2) for side in shape)
     return resized[:, top : top + size, left : left + size]

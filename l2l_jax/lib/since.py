@@ -15,7 +15,10 @@ SINCE = {  # keys that older workdirs lack, and what they meant
         for side in ("forget", "retain", "proxy")
         for key in ("images_per_class", "images")
     },
+    **{f"evaluators.{n}.network": "features" for n in ("fid", "inception_score", "cosine", "tsne")},
+    "evaluators.inception_score.shuffle": True,
 }
+ARGUMENTS = {"imagenet": {"format": "", "made_up": 0, "made_up_classes": []}}  # of data sets
 
 
 def filled(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -24,6 +27,9 @@ def filled(config: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in SINCE.items():
         section, last = _at(config, key)
         section.setdefault(last, copy.deepcopy(value))
+    if "data" in config:
+        later = copy.deepcopy(ARGUMENTS.get(config["data"]["name"], {}))
+        config["data"]["args"] = later | config["data"]["args"]
     return config
 
 

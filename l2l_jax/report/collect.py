@@ -52,6 +52,8 @@ def collect(workdir: Path) -> Record:
         )
     config, versions, results = (files.read_json(workdir / name) for name in needed)
     tsne = workdir / "tsne.json"
+    first = {"features": results["features"]} if "features" in results else {}
+    results = {"networks": first, "measured": {}, "skipped": {}, "passes": {}} | results  # if older
     return Record(
         name=workdir.name,
         config=config,

@@ -40,8 +40,9 @@ def paragraph(results: Mapping[str, Any]) -> str:
             said.append(f"{which}: {_network(network)}")
     apart = any("apart" in sides for sides in results.get("unlearned", {}).values())
     counts = " and ".join(f"{n:,} {side}" for side, n in results["counts"].items())
+    said = html.escape(". ".join([*said, f"On {counts} images"]))
     return (
-        f"<p>{html.escape('; '.join(said))}. On {counts} images. These figures can be compared "
+        f"<p>{said}. These figures can be compared "
         "within this page and with runs of the same networks, the same way of resizing and the "
         "same number of images, with nothing else. An arrow shows the direction that is good; "
         "green is a change that way, red the other way, grey less than one percent."

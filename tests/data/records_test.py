@@ -85,6 +85,19 @@ def test_the_index_is_built_once_and_kept(pets, tmp_path, monkeypatch):
     np.testing.assert_array_equal(again.labels, before.labels)
 
 
+def test_a_cache_that_cannot_be_written_stops_nothing(pets, tmp_path, monkeypatch, caplog):
+    """What took hours to read is used all the same; so it is with what a large tree holds."""
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("L2L_CACHE", str(tmp_path / "file"))
+    assert len(read(pets).names) == 20
+    monkeypatch.setattr(imagetree, "LARGE", 1)
+    monkeypatch.setattr(imagetree, "SETTLED", -(10**12))
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "1.jpg").touch()
+    assert imagetree.below(tmp_path, "set") == ["set/1.jpg"]
+    assert caplog.text.count("is not kept for the next run") == 2
+
+
 def test_the_index_beside_the_files_is_used_on_every_machine(written, tmp_path, monkeypatch):
     monkeypatch.setenv("L2L_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(recordindex, "_read_all", no_reading)

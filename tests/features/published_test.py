@@ -4,6 +4,7 @@ Inception: the network of clean-fid and torchvision's; its weights are stored as
 CLIP: OpenCLIP's visual tower, small. Tolerances are those of the fixtures' authors.
 """
 
+import dataclasses
 import functools
 import hashlib
 
@@ -109,6 +110,52 @@ def test_places_has_the_shapes_of_the_published_file():
     want = params["conv1"]["kernel"] * gain
     np.testing.assert_allclose(ours["conv1"]["kernel"], want, rtol=1e-5)
     np.testing.assert_allclose(ours["conv1"]["bias"], 3 - 5 * gain, rtol=1e-6)
+
+
+def test_places_is_a_resnet50_of_pytorch():
+    """Features and logits through functions of PyTorch, the normalisations not folded."""
+    torch = pytest.importorskip("torch")
+    functional, rng, state = torch.nn.functional, np.random.default_rng(0), {}
+
+    def conv(x, name, norm, outer, side=1, stride=1):
+        shape = (outer, x.shape[1], side, side)
+        spread = np.sqrt(2 / np.prod(shape[1:]))
+        state[f"{name}.weight"] = rng.normal(0, spread, shape).astype(np.float32)
+        for key, low, high in (("weight", 0.5, 1), ("bias", -0.1, 0.1), ("running_mean", -0.1, 0.1),
+                               ("running_var", 0.5, 1.5)):  # fmt: skip
+            state[f"{norm}.{key}"] = rng.uniform(low, high, outer).astype(np.float32)
+        x = functional.conv2d(x, torch.tensor(state[f"{name}.weight"]), None, stride, side // 2)
+        mean, var, gain, bias = (
+            torch.tensor(state[f"{norm}.{key}"])
+            for key in ("running_mean", "running_var", "weight", "bias")
+        )
+        return functional.batch_norm(x, mean, var, gain, bias)
+
+    images = rng.integers(0, 256, (2, 64, 64, 3), np.uint8)
+    x = (images / np.float32(255) - places.MEAN) / places.STD
+    x = functional.relu(conv(torch.tensor(x).permute(0, 3, 1, 2), "conv1", "bn1", 64, 7, 2))
+    x = functional.max_pool2d(x, 3, 2, 1)
+    for layer, (depth, width) in enumerate(((3, 64), (4, 128), (6, 256), (3, 512)), 1):
+        for block in range(depth):
+            name, stride = f"layer{layer}.{block}", 2 if layer > 1 and not block else 1
+            y = functional.relu(conv(x, f"{name}.conv1", f"{name}.bn1", width))
+            y = functional.relu(conv(y, f"{name}.conv2", f"{name}.bn2", width, 3, stride))
+            y = conv(y, f"{name}.conv3", f"{name}.bn3", 4 * width)
+            if not block:
+                down = f"{name}.downsample"
+                x = conv(x, f"{down}.0", f"{down}.1", 4 * width, 1, stride)
+            x = functional.relu(x + y)
+    want = x.mean((2, 3))
+    state["fc.weight"] = rng.normal(0, 0.02, (365, 2048)).astype(np.float32)
+    state["fc.bias"] = rng.normal(0, 1, 365).astype(np.float32)
+    logits = functional.linear(
+        want, torch.tensor(state["fc.weight"]), torch.tensor(state["fc.bias"])
+    )
+
+    network = places.build({}, {}, 64, weights="random", size=64)
+    network = dataclasses.replace(network, params=places.to_ours(state, "file"))
+    for ours, theirs in zip(seen(network, images), (want, logits), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-4 * float(theirs.abs().max()))
 
 
 def test_random_weights_say_so():

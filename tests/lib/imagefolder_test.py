@@ -84,7 +84,9 @@ def test_a_folder_without_images(tmp_path):
         folder.load("train", root=str(tmp_path))
 
 
-def test_broken_files_are_counted_and_named_and_stop_or_are_skipped(pets, caplog):
+def test_broken_files_are_counted_and_named_and_stop_or_are_skipped(pets, caplog, monkeypatch):
+    monkeypatch.setattr(imagefolder, "BLOCK", 4)  # so that there are many, and one of two
+    monkeypatch.setattr(imagefolder, "SAY_EVERY", -1)
     (pets / "cats" / "03.jpg").write_bytes(b"not an image")
     whole = (pets / "dogs" / "old" / "05.png").read_bytes()
     (pets / "dogs" / "old" / "05.png").write_bytes(whole[:60])
@@ -95,8 +97,10 @@ def test_broken_files_are_counted_and_named_and_stop_or_are_skipped(pets, caplog
     assert "cats/03.jpg" in str(error.value)
     assert "--config.data.broken=skip" in str(error.value)
     caplog.clear()
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.INFO):
         left, reasons = imagefolder.readable(source, "forget", rows, "skip")
+    assert "looked at 12 of 30 images" in caplog.text
+    assert "looked at 30 of 30 images" in caplog.text
     assert len(left) == 28
     assert len(reasons) == 2
     assert "dogs/old/05.png" in caplog.text

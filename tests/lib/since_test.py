@@ -8,13 +8,23 @@ from l2l_jax.lib.errors import ConfigError
 from tests.helpers import small_config
 
 
-def test_an_older_workdir_can_be_continued_and_read(tmp_path):
-    now = files.as_json(schema.complete(small_config()))
+@pytest.mark.parametrize("data", ["fake", "imagenet"])
+def test_an_older_workdir_can_be_continued_and_read(tmp_path, data):
+    """All that a config of before issue 5 did not say, arguments of functions included."""
+    config = small_config()
+    if data == "imagenet":
+        config.data.name, config.data.args = data, dict(root="")
+    now = files.as_json(schema.complete(config))
     old = files.as_json(now)
+    del old["networks"], old["evaluators"]["inception_score"]["shuffle"]
     for key in ("proxy", "cache", "resize"):
         del old["data"][key]
     for side in ("forget", "retain", "proxy"):
         del old["split"][side]["images"], old["split"][side]["images_per_class"]
+    for section in old["evaluators"].values():
+        section.pop("network", None)
+    if data == "imagenet":
+        old["data"]["args"] = dict(root="")
     files.write_json(tmp_path / "config.json", old)
     workdir.check(tmp_path, now)
     assert workdir.config_of(tmp_path) == now
