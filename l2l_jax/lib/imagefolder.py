@@ -5,14 +5,13 @@ Also finds broken files before a run rather than in its fifth hour.
 
 import concurrent.futures
 import logging
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
-from l2l_jax.lib import files, images
+from l2l_jax.lib import imagetree
 from l2l_jax.lib.errors import BrokenImage, ConfigError, DataMissing, did_you_mean
 from l2l_jax.types import Source
 
@@ -49,18 +48,9 @@ def images_by_class(root: Path, prefix: str = "") -> dict[str, list[str]]:
     """
     found: dict[str, list[str]] = {}
     for folder in class_folders(root):
-        keys, seen = [], set()
-        for where, folders, names in os.walk(folder, followlinks=True):
-            real = os.path.realpath(where)
-            if real in seen:
-                folders.clear()
-                continue
-            seen.add(real)
-            below = Path(where).relative_to(root).as_posix()
-            chosen = (n for n in names if n.lower().endswith(images.SUFFIXES) and n[0] != ".")
-            keys += [f"{prefix}{below}/{name}" for name in chosen]
-        if keys:
-            found[folder.name] = sorted(keys)
+        _, below = imagetree.walk(folder)
+        if below:
+            found[folder.name] = [f"{prefix}{folder.name}/{name}" for name in below]
         else:
             log.warning("%s has no images and is no class", folder)
     return found
@@ -79,20 +69,10 @@ def by_folder(base: Path, train: str, eval: str, part: str) -> Source:
 
 def source(root: Path, found: Mapping[str, list[str]], classes: list[str], where: str) -> Source:
     """A Source over the files root / key for {class: keys}. DataMissing if there are none."""
-    class_of = {key: name for name, some in found.items() for key in some}
-    if not class_of:
+    if not any(found.values()):
         raise DataMissing(f"There are no images in {where}.")
-    keys = tuple(sorted(class_of))
-    number = {name: at for at, name in enumerate(classes)}
-    labels = np.array([number[class_of[key]] for key in keys], np.int32)
-
-    def read(at: int) -> np.ndarray:
-        return images.decode(root / keys[at], str(root / keys[at]))
-
-    def stamp(at: int) -> str:
-        return files.stamp(f"{root}/{keys[at]}")
-
-    return Source(keys, labels, tuple(classes), read, fallible=True, stamp=stamp)
+    rows = ((key, key, name) for name, keys in found.items() for key in keys)
+    return imagetree.make(root, rows, classes).source()
 
 
 def broken(source: Source, indices: np.ndarray, threads: int = 8) -> dict[int, str]:

@@ -21,7 +21,10 @@ class Profile:
             self.stop(state)
         if step == self._first < self._end:
             jax.block_until_ready(state)
-            jax.profiler.start_trace(str(self._folder))
+            options = jax.profiler.ProfileOptions()
+            # Ending a trace of Python while other threads save a checkpoint has crashed (jax 0.10).
+            options.python_tracer_level = 0
+            jax.profiler.start_trace(str(self._folder), profiler_options=options)
             self._running = True
 
     def stop(self, state: Any) -> None:

@@ -195,7 +195,7 @@ def test_what_a_large_tree_holds_is_remembered_until_a_folder_changes(tmp_path, 
     os.utime(tmp_path / "set", (1e9, 1e9))
     assert imagetree.below(tmp_path, "set") == names
     with monkeypatch.context() as patch:
-        patch.setattr(imagetree, "_walk", no_reading)
+        patch.setattr(imagetree, "walk", no_reading)
         assert imagetree.below(tmp_path, "set") == names
     (tmp_path / "set" / "a" / "deep" / "5.jpg").touch()
     assert imagetree.below(tmp_path, "set") == [
