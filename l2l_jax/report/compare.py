@@ -178,7 +178,9 @@ def _listed(names: Sequence[str]) -> str:
 def _conditions(run: Record) -> dict[str, str]:
     tasks = run.config["evaluate"]["tasks"]
     return {
-        "the judges": str([(n, x["digest"]) for n, x in run.results["networks"].items()]),
+        "the judges": ", ".join(
+            f"{name} {network['digest'][:8]}" for name, network in run.results["networks"].items()
+        ),
         "the images": str([(n, s["digest"]) for n, s in run.splits.items() if n.endswith("_eval")]),
         "the masks": str([run.config["tasks"][task] for task in tasks]),
     }

@@ -61,11 +61,9 @@ def _measured(results: Mapping[str, Any], network: str) -> list[str]:
 
 def _network(about: Mapping[str, Any]) -> str:
     """One network in words: whose weights, which way of resizing, what it is worth."""
-    trained = f", held-out accuracy {about['accuracy']:.1%}" if "accuracy" in about else ""
-    weights = f", {about['weights']}" if "weights" in about else ""
-    resize = f", resized {about['resize']}" if "resize" in about else ""
-    scale = f", scale {about['scale']}" if "scale" in about else ""
-    dtype = f", {about['dtype']}" if "dtype" in about else ""
-    return (
-        f"a {about['name']}{weights}{resize}{scale}{dtype} (digest {about['digest'][:12]}{trained})"
-    )
+    told = [f"{RANDOM} weights" if about.get("weights") == RANDOM else about.get("weights", "")]
+    told += [f"resized {about['resize']}"] if "resize" in about else []
+    told += [f"scaled {about['scale']}"] if "scale" in about else []
+    told += [about.get("dtype", ""), f"digest {about['digest'][:12]}"]
+    told += [f"held-out accuracy {about['accuracy']:.1%}"] if "accuracy" in about else []
+    return f"{about['name']} ({'; '.join(filter(None, told))})"

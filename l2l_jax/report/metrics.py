@@ -37,7 +37,7 @@ def describe(metric: str) -> tuple[str, str, str, int]:
     """(name, unit, what is good on the retain side, digits) of a figure."""
     name, *rest = METRICS[base(metric)]
     variant = metric.removeprefix(base(metric)).strip("_").replace("_", " ")
-    return (f"{name}, {variant}" if variant else name, *rest)
+    return (f"{name} ({variant})" if variant else name, *rest)
 
 
 def in_order(metrics: Iterable[str]) -> list[str]:
