@@ -35,7 +35,7 @@ def test_sigterm_waits_for_the_loop_to_ask():
 def test_a_profile_covers_its_steps_also_after_a_restart(begin, traced, tmp_path, monkeypatch):
     """Steps 3 and 4 of 10, or the first two of a launch that begins later."""
     running, seen = [], []
-    monkeypatch.setattr(profile.jax.profiler, "start_trace", lambda _: running.append(True))
+    monkeypatch.setattr(profile.jax.profiler, "start_trace", lambda _, **__: running.append(True))
     monkeypatch.setattr(profile.jax.profiler, "stop_trace", running.clear)
     trace = profile.Profile(tmp_path, 3, 2, begin)
     for step in range(begin, 10):
