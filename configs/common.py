@@ -193,24 +193,29 @@ def mae(config: ml_collections.ConfigDict, size: str, proxy: bool) -> None:
     config.evaluate.tasks = ("center_8", "center_4", "outpaint_8")
 
 
+def _sides(
+    config: ml_collections.ConfigDict,
+    data: str,
+    forget: tuple[str, ...],
+    retain: tuple[str, ...],
+    random: bool,
+    proxy: bool,
+) -> None:
+    """A data set with crops and flips; these classes, or as many at random; the rest as proxy."""
+    config.data.update(dict(name=data, crop=(0.2, 1.0), flip=True))
+    config.data.args = dict(root="")
+    for side, classes in (("forget", forget), ("retain", retain)):
+        config.split[side].update(dict(random=len(classes)) if random else dict(classes=classes))
+    config.split.proxy.rest = proxy
+
+
 def places(config: ml_collections.ConfigDict, random: bool, proxy: bool) -> None:
     """Places365: 50 classes to forget, 50 to retain, 5,000 images of each, 100 to evaluate.
 
     proxy: the 265 other classes, 200 images of each, as released.
     """
-    config.data.name = "places365"
-    config.data.args = dict(root="")
-    config.data.crop = (0.2, 1.0)
-    config.data.flip = True
-    config.split.images_per_class = 5000
-    config.split.eval_images_per_class = 100
-    if random:
-        config.split.forget.random = 50
-        config.split.retain.random = 50
-    else:
-        config.split.forget.classes = PLACES_FORGET
-        config.split.retain.classes = PLACES_RETAIN
-    config.split.proxy.rest = proxy
+    _sides(config, "places365", PLACES_FORGET, PLACES_RETAIN, random, proxy)
+    config.split.update(dict(images_per_class=5000, eval_images_per_class=100))
     config.split.proxy.images_per_class = 200
 
 
@@ -223,19 +228,8 @@ def coco(config: ml_collections.ConfigDict, images: int) -> None:
 
 def imagenet(config: ml_collections.ConfigDict, random: bool, proxy: bool) -> None:
     """ImageNet with crops and flips; 100 classes to forget, 100 to retain, 100 images of each."""
-    config.data.name = "imagenet"
-    config.data.args = dict(root="")
-    config.data.crop = (0.2, 1.0)
-    config.data.flip = True
-    config.split.images_per_class = 100
-    config.split.eval_images_per_class = 50
-    if random:
-        config.split.forget.random = 100
-        config.split.retain.random = 100
-    else:
-        config.split.forget.classes = IMAGENET_FORGET
-        config.split.retain.classes = IMAGENET_RETAIN
-    config.split.proxy.rest = proxy
+    _sides(config, "imagenet", IMAGENET_FORGET, IMAGENET_RETAIN, random, proxy)
+    config.split.update(dict(images_per_class=100, eval_images_per_class=50))
     config.split.proxy.images_per_class = 13  # of 800 classes: as many as there are to forget
 
 

@@ -42,14 +42,11 @@ def load(part: str, *, root: str = "", format: str = "", made_up: int = 0) -> So
     """
     if made_up:
         root, format = str(make_up(made_up)), "folder"
-    base, folder = dataroot.choose(root, "coco", TFDS, format)
+    base, folder = dataroot.choose(root, "coco", TFDS, format, HELP, VERSION)
     if folder:
         found = records.read(folder, SPLITS[part], FIELDS, HELP, base)
         keys = [f"{FOLDERS[part]}/{name}" for name in found.names]
         return records.source(found, keys, found.labels, CLASSES)
-    if format == "records":
-        missing = f"there is no {base / TFDS} with {VERSION}/dataset_info.json in it"
-        raise DataMissing(HELP.format(root=base, missing=missing))
     return files(part, base).source()
 
 

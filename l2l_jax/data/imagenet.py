@@ -56,12 +56,9 @@ def load(
     """
     if made_up:
         root, format = str(make_up(made_up, made_up_classes)), "folder"
-    base, folder = dataroot.choose(root, "imagenet", TFDS, format)
+    base, folder = dataroot.choose(root, "imagenet", TFDS, format, HELP, VERSION)
     if folder:
         return _from_records(folder, part, base)
-    if format == "records":
-        missing = f"there is no {base / TFDS} with {VERSION}/dataset_info.json in it"
-        raise DataMissing(HELP.format(root=base, missing=missing))
     tree = files(part, base)
     return tree.source(titles=tuple(titles().get(name, name) for name in tree.classes))
 

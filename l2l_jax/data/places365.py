@@ -55,12 +55,9 @@ def load(
     """
     if made_up:
         root, format = str(make_up(made_up, made_up_classes)), "folder"
-    base, folder = dataroot.choose(root, "places365", TFDS, format)
+    base, folder = dataroot.choose(root, "places365", TFDS, format, HELP, VERSION)
     if folder:
         return _from_records(folder, part, base)
-    if format == "records":
-        missing = f"there is no {base / TFDS} with {VERSION}/dataset_info.json in it"
-        raise DataMissing(HELP.format(root=base, missing=missing))
     return files(part, base).source()
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from l2l_jax.lib import records
-from l2l_jax.lib.errors import unknown
+from l2l_jax.lib.errors import DataMissing, unknown
 
 FORMATS = ("folder", "records")
 LOOK_AT = 50  # sub-folders, when something is not where it should be
@@ -18,17 +18,24 @@ def folder(root: str, name: str = "") -> Path:
     return Path(os.path.expandvars(given)).expanduser()
 
 
-def choose(root: str, name: str, tfds: str, format: str) -> tuple[Path, Path | None]:
+def choose(
+    root: str, name: str, tfds: str, format: str, help: str = "", version: str = ""
+) -> tuple[Path, Path | None]:
     """(the folder of the set, that of its records if they are to be read).
 
     Records are taken where both forms are there; format is "folder" or "records" to insist.
+    DataMissing, help with {root} and {missing} filled in, for records that are not there then.
     """
     if format and format not in FORMATS:
         raise unknown("format of a data set", format, FORMATS, "It is data.args.format.")
     base = folder(root, name)
     if format == "folder":
         return base, None
-    return base, records.find(base, tfds) or (None if root else records.find(folder(""), tfds))
+    found = records.find(base, tfds) or (None if root else records.find(folder(""), tfds))
+    if format and not found:
+        missing = f"there is no {base / tfds} with {version}/dataset_info.json in it"
+        raise DataMissing(help.format(root=base, missing=missing))
+    return base, found
 
 
 def elsewhere(root: Path, names: Sequence[str]) -> str:

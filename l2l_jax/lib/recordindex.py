@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -50,10 +50,7 @@ def kept_or_made(
                 return tuple(names), labels
             log.warning("%s belongs to other files and is not used", path)
     names, labels = _read_all(folder, fields, shards)
-    try:
-        write(cached, digest, names, labels)
-    except OSError as error:  # after hours of reading, perhaps: go on
-        log.warning("%s is not kept for the next run: %s", cached, error)
+    files.keep(cached, lambda file: _save(file, digest, names, labels))
     return tuple(names), labels
 
 
@@ -83,8 +80,12 @@ def digest_of(split: str, fields: Fields, paths: Sequence[Path]) -> str:
 def write(path: Path, digest: str, names: Sequence[str], labels: np.ndarray) -> None:
     """Names and labels in the order of the files."""
     with files.replacing(path) as file:
-        encoded = np.char.encode(np.array(names), "utf-8")
-        np.savez_compressed(file, digest=digest, names=encoded, labels=labels.astype(np.int32))
+        _save(file, digest, names, labels)
+
+
+def _save(file: BinaryIO, digest: str, names: Sequence[str], labels: np.ndarray) -> None:
+    encoded = np.char.encode(np.array(names), "utf-8")
+    np.savez_compressed(file, digest=digest, names=encoded, labels=labels.astype(np.int32))
 
 
 def _read_all(folder: Path, fields: Fields, shards: list) -> tuple[list[str], np.ndarray]:
