@@ -20,6 +20,7 @@ from l2l_jax.lib.preemption import Flag
 from l2l_jax.prepare import prepare
 from l2l_jax.run import run
 from l2l_jax.train import train
+from tests import _torchlike
 
 ROOT = Path(__file__).parents[1]
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -74,7 +75,8 @@ def unpacked(name):
     path = Path(os.environ["L2L_TEST_CACHE"]) / "fixtures" / name
     if not path.exists():
         with files.replacing(path) as file:
-            file.write(lzma.decompress((FIXTURES / f"{name}.xz").read_bytes()))
+            content = lzma.decompress((FIXTURES / f"{name}.xz").read_bytes())
+            file.write(_torchlike.completed(name, content))
     return path
 
 
