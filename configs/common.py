@@ -35,6 +35,7 @@ def phase(method: str, **changes: object) -> dict:
         tasks=(),  # names from config.tasks; step i takes the i-th, round and round
         on="retain",  # what plays the retain side: "retain", its "proxy", or "all" of data
         saliency=1.0,  # share of the parameters that move: those with the largest forget gradient
+        ema=0.0,  # decay of a moving average of what is trained, which is then the result; 0 = none
         optimizer=dict(
             lr=1e-4,  # peak
             warmup=0.05,  # share of the steps that rise from 0

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 
 from l2l_jax import schema
-from l2l_jax.experiment import Experiment, Outcome, restored, walk
+from l2l_jax.experiment import Experiment, Outcome, ending, restored, walk
 from l2l_jax.find import find
 from l2l_jax.judge import Judge, absent, networks
 from l2l_jax.lib import cli, files, hosts, preemption, workdir
@@ -56,6 +56,7 @@ def evaluate(experiment: Experiment, outcome: Outcome) -> dict[str, Any]:
         "cost": _cost(experiment, outcome),
         "ended": _ended(experiment, outcome),
         "reference": config["reference"],
+        "evaluated": {v: told(v, experiment, outcome) for v in params},
         "trained_on": sorted(experiment.trained_on()),
         "passes": {phase: experiment.passes(phase, n) for phase, (n, _) in outcome.done.items()},
         "task": headline,
@@ -107,6 +108,16 @@ def variants(experiment: Experiment, outcome: Outcome) -> dict[str, Params]:
     return {"retrained" if spared and not config["weights"] else "original": outcome.final}
 
 
+def told(variant: str, experiment: Experiment, outcome: Outcome) -> str:
+    """Which parameters were evaluated as this variant, in words."""
+    done, reference = outcome.done, experiment.reference
+    if variant == "retrained" and reference:
+        made = reference.about["source"]["result"]
+        return f"the reference {experiment.config['reference']}, {made}"
+    making = {p: n for p, n in done.items() if experiment.method(p).MAKES_ORIGINAL}
+    return ending(experiment, making if variant == "original" else done)
+
+
 def _seconds(experiment: Experiment) -> dict[str, float]:
     """Time spent in each phase, over all launches."""
     spent = dict.fromkeys(experiment.config["phases"], 0.0)
@@ -139,6 +150,7 @@ def _ended(experiment: Experiment, outcome: Outcome) -> dict[str, str]:
         if not limit or phase not in last:
             continue
         where = f"{metric} is {last[phase][metric]:.4g}, {argument} is {limit:.4g}"
+        where += " (of the last step, not of the moving average)" if settings["ema"] else ""
         if last[phase]["over"]:
             said[phase] = f"{phase} ended by itself at step {done} of {settings['steps']}: {where}"
         elif done == total:

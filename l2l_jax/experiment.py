@@ -169,6 +169,7 @@ class Experiment:
             learning_rate=rate,
             seed=self.config["seed"],
             accumulate=settings["accumulate"],
+            ema=settings["ema"],
         )
 
     def abstract_state(self, phase: str) -> steps.State:
@@ -180,6 +181,12 @@ class Experiment:
         """The state of a phase before its first step, on the mesh."""
         shardings = jax.tree.map(lambda x: x.sharding, self.abstract_state(phase))
         return jax.jit(self.recipe(phase).init, out_shardings=shardings)(start)
+
+    def saved_state(self, phase: str, checkpoints: Checkpoints) -> steps.State | None:
+        """The newest state of a phase that is whole, on the mesh; None if there is none."""
+        abstract = self.abstract_state(phase)
+        found = checkpoints.restore(abstract.saved())
+        return None if found is None else abstract.replace(**found)
 
     @property
     def token_views(self) -> int:
@@ -285,10 +292,10 @@ def restored(
     """(parameters, steps done, steps in all) by a phase's newest checkpoint; `start` if none."""
     del original
     checkpoints = experiment.checkpoints(phase, writes=False)
-    state = checkpoints.restore(experiment.abstract_state(phase))
+    state = experiment.saved_state(phase, checkpoints)
     checkpoints.close()
     total = experiment.config[phase]["steps"]
-    return (start, 0, total) if state is None else (start | state.student, *counted(state, total))
+    return (start, 0, total) if state is None else (start | state.result, *counted(state, total))
 
 
 def counted(state: steps.State, total: int) -> tuple[int, int]:
@@ -296,6 +303,23 @@ def counted(state: steps.State, total: int) -> tuple[int, int]:
     done = int(state.step)
     over = isinstance(state, steps.EndingState) and bool(state.over)
     return done, done if over else total
+
+
+def ending(experiment: Experiment, done: Mapping[str, tuple[int, int]]) -> str:
+    """Which parameters phases lead to, in words; done: what of them is, as in Outcome."""
+    for phase, (count, total) in reversed(done.items()):
+        ema, planned = experiment.config[phase]["ema"], experiment.config[phase]["steps"]
+        if count and ema:
+            left = ema ** (count - (count == total < planned))  # the step that finds an end is none
+            said = [f"moving average of phase {phase}, decay {ema}"]
+            said += [f"at step {count} of {total}"] if count < total else []
+            said += [f"{left:.0%} of it what the phase began with"] if left >= 0.005 else []
+            return ", ".join(said)
+        if count:
+            at = "last step" if count == total else f"step {count} of {total}"
+            return f"{at} of phase {phase}"
+    loaded = experiment.config["weights"]
+    return f"as loaded from {loaded}" if loaded else "a random initialisation"
 
 
 def final_weights(folder: Path, partial: bool = False) -> Weights:
@@ -325,6 +349,7 @@ def final_weights(folder: Path, partial: bool = False) -> Weights:
     about["source"] = {
         "config": files.digest_of_lines([json.dumps(said, sort_keys=True)]),
         "steps": {phase: done for phase, (done, _) in outcome.done.items()},
+        "result": ending(experiment, outcome.done),
         "original": trees.digest(experiment.canonical(outcome.original)),
         "code": files.code_digest(),
     }

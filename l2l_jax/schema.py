@@ -12,7 +12,7 @@ from l2l_jax.lib import optim
 from l2l_jax.lib.errors import ConfigError, check_args, defaults, over, unknown
 
 PHASE = ("method", "args", "solver", "solver_args", "steps", "batch_size", "accumulate", "tasks",
-         "on", "saliency", "optimizer")  # fmt: skip
+         "on", "saliency", "ema", "optimizer")  # fmt: skip
 ONS = ("retain", "proxy", "all")
 SIDE = ("classes", "files", "random", "rest", "images_per_class", "images")
 SECTIONS = {
@@ -158,6 +158,11 @@ def _check_phase(name: str, settings: Mapping[str, Any], tasks: Mapping[str, Any
         raise ConfigError(
             f"{name}.saliency is the share of the parameters that move, above 0 and at most 1, not "
             f"{settings['saliency']}."
+        )
+    if not 0 <= settings["ema"] < 1:
+        raise ConfigError(
+            f"{name}.ema is the decay of a moving average, below 1, such as 0.9999; 0 is for none. "
+            f"It cannot be {settings['ema']}."
         )
 
 

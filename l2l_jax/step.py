@@ -30,6 +30,21 @@ class State:
     step: Array  # int32, updates done
     student: Params  # the trainable groups
     optimizer: Any
+    average: Params | None  # moving average of the student; None if none is asked for
+
+    @property
+    def result(self) -> Params:
+        """What the phase hands on: the average if there is one, else the student as it is."""
+        return self.student if self.average is None else self.average
+
+    def saved(self) -> dict[str, Any]:
+        """The fields that there are, by name.
+
+        A missing average has no key: orbax writes None down, and would then ask checkpoints from
+        before there were averages for it.
+        """
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {name: value for name, value in fields.items() if value is not None}
 
 
 @flax.struct.dataclass
@@ -53,13 +68,18 @@ class Recipe:
     learning_rate: optax.Schedule
     seed: int
     accumulate: int = 1
+    ema: float = 0.0  # decay of the moving average; 0: there is none
 
     def init(self, params: Params) -> State:
-        """The state before the first step; params: all groups of the model."""
+        """The state before the first step; params: all groups of the model.
+
+        The moving average begins with what the phase begins with, so that nothing else is in it.
+        """
         student = {group: params[group] for group in self.method.TRAINABLE}
         # A copy: the state is donated, the parameters it starts from are not.
         student = jax.tree.map(jnp.copy, student)
-        whole = jnp.zeros((), jnp.int32), student, self.optimizer.init(student)
+        average = jax.tree.map(lambda x: jnp.array(x, jnp.float32), student) if self.ema else None
+        whole = jnp.zeros((), jnp.int32), student, self.optimizer.init(student), average
         ends = hasattr(self.method, "UNTIL")
         return EndingState(*whole, jnp.zeros((), bool)) if ends else State(*whole)
 
@@ -184,7 +204,10 @@ def make_update(recipe: Recipe, task: ModuleType, task_args: Mapping[str, Any], 
             "update_norm": optax.tree.norm(updates),
             "learning_rate": recipe.learning_rate(state.step),
         }
-        new = state.replace(step=state.step + 1, student=student, optimizer=optimizer)
+        average = _averaged(state.average, student, recipe.ema)
+        new = state.replace(
+            step=state.step + 1, student=student, optimizer=optimizer, average=average
+        )
         if not isinstance(state, EndingState):
             return new, metrics
         over = state.over | recipe.is_over(metrics)
@@ -194,6 +217,13 @@ def make_update(recipe: Recipe, task: ModuleType, task_args: Mapping[str, Any], 
         return new, metrics | {"over": over.astype(jnp.float32)}
 
     return update
+
+
+def _averaged(average: Params | None, student: Params, decay: float) -> Params | None:
+    """decay * average + (1 - decay) * student, in a form that leaves what stands still alone."""
+    if average is None:
+        return None
+    return jax.tree.map(lambda a, x: a + (1 - decay) * (x - a), average, student)
 
 
 def _salient(tree: Params, mask: Params | None) -> Params:

@@ -83,13 +83,17 @@ def after(
     recipe: steps.Recipe,
     experiment: Experiment,
     rows: Mapping[str, loader.Rows],
-    student: Params,
+    result: Params,
     fixed: Params,
 ) -> None:
-    """Notes both objectives where the phase ended, if its solver calls that a boundary."""
+    """Notes both objectives where the phase ended, if its solver calls that a boundary.
+
+    result: the trainable groups that it hands on, so the moving average if there is one: the
+    boundary is that of the model the next phase begins with.
+    """
     if missing(recipe, experiment):
         name = _boundary(recipe)
-        _, found = means(recipe, experiment, rows, student, fixed)
+        _, found = means(recipe, experiment, rows, result, fixed)
         values = {side: found[side] for side in ("retain", "forget")}
         experiment.note(recipe.phase, boundary=name, **values)
         log.info("%s: the boundary %r, forget objective %.4g", recipe.phase, name, found["forget"])

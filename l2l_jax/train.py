@@ -20,6 +20,7 @@ from l2l_jax.types import Array, Params
 
 log = logging.getLogger(__name__)
 
+MUCH = 0.1  # of its beginning left in a moving average
 ASK_EVERY = 10  # steps at which several processes ask each other whether one was told to stop
 
 
@@ -39,13 +40,13 @@ def train(
         abstract = experiment.abstract_state(phase)
         checkpoints = experiment.checkpoints(phase, writes=True)
         stack.callback(checkpoints.close)
-        state = checkpoints.restore(abstract)
+        state = experiment.saved_state(phase, checkpoints)
         if state is None:
             state = experiment.initial_state(phase, start)
         first, last = counted(state, total)
         if first == last and not survey.missing(recipe, experiment):
             log.info("%s: done already, %d steps", phase, first)
-            return start | state.student, first, last
+            return start | state.result, first, last
         if 0 < first < last:
             log.info("%s: continuing from step %d of %d", phase, first, total)
         began = time.perf_counter()
@@ -62,7 +63,7 @@ def train(
         compiled = [
             steps.shard_update(u, state, fixed, tuple(sides), experiment.mesh) for u in updates
         ]
-        _log_sizes(phase, state, fixed, work)
+        _log_sizes(recipe, total, state, fixed, work)
         experiment.note(phase, step_flops=work)
 
         # 3. The loop. A step is dispatched, then the numbers of the one before it are fetched.
@@ -105,7 +106,7 @@ def train(
             preempted = asked and hosts.any_of(experiment.stop.raised)
             if over or preempted or step + 1 == total or (step + 1) % runtime["save_every"] == 0:
                 over |= settle()  # a state is saved only once its numbers are known to be finite
-                checkpoints.save(int(state.step), state)
+                checkpoints.save(int(state.step), state.saved())
                 experiment.note(phase, memory=peak_memory(experiment.noted(phase).get("memory", 0)))
             if preempted:
                 checkpoints.wait()
@@ -113,8 +114,8 @@ def train(
             if over:
                 break
         checkpoints.wait()
-        survey.after(recipe, experiment, rows, state.student, fixed)
-        return start | state.student, *counted(state, total)
+        survey.after(recipe, experiment, rows, state.result, fixed)
+        return start | state.result, *counted(state, total)
 
 
 def check_finite(metrics: Mapping[str, float], step: int, saved: list[int]) -> None:
@@ -129,9 +130,19 @@ def check_finite(metrics: Mapping[str, float], step: int, saved: list[int]) -> N
         )
 
 
-def _log_sizes(phase: str, state: steps.State, fixed: Params, work: float) -> None:
+def _log_sizes(
+    recipe: steps.Recipe, total: int, state: steps.State, fixed: Params, work: float
+) -> None:
     """Known before the first step allocates anything on top of it."""
-    trained, optimizer = trees.count(state.student), trees.nbytes(state.optimizer) / 2**20
-    held = trees.nbytes(jax.tree.leaves(fixed)) / 2**20
-    text = "%s: %s parameters are trained, %.0f MiB of optimizer state, %.0f MiB held fixed, "
-    log.info(text + "%.3g GFLOP a step", phase, f"{trained:,}", optimizer, held, work / 1e9)
+    trained = f"{recipe.phase}: {trees.count(state.student):,} parameters are trained"
+    sizes = {"of optimizer state": state.optimizer, "held fixed": jax.tree.leaves(fixed)}
+    if recipe.ema:
+        sizes = {"of their moving average": state.average, **sizes}
+    told = [f"{trees.nbytes(tree) / 2**20:.0f} MiB {name}" for name, tree in sizes.items()]
+    log.info("%s, %.3g GFLOP a step", ", ".join([trained, *told]), work / 1e9)
+    if (left := recipe.ema**total) > MUCH:
+        log.warning(
+            "%s.ema=%s is slow for %d steps: in the moving average, which is the result, what the "
+            "phase begins with will still count %.0f %%",
+            *(recipe.phase, recipe.ema, total, 100 * left),
+        )

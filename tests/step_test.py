@@ -146,7 +146,7 @@ def test_randomness_follows_seed_phase_and_step():
 
 
 def test_a_method_that_finds_its_end_stops_there_whatever_is_dispatched_after():
-    r = dataclasses.replace(recipe("ascent"), args=dict(lam=1e-9))
+    r = dataclasses.replace(recipe("ascent"), args=dict(lam=1e-9), ema=0.5)
     original, start = start_of(r)
     fixed = r.fixed(start, original)
     mesh = sharding.make_mesh(1, jax.devices()[:1])
@@ -157,7 +157,7 @@ def test_a_method_that_finds_its_end_stops_there_whatever_is_dispatched_after():
     assert metrics["over"] == 1
     for _ in range(2):
         assert (int(state.step), bool(state.over)) == (1, True)
-        kept = [jax.tree.leaves((s.student, s.optimizer)) for s in (state, first)]
+        kept = [jax.tree.leaves((s.student, s.optimizer, s.average)) for s in (state, first)]
         assert all(np.array_equal(x, y) for x, y in zip(*kept, strict=True))
         state, _ = update(state, fixed, rows_of(r, 1))
     never = dataclasses.replace(r, args=dict(lam=0.0))
@@ -166,6 +166,81 @@ def test_a_method_that_finds_its_end_stops_there_whatever_is_dispatched_after():
     assert metrics["over"] == 0, "without a lambda all steps are taken"
     assert int(state.step) == 1
     assert not isinstance(recipe("l2l").init(start), steps.EndingState)
+
+
+def averaging(ema, count, salient=None):
+    """(the beginning, [state after each of so many steps]); lr is large, so that much moves."""
+    r = dataclasses.replace(recipe(), ema=ema)
+    original, start = start_of(r)
+    mesh = sharding.make_mesh(1, jax.devices()[:1])
+    update = jax.jit(steps.make_update(r, find("task", "random"), dict(ratio=0.75), mesh))
+    states = [r.init(start)]
+    for step in range(count):
+        fixed = r.fixed(start, original, salient=salient)
+        states.append(update(states[-1], fixed, rows_of(r, step))[0])
+    return {"encoder": start["encoder"]}, jax.device_get(states)
+
+
+def leaves(tree):
+    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
+
+
+def test_the_average_is_that_of_the_beginning_and_of_every_step():
+    """Palette's code averages with a random initialisation, which stays in its EMA network."""
+    start, states = averaging(0.75, 4)
+    average = leaves(start).astype(np.float64)
+    assert np.array_equal(leaves(states[0].average), average), "the first step has not been yet"
+    for state in states[1:]:
+        average = 0.75 * average + 0.25 * leaves(state.student)
+        np.testing.assert_allclose(leaves(state.average), average, rtol=1e-6, atol=1e-7)
+        assert leaves(state.average).dtype == np.float32
+    assert states[-1].result is states[-1].average
+    assert np.abs(leaves(states[-1].student) - average).max() > 1e-3
+    _, plain = averaging(0.0, 4)
+    assert plain[-1].result is plain[-1].student
+    for a, b in zip(plain, states, strict=True):
+        np.testing.assert_array_equal(leaves(a.student), leaves(b.student), "nothing else moves")
+
+
+def test_what_may_not_move_does_not_move_in_the_average():
+    """Not by a bit, in spite of 0.9999 x + 0.0001 x, which is not always x."""
+    start, _ = averaging(0.9999, 0)
+    keep = jax.tree.map(lambda x: jnp.arange(x.size).reshape(x.shape) % 2 == 0, start)
+    start, states = averaging(0.9999, 3, salient=keep)
+    begun, ended, keep = (leaves(tree) for tree in (start, states[-1].average, keep))
+    assert np.array_equal(begun[~keep], ended[~keep])
+    assert np.mean(begun[keep] != ended[keep]) > 0.5
+
+
+def test_without_an_average_a_state_is_what_it_was_before_there_were_any():
+    """Its arrays and their names, in the step and in the checkpoint; with one, one more field."""
+    for method, more in (("l2l", ()), ("ascent", ("over",))):
+        r = recipe(method)
+        _, start = start_of(r)
+        state = r.init(start)
+        known = jax.tree.leaves((state.step, state.student, state.optimizer))
+        known += [getattr(state, name) for name in more]
+        assert list(map(id, jax.tree.leaves(state))) == list(map(id, known))
+        assert tuple(state.saved()) == ("step", "student", "optimizer", *more)
+        with_one = dataclasses.replace(r, ema=0.9).init(start).saved()
+        assert tuple(with_one) == ("step", "student", "optimizer", "average", *more)
+
+
+def test_the_average_lies_as_the_student_does_and_makes_room_for_the_next():
+    r, mesh = dataclasses.replace(recipe(), ema=0.9), sharding.make_mesh(2, jax.devices()[:2])
+    original, start = start_of(r)
+    whole = jax.tree.map(jnp.copy, r.fixed(start, original))  # parts of `start` may be given twice
+    fixed = sharding.place(whole, sharding.parameters(mesh, whole))
+    shardings = sharding.parameters(mesh, jax.eval_shape(r.init, start))
+    state = jax.jit(r.init, out_shardings=shardings)(start)
+    update = steps.make_update(r, find("task", "random"), dict(ratio=0.75), mesh)
+    compiled = steps.shard_update(update, state, fixed, r.method.SIDES, mesh)
+    rows = jax.device_put(rows_of(r, 0), sharding.batch(mesh))
+    new, _ = compiled(state, fixed, rows)
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.average))
+    pairs = list(zip(*map(jax.tree.leaves, (new.student, new.average)), strict=True))
+    assert all(a.sharding == b.sharding for a, b in pairs)
+    assert not all(leaf.sharding.is_fully_replicated for leaf, _ in pairs)
 
 
 GOLDEN = {

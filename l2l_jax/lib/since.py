@@ -18,6 +18,7 @@ SINCE = {  # keys that older workdirs lack, and what they meant
     **{f"evaluators.{n}.network": "features" for n in ("fid", "inception_score", "cosine", "tsne")},
     "evaluators.inception_score.shuffle": True,
 }
+PHASE = {"ema": 0.0}  # of every phase, whatever it is called
 ARGUMENTS = {"imagenet": {"format": "", "made_up": 0, "made_up_classes": []}}  # of data sets
 
 
@@ -27,9 +28,12 @@ def filled(config: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in SINCE.items():
         section, last = _at(config, key)
         section.setdefault(last, copy.deepcopy(value))
+    for section in config.values():
+        if isinstance(section, dict) and "method" in section:
+            section.update({key: value for key, value in PHASE.items() if key not in section})
     if "data" in config:
         later = copy.deepcopy(ARGUMENTS.get(config["data"]["name"], {}))
-        config["data"]["args"] = later | config["data"]["args"]
+        config["data"]["args"] = later | config["data"].get("args", {})
     return config
 
 

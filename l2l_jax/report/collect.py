@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from l2l_jax.lib import files
+from l2l_jax.lib import files, since
 from l2l_jax.lib.errors import ConfigError
 
 
@@ -53,10 +53,11 @@ def collect(workdir: Path) -> Record:
     config, versions, results = (files.read_json(workdir / name) for name in needed)
     tsne = workdir / "tsne.json"
     first = {"features": results["features"]} if "features" in results else {}
-    results = {"networks": first, "measured": {}, "skipped": {}, "passes": {}} | results  # if older
+    missing = {"networks": first, **{k: {} for k in ("measured", "skipped", "passes", "evaluated")}}
+    results = missing | results  # if older
     return Record(
         name=workdir.name,
-        config=config,
+        config=since.filled(config),  # older runs and newer ones are then compared key by key
         versions=versions,
         results=results,
         metrics=list(files.read_jsonl(workdir / "metrics.jsonl")),

@@ -310,7 +310,8 @@ def _provenance(record: Record) -> Iterator[str]:
         )
     items["evaluated with"] = f"code <code>{results['digests']['code'][:16]}</code>"
     for variant, digest in results["digests"]["weights"].items():
-        items[f"weights, {variant}"] = f"<code>{digest}</code>"
+        told = html.escape(results["evaluated"].get(variant, ""))
+        items[f"weights, {variant}"] = f"{told}{', ' if told else ''}<code>{digest}</code>"
     for name, split in record.splits.items():
         unused = "" if "eval" in name or name in results["trained_on"] else ", not trained on"
         items[f"split, {html.escape(name)}"] = (

@@ -23,11 +23,14 @@ def test_an_older_workdir_can_be_continued_and_read(tmp_path, data):
         del old["split"][side]["images"], old["split"][side]["images_per_class"]
     for section in old["evaluators"].values():
         section.pop("network", None)
+    for phase in old["phases"]:
+        assert old[phase].pop("ema") == 0
     if data == "imagenet":
         old["data"]["args"] = dict(root="")
     files.write_json(tmp_path / "config.json", old)
     workdir.check(tmp_path, now)
     assert workdir.config_of(tmp_path) == now
+    assert since.filled(now | {"unlearn": {**now["unlearn"], "ema": 0.9}})["unlearn"]["ema"] == 0.9
     now["split"]["forget"]["images"] = 5
     with pytest.raises(ConfigError, match=r"split\.forget\.images: 0 there, 5 here"):
         workdir.check(tmp_path, now)

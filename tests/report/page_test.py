@@ -34,6 +34,17 @@ def test_costs_stand_with_the_provenance(workdir):
     assert "cost, unlearn</dt><dd>83 s, 200 steps, 31.0 TFLOP, peak memory 2.34 GB<" in text
 
 
+def test_which_weights_were_evaluated_stands_with_their_digest(workdir):
+    older = page.write(workdir).read_text()
+    assert f"weights, original</dt><dd><code>{'0' * 64}</code>" in older
+    assert collect(workdir).config["unlearn"]["ema"] == 0, "as a newer run says it"
+    told = {"original": "as loaded from a&b", "unlearned": "moving average of phase unlearn"}
+    change(workdir, "results.json", ["evaluated"], told)
+    text = page.write(workdir).read_text()
+    assert f"original</dt><dd>as loaded from a&amp;b, <code>{'0' * 64}</code>" in text
+    assert f"unlearned</dt><dd>moving average of phase unlearn, <code>{'1' * 64}</code>" in text
+
+
 def test_how_a_phase_ended(workdir):
     said = "unlearn ended at step 1 of 4: moved 0.0512, lambda 0.05"
     change(workdir, "results.json", ["ended"], {"unlearn": said})
