@@ -114,7 +114,7 @@ def base() -> ml_collections.ConfigDict:
 
 METHODS = (
     *("l2l", "max_loss", "noisy_label", "retain_label", "random_encoder", "finetune"),
-    *("ascent", "epsilon", "surgery", "saliency", "retrain"),
+    *("ascent", "epsilon", "surgery", "saliency", "siss", "retrain"),
 )
 
 
@@ -129,6 +129,8 @@ def by(config: ml_collections.ConfigDict, name: str) -> None:
                     and drop, then phase II, walk
         surgery     L2L's objectives with solvers/surgery.py
         saliency    L2L on the half of the parameters with the largest forget gradient (SalUn)
+        siss        SISS, its forget gradient held at a tenth of the length of the retain gradient
+                    by solvers/scaled.py
         retrain     no unlearning: pretrain from scratch on the retain split, the reference
     """
     phases, unlearn = config.phases, config.unlearn.to_dict()
@@ -151,6 +153,8 @@ def by(config: ml_collections.ConfigDict, name: str) -> None:
         made = {"unlearn": other("l2l", solver="surgery")}
     elif name == "saliency":
         made = {"unlearn": other("l2l", saliency=0.5)}
+    elif name == "siss":
+        made = {"unlearn": other("siss", solver="scaled", solver_args=dict())}
     elif name == "retrain":
         config.phases = ("pretrain",)
         config.pretrain.on = "retain"
