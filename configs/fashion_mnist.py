@@ -2,13 +2,16 @@
 
     python -m l2l_jax.main --config configs/fashion_mnist.py --workdir runs/demo
     python -m l2l_jax.main --config configs/fashion_mnist.py:mage --workdir runs/mage
+    python -m l2l_jax.main --config configs/fashion_mnist.py:diffusion --workdir runs/diffusion
     python -m l2l_jax.main --config configs/fashion_mnist.py:max_loss --workdir runs/max_loss
     python -m l2l_jax.main --config configs/fashion_mnist.py:pretrain --workdir runs/pretrain
 
 The first starts from a bundled masked autoencoder and unlearns classes 5, 7, 8 and 9 with L2L, the
-second from a bundled tokenizer and masked-token transformer. Forms, joined by commas:
+second from a bundled tokenizer and masked-token transformer, the third from a bundled diffusion
+model. Forms, joined by commas:
 
     mage        MAGE in place of the masked autoencoder
+    diffusion   a diffusion model that in-paints, ten deterministic steps of sampling
     vqgan       VQ-GAN, its tokenizer, in place of both: only with pretrain
     max_loss, ...    another method than l2l, one of common.METHODS (configs/common.py says more);
                 retrain makes the model that never saw the four classes
@@ -30,13 +33,16 @@ MODELS = {
         size="small", image_size=32, tokenizer=dict(size="small"), steps=8, temperature=1.0
     ),
     "vqgan": dict(size="small", image_size=32),
+    "diffusion": dict(
+        size="small", image_size=32, cell=4, steps=200, beta_end=0.1, sample_steps=10
+    ),
 }
-FORMS = ("mage", "vqgan", "pretrain", "short", "smoke", *common.METHODS)
+FORMS = ("mage", "vqgan", "diffusion", "pretrain", "short", "smoke", *common.METHODS)
 
 
 def get_config(form: str = "") -> ml_collections.ConfigDict:
-    """form: any of FORMS, joined by commas; mage or vqgan, not both."""
-    kinds = ("mage", "vqgan"), ("pretrain", *common.METHODS)
+    """form: any of FORMS, joined by commas; one model at most."""
+    kinds = ("mage", "vqgan", "diffusion"), ("pretrain", *common.METHODS)
     words = common.words(form, "configs/fashion_mnist.py", FORMS, *kinds)
     if "vqgan" in words and "pretrain" not in words:
         raise ValueError("configs/fashion_mnist.py: vqgan goes with pretrain.")
@@ -54,6 +60,8 @@ def get_config(form: str = "") -> ml_collections.ConfigDict:
         frame=dict(task="outpaint", args=dict(cells=2)),  # hides around them when it completes
     )
     config.evaluate.tasks = ("center", "outpaint")
+    if name == "diffusion":
+        config.tasks.freeform = dict(task="freeform", args=dict(finer=4))  # on single pixels
     if name == "mage":
         config.data.token_cache.views = 1  # nothing is cropped or mirrored: one view is all
     method = next((word for word in words if word in common.METHODS), "l2l")
@@ -89,6 +97,10 @@ def unlearn(config: ml_collections.ConfigDict) -> None:
         config.unlearn.update(dict(steps=150, tasks=("share", "hole", "frame")))
         config.unlearn.optimizer.lr = 8e-4
         config.split.eval_images_per_class = 150  # completing takes many passes
+    if name == "diffusion":
+        config.unlearn.update(dict(steps=150, batch_size=32, tasks=("center", "outpaint")))
+        config.split.eval_images_per_class = 60  # completing takes ten passes
+        config.evaluate.batch_size = 120  # 360 and 240 images, so that no batch is filled up
     config.runtime.save_every = 100
 
 
@@ -100,12 +112,16 @@ def pretrain(config: ml_collections.ConfigDict) -> None:
         mae=dict(steps=12_000, tasks=("random", "center", "outpaint")),
         mage=dict(steps=7_000, tasks=("share", "hole", "frame"), batch_size=64),
         vqgan=dict(steps=4_000, tasks=("nothing",), batch_size=64),
+        diffusion=dict(steps=5_000, tasks=("center", "outpaint", "freeform"), batch_size=32),
     )
     config.pretrain.update(settings[config.model.name])
     config.pretrain.optimizer.update(dict(lr=1e-3, clip=1.0))
     if config.model.name == "mage":
         config.weights = "bundled:vqgan_fashion_mnist"
         config.model.args.variant = "released"  # one table of words, as published
+    if config.model.name == "diffusion":
+        config.model.args.variant = "released"  # one embedding of the level, as published
+        config.pretrain.optimizer.update(dict(weight_decay=0.0, b2=0.99))
     if config.model.name == "vqgan":
         config.pretrain.optimizer.update(dict(lr=3e-3, weight_decay=0.0))
     config.runtime.save_every = 1000

@@ -37,6 +37,9 @@ OFFICIAL = {  # file: (model, what it holds, where it is published)
     "vqgan_jax_strongaug.ckpt": (
         "vqgan", "the tokenizer alone", f"{DRIVE}13S_unB87n6KKuuMdyMnyExW0G1kplTbP/view"
     ),
+    "16_Network.pth": (
+        "diffusion", "Palette on Places2", f"{DRIVE}1lxkcyMc6-VUDvNnOg3krryLoGMpBChuM/view"
+    ),
 }  # fmt: skip
 
 

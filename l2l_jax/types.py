@@ -53,11 +53,18 @@ class ImageToImage(Protocol):
 
     A model with a frozen tokenizer takes_tokens: in `corrupt` images may be given as what
     `tokenize` makes of them, [B, h, w] integers, which can be made once and kept.
+
+    A model whose T adds noise to the hole may also have, for methods/l2l.py and methods/siss.py,
+    only_noise(inputs) -> the same context and noise level, with pure noise in the hole;
+    seen_as(inputs, noisy) -> inputs of the same images and noise level whose hole is as in `noisy`,
+        [B, H, W, 3] like the field inputs.noisy, and the noise that would explain it;
+    energy(inputs) -> [B] float32, half the sum of the squares of that noise, over the hole.
     """
 
     image_size: int  # H = W
     grid: tuple[int, int]  # cells a mask is drawn on
     takes_tokens: bool  # whether images may be given as what `tokenize` makes of them
+    shows_hidden: bool  # whether E is shown hidden pixels, under noise; reconstruct never is
     template: Params  # names, shapes and dtypes of the parameters
     canonical: Params  # the same in the layout of files and digests: blocks as lists
     identity: dict[str, Any]  # what weights belong to, also where no shape shows it

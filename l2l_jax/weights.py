@@ -65,7 +65,9 @@ def export(source: Path, target: Path, half: bool = False, partial: bool = False
         weightfile.save(target, params, about, half)
     else:
         module = find("model", weights.about["model"])
-        torchwriter.write(target, module.to_official(to_theirs(weights.params, module.NAMES)))
+        model = module.build(**weights.about["args"])
+        state = to_theirs(weights.params, module.NAMES)
+        torchwriter.write(target, module.to_official(state, model))
     print(f"{target}: {target.stat().st_size:,} bytes")
 
 
@@ -74,7 +76,7 @@ def list_() -> None:
     for path in sorted(BUNDLED.glob("*.safetensors")):
         about = weightfile.load(path).about
         print(f"  bundled:{path.stem}  {about['model']} {json.dumps(about['args'])}")
-    print("Official (mae: CC-BY-NC 4.0, Meta; mage, vqgan: see there); * is here or in weights/:")
+    print("Official (mae: CC-BY-NC 4.0, Meta; others: see there); * is here or in weights/:")
     for name, (model, content, _) in OFFICIAL.items():
         ours = Path("weights") / f"{Path(name).stem}.safetensors"
         places = (Path(name), Path("weights") / name, ours)

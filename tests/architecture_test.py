@@ -25,6 +25,7 @@ EXCEPTIONS = {
     ("models.mage", "models.vqgan"),
     ("models.mage", "models._mage_files"),
     ("models._mage_files", "models.vqgan"),
+    ("models.diffusion", "models._diffusion_files"),
 }
 
 
@@ -144,7 +145,9 @@ def test_fixtures_and_bundles_stay_small():
 
     assert megabytes(ROOT / "tests" / "fixtures") < 12
     assert megabytes(ROOT / "l2l_jax" / "data" / "bundled") < 8
-    assert (ROOT / "l2l_jax/models/bundled/mae_fashion_mnist.safetensors").stat().st_size < 4e6
+    weights = ROOT / "l2l_jax/models/bundled"
+    assert (weights / "mae_fashion_mnist.safetensors").stat().st_size < 4e6
+    assert (weights / "diffusion_fashion_mnist.safetensors").stat().st_size < 8e6
 
 
 @pytest.mark.parametrize("command", [["check"], ["format", "--check"]], ids=lambda c: c[0])

@@ -80,7 +80,8 @@ def test_every_kind_of_thing_is_in_the_table_of_additions():
 
 
 def test_official_files_are_those_the_code_knows():
-    for name in re.findall(r"`((?:mae_\w+_(?:base|full)|mage\S+)\.pth|vqgan\S+\.ckpt)`", README):
+    files = r"`((?:mae_\w+_(?:base|full)|mage\S+|16_Network)\.pth|vqgan\S+\.ckpt)`"
+    for name in re.findall(files, README):
         whole = name in OFFICIAL
         assert whole or name == "mae_pretrain_vit_base.pth"
 

@@ -6,11 +6,16 @@ import jax.numpy as jnp
 from l2l_jax.types import Array, Hidden, Outputs
 
 
-def latent_distance(a: Hidden, b: Hidden) -> Array:
-    """Mean squared difference, float32; summed over the arrays of a pytree (feature maps)."""
+def latent_distance(a: Hidden, b: Hidden, relative: bool = False) -> Array:
+    """Mean squared difference, float32; summed over the arrays of a pytree (feature maps).
+
+    relative: of each array in units of the mean square of b's, the goal's.
+    """
 
     def mean(x: Array, y: Array) -> Array:
-        return jnp.mean((x.astype(jnp.float32) - y.astype(jnp.float32)) ** 2)
+        x, y = x.astype(jnp.float32), y.astype(jnp.float32)
+        unit = jax.lax.stop_gradient(jnp.mean(y**2)) + 1e-12 if relative else 1.0
+        return jnp.mean((x - y) ** 2) / unit
 
     return sum(jax.tree.leaves(jax.tree.map(mean, a, b)))
 

@@ -73,6 +73,13 @@ def _apply(given: Mapping[str, np.ndarray], rules: Sequence[Rule], inward: bool)
     return result
 
 
+def official(ours: str, rules: Sequence[Rule]) -> str:
+    """The official name of one of our arrays. WrongWeights if no rule knows it."""
+    if hit := _translate(ours, [(rule.ours, rule.theirs) for rule in rules]):
+        return hit[0]
+    raise WrongWeights(f"No rule for the name {ours}.")
+
+
 def strangers(state: Mapping[str, np.ndarray], rules: Sequence[Rule]) -> str:
     """The official names that no rule knows, as a sentence ('' if there are none)."""
     pairs = [(rule.theirs, rule.ours) for rule in rules]

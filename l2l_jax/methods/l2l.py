@@ -13,6 +13,15 @@ The paper draws n ~ N(0, Sigma), ties Sigma to the forget set in Lemma 1 and set
 Appendix C.4. Here `noise` chooses (lib/noise.py): "gaussian_like", N(mean, std) of each colour
 channel over the forget images of the batch; "standard", N(0, I); "uniform"; "constant".
 
+`target` says what the teacher is shown on the forget side. "paper": T(n), as above. "released", for
+diffusion models only: what the released diffusion code does, T(x_f) with pure noise in the hole,
+y_t = epsilon, whatever the noise level; the context stays that of the forget image, so that much
+less is asked for, and next to nothing at high noise levels, where y_t is almost that anyway.
+
+Where E makes several feature maps, their mean squares are added: every map counts alike, as
+released, so that maps with large values count most. `relative` takes each map in units of the mean
+square of its goal; alpha then weighs shares, too.
+
 Departures from the released code: moments come from the forget images alone and per channel (there:
 one scalar over the whole batch, retain images included); n is not clamped to [0, 1] unless `clip`
 (there: always); one teacher pass per image (there: two); no dropout in the student; no reseeding.
@@ -24,6 +33,7 @@ import jax
 
 from l2l_jax.lib import rng as rngs
 from l2l_jax.lib.distance import latent_distance
+from l2l_jax.lib.errors import ConfigError, unknown
 from l2l_jax.lib.noise import about, noise_images
 from l2l_jax.types import Array, ImageToImage, Metrics, Params, UnlearnBatch
 
@@ -31,6 +41,8 @@ TRAINABLE = ("encoder",)
 SIDES = ("retain", "forget")
 TEACHER = True
 MAKES_ORIGINAL = False
+
+TARGETS = ("paper", "released")
 
 
 def objectives(
@@ -42,20 +54,32 @@ def objectives(
     *,
     noise: str = "gaussian_like",
     clip: bool = False,
+    target: str = "paper",
+    relative: bool = False,
 ) -> tuple[Array, Array, Metrics]:
     """(L_R, L_F, {}); student and teacher see the same mask and the same draws of T."""
+    if target not in TARGETS:
+        raise unknown("target of l2l", target, TARGETS)
+    if target == "released" and not hasattr(model, "only_noise"):
+        raise ConfigError(
+            "l2l: target='released' puts pure noise into the hole that a diffusion model is shown, "
+            "and this model is shown nothing of a hole; leave target at 'paper'."
+        )
     keep, drop = batch.retain, batch.forget
     key_keep, key_drop, key_noise = (rngs.fold(rng, k) for k in ("retain", "forget", "noise"))
 
     kept = model.corrupt(teacher, keep.images, keep.mask, key_keep, visible=keep.visible)
     stay = jax.lax.stop_gradient(model.encode(teacher, kept))
-    retain = latent_distance(model.encode(student, kept), stay)
+    retain = latent_distance(model.encode(student, kept), stay, relative)
 
-    n = batch.noise  # as tokens, if they were made before
-    if n is None:
-        n = noise_images(key_noise, *about(drop.images), noise=noise, clip=clip)
     dropped = model.corrupt(teacher, drop.images, drop.mask, key_drop, visible=drop.visible)
-    nothing = model.corrupt(teacher, n, drop.mask, key_drop, visible=drop.visible)
+    if target == "released":
+        nothing = model.only_noise(dropped)
+    else:
+        n = batch.noise  # as tokens, if they were made before
+        if n is None:
+            n = noise_images(key_noise, *about(drop.images), noise=noise, clip=clip)
+        nothing = model.corrupt(teacher, n, drop.mask, key_drop, visible=drop.visible)
     go = jax.lax.stop_gradient(model.encode(teacher, nothing))
-    forget = latent_distance(model.encode(student, dropped), go)
+    forget = latent_distance(model.encode(student, dropped), go, relative)
     return retain, forget, {}

@@ -131,6 +131,7 @@ class Autoencoder:
     cell: int
     dtype: Dtype
     takes_tokens = False
+    shows_hidden = False
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -310,8 +311,9 @@ def recognise(state: dict[str, np.ndarray], about: dict[str, object]) -> dict[st
 from_official = as_is
 
 
-def to_official(state: dict[str, np.ndarray]) -> dict[str, object]:
+def to_official(state: dict[str, np.ndarray], model: Autoencoder) -> dict[str, object]:
     """The content of a file for PyTorch, {"model": state dict}; the layers are in the docstring."""
+    del model
     return {"model": state}
 
 

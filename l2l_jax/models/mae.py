@@ -138,6 +138,7 @@ class MAE:
     remat: bool
     dtype: vit.Dtype
     takes_tokens = False
+    shows_hidden = False
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -380,8 +381,9 @@ def recognise(state: dict[str, np.ndarray], about: dict[str, object]) -> dict[st
     return {"size": "base", **shape, **heads, **args}
 
 
-def to_official(state: dict[str, np.ndarray]) -> dict[str, object]:
+def to_official(state: dict[str, np.ndarray], model: MAE) -> dict[str, object]:
     """The content of an official file."""
+    del model
     return {"model": state}
 
 

@@ -92,6 +92,7 @@ class MAGE:
     remat: bool
     dtype: vit.Dtype
     takes_tokens = True
+    shows_hidden = False
 
     @property
     def image_size(self) -> int:
@@ -351,7 +352,7 @@ def _rank(values: Array) -> Array:
 
 # What an official file of an unpublished size does not tell.
 UNTOLD = ("heads", "decoder_heads", "tokenizer")
-NAMES, from_official, to_official = files.NAMES, files.from_official, files.to_official
+NAMES, from_official = files.NAMES, files.from_official
 PARTS = {"vqgan": "tokenizer"}  # weights that training can start from; the rest is made afresh
 
 
@@ -370,6 +371,12 @@ def fit(params: Params, model: MAGE) -> Params:
 def recognise(state: dict[str, np.ndarray], about: dict[str, object]) -> dict[str, object]:
     """The `build` arguments of an official state dict; about: what the user says."""
     return files.arguments(state, about, SIZES)
+
+
+def to_official(state: dict[str, np.ndarray], model: MAGE) -> dict[str, object]:
+    """The content of an official file; see models/_mage_files.py."""
+    del model
+    return files.to_official(state)
 
 
 def resized(params: Params, grid: int) -> Params:

@@ -69,6 +69,7 @@ class VQGAN:
     adversarial: float
     dtype: Dtype
     takes_tokens = False  # its tokenizer is what is trained
+    shows_hidden = False
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -349,8 +350,9 @@ def fit(params: Params, model: VQGAN) -> Params:
     return params | {"decoder": decoder}
 
 
-def to_official(state: dict[str, np.ndarray]) -> dict[str, object]:
+def to_official(state: dict[str, np.ndarray], model: VQGAN) -> dict[str, object]:
     """The content of an official file."""
+    del model
     return {"state_dict": state}
 
 

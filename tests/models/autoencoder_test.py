@@ -125,7 +125,7 @@ def test_bad_arguments(args, message):
 
 def exported(path, params):
     state = to_theirs(params, autoencoder.NAMES)
-    torchwriter.write(path, autoencoder.to_official(state))
+    torchwriter.write(path, autoencoder.to_official(state, small_model("autoencoder")))
     return state
 
 

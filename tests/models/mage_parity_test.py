@@ -105,7 +105,7 @@ def test_there_and_back_is_the_same():
     assert_same_bits(names.to_theirs(names.to_ours(used, mage.NAMES), mage.NAMES), used)
     model, params = loaded()
     assert model.variant == "paper"
-    exported = mage.to_official(names.to_theirs(jax.device_get(params), mage.NAMES))["model"]
+    exported = mage.to_official(names.to_theirs(jax.device_get(params), mage.NAMES), model)["model"]
     assert {k: v.shape for k, v in exported.items()} == {k: v.shape for k, v in official.items()}
     assert_same_bits({name: exported[name] for name in used}, used)
 

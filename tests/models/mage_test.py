@@ -269,7 +269,7 @@ def test_given_tokens_no_convolution_is_left():
 
 def official_file(path, without=(), **changes):
     model, params = setting(variant="released")
-    state = mage.to_official(to_theirs(jax.device_get(params), mage.NAMES))["model"]
+    state = mage.to_official(to_theirs(jax.device_get(params), mage.NAMES), model)["model"]
     state = {k: v for k, v in (state | changes).items() if k not in without}
     torchwriter.write(path, {"model": state})
     return model
@@ -290,17 +290,17 @@ def test_an_official_file_holds_what_its_class_wants_and_comes_back(tmp_path):
     np.testing.assert_array_equal(read.params["decoder"]["words"], read.params["encoder"]["words"])
     assert args["tokenizer_digest"] == trees.digest(read.params["tokenizer"])
     assert model.grid == paper.grid
-    again = mage.to_official(to_theirs(read.params, mage.NAMES))["model"]
+    again = mage.to_official(to_theirs(read.params, mage.NAMES), model)["model"]
     assert again.keys() == content.keys()
     for name, value in content.items():
         np.testing.assert_array_equal(again[name], value)
 
 
 def test_an_untied_decoder_is_exported_with_a_warning_and_comes_back(caplog, tmp_path):
-    _, params = setting()
+    model, params = setting()
     params = jax.device_get(params)
     params["encoder"] = params["encoder"] | {"words": params["encoder"]["words"] + 1}
-    content = mage.to_official(to_theirs(params, mage.NAMES))
+    content = mage.to_official(to_theirs(params, mage.NAMES), model)
     assert "mlm_layer.word_embeddings.weight" not in content["model"], "it loads strictly there"
     assert "decodes otherwise" in caplog.text
     torchwriter.write(tmp_path / "a.pth", content)

@@ -1,0 +1,269 @@
+"""The diffusion model against arrays made by the official PyTorch code of Palette (branch i2i).
+
+The weights are drawn again from their seeds (tests/_torchlike.py), to 1e-6 of what PyTorch drew;
+expected arrays are rounded to less than a tenth of the tolerance, which is the one suggested by
+their authors. The released losses are averages over the whole batch in which the other side's rows
+count as zeros; they are put together here from parts of the package.
+"""
+
+import functools
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from l2l_jax.lib import torchfile, torchwriter, trees
+from l2l_jax.lib.names import to_ours, to_theirs
+from l2l_jax.models import diffusion
+from l2l_jax.models.layers import denoising, noise_schedule, unet
+from l2l_jax.models.layers.noise_schedule import BUFFERS, Schedule
+from l2l_jax.originals import read_official
+from tests import _torchlike
+from tests.helpers import assert_same_bits, unpacked
+
+IO, SCHEDULES, EXAMPLE = (
+    np.load(unpacked(f"palette/{name}.npz")) for name in ("io", "schedules", "format_example_io")
+)
+RECIPES = json.loads(unpacked("palette/weights.json").read_text())
+OUTPUT, FEATURES, SAMPLES = 1e-4, 2e-4, 5e-4
+LOSS, GRADIENT = 1e-5, 1e-4  # relative, of the value and of the largest entry
+KNOWN = {
+    "official/train": Schedule(),
+    "official/test": Schedule(*diffusion.RELEASED_TEST),
+    "tiny/train": Schedule("linear", 50, 1e-6, 0.2),
+    "tiny/test": Schedule("linear", 5, 0.01, 0.7),
+}
+RETAIN = IO["labels"] > 0
+ALPHA = float(IO["forget_alpha"])
+CASES = ("ours", "max_loss", "noisy_label", "random_encoder", "retain_label",
+         "learn_noise0_no_fix_decoder")  # fmt: skip
+
+
+def last(x):
+    """[N, C, H, W] -> [N, H, W, C]."""
+    return jnp.asarray(np.moveaxis(x, -3, -1))
+
+
+@functools.cache
+def states():
+    buffers = {name: SCHEDULES[f"tiny/train/{name}"] for name in BUFFERS}
+    made = _torchlike.palette_states(RECIPES, buffers)
+    for name, state in made.items():
+        np.testing.assert_allclose(_torchlike.checks(state), RECIPES["checks"][name], atol=5e-5)
+    return made
+
+
+@functools.cache
+def model():
+    args = diffusion.recognise(states()["network_Network"], {"image_size": 32})
+    shape = dict(width=32, multipliers=(1, 2), blocks=1, attention=(2,), head=32, groups=32)
+    trained = dict(schedule="linear", steps=50, beta_start=1e-6, beta_end=0.2)
+    assert args == dict(size="published", image_size=32, cell=16) | shape | trained
+    return diffusion.build(
+        **args | dict(cell=1), variant="released", sampler="ancestral", sample_steps=0,
+        sample_schedule=("linear", 5, 0.01, 0.7),
+    )  # fmt: skip
+
+
+@functools.cache
+def params(name):
+    state = diffusion.from_official(states()[name])
+    return to_ours(state, diffusion.NAMES)
+
+
+def teacher():
+    return params("network_Network")
+
+
+def drawn():
+    """T's inputs with the recorded draws."""
+    made = model().noised(
+        (last(IO["y_0"]) + 1) / 2, jnp.asarray(IO["mask"][:, 0] > 0),
+        jnp.asarray(IO["loss/sample_gammas"][:, 0]), last(IO["noise"]), last(IO["cond_noise"]),
+    )  # fmt: skip
+    np.testing.assert_allclose(made.given, last(IO["y_cond"]), atol=1e-6)
+    return made
+
+
+def output(params, inputs):
+    return model().decode(params, model().encode(params, inputs), inputs)
+
+
+def test_a_gamma_is_drawn_between_two_of_the_schedule():
+    gammas = model().schedule.gammas
+    before, after = gammas[IO["loss/t"] - 1], gammas[IO["loss/t"]]
+    between = before + IO["loss/u"][:, 0] * (after - before)
+    np.testing.assert_allclose(between, IO["loss/sample_gammas"][:, 0], atol=1e-7)
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_schedules(name):
+    schedule = KNOWN[name]
+    assert np.array_equal(schedule.betas, SCHEDULES[f"{name}/betas"]), "in float64"
+    for buffer, value in schedule.buffers.items():
+        assert np.array_equal(value, SCHEDULES[f"{name}/{buffer}"]), buffer
+    assert noise_schedule.recognise(schedule.buffers) == schedule
+
+
+@pytest.mark.parametrize("name", noise_schedule.NAMES)
+def test_other_schedules(name):
+    expected = SCHEDULES[f"other_betas/{name}"]
+    np.testing.assert_allclose(Schedule(name, len(expected)).betas, expected, rtol=1e-12)
+
+
+def test_unet():
+    gamma, (given, noisy) = IO["unet/gammas"][:, 0], jnp.split(last(IO["unet/input"]), 2, axis=-1)
+    embedded = unet.gamma_embedding(jnp.asarray(gamma), 32)
+    np.testing.assert_allclose(embedded, IO["unet/gamma_embedding"], atol=1e-6)
+    inputs = diffusion.Inputs(given, noisy, None, jnp.asarray(gamma), None)
+    maps = model().encode(teacher(), inputs)
+    for i, made in enumerate(maps):
+        np.testing.assert_allclose(made[:1], last(IO[f"unet/feat{i}_sample0"]), atol=FEATURES)
+    assert len(maps) == 5
+    made = model().decode(teacher(), maps, inputs)
+    np.testing.assert_allclose(made, last(IO["unet/output"]), atol=OUTPUT)
+
+
+def test_q_sample():
+    """Retain rows are noised as usual; a forget row's target becomes its noise and nothing else."""
+    hidden = jnp.ones((3, 32, 32), bool)
+    gamma, noise = jnp.asarray(IO["unet/gammas"][:, 0]), last(IO["noise"])
+    made = model().noised((last(IO["y_0"]) + 1) / 2, hidden, gamma, noise, noise)
+    np.testing.assert_allclose(made.noisy, last(IO["q_sample/y_noisy_original"]), atol=1e-6)
+    both = jnp.where(RETAIN[:, None, None, None], made.noisy, model().only_noise(made).noisy)
+    np.testing.assert_allclose(both, last(IO["q_sample/y_noisy_with_labels"]), atol=1e-6)
+
+
+def predict(noisy, gamma, given=None):
+    given = last(IO["y_cond"]) if given is None else given
+    inputs = diffusion.Inputs(given, noisy, None, jnp.broadcast_to(gamma, (len(noisy),)), None)
+    return output(teacher(), inputs)
+
+
+def test_p_mean_variance():
+    """Of pure noise, at three steps of the schedule of sampling."""
+    given, noisy = last(IO["y_cond"]), last(IO["noise"])
+    for row, t in enumerate(IO["p_mean_variance/t"]):
+        at = {name: value[t] for name, value in model().walked.buffers.items()}
+        one = functools.partial(predict, given=given[row : row + 1])
+        mean, log_variance = denoising.posterior(one, noisy[row : row + 1], at)
+        np.testing.assert_allclose(mean[0], last(IO["p_mean_variance/mean"])[row], atol=OUTPUT)
+        variance = IO["p_mean_variance/log_variance"][row, 0, 0, 0]
+        np.testing.assert_allclose(log_variance, variance, rtol=1e-6)
+        implied = at["sqrt_recip_gammas"] * noisy[row] - at["sqrt_recipm1_gammas"] * one(
+            noisy[row : row + 1], at["gammas"]
+        )
+        expected = last(IO["p_mean_variance/y0_hat_unclipped"])[row]
+        np.testing.assert_allclose(implied[0], expected, atol=OUTPUT)
+
+
+def step_noise(t):
+    """The recorded draws of steps 4, 3, 2, 1; step 0 draws none."""
+    return last(IO["restoration/step_noise"])[jnp.maximum(4 - t, 0)]
+
+
+def test_sampling_from_the_context():
+    hidden, start = last(IO["mask"]) > 0, last(IO["y_cond"])
+    made = jax.jit(model().sample, static_argnums=3)(teacher(), start, hidden, step_noise)
+    np.testing.assert_allclose(made, last(IO["restoration/output"]), atol=SAMPLES)
+    np.testing.assert_allclose(
+        np.where(hidden, 0, made), np.where(hidden, 0, last(IO["y_0"])), atol=1e-6
+    )
+
+
+def test_sampling_from_noise_with_nothing_known():
+    start = last(IO["restoration_no_mask/start_noise"])
+    hidden = jnp.ones((3, 32, 32, 1), bool)
+    made = jax.jit(
+        lambda start: denoising.ancestral(predict, start, start, hidden, model().walked, step_noise)
+    )(start)
+    np.testing.assert_allclose(made, last(IO["restoration_no_mask/output"]), atol=SAMPLES)
+
+
+def rows(errors, which):
+    """Mean over the whole batch of what one side's rows hold, as released."""
+    return jnp.mean(jnp.where(which[:, None, None, None], errors, 0.0))
+
+
+def released(student, case, inputs):
+    """A loss of the released code on the recorded batch."""
+    m, goal = model(), teacher()
+    noise = m.only_noise(inputs)
+    if case in ("ours", "random_encoder"):
+        mine, total = m.encode(student, inputs), 0.0
+        keep, drop = m.encode(goal, inputs), m.encode(goal, noise)
+        drawn_maps = _torchlike.feature_noise(RECIPES["feature_noise"])
+        for own, a, b, z in zip(mine, keep, drop, drawn_maps, strict=True):
+            if case == "random_encoder":  # moments over the whole batch, retain rows included
+                both = jnp.where(RETAIN[:, None, None, None], a, b)
+                b = last(z) * jnp.std(both, ddof=1) + jnp.mean(both)
+            total += rows((own - a) ** 2, RETAIN) + ALPHA * rows((own - b) ** 2, ~RETAIN)
+        return total
+    if case == "retain_label":
+        made, wanted = output(student, inputs), output(goal, inputs)
+        same, other = (made - wanted) ** 2, (made - wanted[RETAIN]) ** 2
+        return rows(same, RETAIN) + ALPHA * rows(other, ~RETAIN)
+    share = jnp.mean(inputs.hidden, axis=(1, 2, 3))  # released: over all pixels, not the hole's
+    keep = m.loss(student, inputs) * share
+    drop = m.loss(student, inputs if case == "max_loss" else noise) * share
+    sign = -1 if case == "max_loss" else 1
+    return (jnp.sum(keep * RETAIN) + sign * ALPHA * jnp.sum(drop * ~RETAIN)) / len(keep)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_released_losses(case):
+    loss = functools.partial(released, case=case, inputs=drawn())
+    value, gradient = jax.jit(jax.value_and_grad(loss))(params("network_unlearned"))
+    np.testing.assert_allclose(value, IO[f"loss/{case}/value"], rtol=LOSS)
+    theirs = to_theirs(jax.device_get(gradient), diffusion.NAMES)
+    prefix, seen = f"loss/{case}/grad/", 0
+    for name in IO.files:
+        if name.startswith(prefix):
+            expected, seen = IO[name], seen + 1
+            allowed = GRADIENT * np.abs(expected).max()
+            np.testing.assert_allclose(theirs[name.removeprefix(prefix)], expected, atol=allowed)
+    assert seen == (3 if case in ("ours", "random_encoder") else 5)
+
+
+def test_features_of_student_and_teacher():
+    """The last map of both, and what each map adds to the loss."""
+    m, inputs = model(), drawn()
+    mine = m.encode(params("network_unlearned"), inputs)
+    keep, drop = (m.encode(teacher(), x) for x in (inputs, m.only_noise(inputs)))
+    both = jnp.where(RETAIN[:, None, None, None], keep[-1], drop[-1])
+    np.testing.assert_allclose(mine[-1], last(IO["loss/ours/student_last_feat"]), atol=FEATURES)
+    np.testing.assert_allclose(both, last(IO["loss/ours/teacher_last_feat"]), atol=FEATURES)
+    each = [
+        rows((own - a) ** 2, RETAIN) + ALPHA * rows((own - b) ** 2, ~RETAIN)
+        for own, a, b in zip(mine, keep, drop, strict=True)
+    ]
+    np.testing.assert_allclose(each, IO["loss/ours/per_feature"], rtol=LOSS)
+
+
+def test_a_file_with_a_teacher_in_it(tmp_path):
+    """The form of the files after unlearning; the teacher's copy is passed over."""
+    state = states()["format_example_with_teacher"]
+    torchwriter.write(tmp_path / "16_Network.pth", state)
+    assert any(name.startswith("teacher_denoise_fn.") for name in state)
+    read = read_official(tmp_path / "16_Network.pth", "diffusion", {"image_size": 8})
+    m = diffusion.build(**read.about["args"] | dict(variant="released"))
+    given, noisy = jnp.split(last(EXAMPLE["input"]), 2, axis=-1)
+    inputs = diffusion.Inputs(given, noisy, None, jnp.asarray(EXAMPLE["gammas"][:, 0]), None)
+    weights = diffusion.fit(read.params, m)
+    made = m.decode(weights, m.encode(weights, inputs), inputs)
+    np.testing.assert_allclose(made, last(EXAMPLE["output_student"]), atol=OUTPUT)
+    assert np.abs(made - last(EXAMPLE["output_teacher"])).max() > 10 * OUTPUT
+
+
+def test_there_and_back_is_the_same(tmp_path):
+    official = states()["network_Network"]
+    torchwriter.write(tmp_path / "a.pth", official)
+    read = read_official(tmp_path / "a.pth", "diffusion", {"image_size": 32})
+    paper = diffusion.build(**read.about["args"])
+    assert paper.variant == "paper"
+    assert not trees.difference(read.params, paper.canonical, "file", "model")
+    state = diffusion.to_official(to_theirs(read.params, diffusion.NAMES), paper)
+    torchwriter.write(tmp_path / "b.pth", state)
+    assert_same_bits(torchfile.read(tmp_path / "b.pth"), dict(official))

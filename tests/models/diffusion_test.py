@@ -1,0 +1,433 @@
+"""The diffusion model's own promises: its size, its T, its samplers, its files, its refusals."""
+
+import functools
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from l2l_jax import weights
+from l2l_jax.find import find
+from l2l_jax.lib import sharding, torchfile, torchwriter, trees, weightfile
+from l2l_jax.lib.errors import ConfigError, WrongWeights
+from l2l_jax.lib.names import to_theirs
+from l2l_jax.methods import l2l
+from l2l_jax.models import diffusion
+from l2l_jax.models.layers import denoising, noise_schedule
+from l2l_jax.models.layers.noise_schedule import BUFFERS, Schedule
+from l2l_jax.originals import load, read_official
+from l2l_jax.types import Batch, UnlearnBatch
+from tests.helpers import images, small_model
+
+HOLE = jnp.zeros((2, 4, 4), bool).at[:, 1:3, 1:3].set(True)
+PIXELS = np.repeat(np.repeat(np.asarray(HOLE), 4, 1), 4, 2)[..., None]
+
+
+@functools.cache
+def setting(**changes):
+    model = small_model("diffusion", **changes)
+    return model, noise_for(model)
+
+
+def noise_for(model):
+    """Parameters none of which is 0 or 1, without compiling anything; one embedding for both."""
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(
+        lambda leaf: rng.normal(0.1, 0.3, leaf.shape).astype(leaf.dtype), model.template
+    )
+    return (
+        diffusion.fit({**params, "decoder": {**params["decoder"], "embed": None}}, model)
+        if (model.variant == "paper")
+        else params
+    )
+
+
+def draws(model, seed=0, count=2):
+    rng = np.random.default_rng(seed)
+    shape = (count, model.image_size, model.image_size, 3)
+    epsilon, fill = rng.normal(size=(2, *shape)).astype(np.float32)
+    return jnp.asarray(epsilon), jnp.asarray(fill)
+
+
+def test_the_published_size_has_62_64_million_parameters_and_thirteen_maps():
+    model = diffusion.build(variant="released")
+    assert (
+        trees.count(model.template) == 62_641_923 or trees.count(model.template) // 10_000 == 6264
+    )
+    shape = jax.ShapeDtypeStruct((1, 256, 256, 3), jnp.float32)
+    gamma = jax.ShapeDtypeStruct((1,), jnp.float32)
+    inputs = diffusion.Inputs(shape, shape, None, gamma, shape)
+    maps = jax.eval_shape(model.encode, model.template, inputs)
+    sides = [(m.shape[-1], m.shape[1]) for m in maps]
+    assert sides == [*[(64, 256)] * 3, (64, 128), *[(128, 128)] * 2, (128, 64), *[(256, 64)] * 2,
+                     (256, 32), *[(512, 32)] * 3]  # fmt: skip
+    assert jax.eval_shape(model.decode, model.template, maps, inputs).shape == shape.shape
+    attending = [name for name in trees.flatten(model.template) if "/qkv/kernel" in name]
+    assert attending == ["encoder/middle/1/qkv/kernel"], "16 is no factor of the released network"
+
+
+# T -----------------------------------------------------------------------------------------------
+
+
+def test_a_hole_is_noise_in_what_is_given_and_a_mixture_in_what_is_denoised():
+    model, x = setting()[0], images(2, 16)
+    epsilon, fill = draws(model)
+    gamma = jnp.array([0.81, 0.19])
+    made = model.noised(x, HOLE, gamma, epsilon, fill)
+    y = np.asarray(x) * 2 - 1
+    signal, noise = (np.array(v)[:, None, None, None] for v in ([0.9, 0.19**0.5], [0.19**0.5, 0.9]))
+    np.testing.assert_allclose(made.given, np.where(PIXELS, fill, y), atol=1e-6)
+    mixed = signal * y + noise * np.asarray(epsilon)
+    np.testing.assert_allclose(made.noisy, np.where(PIXELS, mixed, y), atol=1e-6)
+    assert np.array_equal(made.epsilon, epsilon)
+
+
+def test_levels_are_spread_over_the_schedule_and_never_beyond_it():
+    model = small_model("diffusion", steps=50, beta_end=0.2)
+    x, mask = jnp.zeros((4096, 16, 16, 3)), jnp.zeros((4096, 4, 4), bool)
+    made = jax.jit(lambda key: model.corrupt({}, x, mask, key).gamma)(jax.random.key(0))
+    gammas = model.schedule.gammas
+    assert gammas[-1] <= made.min() < gammas[-2]
+    assert gammas[1] < made.max() <= gammas[0]
+    place = np.searchsorted(-gammas, -np.asarray(made))  # of 1 .. 49, each as often as the others
+    counts = np.bincount(place, minlength=50)[1:]
+    assert counts.sum() == 4096
+    assert counts.min() > 40, "4096 / 49 is 84"
+
+
+def test_other_targets_move_epsilon_to_what_would_make_them():
+    model, (x, y) = setting()[0], images(4, 16).reshape(2, 2, 16, 16, 3)
+    epsilon, fill = draws(model)
+    gamma = jnp.array([0.04, 0.96])
+    made = model.noised(x, HOLE, gamma, epsilon, fill, targets=y)
+    own = model.noised(x, HOLE, gamma, epsilon, fill)
+    signal, noise = jnp.sqrt(gamma)[:, None, None, None], jnp.sqrt(1 - gamma)[:, None, None, None]
+    implied = signal * (y * 2 - 1) + noise * made.epsilon
+    np.testing.assert_allclose(
+        np.where(PIXELS, implied, 0)[0], np.where(PIXELS, own.noisy, 0)[0], atol=1e-5
+    )
+    moved = np.abs(made.epsilon - epsilon)[1]
+    np.testing.assert_allclose(moved, np.abs(2 * (x - y))[1], atol=1e-5, err_msg="held at SNR 1")
+
+
+def test_an_input_seen_as_another_y_has_the_epsilon_that_explains_it():
+    model, x = setting()[0], images(2, 16)
+    epsilon, fill = draws(model)
+    gamma = jnp.array([0.3, 0.9])
+    made = model.noised(x, HOLE, gamma, epsilon, fill)
+    other, _ = draws(model, seed=1)
+    seen = model.seen_as(made, other)
+    expected = (other - jnp.sqrt(gamma)[:, None, None, None] * (x * 2 - 1)) / jnp.sqrt(1 - gamma)[
+        :, None, None, None
+    ]
+    np.testing.assert_allclose(
+        np.where(PIXELS, seen.epsilon, 0), np.where(PIXELS, expected, 0), atol=1e-5
+    )
+    assert np.array_equal(np.where(PIXELS, 0, seen.noisy), np.where(PIXELS, 0, made.noisy))
+    energy = (np.where(PIXELS, expected, 0) ** 2).sum((1, 2, 3)) / 2
+    np.testing.assert_allclose(model.energy(seen), energy, rtol=1e-5)
+
+
+def test_the_loss_is_that_of_the_hole():
+    model, params = setting()
+    x = images(2, 16)
+    epsilon, fill = draws(model)
+    made = model.noised(x, HOLE, jnp.array([0.3, 0.9]), epsilon, fill)
+    outside = made.replace(epsilon=jnp.where(PIXELS, made.epsilon, 99.0))
+    loss = jax.jit(model.loss)
+    np.testing.assert_array_equal(loss(params, made), loss(params, outside))
+    output = model.decode(params, model.encode(params, made), made)
+    expected = ((output - epsilon) ** 2)[PIXELS[..., 0]].reshape(2, -1).mean(1)
+    np.testing.assert_allclose(loss(params, made), expected, rtol=1e-5)
+
+
+def test_the_decoder_of_the_paper_does_not_move_with_the_encoder():
+    x, epsilon_fill = images(2, 16), draws(setting()[0])
+    for variant, still in (("paper", True), ("released", False)):
+        model = small_model("diffusion", variant=variant)
+        params = noise_for(model)
+        made = model.noised(x, HOLE, jnp.array([0.3, 0.9]), *epsilon_fill)
+        maps = model.encode(params, made)
+        moved = jax.tree.map(lambda leaf: leaf + 0.1, params["encoder"]["embed"])
+        other = params | {"encoder": params["encoder"] | {"embed": moved}}
+        same = np.array_equal(model.decode(params, maps, made), model.decode(other, maps, made))
+        assert same == still, variant
+
+
+def test_recomputing_blocks_changes_nothing():
+    x = images(2, 16)
+    found = []
+    for remat in (False, True):
+        model = small_model("diffusion", remat=remat)
+        params = noise_for(model)
+        made = model.noised(x, HOLE, jnp.array([0.3, 0.9]), *draws(model))
+        gradient = jax.grad(lambda p, m=model, i=made: m.training_loss(p, i)[0])
+        found.append(jax.jit(gradient)(params))
+    for a, b in zip(*map(jax.tree.leaves, found), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_resampling_blocks_are_the_same_on_eight_devices():
+    """The contract's model has one level; here are three, with attention at the second."""
+    model = small_model("diffusion", multipliers=(1, 1, 2), attention=(2,))
+    params, x = noise_for(model), images(8, 16)
+    params = jax.tree.map(lambda leaf: leaf / 4, params)
+    made = model.noised(x, jnp.repeat(HOLE, 4, 0), jnp.linspace(0.1, 0.9, 8), *draws(model, 0, 8))
+    found = []
+    for devices in (1, 8):
+        mesh = sharding.make_mesh(fsdp=-1, devices=jax.devices()[:devices])
+        placed = sharding.place(params, sharding.parameters(mesh, params))
+        loss = jax.jit(model.loss)
+        found.append(loss(placed, jax.device_put(made, sharding.batch(mesh))))
+    np.testing.assert_allclose(*found, rtol=1e-5)
+    assert [m.shape[1] for m in model.encode(params, made)] == [16, 16, 8, 8, 4, 4, 4]
+
+
+# L2L's targets -----------------------------------------------------------------------------------
+
+
+def l2l_of(**args):
+    model, params = setting()
+    student = jax.tree.map(lambda x: x * 1.05, params)
+    batch = UnlearnBatch(Batch(images(2, 16, 1), HOLE), Batch(images(2, 16, 2), HOLE))
+
+    def objectives(images):
+        forget = batch.forget.replace(images=images)
+        return l2l.objectives(
+            model, student, params, batch.replace(forget=forget), jax.random.key(0), **args
+        )[:2]
+
+    return jax.jit(objectives), batch.forget.images
+
+
+def test_the_released_target_keeps_the_context_and_the_papers_does_not():
+    """E's maps of both: the released goal differs from the forget image in its hole alone."""
+    model, x = setting()[0], images(2, 16, 2)
+    made = model.noised(x, HOLE, jnp.array([0.5, 0.9]), *draws(model))
+    goal = model.only_noise(made)
+    assert np.array_equal(goal.given, made.given)
+    assert np.array_equal(np.where(PIXELS, 0, goal.noisy), np.where(PIXELS, 0, made.noisy))
+    assert np.array_equal(goal.noisy[PIXELS[..., 0]], made.epsilon[PIXELS[..., 0]])
+    released, forget = l2l_of(target="released")
+    paper, _ = l2l_of(target="paper")
+    assert released(forget)[0] == paper(forget)[0], "the retain side is the same"
+    assert 0 < released(forget)[1] < paper(forget)[1], "less is asked for"
+
+
+def test_relative_maps_weigh_by_their_own_size():
+    plain, forget = l2l_of()
+    relative, _ = l2l_of(relative=True)
+    (retain, _), (share, _) = plain(forget), relative(forget)
+    model, params = setting()
+    assert 0 < share < len(model.encode(params, model.corrupt({}, forget, HOLE, jax.random.key(0))))
+    assert not np.isclose(retain, share)
+
+
+def test_the_released_target_is_refused_where_nothing_hidden_is_shown():
+    model = small_model("autoencoder")
+    batch = UnlearnBatch(Batch(images(2, 16, 1), HOLE), Batch(images(2, 16, 2), HOLE))
+    with pytest.raises(ConfigError, match=r"shown nothing of a hole; leave target at 'paper'"):
+        l2l.objectives(model, {}, {}, batch, jax.random.key(0), target="released")
+    with pytest.raises(ConfigError, match=r"No target of l2l called 'code'"):
+        l2l.objectives(model, {}, {}, batch, jax.random.key(0), target="code")
+
+
+# Sampling ----------------------------------------------------------------------------------------
+
+
+def perfect(image):
+    """Predicts the noise that turns `image` into what it is given."""
+
+    def predict(noisy, gamma):
+        return (noisy - jnp.sqrt(gamma) * image) / jnp.sqrt(1 - gamma)
+
+    return predict
+
+
+@pytest.mark.parametrize("steps", [1, 3, 10])
+def test_few_steps_of_a_perfect_model_arrive(steps):
+    image = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (2, 8, 8, 3)), jnp.float32)
+    hidden = jnp.zeros((2, 8, 8, 1), bool).at[:, 2:6].set(True)
+    start = jnp.where(hidden, 0.3, image)
+    schedule = Schedule("linear", 10, 1e-3, 0.5)
+    made = denoising.deterministic(perfect(image), start, image, hidden, schedule, steps)
+    np.testing.assert_allclose(made, image, atol=1e-4)
+    noise = functools.partial(jax.random.normal, jax.random.key(0), image.shape)
+    made = denoising.ancestral(
+        perfect(image), start, image, hidden, schedule, lambda t: 0 * t + noise()
+    )
+    np.testing.assert_allclose(made, image, atol=2e-2)
+
+
+def test_known_pixels_are_put_back_after_every_step():
+    seen = []
+
+    def predict(noisy, gamma):
+        jax.debug.callback(lambda x: seen.append(np.array(x)), noisy)
+        return jnp.full_like(noisy, 0.7) * gamma
+
+    known, hidden = jnp.full((1, 4, 4, 3), 0.25), jnp.zeros((1, 4, 4, 1), bool).at[:, :2].set(True)
+    schedule = Schedule("linear", 5, 1e-3, 0.5)
+    for run in (
+        lambda: denoising.deterministic(predict, known, known, hidden, schedule, 5),
+        lambda: denoising.ancestral(
+            predict, known, known, hidden, schedule, lambda t: jnp.ones(known.shape) + t
+        ),
+    ):
+        seen.clear()
+        made = np.asarray(run())
+        jax.effects_barrier()
+        assert len(seen) == 5
+        for each in (*seen, made):
+            assert (each[:, 2:] == 0.25).all()
+        assert not (made[:, :2] == 0.25).any()
+
+
+def test_steps_are_spread_from_the_last_to_the_first():
+    assert denoising.places(2000, 1).tolist() == [1999]
+    assert denoising.places(2000, 3).tolist() == [1999, 1000, 0]
+    assert denoising.places(10, 10).tolist() == list(range(9, -1, -1))
+
+
+def test_the_schedule_of_sampling_is_an_argument():
+    own, given = small_model("diffusion"), ("linear", 20, 1e-3, 0.4)
+    other = small_model("diffusion", sample_schedule=given, sample_steps=0)
+    assert own.walked == own.schedule
+    assert other.walked == Schedule(*given)
+    assert other.schedule == own.schedule
+    assert other.identity == own.identity, "the weights are the same"
+
+
+def test_completions_depend_on_the_key_and_on_nothing_else():
+    model, params = setting()
+    complete = jax.jit(functools.partial(model.reconstruct, params))
+    x = images(2, 16)
+    one, again, other = (complete(x, HOLE, jax.random.key(k)) for k in (0, 0, 1))
+    assert np.array_equal(one, again)
+    assert not np.array_equal(one, other)
+
+
+# Files -------------------------------------------------------------------------------------------
+
+
+def official_file(path, without=(), **changes):
+    """A file of the smallest network in the official form, from our own parameters."""
+    model, params = setting(variant="released")
+    state = diffusion.to_official(to_theirs(params, diffusion.NAMES), model)
+    state = {k: v for k, v in (state | changes).items() if not any(w in k for w in without)}
+    torchwriter.write(path, state)
+    return model, params
+
+
+def test_an_official_file_is_recognised_and_can_be_unlearned_as_the_paper_says(tmp_path):
+    path = tmp_path / "16_Network.pth"
+    _, params = official_file(path)
+    config = dict(small_model("diffusion").identity)  # what a config would say
+    read = load(str(path), "diffusion", dict(diffusion.SMALLEST))
+    assert read.about["args"]["size"] == "test"
+    assert read.about["args"]["steps"] == config["steps"] == 10
+    for part in ("encoder", "decoder"):
+        assert np.array_equal(
+            read.params[part]["embed"]["first"]["kernel"],
+            params["encoder"]["embed"]["first"]["kernel"],
+        )
+    released = load(str(path), "diffusion", diffusion.SMALLEST | dict(variant="released"))
+    assert "embed" not in released.params["decoder"]
+
+
+@pytest.mark.parametrize(
+    ("without", "message"),
+    [
+        (("input_blocks.1.0.in_layers.2",), r"lacks 2 arrays .*input_blocks\.1\.0\.in_layers\.2\."),
+        (("out.0",), r"lacks 2 arrays of the network .*denoise_fn\.out\.0\.bias"),
+        (("cond_embed",), r"no network as Palette saves it: it has no denoise_fn\.cond_embed\.0"),
+        (("gammas",), r"lacks gammas, sqrt_recip_gammas.*--set schedule=linear --set steps=2000"),
+        (("posterior_mean_coef1",), r"lacks posterior_mean_coef1 of its noise schedule"),
+    ],
+)
+def test_what_a_file_lacks_is_named(tmp_path, without, message):
+    official_file(tmp_path / "a.pth", without=without)
+    with pytest.raises(WrongWeights, match=message):
+        read_official(tmp_path / "a.pth", "diffusion", {"image_size": 16})
+
+
+def test_a_file_without_its_schedule_can_be_told_it(tmp_path):
+    official_file(tmp_path / "a.pth", without=BUFFERS)
+    told = dict(image_size=16, schedule="linear", steps=10, beta_start=1e-6, beta_end=0.5)
+    read = read_official(tmp_path / "a.pth", "diffusion", told)
+    assert read.about["args"]["beta_end"] == 0.5
+
+
+def test_a_schedule_nobody_knows_is_refused(tmp_path):
+    odd = np.linspace(0.9, 0.1, 10).astype(np.float32)
+    official_file(tmp_path / "a.pth", gammas=odd)
+    with pytest.raises(WrongWeights, match="no noise schedule known here"):
+        read_official(tmp_path / "a.pth", "diffusion", {"image_size": 16})
+
+
+def test_another_schedule_than_the_configs_is_refused(tmp_path):
+    official_file(tmp_path / "a.pth")
+    with pytest.raises(WrongWeights, match=r"beta_end: 0\.5 there, 0\.4 in the config"):
+        load(str(tmp_path / "a.pth"), "diffusion", diffusion.SMALLEST | dict(beta_end=0.4))
+
+
+def test_an_embedding_of_its_own_is_exported_with_a_warning_and_comes_back(caplog, tmp_path):
+    model, params = setting()
+    moved = jax.tree.map(lambda x: x + 1, params["encoder"]["embed"])
+    params = params | {"encoder": params["encoder"] | {"embed": moved}}
+    about = {"model": "diffusion", "args": diffusion.SMALLEST}
+    weightfile.save(tmp_path / "a.safetensors", params, about)
+    weights.main(["export", str(tmp_path / "a.safetensors"), str(tmp_path / "a.pth")])
+    assert "decodes otherwise" in caplog.text
+    state = torchfile.read(tmp_path / "a.pth")
+    assert set(BUFFERS) <= state.keys()
+    read = load(str(tmp_path / "a.pth"), "diffusion", diffusion.SMALLEST)
+    assert not trees.difference(read.params, model.canonical, "file", "model")
+    for part in ("encoder", "decoder"):
+        kernels = (p[part]["embed"]["first"]["kernel"] for p in (read.params, params))
+        assert np.array_equal(*kernels)
+
+
+@pytest.mark.parametrize("name", noise_schedule.NAMES)
+def test_every_schedule_is_recognised_by_its_buffers(name):
+    schedule = Schedule(name, 40, 1e-4, 0.02)
+    found = noise_schedule.recognise(schedule.buffers)
+    assert found.name == ("linear" if name == "const" else name), "a line without a slope"
+    np.testing.assert_allclose(found.betas, schedule.betas, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (dict(size="large"), "No diffusion size called 'large'"),
+        (dict(variant="papers"), "No variant called 'papers'. Did you mean 'paper'"),
+        (dict(sampler="ddim"), "No sampler called 'ddim'"),
+        (dict(schedule="linnear"), "No noise schedule called 'linnear'. Did you mean 'linear'"),
+        (dict(sample_schedule=("sine", 5, 0.1, 0.2)), "No noise schedule called 'sine'"),
+        (dict(sample_schedule=("linear", 5)), r"is \(name, steps, first beta, last beta\)"),
+        (dict(steps=1), "at least 2 steps"),
+        (dict(beta_start=0.6), "0 < start <= end < 1"),
+        (dict(sample_steps=11), r"sample_steps=11: .* has 10 steps; take 1 to 10, or 0"),
+        (dict(sample_steps=-1), "take 1 to 10"),
+        (dict(sampler="ancestral"), r"takes all 10 steps .*sample_steps=0"),
+        (
+            dict(image_size=17, multipliers=(1, 2)),
+            "cannot be halved 1 times, .*try image_size=16 or 18",
+        ),
+        (dict(image_size=18), "cut into cells of 4 pixels; try image_size=16 or 20"),
+        (dict(groups=3, multipliers=(1, 2)), r"Widths \[8, 16\] cannot be split into 3 groups"),
+        (dict(head=5), r"Widths \[8\] cannot be split into attention heads of 5"),
+        (dict(blocks=-1), "must be positive"),
+    ],
+)
+def test_bad_arguments(args, message):
+    with pytest.raises(ConfigError, match=message):
+        small_model("diffusion", **args)
+
+
+def test_the_docstring_says_how_the_released_evaluation_sampled():
+    text = re.sub(r"\s+", " ", diffusion.__doc__)
+    assert "overwrite it, so that all its images were sampled with the schedule of training" in text
+    assert find("model", "diffusion").RELEASED_TEST == ("linear", 2000, 1e-4, 0.09)
