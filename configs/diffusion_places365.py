@@ -24,8 +24,11 @@ at most, 100 validation images of each to evaluate, a central hole of 128x128. L
 paper's, T(n); --config.unlearn.args.target=released is that of the code: only the hole becomes
 noise. The decoder keeps an embedding of the noise level of its own, so that it is truly frozen;
 --config.model.args.variant=released shares it, as released. Departures: the central square of an
-image (there: squeezed to a square); no moving average (there one is kept, with a share of random
-weights in it, and not evaluated): --config.unlearn.ema=0.9999 keeps one of the right weights.
+image (there: squeezed to a square); bfloat16 on accelerators (there: float32; say
+--config.model.args.dtype=float32); no moving average (there one is kept, with a share of random
+weights in it, and not evaluated): --config.unlearn.ema=0.9999 keeps one of the right weights. With
+proxy both sides have 32 images a step, each averaged by itself; there 64 are drawn from 53,000 of
+the proxy and 10,000 to be forgotten (here 250,000), in one mean, and the network has dropout.
 
 Needs: Places365 (the run says where from; launch/prepare/places365.py checks it), the weights of
 Palette on Places2, 16_Network.pth (the run says where from), and

@@ -99,7 +99,7 @@ def unlearn(config: ml_collections.ConfigDict) -> None:
         config.split.eval_images_per_class = 150  # completing takes many passes
     if name == "diffusion":
         config.unlearn.update(dict(batch_size=32, tasks=("center", "outpaint")))
-        config.unlearn.solver_args.alpha = 0.1  # five maps are added up
+        config.unlearn.solver_args.alpha = 0.1  # the squares of seven maps are added up
         config.split.eval_images_per_class = 60  # completing takes ten passes
         config.evaluate.batch_size = 120  # 360 and 240 images, so that no batch is filled up
     config.runtime.save_every = 100

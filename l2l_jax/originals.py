@@ -17,7 +17,7 @@ from l2l_jax.lib.weightfile import Weights
 
 BUNDLED = Path(__file__).parent / "models" / "bundled"
 META = "https://dl.fbaipublicfiles.com/mae"  # CC-BY-NC 4.0
-DRIVE = "https://drive.google.com/file/d/"  # of the authors of MAGE; a browser is needed
+DRIVE = "https://drive.google.com/file/d/"  # of the authors of MAGE and of L2L; a browser is needed
 PLAIN = "whole, plain pixels"
 NORMALISED = "whole, normalised pixels: cannot complete"
 OFFICIAL = {  # file: (model, what it holds, where it is published)

@@ -4,11 +4,13 @@ A run of its own (`pretrain` on the retain split, from scratch), named by config
 judged beside the original and the unlearned model, on the same images.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from l2l_jax.experiment import Experiment, build, final_weights, load_original
+from l2l_jax.find import find
 from l2l_jax.lib import files, preemption, trees, workdir
 from l2l_jax.lib.errors import ConfigError
 from l2l_jax.lib.splits import SIDES, Split
@@ -41,10 +43,20 @@ def load(folder: Path, model: ImageToImage, chosen: Mapping[str, Split]) -> Weig
             "model. Retrain one with --config.pretrain.on=retain."
         )
     weights = final_weights(folder)
-    text = trees.difference(weights.params, model.canonical, folder.name, "the config's model")
-    if text:
-        raise ConfigError(f"The reference {folder} is another model than the config's. {text}")
-    return weights
+    module = find("model", weights.about["model"])
+    given, params, differs = module.build(**weights.about["args"]), weights.params, []
+    if type(given) is type(model):
+        params, known = module.fit(params, model), model.identity
+        differs = [
+            f"{key}: {value!r} there, {known[key]!r} in the config"
+            for key, value in given.identity.items()
+            if value != known[key] and "" not in (value, known[key])
+        ]
+    text = trees.difference(params, model.canonical, folder.name, "the config's model")
+    if text or differs:
+        said = "; ".join([*differs, *([text] if text else [])])
+        raise ConfigError(f"The reference {folder} is another model than the config's. {said}")
+    return dataclasses.replace(weights, params=params)
 
 
 def _trained_on(config: Mapping[str, Any], folder: Path, splits: Mapping[str, str]) -> set[str]:

@@ -282,7 +282,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         held = {name: split for name, split in ready.splits.items() if name.endswith("_eval")}
         about |= {"images": {name: [len(split.keys), split.digest] for name, split in held.items()}}
         about |= {"seed": config["seed"], "batch": ready.config["evaluate"]["batch_size"]}
-        about |= {"devices": str(jax.devices()), "network": [x.about for x in network.values()]}
+        about |= {
+            "code": files.code_digest(),
+            "devices": str(jax.devices()),
+            "network": [x.about for x in network.values()],
+        }
         record = begun(args.out, files.as_json(about), {n: x.digest for n, x in weights.items()})
         params = {ORIGINAL: original} | {n: ready.placed(x.params) for n, x in weights.items()}
         measure(ways, params, network, record, args.out)

@@ -155,10 +155,12 @@ def test_hidden_pixels_stay_hidden(name, task, hint):
     assert np.array_equal(np.where(hidden, 0, one), np.where(hidden, 0, x)), "visible pixels stay"
     assert np.array_equal(one, two), "hidden pixels must not reach the completion"
     shown, other = x, jnp.where(hidden, 1 - x, x)
-    if model.shows_hidden:  # under noise, and never as the context that completions start from
-        given = jax.jit(lambda x: model.corrupt(params, x, mask, jax.random.key(3)).given)
-        assert np.array_equal(given(x), given(jnp.where(hidden, 1 - x, x)))
-        other = shown = x
+    if model.shows_hidden:  # under noise, by y_t in the hole
+        one, two = (model.corrupt(params, y, mask, jax.random.key(3)) for y in (shown, other))
+        encode = jax.jit(lambda inputs: model.encode(params, inputs))
+        assert same(encode(one), encode(model.seen_as(two, one.noisy))), "and by nothing else"
+        assert np.array_equal(np.where(hidden, 0, one.noisy), np.where(hidden, 0, two.noisy))
+        other = shown
     elif model.takes_tokens:  # they are made of whole images; what is hidden are tokens
         shown = model.tokenize(params, x)
         other = jnp.where(pixels.coarse(mask, model.grid), (shown + 1) % model.codes, shown)

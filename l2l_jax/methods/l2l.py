@@ -20,7 +20,7 @@ less is asked for, and next to nothing at high noise levels, where y_t is almost
 
 Where E makes several feature maps, their mean squares are added: every map counts alike, as
 released, so that maps with large values count most. `relative` takes each map in units of the mean
-square of its goal; alpha then weighs shares, too.
+square of its goal in the batch, so that alpha weighs shares; each side has its own units.
 
 Departures from the released code: moments come from the forget images alone and per channel (there:
 one scalar over the whole batch, retain images included); n is not clamped to [0, 1] unless `clip`

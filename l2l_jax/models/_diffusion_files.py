@@ -57,15 +57,14 @@ def arguments(
 
     WrongWeights names every array that is missing.
     """
-    for name in (f"{NETWORK}cond_embed.0.weight", f"{NETWORK}input_blocks.0.0.weight"):
-        if name not in state:
-            raise WrongWeights(f"This is no network as Palette saves it: it has no {name}.")
+    state = {name: value for name, value in state.items() if not name.startswith(TEACHER)}
+    if not any(name.startswith(NETWORK) for name in state):
+        raise WrongWeights(f"This is no file of Palette: no name in it begins with {NETWORK}")
     size = _size(state, about, sizes)
     if missing := sorted(expected(size) - set(state)):
-        more = f" and {len(missing) - 20} more" if len(missing) > 20 else ""
         raise WrongWeights(
-            f"This file lacks {len(missing)} arrays of the network that the others belong to: "
-            f"{', '.join(missing[:20])}{more}. Nothing is made up in their place."
+            f"This file lacks {len(missing)} arrays of the network that the others belong to; "
+            f"nothing is made up in their place. Missing: {', '.join(missing)}."
         )
     side = int(about.get("image_size", 256))
     args = _schedule(state, about) | {"image_size": side, "cell": math.gcd(side, 16)}
@@ -80,32 +79,47 @@ def arguments(
 def _size(
     state: dict[str, np.ndarray], about: dict[str, Any], sizes: dict[str, unet.Size]
 ) -> unet.Size:
-    """What the shapes tell; heads and groups as told, as of a known size, or 32 as published."""
-    inputs, outputs = (_numbers(state, f"{NETWORK}{x}_blocks") for x in ("input", "output"))
-    ups = [f"{NETWORK}output_blocks.{i}.{j}.in_layers.2.weight" for i in outputs for j in (1, 2)]
-    levels = 1 + sum(name in state for name in ups)
-    every = max(1, len(inputs) // levels)  # input blocks of a level, the one that shrinks included
-    width = state[f"{NETWORK}cond_embed.0.weight"].shape[1]
-    multipliers, attention = [], []
-    for level in range(levels):
-        block = f"{NETWORK}input_blocks.{1 + level * every}"
-        kernel = state.get(f"{block}.0.in_layers.2.weight")
-        multipliers.append(1 if kernel is None else kernel.shape[0] // width)
-        attention += [1 << level] if f"{block}.1.qkv.weight" in state else []
-    size = unet.Size(width, tuple(multipliers), max(1, every - 1), tuple(attention))
-    hidden = {"head": about.get("head"), "groups": about.get("groups")}
-    hidden = {name: value for name, value in hidden.items() if value}
-    for known in sizes.values():
-        alike = dataclasses.replace(size, head=known.head, groups=known.groups)
-        if not hidden and alike == known:
+    """What names and shapes tell; head and groups as told, of a known size, or 32 as published.
+
+    Of a file that lacks something: the size, known or told, that the fewest names speak against.
+    """
+    names = {name for name in state if name.startswith(NETWORK)}
+    size = _told(state)
+    alike = [known for known in sizes.values() if known.width == size.width]
+    if expected(size) != names:
+        size = min([*alike, size], key=lambda each: len(expected(each) ^ names))
+    hidden = {key: about[key] for key in ("head", "groups") if about.get(key)}
+    for known in alike:
+        if not hidden and dataclasses.replace(size, head=known.head, groups=known.groups) == known:
             return known
     return dataclasses.replace(size, **hidden)
 
 
-def _numbers(state: dict[str, np.ndarray], stack: str) -> list[int]:
-    """The numbers of the blocks of a stack."""
-    found = (re.match(rf"{re.escape(stack)}\.(\d+)\.", name) for name in state)
-    return sorted({int(hit.group(1)) for hit in found if hit})
+def _told(state: dict[str, np.ndarray]) -> unet.Size:
+    """The size that the arrays which are there tell, if not too many are missing.
+
+    Both stacks have as many blocks; a level of the decoder but the last ends in two residual ones.
+    """
+    pattern = rf"{re.escape(NETWORK)}(input|output)_blocks\.(\d+)\.(\d)\.(\w+)"
+    hits = [hit.groups() for hit in (re.match(pattern, name) for name in state) if hit]
+    count = 1 + max((int(block) for _, block, *_ in hits), default=0)
+    ups = {b for stack, b, at, name in hits if stack == "output" and at != "0" and "layers" in name}
+    every = max(2, -(-count // (1 + len(ups))))  # input blocks of a level, the one that shrinks too
+    channels = {
+        int(block): state[f"{NETWORK}input_blocks.{block}.0.{name}.2.weight"].shape[0]
+        for stack, block, at, name in hits
+        if (stack, at, name) == ("input", "0", "in_layers")
+        and f"{NETWORK}input_blocks.{block}.0.{name}.2.weight" in state
+    }
+    embed, first = (
+        state.get(NETWORK + x) for x in ("cond_embed.0.weight", "input_blocks.0.0.weight")
+    )
+    width = embed.shape[-1] if embed is not None else 64 if first is None else first.shape[0]
+    level = [[c for b, c in channels.items() if (b - 1) // every == i] for i in range(1 + len(ups))]
+    multipliers = [max(1, found[0] // width) if found else 1 for found in level]
+    attending = {int(b) for stack, b, _, name in hits if (stack, name) == ("input", "qkv")}
+    attention = sorted({1 << ((block - 1) // every) for block in attending})
+    return unet.Size(width, tuple(multipliers), every - 1, tuple(attention))
 
 
 def _schedule(state: dict[str, np.ndarray], about: dict[str, Any]) -> dict[str, Any]:
@@ -132,7 +146,8 @@ def _schedule(state: dict[str, np.ndarray], about: dict[str, Any]) -> dict[str, 
 
 
 def expected(size: unet.Size) -> set[str]:
-    """Every official name of a network of this size."""
+    """Every official name of a network of this size, whatever its heads and groups."""
+    size = dataclasses.replace(size, head=1, groups=1)
     encoder = Pure(lambda rngs: unet.Encoder(size, np.float32, False, rngs))
     decoder = Pure(lambda rngs: unet.Decoder(size, False, np.float32, False, rngs))
     template = {"encoder": encoder.template, "decoder": decoder.template}

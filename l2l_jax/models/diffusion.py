@@ -46,7 +46,7 @@ from l2l_jax.lib.precision import compute_dtype, exact
 from l2l_jax.lib.pure import Pure
 from l2l_jax.models import _diffusion_files as files
 from l2l_jax.models.layers import denoising, unet
-from l2l_jax.models.layers.noise_schedule import Schedule
+from l2l_jax.models.layers.noise_schedule import BOUNDLESS, Schedule
 from l2l_jax.models.layers.vit import Dtype
 from l2l_jax.types import Array, Metrics, Params
 
@@ -95,10 +95,11 @@ class Diffusion:
     @property
     def identity(self) -> dict[str, object]:
         """What weights belong to. Image size and cell are not in it: convolutions take any."""
-        about = dataclasses.asdict(self.schedule)
-        known = {"schedule": about["name"], "steps": about["steps"]}
-        known |= {"beta_start": about["start"], "beta_end": about["end"]}
-        return dataclasses.asdict(self.size) | known
+        trained = self.schedule
+        bounds = {"beta_start": trained.start, "beta_end": trained.end}
+        bounds = dict.fromkeys(bounds, "") if trained.name in BOUNDLESS else bounds
+        known = {"schedule": trained.name, "steps": trained.steps}
+        return dataclasses.asdict(self.size) | known | bounds
 
     def told(self, params: Params) -> dict[str, object]:
         """What parameters tell by themselves of `identity`: nothing."""
@@ -203,8 +204,7 @@ class Diffusion:
         embedding = params["decoder" if self.variant == "paper" else "encoder"]["embed"]
         decoder = self.decoder.bind(params["decoder"])
         with exact(self.dtype):
-            level = self.embedding.bind(embedding)(inputs.gamma)
-            return decoder(hidden, level)
+            return decoder(hidden, self.embedding.bind(embedding)(inputs.gamma))
 
     def loss(self, params: Params, inputs: Inputs) -> Array:
         """[B] mean squared error of the noise over the hidden pixels."""
@@ -300,13 +300,13 @@ def build(
     chosen = dataclasses.replace(SIZES[size], **{k: v for k, v in given.items() if v})
     _check(chosen, image_size, cell)
     trained = Schedule(schedule, steps, beta_start, beta_end)
-    if len(sample_schedule) not in (0, 4):
+    if not isinstance(sample_schedule, tuple | list) or len(sample_schedule) not in (0, 4):
         raise ConfigError(
             "model.args.sample_schedule is (name, steps, first beta, last beta), such as "
-            f"{RELEASED_TEST}, or () for the schedule of training, not {sample_schedule}."
+            f"{RELEASED_TEST}, or () for the schedule of training, not {sample_schedule!r}."
         )
     walked = Schedule(*sample_schedule) if sample_schedule else trained
-    if not 0 <= sample_steps <= walked.steps:
+    if not (isinstance(sample_steps, int) and 0 <= sample_steps <= walked.steps):
         raise ConfigError(
             f"model.args.sample_steps={sample_steps}: the schedule that is walked has "
             f"{walked.steps} steps; take 1 to {walked.steps}, or 0 for all."
@@ -324,8 +324,13 @@ def build(
 
 def _check(size: unet.Size, image_size: int, cell: int) -> None:
     """ConfigError for numbers that do not divide each other."""
-    if min(size.width, *size.multipliers, size.blocks, size.head, size.groups) < 1:
-        raise ConfigError(f"The numbers of a U-Net must be positive, not {size}.")
+    if (
+        min(size.width, *size.multipliers, size.blocks, size.head, size.groups) < 1
+        or size.width % 2
+    ):
+        raise ConfigError(
+            f"The numbers of a U-Net are positive, and its width is even; not {size}."
+        )
     halved = f"halved {len(size.multipliers) - 1} times, as its multipliers need"
     for part, how in ((size.shrinks, halved), (cell, f"cut into cells of {cell} pixels")):
         if part < 1 or image_size < part or image_size % part:
@@ -376,7 +381,7 @@ def fit(params: Params, model: Diffusion) -> Params:
     shared, own = encoder.get("embed"), decoder.get("embed")
     if model.variant == "paper" and own is None and shared is not None:
         decoder["embed"] = shared
-    if model.variant == "released" and own is not None and _same(own, shared):
+    if model.variant == "released" and None not in (own, shared) and _same(own, shared):
         del decoder["embed"]
     return params | {"decoder": decoder}
 

@@ -8,14 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from l2l_jax import weights
+from l2l_jax import reference, weights
 from l2l_jax.find import find
 from l2l_jax.lib import sharding, torchfile, torchwriter, trees, weightfile
 from l2l_jax.lib.errors import ConfigError, WrongWeights
 from l2l_jax.lib.names import to_theirs
+from l2l_jax.lib.weightfile import Weights
 from l2l_jax.methods import l2l
+from l2l_jax.models import _diffusion_files as files
 from l2l_jax.models import diffusion
-from l2l_jax.models.layers import denoising, noise_schedule
+from l2l_jax.models.layers import denoising, noise_schedule, unet
 from l2l_jax.models.layers.noise_schedule import BUFFERS, Schedule
 from l2l_jax.originals import load, read_official
 from l2l_jax.types import Batch, UnlearnBatch
@@ -342,7 +344,8 @@ def test_an_official_file_is_recognised_and_can_be_unlearned_as_the_paper_says(t
     [
         (("input_blocks.1.0.in_layers.2",), r"lacks 2 arrays .*input_blocks\.1\.0\.in_layers\.2\."),
         (("out.0",), r"lacks 2 arrays of the network .*denoise_fn\.out\.0\.bias"),
-        (("cond_embed",), r"no network as Palette saves it: it has no denoise_fn\.cond_embed\.0"),
+        (("cond_embed",), r"lacks 4 arrays .*denoise_fn\.cond_embed\.2\.weight"),
+        (("denoise_fn",), r"no file of Palette: no name in it begins with denoise_fn\."),
         (("gammas",), r"lacks gammas, sqrt_recip_gammas.*--set schedule=linear --set steps=2000"),
         (("posterior_mean_coef1",), r"lacks posterior_mean_coef1 of its noise schedule"),
     ],
@@ -351,6 +354,33 @@ def test_what_a_file_lacks_is_named(tmp_path, without, message):
     official_file(tmp_path / "a.pth", without=without)
     with pytest.raises(WrongWeights, match=message):
         read_official(tmp_path / "a.pth", "diffusion", {"image_size": 16})
+
+
+@pytest.mark.parametrize(
+    ("gone", "count"),
+    [
+        ("output_blocks.2.1.", 10),  # what makes a map larger, whole
+        ("output_blocks.2.1.in_layers.2.weight", 1),
+        ("input_blocks.8.", 10),  # the last one
+        ("input_blocks.5.", 10),
+        ("input_blocks.0.0.", 2),
+        ("middle_block.1.qkv.bias", 1),
+    ],
+)
+def test_no_other_arrays_are_named_in_their_place(monkeypatch, gone, count):
+    size = unet.Size(32, (1, 1, 2), 2, (), 32, 8)
+    monkeypatch.setitem(diffusion.SIZES, "three levels", size)
+    names = {name: np.zeros(1) for name in files.expected(size)} | Schedule().buffers
+    kernels = {n: np.zeros((64 if ".7." in n or ".8." in n else 32, 1, 3, 3)) for n in names
+               if "input" in n and n.endswith("in_layers.2.weight")}  # fmt: skip
+    whole = names | kernels | {"denoise_fn.cond_embed.0.weight": np.zeros((128, 32))}
+    part = {name: value for name, value in whole.items() if gone not in name}
+    lost = sorted(set(whole) - set(part))
+    assert len(lost) == count
+    with pytest.raises(WrongWeights, match=f"lacks {count} arrays.*") as error:
+        diffusion.recognise(part, {})
+    assert str(error.value).endswith(f"Missing: {', '.join(lost)}.")
+    assert diffusion.recognise(whole, {})["size"] == "three levels"
 
 
 def test_a_file_without_its_schedule_can_be_told_it(tmp_path):
@@ -399,6 +429,31 @@ def test_every_schedule_is_recognised_by_its_buffers(name):
 
 
 @pytest.mark.parametrize(
+    "schedule",
+    [
+        Schedule("linear", 200, 1.23456e-6, 0.1),
+        Schedule("linear", 2000, 1e-6, 0.0123456),
+        Schedule("linear", 2000, 1e-6, 1e-4),
+        Schedule("quad", 3, 1e-3, 0.25),
+        Schedule("linear", 4000, 1e-6, 1e-2),
+    ],
+)
+def test_betas_are_recognised_to_the_digit(schedule):
+    assert noise_schedule.recognise(schedule.buffers) == schedule
+
+
+@pytest.mark.parametrize("buffer", [np.ones(1), np.float32(1), np.full(40, np.nan)])
+def test_buffers_that_are_none_are_of_no_schedule(buffer):
+    assert noise_schedule.recognise(dict.fromkeys(BUFFERS, buffer)) is None
+
+
+def test_a_schedule_without_bounds_belongs_to_weights_whatever_bounds_are_said():
+    one, two = (small_model("diffusion", schedule="cosine", beta_end=end) for end in (0.1, 0.2))
+    assert one.identity == two.identity
+    assert one.identity != small_model("diffusion", beta_end=0.1).identity
+
+
+@pytest.mark.parametrize(
     ("args", "message"),
     [
         (dict(size="large"), "No diffusion size called 'large'"),
@@ -419,12 +474,34 @@ def test_every_schedule_is_recognised_by_its_buffers(name):
         (dict(image_size=18), "cut into cells of 4 pixels; try image_size=16 or 20"),
         (dict(groups=3, multipliers=(1, 2)), r"Widths \[8, 16\] cannot be split into 3 groups"),
         (dict(head=5), r"Widths \[8\] cannot be split into attention heads of 5"),
-        (dict(blocks=-1), "must be positive"),
+        (dict(blocks=-1), "are positive"),
+        (dict(width=9, groups=1, head=9), "its width is even"),
+        (dict(sample_schedule="quad"), r"not 'quad'"),
+        (dict(sample_schedule=("linear", "20", 0.1, 0.2)), r"not steps='20'"),
+        (dict(steps=200.0), r"not steps=200\.0"),
+        (dict(beta_start="1e-6"), r"start='1e-6'"),
+        (dict(sample_steps=2.5), r"sample_steps=2\.5"),
     ],
 )
 def test_bad_arguments(args, message):
     with pytest.raises(ConfigError, match=message):
         small_model("diffusion", **args)
+
+
+def test_a_retrained_reference_may_share_its_embedding(monkeypatch, tmp_path):
+    """pretrain makes the released variant, unlearning wants the paper's."""
+    params = setting(variant="released")[1]
+    args = dict(diffusion.SMALLEST, variant="released")
+    made = Weights(params, {"model": "diffusion", "args": args})
+    monkeypatch.setattr(reference.workdir, "config_of", lambda _: {})
+    monkeypatch.setattr(reference, "_trained_on", lambda *_: set())
+    monkeypatch.setattr(reference, "final_weights", lambda _: made)
+    model = small_model("diffusion")
+    read = reference.load(tmp_path, model, {})
+    assert not trees.difference(read.params, model.canonical, "read", "model")
+    other = small_model("diffusion", beta_end=0.4)
+    with pytest.raises(ConfigError, match=r"another model .*beta_end: 0\.5 there, 0\.4 in the"):
+        reference.load(tmp_path, other, {})
 
 
 def test_the_docstring_says_how_the_released_evaluation_sampled():

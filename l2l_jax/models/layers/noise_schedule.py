@@ -7,12 +7,15 @@ stored as float32, as released.
 
 import dataclasses
 import functools
+import itertools
+from collections.abc import Mapping
 
 import numpy as np
 
 from l2l_jax.lib.errors import ConfigError, unknown
 
 NAMES = ("linear", "quad", "warmup10", "warmup50", "const", "jsd", "cosine")
+BOUNDLESS = ("jsd", "cosine")  # that take neither a first nor a last beta
 COSINE_OFFSET = 8e-3
 
 
@@ -28,10 +31,12 @@ class Schedule:
     def __post_init__(self) -> None:
         if self.name not in NAMES:
             raise unknown("noise schedule", self.name, NAMES)
-        if self.steps < 2 or not 0 < self.start <= self.end < 1:
+        numbers = all(isinstance(x, int | float) for x in (self.start, self.end))
+        whole = isinstance(self.steps, int) and self.steps >= 2
+        if not (whole and numbers and 0 < self.start <= self.end < 1):
             raise ConfigError(
                 "A noise schedule has at least 2 steps and betas with 0 < start <= end < 1, not "
-                f"steps={self.steps}, start={self.start}, end={self.end}."
+                f"steps={self.steps!r}, start={self.start!r}, end={self.end!r}."
             )
 
     @functools.cached_property
@@ -79,19 +84,28 @@ class Schedule:
 BUFFERS = tuple(Schedule().buffers)
 
 
-def recognise(buffers: dict[str, np.ndarray]) -> Schedule | None:
-    """The schedule whose buffers these are (by their official names), or None."""
-    gammas, first, last = (
-        np.asarray(buffers[name], np.float64)
-        for name in ("gammas", "sqrt_recipm1_gammas", "posterior_mean_coef2")
-    )
-    start = first[0] ** 2 / (1 + first[0] ** 2)
-    end = 1 - (last[-1] * (1 - gammas[-1]) / (1 - gammas[-2])) ** 2
-    start, end = (float(f"{min(max(x, 1e-12), 0.999):.4g}") for x in (start, end))
-    for name in NAMES:
-        own = name in ("jsd", "cosine")
-        bounds = (1e-6, 1e-2) if own else (min(start, end), end)
-        found = Schedule(name, len(gammas), *bounds)
-        if all(np.allclose(found.buffers[k], buffers[k], rtol=2e-4, atol=1e-7) for k in BUFFERS):
-            return found
+def recognise(buffers: Mapping[str, np.ndarray]) -> Schedule | None:
+    """The schedule whose buffers these are (by their official names), or None.
+
+    Its betas are the shortest decimal numbers that give them.
+    """
+    values = {name: np.asarray(buffers[name], np.float64) for name in BUFFERS}
+    shape = values["gammas"].shape
+    if len(shape) != 1 or shape[0] < 2 or any(value.shape != shape for value in values.values()):
+        return None
+    gammas, last = values["gammas"], values["posterior_mean_coef2"][-1]
+    start = values["sqrt_recipm1_gammas"][0] ** 2
+    start = start / (1 + start)
+    with np.errstate(all="ignore"):
+        ends = 1 - gammas[-1] / gammas[-2], 1 - (last * (1 - gammas[-1]) / (1 - gammas[-2])) ** 2
+    exactly, nearly = 3e-7, 2e-5  # of betas that are round numbers, and of others
+    for rtol, digits in itertools.product((exactly, nearly), (*range(1, 8), 17)):
+        for name, end in itertools.product(NAMES, ends):
+            pair = [float(f"{x:.{digits}g}") for x in (start, end)]
+            pair = [1e-6, 1e-2] if name in BOUNDLESS else [min(pair), pair[1]]
+            if not 0 < pair[0] <= pair[1] < 1:
+                continue
+            found = Schedule(name, shape[0], *pair)
+            if all(np.allclose(found.buffers[k], values[k], rtol, 1e-7) for k in BUFFERS):
+                return found
     return None

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from l2l_jax.lib.names import Convert, Rule, convolution, linear, norm
+from l2l_jax.lib.precision import exact
 from l2l_jax.models.layers.attention import attention
 from l2l_jax.models.layers.vit import Dtype
 from l2l_jax.types import Array
@@ -92,7 +93,8 @@ class Embedding(nnx.Module):
         self.second = make.linear(make.embedded, make.embedded, jnp.float32)
 
     def __call__(self, gamma: Array) -> Array:
-        return self.second(jax.nn.silu(self.first(gamma_embedding(gamma, self.width))))
+        with exact(jnp.float32):
+            return self.second(jax.nn.silu(self.first(gamma_embedding(gamma, self.width))))
 
 
 def _down(x: Array) -> Array:
