@@ -190,9 +190,9 @@ def test_resampling_blocks_are_the_same_on_eight_devices():
 # L2L's targets -----------------------------------------------------------------------------------
 
 
-def l2l_of(**args):
+def l2l_of(scale=1.05, **args):
     model, params = setting()
-    student = jax.tree.map(lambda x: x * 1.05, params)
+    student = jax.tree.map(lambda x: x * scale, params)
     batch = UnlearnBatch(Batch(images(2, 16, 1), HOLE), Batch(images(2, 16, 2), HOLE))
 
     def objectives(images):
@@ -216,6 +216,9 @@ def test_the_released_target_keeps_the_context_and_the_papers_does_not():
     paper, _ = l2l_of(target="paper")
     assert released(forget)[0] == paper(forget)[0], "the retain side is the same"
     assert 0 < released(forget)[1] < paper(forget)[1], "less is asked for"
+    still, _ = l2l_of(1.0, target="released")
+    retain, away = still(forget)
+    assert retain == 0 < away, "at the start there is something to do on one side only"
 
 
 def test_relative_maps_weigh_by_their_own_size():
