@@ -46,7 +46,7 @@ from configs import common
 
 SPLITS = ("released", "random")
 FORMS = (*SPLITS, "proxy", "ancestral", "smoke")
-TINY = dict(size="test", image_size=64, cell=4, steps=10, beta_end=0.5, sample_steps=2)
+TINY = dict(size="test", image_size=32, cell=2, steps=10, beta_end=0.5, sample_steps=2)
 
 
 def get_config(form: str = "") -> ml_collections.ConfigDict:
@@ -78,7 +78,7 @@ def get_config(form: str = "") -> ml_collections.ConfigDict:
     config.evaluate.update(dict(tasks=("center_8",), batch_size=64))
     common.published_judges(config, scenes=True)
     if "smoke" in words:
-        config.tasks.freeform.args.finer = 4
+        config.tasks.freeform.args.finer = 2
         tiny = TINY | (dict(sampler="ancestral", sample_steps=0) if "ancestral" in words else {})
         common.shrink(config, tiny)
     return config

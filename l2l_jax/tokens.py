@@ -19,6 +19,7 @@ import numpy as np
 from l2l_jax.experiment import Experiment
 from l2l_jax.lib import files, hosts, images, loader, pixels, sharding, splits, tokencache
 from l2l_jax.lib import rng as rngs
+from l2l_jax.lib.errors import accepts
 from l2l_jax.lib.splits import Split
 from l2l_jax.types import Array, Params
 
@@ -113,6 +114,7 @@ def noise_bank(phase: str, experiment: Experiment, split: Split, tokenizer: Toke
     """uint16 [N, h, w] on the mesh: noise as the phase's method draws it, tokenised."""
     count, size = experiment.config["data"]["token_cache"]["noise"], experiment.model.image_size
     method, args = experiment.method(phase), experiment.config[phase]["args"]
+    args = {name: args[name] for name in accepts(method.noise_images)}
     rows = split.indices[np.linspace(0, len(split.indices) - 1, MEASURED, dtype=int)]
     picked = loader.Picked(experiment.sources[split.part], np.unique(rows))
     total, squares, pixel_count = np.zeros(3), np.zeros(3), 0

@@ -118,8 +118,8 @@ class Method(Protocol):
     MAKES_ORIGINAL: bool  # whether its result is the model to be unlearned (pretrain)
 
     # A method may also have
-    # noise_images(rng, shape, mean, std, **hyper): it wants noise in place of forget images. With
-    #     this function a bank of their tokens can be made beforehand.
+    # noise_images(rng, shape, mean, std, **some): it wants noise in place of forget images. With
+    #     this function a bank of their tokens can be made beforehand; `some` of its arguments.
     # UNTIL: (name of a metric, name of an argument). The phase ends when the metric reaches the
     #     argument, if that is not 0; if it is, and config.reference names a retrained model, it
     #     becomes the mean of the metric with that model in the student's place.

@@ -86,7 +86,8 @@ def _judged_on(record: Record) -> Iterator[str]:
 def _model(record: Record) -> str:
     args = record.config["model"]["args"]
     about = f" ({args['size']})" if "size" in args else ""
-    return html.escape(record.config["model"]["name"].upper() + about)
+    name = record.config["model"]["name"]
+    return html.escape((name.upper() if len(name) < 6 else name) + about)  # abbreviations are short
 
 
 def _tiles(record: Record) -> Iterator[str]:
