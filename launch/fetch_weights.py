@@ -25,7 +25,12 @@ from l2l_jax import originals
 from l2l_jax.lib import cli, files, judges
 from l2l_jax.lib.errors import DataMissing, Explained, WrongWeights, unknown
 
-MODELS_LICENCE = {"mae": "CC-BY-NC 4.0", "mage": "see its repository", "vqgan": "see mage"}
+MODELS_LICENCE = {
+    "mae": "CC-BY-NC 4.0",
+    "mage": "see its repository",
+    "vqgan": "see mage",
+    "diffusion": "see its repository",
+}
 PIECE = 1 << 20
 TIMEOUT = 30  # seconds without a byte
 

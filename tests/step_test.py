@@ -272,6 +272,13 @@ GOLDEN = {
         "gradient_norm": 1.345956,
         "update_norm": 0.212994,
     },
+    "diffusion": {
+        "loss": 0.404829,
+        "retain": 0.126516,
+        "forget": 1.113250,
+        "gradient_norm": 1.181280,
+        "update_norm": 0.255651,
+    },
 }
 
 
