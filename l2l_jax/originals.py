@@ -100,15 +100,21 @@ def load(spec: str, name: str, args: Mapping[str, Any]) -> Weights:
     text = trees.difference(params, whole, path.name, "the config's model")
     told = {} if text else wanted.told(params)
     known = expected.identity | {key: wanted.identity[key] for key in told}
-    differs = [
-        f"  {key}: {value!r} there, {known[key]!r} in the config"
-        for key, value in (given.identity | told).items()
-        if value != known[key] and known[key] != ""
-    ]
+    differs = differing(given.identity | told, known)
     if text or differs:
+        differs = [f"  {line}" for line in differs]
         lines = [f"{path} does not fit the config's model.", *differs, *([text] if text else [])]
         raise WrongWeights("\n".join([*lines, f"It was made with model.args = {made}."]))
     return Weights(params, weights.about)
+
+
+def differing(given: Mapping[str, Any], known: Mapping[str, Any]) -> list[str]:
+    """What weights belong to that the config's model is not, a line each; "" there is anything."""
+    return [
+        f"{key}: {value!r} there, {known[key]!r} in the config"
+        for key, value in given.items()
+        if value != known[key] and known[key] != ""
+    ]
 
 
 def read_official(path: Path, name: str, told: Mapping[str, Any]) -> Weights:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from l2l_jax import originals
 from l2l_jax.experiment import Experiment, build, final_weights, load_original
 from l2l_jax.find import find
 from l2l_jax.lib import files, preemption, trees, workdir
@@ -46,12 +47,8 @@ def load(folder: Path, model: ImageToImage, chosen: Mapping[str, Split]) -> Weig
     module = find("model", weights.about["model"])
     given, params, differs = module.build(**weights.about["args"]), weights.params, []
     if type(given) is type(model):
-        params, known = module.fit(params, model), model.identity
-        differs = [
-            f"{key}: {value!r} there, {known[key]!r} in the config"
-            for key, value in given.identity.items()
-            if value != known[key] and "" not in (value, known[key])
-        ]
+        params = module.fit(params, model)
+        differs = originals.differing(given.identity, model.identity)
     text = trees.difference(params, model.canonical, folder.name, "the config's model")
     if text or differs:
         said = "; ".join([*differs, *([text] if text else [])])

@@ -57,7 +57,6 @@ def arguments(
 
     WrongWeights names every array that is missing.
     """
-    state = {name: value for name, value in state.items() if not name.startswith(TEACHER)}
     if not any(name.startswith(NETWORK) for name in state):
         raise WrongWeights(f"This is no file of Palette: no name in it begins with {NETWORK}")
     size = _size(state, about, sizes)
