@@ -17,7 +17,8 @@ class _Brief(logging.Filter):
     """Orbax logs one failed write a dozen times with tracebacks; our own error says it once."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return not ("orbax" in record.pathname and record.levelno < logging.CRITICAL)
+        told = record.getMessage() if record.name == "asyncio" else record.pathname
+        return not ("orbax" in told and record.levelno < logging.CRITICAL)
 
 
 def start_logging() -> None:
@@ -30,9 +31,16 @@ def start_logging() -> None:
     logging.getLogger("l2l_jax").setLevel(logging.INFO)
 
 
+def _unraisable(args: Any) -> None:
+    """Tensorstore's threads report to a loop that ended with the first failed write: not said."""
+    if str(args.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(args)
+
+
 def explained(main: Callable[..., Any], *args: Any) -> None:
     """Calls main; one of our errors becomes one line on stderr and exit code 2."""
     start_logging()
+    sys.unraisablehook = _unraisable
     try:
         main(*args)
     except Explained as error:
