@@ -12,7 +12,8 @@ twice the root mean square, over pairs, of how much their difference moves betwe
 PSNR (of hidden pixels) and FID are those of the project's evaluators, FID with the first run's
 network; of few images it is far too large, for all samplers alike, and comparable to no other. A
 model kept the retain side if its PSNR there is at most --kept dB below the original's by the same
-sampler, and forgot the forget side if it is at least --forgot dB below. Seconds: sampling alone.
+sampler, and forgot the forget side if it is at least --forgot dB below. A verdict is settled if the
+reference is further from that limit than the margin; others end in "?". Seconds: sampling alone.
 
 Tables go to stdout as markdown, everything to --out as JSON, each model by each sampler as soon as
 it is done: the same command goes on from there, also with further runs or steps.
@@ -48,6 +49,7 @@ from l2l_jax.types import Array, Params, Source
 
 ORIGINAL, REFERENCE, AGAIN = "original", "ancestral", "ancestral, other noise"
 COLUMNS = ("retain PSNR", "retain FID", "forget PSNR", "forget FID")
+WORDS = {"retain": ("not kept", "kept"), "forget": ("not forgot", "forgot")}
 Rows = Mapping[str, Mapping[str, float]]  # model: a row of COLUMNS and "seconds", of an image
 
 
@@ -201,18 +203,17 @@ def ranked(first: dict, other: dict, margin: float) -> dict[str, float | None]:
     return {"tau": tau, "apart": len(alike), "alike": sum(alike)}
 
 
-def verdicts(rows: Rows, worse: float, gone: float) -> dict[str, str]:
-    """Of each unlearned model: whether it kept one side and forgot the other; limits in dB."""
-    below = {n: [rows[ORIGINAL][key] - row[key] for key in COLUMNS[::2]] for n, row in rows.items()}
-    kept, forgot = ("not kept", "kept"), ("not forgot", "forgot")
-    del below[ORIGINAL]
-    return {n: f"{kept[a <= worse]}, {forgot[b >= gone]}" for n, (a, b) in below.items()}
+def spare(rows: Rows, worse: float, gone: float) -> dict[tuple[str, str], float]:
+    """{(unlearned model, side): dB by which it kept or forgot that side; negative: it did not}."""
+    found = {}
+    for name in rows.keys() - {ORIGINAL}:
+        kept, forgot = (rows[ORIGINAL][key] - rows[name][key] for key in COLUMNS[::2])
+        found |= {(name, "retain"): worse - kept, (name, "forget"): forgot - gone}
+    return found
 
 
 def compared(figures: Mapping[str, Rows], worse: float, gone: float) -> dict[str, Any]:
-    """{"margins": by figure, "ranked": by sampler and figure, "verdicts", "agrees": by sampler}."""
-    judged = {sampler: verdicts(rows, worse, gone) for sampler, rows in figures.items()}
-    agrees = {sampler: found == judged[REFERENCE] for sampler, found in judged.items()}
+    """{"margins": by figure, "ranked": by sampler and figure, and by sampler the others}."""
     margins, order = {}, {sampler: {} for sampler in figures}
     for key in COLUMNS:
         of = {s: {n: row[key] for n, row in rows.items()} for s, rows in figures.items()}
@@ -220,20 +221,33 @@ def compared(figures: Mapping[str, Rows], worse: float, gone: float) -> dict[str
         noise = [a - b for a, b in combinations(moved, 2)]  # all models have the same noise
         margins[key] = 2 * float(np.sqrt(np.mean(np.square(noise))))
         for sampler, values in of.items():
-            order[sampler][key] = cell = ranked(of[REFERENCE], values, margins[key])
-            agrees[sampler] &= cell["alike"] == cell["apart"]
-    return {"margins": margins, "ranked": order, "verdicts": judged, "agrees": agrees}
+            order[sampler][key] = ranked(of[REFERENCE], values, margins[key])
+    judged, settled, agrees = {}, {}, {}
+    first = spare(figures[REFERENCE], worse, gone)
+    clear = [cell for cell, db in first.items() if abs(db) > margins[f"{cell[1]} PSNR"]]
+    for sampler, rows in figures.items():
+        found = spare(rows, worse, gone)
+        words = {c: WORDS[c[1]][db >= 0] + "?" * (c not in clear) for c, db in found.items()}
+        models = [name for name in rows if name != ORIGINAL]
+        judged[sampler] = {n: ", ".join(words[n, side] for side in WORDS) for n in models}
+        alike = [(found[cell] >= 0) == (first[cell] >= 0) for cell in clear]
+        settled[sampler] = {"apart": len(alike), "alike": sum(alike)}
+        cells = [settled[sampler], *order[sampler].values()]
+        agrees[sampler] = all(cell["alike"] == cell["apart"] for cell in cells)
+    judged = {"verdicts": judged, "settled": settled, "agrees": agrees}
+    return {"margins": margins, "ranked": order} | judged
 
 
 def conclusion(few: Mapping[str, int], found: Mapping[str, Any]) -> str:
     """The last line. few: {sampler: its steps} of those with few; found: by compared."""
-    agrees, (models, cells) = found["agrees"], (found[k][REFERENCE] for k in ("verdicts", "ranked"))
+    agrees, verdicts = found["agrees"], found["settled"][REFERENCE]["apart"]
     good = takewhile(agrees.get, sorted(few, key=few.get, reverse=True))
     fewest = min((few[sampler] for sampler in good), default=None)
     begins = f"From steps={fewest} on" if fewest else "There is no number of steps from which on"
-    count = sum(cell["apart"] for cell in cells.values())
-    what = f"all {len(models)} verdicts and {count} pairs told apart are as by ancestral sampling"
-    return f"{begins} {what}; by that with other noise they are{' not' * (not agrees[AGAIN])}."
+    pairs = sum(cell["apart"] for cell in found["ranked"][REFERENCE].values())
+    what = f"all {verdicts} settled verdicts and {pairs} pairs told apart are as by ancestral"
+    again = "they are" + " not" * (not agrees[AGAIN])
+    return f"{begins} {what} sampling; by that with other noise {again}."
 
 
 def table(title: str, cells: Mapping[str, Mapping[str, str]]) -> str:
@@ -252,9 +266,8 @@ def tables(figures: Mapping[str, Rows], found: Mapping[str, Any]) -> str:
         parts.append(table(key, of))
         of = {sampler: "{tau}; {alike} of {apart}".format(**each[key]) for sampler, each in ranks}
         cells[f"{key}: tau; pairs, margin {margin:.2g}"] = of
-    reference = judged[REFERENCE].items()
-    same = {s: sum(each[name] == x for name, x in reference) for s, each in judged.items()}
-    cells["verdicts"] = {s: f"{count} of {len(reference)}" for s, count in same.items()}
+    settled = found["settled"].items()
+    cells["verdicts settled"] = {s: "{alike} of {apart}".format(**each) for s, each in settled}
     times = {s: np.median([row["seconds"] for row in rows.values()]) for s, rows in figures.items()}
     cells["seconds an image"] = {s: f"{seconds:.3g}" for s, seconds in times.items()}
     return "\n".join([*parts, table("verdict", judged), table("as ancestral", cells)])

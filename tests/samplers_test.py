@@ -52,14 +52,37 @@ def test_pairs_that_the_margin_tells_apart():
 
 
 def test_verdicts_are_relative_to_the_original_and_limits_belong_to_them():
-    assert samplers.verdicts(REAL, 0.5, 1.0) == {
+    cells = {("a", "retain"): 0.3, ("a", "forget"): 7, ("b", "retain"): -1.5, ("b", "forget"): 4,
+             ("c", "retain"): 0.2, ("c", "forget"): -0.5}  # fmt: skip
+    assert samplers.spare(REAL, 0.5, 1.0) == pytest.approx(cells)
+    found = samplers.compared(figures(), 0.5, 1.0)
+    assert found["verdicts"][REFERENCE] == {
         "a": "kept, forgot",
         "b": "not kept, forgot",
         "c": "kept, not forgot",
     }
-    assert set(samplers.verdicts(REAL, 2.0, 0.5).values()) == {"kept, forgot"}
-    assert samplers.verdicts(rows(x=(19.5, 19.0)), 0.5, 1.0)["x"] == "kept, forgot"
-    assert samplers.verdicts(rows(x=(np.nan,) * 2), 0.5, 1.0)["x"] == "not kept, not forgot"
+    assert set(samplers.compared(figures(), 2.25, 0.25)["verdicts"][REFERENCE].values()) == {
+        "kept, forgot"
+    }
+    assert samplers.spare(rows(x=(19.5, 19.0)), 0.5, 1.0) == {
+        ("x", "retain"): 0.0,
+        ("x", "forget"): 0.0,
+    }
+    lost = samplers.compared(figures(n2=REAL | rows(a=(np.nan,) * 2, b=(18.0, 15.0))), 0.5, 1.0)
+    assert lost["verdicts"]["steps=2"]["a"] == "not kept, not forgot"
+    assert lost["settled"]["steps=2"] == {"apart": 6, "alike": 4}
+
+
+def test_a_verdict_nearer_to_its_limit_than_the_margin_is_not_settled():
+    found = samplers.compared(figures(), 0.4, 1.0)  # a kept by 0.2 and c by 0.1, of 0.14
+    assert found["verdicts"][REFERENCE]["c"] == "kept?, not forgot"
+    assert found["verdicts"][REFERENCE]["a"] == "kept, forgot"
+    assert found["settled"][REFERENCE] == {"apart": 5, "alike": 5}
+    few = rows(a=(19.8, 12.0), b=(18.0, 15.0), c=(19.5, 19.5))  # not kept
+    found = samplers.compared(figures(n2=few), 0.4, 1.0)
+    assert found["verdicts"]["steps=2"]["c"] == "not kept?, not forgot"
+    assert found["settled"]["steps=2"] == {"apart": 5, "alike": 5}
+    assert found["agrees"]["steps=2"]
 
 
 def test_a_margin_is_twice_the_rms_of_what_other_noise_does_to_a_difference():
@@ -80,7 +103,9 @@ def test_a_margin_is_twice_the_rms_of_what_other_noise_does_to_a_difference():
 )
 def test_a_sampler_agrees_in_verdicts_and_order(other, verdict, order):
     found = samplers.compared(figures(n2=other), 0.5, 1.0)
-    assert (found["verdicts"]["steps=2"] == found["verdicts"][REFERENCE]) == verdict
+    settled = found["settled"]["steps=2"]
+    assert settled["apart"] == 6
+    assert (settled["alike"] == 6) == verdict
     pairs = found["ranked"]["steps=2"].values()
     assert all(cell["alike"] == cell["apart"] for cell in pairs) == order
     assert found["agrees"]["steps=2"] == (verdict and order)
@@ -89,10 +114,10 @@ def test_a_sampler_agrees_in_verdicts_and_order(other, verdict, order):
 @pytest.mark.parametrize(
     ("agrees", "begins"),
     [
-        ((True, True, True), "From steps=1 on all 3 verdicts and 22 pairs told apart are"),
+        ((True, True, True), "From steps=1 on all 6 settled verdicts and 22 pairs told apart"),
         ((True, False, True), "From steps=10 on all"),  # one step agrees by luck
         ((False, True, True), "From steps=2 on all"),
-        ((True, True, False), "There is no number of steps from which on all 3 verdicts"),
+        ((True, True, False), "There is no number of steps from which on all 6 settled"),
     ],
 )
 def test_the_last_line(agrees, begins):
@@ -114,7 +139,7 @@ def test_the_tables_are_markdown():
     (line,) = [line for line in text.splitlines() if line.startswith("| steps=1 ")]
     assert (
         line
-        == "| steps=1 | 1.0; 5 of 5 | 1.0; 5 of 5 | 0.667; 5 of 6 | 0.667; 5 of 6 | 2 of 3 | 0.5 |"
+        == "| steps=1 | 1.0; 5 of 5 | 1.0; 5 of 5 | 0.667; 5 of 6 | 0.667; 5 of 6 | 5 of 6 | 0.5 |"
     )
 
 
