@@ -116,10 +116,16 @@ METHODS = (
     *("l2l", "max_loss", "noisy_label", "retain_label", "random_encoder", "finetune"),
     *("ascent", "epsilon", "surgery", "saliency", "siss", "retrain"),
 )
+UNLEARNING = METHODS[:-1]  # where there is no recipe to make an original
+
+
+def method(words: list[str]) -> str:
+    """Which of METHODS the words of a form name; L2L if none."""
+    return next((word for word in words if word in METHODS), "l2l")
 
 
 def by(config: ml_collections.ConfigDict, name: str) -> None:
-    """Makes config.unlearn, a phase of L2L, the recipe of another method at the same length.
+    """Makes config.unlearn, a phase of L2L, the recipe of another method, each phase as long.
 
     The files of l2l_jax/methods by their names, and those that are more than a method:
 
@@ -142,8 +148,8 @@ def by(config: ml_collections.ConfigDict, name: str) -> None:
         return unlearn | dict(method=method, args=args, optimizer=optimizer) | changes
 
     made = {"unlearn": other(name)}
-    if name == "ascent":
-        short = dict(clip=1.0, lr=unlearn["optimizer"]["lr"] / 10)  # or one step leaps over lambda
+    if name == "ascent":  # or one step leaps over lambda
+        short = dict(clip=1.0) | {key: unlearn["optimizer"][key] / 10 for key in ("lr", "final")}
         ascent = other("ascent", solver_args=dict(alpha=1.0), optimizer=short)
         made = {"ascent": ascent, "finetune": other("finetune", solver_args=dict())}
     elif name == "epsilon":

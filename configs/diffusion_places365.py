@@ -12,6 +12,7 @@ Forms, joined by commas:
                          classes, which are then only evaluated
     ancestral            sample as released, all 2,000 steps of the schedule of training; by default
                          50 deterministic ones, which cost a fortieth
+    max_loss, ...        another method than l2l, one of UNLEARNING in configs/common.py
     smoke                the same program in minutes on a CPU: made-up images in files of the true
                          form, a tiny model that is pretrained for a few steps first, networks that
                          nobody trained to judge it; its figures mean nothing
@@ -45,13 +46,13 @@ import ml_collections
 from configs import common
 
 SPLITS = ("released", "random")
-FORMS = (*SPLITS, "proxy", "ancestral", "smoke")
+FORMS = (*SPLITS, "proxy", "ancestral", "smoke", *common.UNLEARNING)
 TINY = dict(size="test", image_size=32, cell=2, steps=10, beta_end=0.5, sample_steps=2)
 
 
 def get_config(form: str = "") -> ml_collections.ConfigDict:
     """form: any of FORMS, joined by commas."""
-    words = common.words(form, "configs/diffusion_places365.py", FORMS, SPLITS)
+    words = common.words(form, "configs/diffusion_places365.py", FORMS, SPLITS, common.UNLEARNING)
     proxy = "proxy" in words
     config = common.base()
     sampling = dict(sampler="deterministic", sample_steps=50)
@@ -77,6 +78,7 @@ def get_config(form: str = "") -> ml_collections.ConfigDict:
     )
     config.evaluate.update(dict(tasks=("center_8",), batch_size=64))
     common.published_judges(config, scenes=True)
+    common.by(config, common.method(words))
     if "smoke" in words:
         config.tasks.freeform.args.finer = 2
         tiny = TINY | (dict(sampler="ancestral", sample_steps=0) if "ancestral" in words else {})

@@ -64,7 +64,7 @@ def get_config(form: str = "") -> ml_collections.ConfigDict:
         config.tasks.freeform = dict(task="freeform", args=dict(finer=4))  # on single pixels
     if name == "mage":
         config.data.token_cache.views = 1  # nothing is cropped or mirrored: one view is all
-    method = next((word for word in words if word in common.METHODS), "l2l")
+    method = common.method(words)
     if "pretrain" in words:
         pretrain(config)
     elif method == "retrain":

@@ -12,6 +12,7 @@ Forms, joined by commas:
     proxy                train on the 265 other classes, 200 images of each, in place of the retain
                          classes, which are then only evaluated
     coco                 the same with 10,000 images of COCO
+    max_loss, ...        another method than l2l, one of UNLEARNING in configs/common.py
     smoke                the same program in a minute on a CPU: made-up images in files of the true
                          form, a tiny model that is pretrained for a few steps first, networks that
                          nobody trained to judge it; its figures mean nothing
@@ -39,12 +40,13 @@ from configs import common
 SIZES = ("base", "large", "huge")
 SPLITS = ("released", "random")
 PROXIES = ("proxy", "coco")
-FORMS = (*SIZES, *SPLITS, *PROXIES, "smoke")
+FORMS = (*SIZES, *SPLITS, *PROXIES, "smoke", *common.UNLEARNING)
 
 
 def get_config(form: str = "") -> ml_collections.ConfigDict:
     """form: any of FORMS, joined by commas."""
-    words = common.words(form, "configs/mae_places365.py", FORMS, SIZES, SPLITS, PROXIES)
+    kinds = SIZES, SPLITS, PROXIES, common.UNLEARNING
+    words = common.words(form, "configs/mae_places365.py", FORMS, *kinds)
     proxy = bool({*PROXIES} & {*words})
     config = common.base()
     common.mae(config, next((word for word in words if word in SIZES), "base"), proxy)
@@ -52,6 +54,7 @@ def get_config(form: str = "") -> ml_collections.ConfigDict:
     if "coco" in words:
         common.coco(config, 10_000)
     common.published_judges(config, scenes=True)
+    common.by(config, common.method(words))
     if "smoke" in words:
         common.shrink(config, dict(size="test", image_size=64, patch=4))
     return config

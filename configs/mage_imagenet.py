@@ -12,6 +12,7 @@ This is the experiment that paper A and its released code call VQ-GAN. Forms, jo
     proxy                train on the 800 other classes, 13 images of each, in place of the retain
                          classes, which are then only evaluated
     coco                 the same with 10,000 images of COCO
+    max_loss, ...        another method than l2l, one of UNLEARNING in configs/common.py
     pretrain             make the original over a tokenizer of one's own (configs/vqgan_imagenet.py
                          makes one) on all the images, from scratch; give it as --config.weights
     tied                 logits tied to the encoder's words, as in the released code: the decoder
@@ -55,12 +56,14 @@ from configs import common
 SIZES = ("base", "large")
 SPLITS = ("released", "random")
 PROXIES = ("proxy", "coco")
-FORMS = (*SIZES, *SPLITS, *PROXIES, "pretrain", "tied", "online", "sweep", "smoke")
+OTHERS = ("pretrain", "tied", "online", "sweep", "smoke")
+FORMS = (*SIZES, *SPLITS, *PROXIES, *OTHERS, *common.UNLEARNING)
 
 
 def get_config(form: str = "") -> ml_collections.ConfigDict:
     """form: any of FORMS, joined by commas."""
-    words = common.words(form, "configs/mage_imagenet.py", FORMS, SIZES, SPLITS, PROXIES)
+    kinds = SIZES, SPLITS, PROXIES, ("pretrain", *common.UNLEARNING)
+    words = common.words(form, "configs/mage_imagenet.py", FORMS, *kinds)
     size = "large" if "large" in words else "base"
     config = common.base()
     config.model = dict(name="mage", args=dict(size=size, image_size=256))
@@ -86,6 +89,8 @@ def get_config(form: str = "") -> ml_collections.ConfigDict:
     common.published_judges(config)
     if "pretrain" in words:
         pretrain(config)
+    else:
+        common.by(config, common.method(words))
     if "smoke" in words:
         tiny = dict(size="test", image_size=64, steps=4, variant=config.model.args.variant)
         tiny["tokenizer"] = dict(size="test", multipliers=(1, 1, 1))

@@ -13,6 +13,7 @@ and its code does not: it trains the convolutional encoder with L2L, the codeboo
 frozen. Forms, joined by commas:
 
     unlearn              L2L on the published tokenizer
+    unlearn,max_loss ... another method on it, one of UNLEARNING in configs/common.py
     released, random     the split: the 100/100 classes of the released code, or 100/100 at random
     proxy                train on the 800 other classes in place of the retain classes
     smooth               no discriminator
@@ -40,12 +41,16 @@ import ml_collections
 from configs import common
 
 SPLITS = ("released", "random")
-FORMS = ("unlearn", *SPLITS, "proxy", "smooth", "smoke")
+FORMS = ("unlearn", *SPLITS, "proxy", "smooth", "smoke", *common.UNLEARNING)
 
 
 def get_config(form: str = "") -> ml_collections.ConfigDict:
     """form: any of FORMS, joined by commas."""
-    words = common.words(form, "configs/vqgan_imagenet.py", FORMS, SPLITS)
+    words = common.words(form, "configs/vqgan_imagenet.py", FORMS, SPLITS, common.UNLEARNING)
+    if "unlearn" not in words and {*words} & {*common.UNLEARNING}:
+        raise ValueError(
+            "configs/vqgan_imagenet.py: methods go with unlearn, as in unlearn,max_loss."
+        )
     config = common.base()
     adversarial = 0.0 if {"unlearn", "smooth"} & set(words) else 0.8
     config.model = dict(
@@ -72,6 +77,7 @@ def get_config(form: str = "") -> ml_collections.ConfigDict:
     if "unlearn" in words:
         config.weights = "weights/vqgan_jax_strongaug.safetensors"
         config.unlearn = common.released_l2l(("nothing", "random"), "proxy" in words)
+        common.by(config, common.method(words))
     else:
         config.phases = ("pretrain",)
         config.pretrain = pretraining

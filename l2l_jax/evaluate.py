@@ -105,7 +105,9 @@ def variants(experiment: Experiment, outcome: Outcome) -> dict[str, Params]:
         found = {"original": outcome.original, "unlearned": outcome.final}
         return found | ({"retrained": experiment.placed(retrained.params)} if retrained else {})
     spared = "forget" in experiment.splits and "forget" not in experiment.trained_on()
-    return {"retrained" if spared and not config["weights"] else "original": outcome.final}
+    given = experiment.weights  # a whole model may have seen everything; a tokenizer is a part
+    whole = given and given.params.keys() == experiment.model.template.keys()
+    return {"retrained" if spared and not whole else "original": outcome.final}
 
 
 def told(variant: str, experiment: Experiment, outcome: Outcome) -> str:

@@ -8,7 +8,7 @@ the config chose and offers those of the new one. Every argument of every chosen
 
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from l2l_jax import schema
-from l2l_jax.lib import cli
+from l2l_jax.lib import cli, since
 from l2l_jax.lib.errors import ConfigError, did_you_mean
 
 log = logging.getLogger(__name__)
@@ -46,6 +46,8 @@ def _run(main: Callable[[Any, flags.FlagValues], None]) -> None:
         cli.start_logging()  # absl has just set up its own
         if len(rest) > 1:
             raise ConfigError(f"{rest[1:]} belong to no flag; an override is --config.seed=1.")
+        if unread := idle(flags.FLAGS.config, argv[1:]):
+            raise ConfigError(nowhere(unread, flags.FLAGS.config))
         main(flags.FLAGS.config, flags.FLAGS)
 
     app.run(lambda rest: cli.explained(started, rest), argv=argv)
@@ -92,6 +94,19 @@ def check_keys(config: Any, argv: list[str], spec: str) -> None:
         if key.startswith("config.") and key.removeprefix("config.") not in known:
             hint = did_you_mean(key.removeprefix("config."), known)
             raise ConfigError(f"--{key}: {spec} has no such key.{hint}")
+
+
+def idle(config: Any, words: Sequence[str]) -> list[str]:
+    """The overrides of a phase that config.phases does not name: nothing would read them."""
+    names = since.idle(config)
+    keys = [word.lstrip("-").partition("=")[0].removeprefix("no").split(".") for word in words]
+    return [w for w, key in zip(words, keys, strict=True) if key[0] == "config" and key[1] in names]
+
+
+def nowhere(unread: Sequence[str], config: Any) -> str:
+    """What is wrong with them."""
+    phases = ", ".join(config["phases"])
+    return f"{' '.join(unread)}: this run has no such phase. Its phases are {phases}."
 
 
 def _keys(config: Any, prefix: str) -> Iterator[str]:

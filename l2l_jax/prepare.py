@@ -1,5 +1,6 @@
 """Before the first step: all that can be checked is, and only then the workdir is claimed."""
 
+import dataclasses
 import functools
 import hashlib
 import json
@@ -44,6 +45,10 @@ def prepare(config: Mapping[str, Any], folder: Path, stop: preemption.Flag) -> E
     """
     with hosts.together():
         experiment = _checked(config, folder, stop)
+    if spec := config["reference"]:
+        retrained = reference.load(Path(spec).expanduser(), experiment.model)
+        workdir.check_original(folder, retrained.digest, "reference.json")
+        experiment = dataclasses.replace(experiment, reference=retrained)
     _agree(experiment)
     original = experiment.weights
     about = {**original.about, "digest": original.digest} if original else None
@@ -78,17 +83,14 @@ def _checked(config: Mapping[str, Any], folder: Path, stop: preemption.Flag) -> 
             "pretrain, or name a whole model."
         )
     sources, chosen = _choose_splits(config, folder / "splits", sources)
-    spec, retrained = config["reference"], None
-    if spec:
-        retrained = reference.load(Path(spec).expanduser(), model, chosen)
-    experiment = Experiment(config, folder, mesh, model, sources, chosen, stop, original, retrained)
+    if spec := config["reference"]:
+        reference.check(Path(spec).expanduser(), chosen)
+    experiment = Experiment(config, folder, mesh, model, sources, chosen, stop, original)
     for phase in config["phases"]:
         _try_phase(experiment, phase)
     _try_evaluation(experiment)
     if original:
         workdir.check_original(folder, original.digest)
-    if retrained:
-        workdir.check_original(folder, retrained.digest, "reference.json")
     return experiment
 
 
@@ -145,6 +147,9 @@ def _try_phase(experiment: Experiment, phase: str) -> None:
     images.augmentation(model.image_size, tuple(data["crop"]), data["flip"], data["resize"])
     rows = {side: experiment.abstract_images(size) for side in experiment.training(phase)}
     recipe = experiment.recipe(phase)
+    if (meant := getattr(recipe.method, "SOLVER", settings["solver"])) != settings["solver"]:
+        said = "%s: %s is meant for the solver %s (--config.%s.solver=%s), and has %s here"
+        log.warning(said, phase, settings["method"], meant, phase, meant, settings["solver"])
     if hasattr(recipe.solver, "resolved"):
         recipe.solver.resolved(_boundaries(experiment, phase), **recipe.solver_args)
     salient = None
@@ -192,8 +197,9 @@ def _agree(experiment: Experiment) -> None:
     """Every process must run the same config on the same images from the same weights."""
     chosen = {name: split.digest for name, split in experiment.splits.items()}
     original = experiment.weights.digest if experiment.weights else ""
+    retrained = experiment.reference.digest if experiment.reference else ""
     absent = sorted(judge.absent(experiment.config))
-    said = [files.as_json(experiment.config), chosen, original, absent]
+    said = [files.as_json(experiment.config), chosen, original, retrained, absent]
     digest = hashlib.sha256(json.dumps(said).encode()).digest()
     if others := hosts.strangers(np.frombuffer(digest, np.uint8)):
         raise ConfigError(f"Processes {others} run another config, or see other data or weights.")

@@ -19,11 +19,10 @@ from l2l_jax.lib.weightfile import Weights
 from l2l_jax.types import ImageToImage
 
 
-def load(folder: Path, model: ImageToImage, chosen: Mapping[str, Split]) -> Weights:
-    """The retrained model of a finished workdir, on the host, canonical.
+def check(folder: Path, chosen: Mapping[str, Split]) -> None:
+    """ConfigError if it is no run, trained on images to forget, or has other splits than `chosen`.
 
-    ConfigError if it is no finished run, another model, trained on images to forget, or made with
-    other splits than `chosen`.
+    Asks no other process.
     """
     config = workdir.config_of(folder)
     digests = {
@@ -43,6 +42,13 @@ def load(folder: Path, model: ImageToImage, chosen: Mapping[str, Split]) -> Weig
             f"The reference {folder} was trained on the images to forget: it is no retrained "
             "model. Retrain one with --config.pretrain.on=retain."
         )
+
+
+def load(folder: Path, model: ImageToImage) -> Weights:
+    """The retrained model of a finished workdir, on the host, canonical; by all processes at once.
+
+    ConfigError if the run is not finished, or of another model.
+    """
     weights = final_weights(folder)
     module = find("model", weights.about["model"])
     given, params, differs = module.build(**weights.about["args"]), weights.params, []

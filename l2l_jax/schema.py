@@ -202,6 +202,9 @@ def _check_evaluator(name: str, section: Mapping[str, Any], networks: tuple[str,
     check_args(module.evaluate, args, f"evaluators.{name}")
     if args.get("network", "features") not in networks:
         raise unknown("network", args["network"], networks, f"evaluators.{name} asks for it.")
+    for key, least in getattr(module, "LEAST", {}).items():
+        if not args.get(key, least) >= least:
+            raise ConfigError(f"evaluators.{name}.{key}={args[key]}: it is at least {least}.")
     if "evaluator" in section and not hasattr(module, "METRIC"):
         raise ConfigError(
             f"evaluators.{name}: {section['evaluator']} has more than one figure and cannot stand "

@@ -114,6 +114,7 @@ class Method(Protocol):
 
     TRAINABLE: tuple[str, ...]  # parameter groups that move, e.g. ("encoder",)
     SIDES: tuple[str, ...]  # halves of the batch it uses: ("retain", "forget") or ("retain",)
+    # SOLVER = "...": the one it is meant for; a run with another says so.
     TEACHER: bool  # whether it reads the original model
     MAKES_ORIGINAL: bool  # whether its result is the model to be unlearned (pretrain)
 
@@ -246,7 +247,7 @@ class Evaluator(Protocol):
 
     With METRIC, the name of its figure, it may stand in a config under other names, such as
     fid_places=dict(evaluator="fid", network="places"), and its figures are named after those. With
-    LOGITS = True its network must have some.
+    LOGITS = True its network must have some. LEAST = {argument: its smallest value}.
     """
 
     def evaluate(

@@ -135,8 +135,10 @@ def prepared(folder: Path, config: dict, count: int, to: Path) -> tuple[Experime
     network = config["evaluators"].get("fid", {}).get("network", MAIN)
     batches, devices = math.ceil(count / config["evaluate"]["batch_size"]), jax.device_count()
     batch = math.ceil(count / batches / devices) * devices
+    networks_of = {k: v for k, v in config["networks"].items() if k == network}
     config = config | {
         "reference": "",
+        "networks": networks_of,
         "evaluate": {"tasks": config["evaluate"]["tasks"][:1], "batch_size": batch},
         "evaluators": {"reconstruction": {"grids": False}, "fid": {"network": network}},
         "runtime": {**config["runtime"], "fsdp": 1},

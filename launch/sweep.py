@@ -3,13 +3,15 @@
     python launch/sweep.py --config configs/fashion_mnist.py \\
         method=l2l,max_loss,noisy_label alpha=0.1,0.25,1 seed=0,1,2
     python launch/sweep.py --config configs/autoencoder_cifar10.py:bundled \\
-        method=retrain,l2l,ascent seed=0,1 --out runs/ae --dry-run --config.unlearn.steps=50
+        method=retrain,l2l,ascent seed=0,1 --out runs/ae --dry-run --config.pretrain.steps=300
 
     method          words of the config's form, such as l2l or max_loss
     seed, a.b.c     config.seed, config.a.b.c, such as unlearn.optimizer.lr=1e-4,3e-4
-    alpha, r        config.unlearn.solver_args.alpha, config.walk.solver_args.r
+    alpha, share    config.unlearn.solver_args.alpha, ....share (of l2l and its like; of siss)
+    r               config.walk.solver_args.r (of epsilon)
 
-A method that does not have an axis runs once without it. --config.key=value goes to every run.
+A method that does not have an axis runs once without it. --config.key=value goes to every run, but
+to those without the phase it is of: what a method has for phases, its word in the config says.
 Each run is a process with the workdir OUT/<name>, such as OUT/max_loss,alpha=0.25,seed=1, and the
 log OUT/logs/<name>.log. OUT is runs/<name of the config> unless --out says otherwise. Of each seed
 `retrain` is first, and the reference of the others; phases that runs have in common are done by the
@@ -44,7 +46,11 @@ from l2l_jax.lib import cli, files, trees, workdir
 from l2l_jax.lib.errors import ConfigError, did_you_mean
 from l2l_jax.run import finished
 
-SHORT = {"alpha": "unlearn.solver_args.alpha", "r": "walk.solver_args.r"}
+SHORT = {
+    "alpha": "unlearn.solver_args.alpha",
+    "r": "walk.solver_args.r",
+    "share": "unlearn.solver_args.share",
+}
 RETRAIN = "retrain"  # the method whose runs are the reference of all others
 USAGE = "%(prog)s --config FILE.py[:FORM] [--out OUT] [--dry-run] AXIS=VALUE,VALUE... [overrides]"
 Axes = dict[str, list[str]]
@@ -70,7 +76,13 @@ def axes_of(words: Sequence[str]) -> Axes:
     axes: Axes = {}
     for word in words or [""]:
         name, _, text = word.partition("=")
-        values = re.split(r",(?![^(\[{]*[)\]}])", text)
+        values, depth = [""], 0
+        for letter in text:
+            depth += (letter in "([{") - (letter in ")]}")
+            if letter == "," and not depth:
+                values.append("")
+            else:
+                values[-1] += letter
         twice = name in axes or len(set(values)) < len(values)
         if twice or "" in values or not re.match(r"\w", name):
             raise ConfigError(f"{word!r} is no axis; say alpha=0.1,0.25, each name and value once.")
@@ -101,15 +113,27 @@ def resolved(spec: str, overrides: Sequence[str]) -> dict[str, Any]:
     return files.as_json(config)
 
 
-def methods_of(spec: str, axes: Axes, given: Sequence[str]) -> list[tuple[str, str, list[str]]]:
-    """(name, FILE:FORM, axes but for the seed) of each method, in the order in which they run."""
+def methods_of(
+    spec: str, axes: Axes, given: Sequence[str]
+) -> list[tuple[str, str, list[str], list[str]]]:
+    """(name, FILE:FORM, axes but for the seed, overrides) of each method, in their order.
+
+    Overrides of a phase that a method does not have are left out of its runs, and it is said.
+    """
     file, _, form = spec.partition(":")
     others, methods = [axis for axis in axes if axis not in ("method", "seed")], []
+    unread = set(given)
     for name in sorted(axes.get("method", [""]), key=lambda name: name != RETRAIN):
         whole = ":".join(filter(None, (file, ",".join(filter(None, (form, name))))))
         config = resolved(whole, given)
-        methods.append((name, whole, [axis for axis in others if has(config, axis)]))
-    for axis in sorted(set(others).difference(*(mine for *_, mine in methods))):
+        if idle := flags.idle(config, given):
+            print(f"{name}: left out of it: {flags.nowhere(idle, config)}", file=sys.stderr)
+        unread &= set(idle)
+        words = [word for word in given if word not in idle]
+        methods.append((name, whole, [axis for axis in others if has(config, axis)], words))
+    if unread:
+        raise ConfigError(f"No run has the phase of {' '.join(sorted(unread))}.")
+    for axis in sorted(set(others).difference(*(mine for *_, mine, _ in methods))):
         hint = did_you_mean(axis, ["method", "seed", *SHORT])
         raise ConfigError(f"No run has the axis {axis!r}: {SHORT.get(axis, axis)}.{hint}")
     if methods[0][0] == RETRAIN and (axis := ", ".join(methods[0][2])):
@@ -120,13 +144,13 @@ def methods_of(spec: str, axes: Axes, given: Sequence[str]) -> list[tuple[str, s
 def plan(spec: str, axes: Axes, given: Sequence[str], out: Path) -> list[Run]:
     """All runs, in order. ConfigError, before any runs, for what one of them would refuse."""
     runs, reference = [], []
-    methods = methods_of(spec, axes, given)
-    for seed, (method, whole, mine) in itertools.product(axes.get("seed", [""]), methods):
+    seeds, methods = axes.get("seed", [""]), methods_of(spec, axes, given)
+    for seed, (method, whole, mine, overrides) in itertools.product(seeds, methods):
         for values in itertools.product(*(axes[axis] for axis in mine)):
             point = [*zip(mine, values, strict=True), *([("seed", seed)] if seed else [])]
             told = [method] * bool(method) + [f"{axis}={value}" for axis, value in point]
             name = re.sub(r"[^\w.=,+-]", "_", ",".join(told))
-            words = [*given, *(f"--config.{SHORT.get(axis, axis)}={v}" for axis, v in point)]
+            words = [*overrides, *(f"--config.{SHORT.get(axis, axis)}={v}" for axis, v in point)]
             if method == RETRAIN:
                 reference = [f"--config.reference={out / name}"]
             words += reference if method != RETRAIN else []

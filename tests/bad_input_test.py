@@ -30,6 +30,31 @@ def test_unknown_method(tmp_path):
     refused(config, tmp_path, ConfigError, r"No method called 'l2ll'\. Did you mean 'l2l'\?")
 
 
+@pytest.mark.parametrize(
+    ("section", "key", "value", "message"),
+    [
+        ("kid", "size", 1, r"evaluators\.kid\.size=1: it is at least 2"),
+        (
+            "inception_score",
+            "splits",
+            0,
+            r"evaluators\.inception_score\.splits=0: it is at least 1",
+        ),
+        ("tsne", "perplexity", 0.0, r"evaluators\.tsne\.perplexity=0\.0: it is at least 1"),
+    ],
+)
+def test_evaluators_are_asked_before_training(section, key, value, message, tmp_path):
+    config = small_config()
+    config.evaluators[section] = {key: value}
+    refused(config, tmp_path, ConfigError, message)
+
+
+def test_a_negative_clip_would_turn_the_gradient_round(tmp_path):
+    config = small_config()
+    config.unlearn.optimizer.clip = -1.0
+    refused(config, tmp_path, ConfigError, r"optimizer\.clip=-1\.0 is the largest norm")
+
+
 def test_unknown_keys(tmp_path):
     config = small_config()
     config.unlearn.stpes = 3

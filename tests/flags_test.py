@@ -50,6 +50,19 @@ def test_a_key_that_does_not_exist(word):
         flags.check_keys(config, ["main", word], "c.py")
 
 
+def test_overrides_of_a_phase_that_is_not_done():
+    config = flags.with_names(small_config(), ["main"]) | {"phases": ("pretrain",)}
+    words = [
+        "--config.unlearn.steps=5",
+        "--config.pretrain.steps=5",
+        "--workdir=x",
+        "--config.seed=1",
+    ]
+    assert flags.idle(config, words) == words[:1]
+    assert flags.idle(config | {"phases": ("pretrain", "unlearn")}, words) == []
+    assert "no such phase. Its phases are pretrain." in flags.nowhere(words[:1], config)
+
+
 def test_overrides_arrive_in_the_run(tmp_path):
     words = ["--config.unlearn.method=finetune", "--config.unlearn.steps=1", "--config.seed=4",
              "--config.model.args.scan=True", "--config.phases=('pretrain','unlearn')",

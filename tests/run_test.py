@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -331,6 +332,19 @@ def test_what_a_model_was_trained_on_decides_its_name(tmp_path):
     assert "that never saw what is to be forgotten" in page
     config.weights = str(made)
     assert "original" in run(config, tmp_path / "more")
+
+
+@pytest.mark.parametrize(("given", "name"), [("tokenizer", "retrained"), ("whole", "original")])
+def test_a_tokenizer_that_was_given_knows_no_images_to_forget(given, name):
+    groups = {"encoder": 0, "decoder": 0, "tokenizer": 0}
+    weights = {"tokenizer": {"tokenizer": 0}, "whole": groups}[given]
+    experiment = SimpleNamespace(
+        config=dict(phases=("pretrain",), weights="some file"), reference=None,
+        method=lambda phase: find("method", phase), trained_on=lambda: {"retain"},
+        splits=dict.fromkeys(("retain", "forget")), weights=SimpleNamespace(params=weights),
+        model=SimpleNamespace(template=groups),
+    )  # fmt: skip
+    assert evaluate.variants(experiment, SimpleNamespace(final="x")) == {name: "x"}
 
 
 def test_a_run_on_many_devices_is_read_on_one(finished, copy, tmp_path):

@@ -70,6 +70,7 @@ def planned(grid, words, *given):
 
 
 def test_axes():
+    assert sweep.axes_of(["x=((1,2),(3,4)),5"]) == {"x": ["((1,2),(3,4))", "5"]}
     axes = sweep.axes_of(['unlearn.tasks=("a",),("a","b")', "alpha=0.1,1", "seed=0"])
     assert axes == {"unlearn.tasks": ['("a",)', '("a","b")'], "alpha": ["0.1", "1"], "seed": ["0"]}
 
@@ -95,13 +96,15 @@ def test_the_grid_in_its_order(grid):
     assert tuples.name == "pretrain.tasks=__random_,_"
 
 
-def test_what_each_run_is_told(grid):
+def test_what_each_run_is_told(grid, capsys):
     runs = planned(grid, "method=retrain,l2l alpha=0.1,1 seed=0,1", "--config.unlearn.steps=50")
     first, second = runs[0], runs[-1]
     assert first.command(None)[1:] == [
         *("-m", "l2l_jax.main", "--config", f"{grid}:retrain", "--workdir", "out/retrain,seed=0"),
-        *("--config.unlearn.steps=50", "--config.seed=0"),
+        "--config.seed=0",
     ]
+    said = "retrain: left out of it: --config.unlearn.steps=50: this run has no such phase. Its"
+    assert said in capsys.readouterr().err
     assert second.command(Path("out/x"))[3:] == [
         *("--config", f"{grid}:l2l", "--workdir", "out/l2l,alpha=1,seed=1"),
         *("--config.unlearn.steps=50", "--config.unlearn.solver_args.alpha=1", "--config.seed=1"),
@@ -120,6 +123,14 @@ def test_the_form_that_is_given_is_kept(grid):
     assert run.config["unlearn"]["optimizer"]["lr"] == 1e-5
     (run,) = sweep.plan(f"{grid}:mild", {"seed": ["3"]}, (), Path("out"))
     assert (run.spec, run.name) == (f"{grid}:mild", "seed=3")
+
+
+def test_overrides_that_no_run_reads_are_refused(grid):
+    for words in ("method=retrain", "method=finetune"):
+        with pytest.raises(
+            ConfigError, match=r"No run has the phase of --config\.unlearn\.steps=5"
+        ):
+            planned(grid, words, "--config.unlearn.steps=5")
 
 
 def test_a_phase_that_is_not_done_has_no_axes(grid):

@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 
 METRIC = "is"
 LOGITS = True
+LEAST = {"splits": 1}
 SMALLEST = 10  # images in a split
 
 

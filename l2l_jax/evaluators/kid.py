@@ -17,6 +17,7 @@ from l2l_jax.types import Evaluation
 log = logging.getLogger(__name__)
 
 METRIC = "kid"
+LEAST = {"subsets": 1, "size": 2}
 
 
 def evaluate(

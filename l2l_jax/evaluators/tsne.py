@@ -11,6 +11,8 @@ import numpy as np
 from l2l_jax.lib.rng import seed_of
 from l2l_jax.types import Evaluation
 
+LEAST = {"points": 2, "perplexity": 1}
+
 
 def evaluate(
     evaluation: Evaluation,

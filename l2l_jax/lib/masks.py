@@ -31,8 +31,8 @@ def central(grid: tuple[int, int], cells: int) -> np.ndarray:
 
 def refined(grid: tuple[int, int], finer: int) -> tuple[int, int]:
     """The grid with every cell cut into finer x finer."""
-    if finer < 1:
-        raise ConfigError(f"A grid is at least 1 time as fine as the model's, not {finer}.")
+    if not isinstance(finer, int) or finer < 1:
+        raise ConfigError(f"A grid is a whole number of times as fine as the model's, not {finer}.")
     return grid[0] * finer, grid[1] * finer
 
 

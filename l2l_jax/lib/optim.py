@@ -59,5 +59,7 @@ def make(
     clip: float = 0.0,
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
     """The optimizer section of a phase as an optimizer and its learning rate."""
+    if not clip >= 0:
+        raise ConfigError(f"optimizer.clip={clip} is the largest norm of a gradient; 0: any.")
     rate = schedule(lr=lr, warmup=warmup, final=final, steps=steps)
     return adamw(rate, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay, clip=clip), rate

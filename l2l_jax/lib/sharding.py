@@ -14,8 +14,13 @@ MIN_SIZE = 2**10  # smaller arrays are kept whole on every device
 
 
 def make_mesh(fsdp: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """The mesh ("data", "fsdp") over all devices; fsdp=-1 shards parameters over all of them."""
+    """The mesh ("data", "fsdp") over all devices; fsdp=-1 shards parameters over all of them.
+
+    In the order of their processes, so that rows of a batch lie in the order of the hosts that read
+    them; jax.make_mesh would take a TPU's devices in the order of its wires.
+    """
     devices = jax.devices() if devices is None else devices
+    devices = sorted(devices, key=lambda device: (device.process_index, device.id))
     count = len(devices)
     fsdp = count if fsdp == -1 else fsdp
     if fsdp < 1 or count % fsdp:
@@ -23,8 +28,8 @@ def make_mesh(fsdp: int = 1, devices: Sequence[jax.Device] | None = None) -> Mes
         raise ConfigError(
             f"runtime.fsdp={fsdp} does not divide {count} devices; try one of {fits}."
         )
-    shape = (count // fsdp, fsdp)
-    return jax.make_mesh(shape, ("data", "fsdp"), (AxisType.Auto,) * 2, devices=devices)
+    grid = np.array(devices).reshape(count // fsdp, fsdp)
+    return Mesh(grid, ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

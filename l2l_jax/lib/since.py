@@ -20,6 +20,7 @@ SINCE = {  # keys that older workdirs lack, and what they meant
 }
 PHASE = {"ema": 0.0}  # of every phase, whatever it is called
 ARGUMENTS = {"imagenet": {"format": "", "made_up": 0, "made_up_classes": []}}  # of data sets
+OF_METHODS = {"l2l": {"target": "paper", "relative": False}}
 
 
 def filled(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -31,6 +32,7 @@ def filled(config: Mapping[str, Any]) -> dict[str, Any]:
     for section in config.values():
         if isinstance(section, dict) and "method" in section:
             section.update({key: value for key, value in PHASE.items() if key not in section})
+            section["args"] = OF_METHODS.get(section["method"], {}) | section.get("args", {})
     if "data" in config:
         later = copy.deepcopy(ARGUMENTS.get(config["data"]["name"], {}))
         config["data"]["args"] = later | config["data"].get("args", {})
@@ -38,12 +40,20 @@ def filled(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def deciding(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A config without what changes no result."""
+    """A config without what changes no result, phases that are not done included."""
     config = copy.deepcopy(dict(config))
+    for key in idle(config):
+        del config[key]
     for key in FREE:
         section, last = _at(config, key)
         section.pop(last, None)
     return config
+
+
+def idle(config: Mapping[str, Any]) -> list[str]:
+    """Sections of phases that config.phases does not name."""
+    phases = (key for key, section in config.items() if hasattr(section, "keys"))
+    return [key for key in phases if "method" in config[key] and key not in config["phases"]]
 
 
 def _at(config: dict[str, Any], key: str) -> tuple[dict[str, Any], str]:

@@ -95,7 +95,12 @@ def nbytes(tree: Tree) -> int:
 
 def dot(a: Tree, b: Tree) -> jax.Array:
     """<a, b> over all values of two trees of the same shape, scalar."""
-    return sum(jax.tree.leaves(jax.tree.map(jnp.vdot, a, b)))
+    return sum(jax.tree.leaves(jax.tree.map(inner, a, b)))
+
+
+def inner(a: jax.Array, b: jax.Array) -> jax.Array:
+    """<a, b> of two arrays, in full precision; jnp.vdot would gather what lies on many devices."""
+    return jnp.sum(a * b)
 
 
 def combine(s: jax.Array | float, a: Tree, t: jax.Array | float, b: Tree) -> Tree:

@@ -41,6 +41,7 @@ from l2l_jax.types import Array, ImageToImage, Metrics, Params, UnlearnBatch
 
 TRAINABLE = ("encoder", "decoder")
 SIDES = ("retain", "forget")
+SOLVER = "scaled"  # the one it is meant for
 TEACHER = False
 MAKES_ORIGINAL = False
 

@@ -124,15 +124,17 @@ def _told(state: dict[str, np.ndarray]) -> unet.Size:
 def _schedule(state: dict[str, np.ndarray], about: dict[str, Any]) -> dict[str, Any]:
     """The schedule of training as arguments: that of the buffers, or as told if there are none."""
     said = {k: about[k] for k in ("schedule", "steps", "beta_start", "beta_end") if k in about}
+    bounds = noise_schedule.BOUNDS.get(about.get("schedule"), ("start", "end"))
+    told = said.keys() >= {"schedule", "steps", *(f"beta_{bound}" for bound in bounds)}
     ask = "say which it is: --set schedule=linear --set steps=2000 --set beta_start=1e-6 ..."
     if missing := [name for name in BUFFERS if name not in state]:
-        if len(said) == 4:
+        if told:
             return said
         raise WrongWeights(
             f"This file lacks {', '.join(missing)} of its noise schedule; {ask} --set beta_end=0.01"
         )
     found = noise_schedule.recognise(state)
-    if found is None and len(said) < 4:
+    if found is None and not told:
         raise WrongWeights(f"The buffers of this file are of no noise schedule known here; {ask}")
     if found is None:
         return said

@@ -96,9 +96,10 @@ class Diffusion:
     def identity(self) -> dict[str, object]:
         """What weights belong to. Image size and cell are not in it: convolutions take any."""
         trained = self.schedule
-        bounds = {"beta_start": trained.start, "beta_end": trained.end}
+        name = "linear" if trained.name == "const" else trained.name  # from its end to its end
+        bounds = {"beta_start": trained.first, "beta_end": trained.end}
         bounds = dict.fromkeys(bounds, "") if trained.name in BOUNDLESS else bounds
-        known = {"schedule": trained.name, "steps": trained.steps}
+        known = {"schedule": name, "steps": trained.steps}
         return dataclasses.asdict(self.size) | known | bounds
 
     def told(self, params: Params) -> dict[str, object]:
@@ -295,9 +296,10 @@ def build(
     for (what, known), name in zip(kinds.items(), (size, variant, sampler), strict=True):
         if name not in known:
             raise unknown(what, name, known)
-    given = dict(width=width, multipliers=tuple(multipliers), blocks=blocks)
-    given |= dict(attention=tuple(attention), head=head, groups=groups)
+    given = dict(width=width, multipliers=_several("multipliers", multipliers), blocks=blocks)
+    given |= dict(attention=_several("attention", attention), head=head, groups=groups)
     chosen = dataclasses.replace(SIZES[size], **{k: v for k, v in given.items() if v})
+    unet.check(chosen)
     _check(chosen, image_size, cell)
     trained = Schedule(schedule, steps, beta_start, beta_end)
     if not isinstance(sample_schedule, tuple | list) or len(sample_schedule) not in (0, 4):
@@ -322,15 +324,14 @@ def build(
     )  # fmt: skip
 
 
+def _several(what: str, numbers: object) -> tuple:
+    if not isinstance(numbers, tuple | list):
+        raise ConfigError(f"model.args.{what} are several numbers, such as (1, 2), not {numbers}.")
+    return tuple(numbers)
+
+
 def _check(size: unet.Size, image_size: int, cell: int) -> None:
-    """ConfigError for numbers that do not divide each other."""
-    if (
-        min(size.width, *size.multipliers, size.blocks, size.head, size.groups) < 1
-        or size.width % 2
-    ):
-        raise ConfigError(
-            f"The numbers of a U-Net are positive, and its width is even; not {size}."
-        )
+    """ConfigError for an image that does not divide."""
     halved = f"halved {len(size.multipliers) - 1} times, as its multipliers need"
     for part, how in ((size.shrinks, halved), (cell, f"cut into cells of {cell} pixels")):
         if part < 1 or image_size < part or image_size % part:
@@ -340,18 +341,6 @@ def _check(size: unet.Size, image_size: int, cell: int) -> None:
                 f"An image of {image_size} pixels cannot be {how}; try image_size={near} or "
                 f"{near + part}."
             )
-    widths = [size.width * m for m in size.multipliers]
-    if bad := [width for width in widths if width % size.groups]:
-        raise ConfigError(
-            f"Widths {bad} cannot be split into {size.groups} groups; change model.args.width, "
-            "multipliers or groups."
-        )
-    attended = {widths[-1]} | {w for at, w in enumerate(widths) if 1 << at in size.attention}
-    if bad := sorted(width for width in attended if width % size.head):
-        raise ConfigError(
-            f"Widths {bad} cannot be split into attention heads of {size.head}; change "
-            "model.args.width, multipliers or head."
-        )
 
 
 # Files -------------------------------------------------------------------------------------------

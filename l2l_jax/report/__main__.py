@@ -13,7 +13,6 @@ from pathlib import Path
 from l2l_jax.lib import cli
 from l2l_jax.report import compare, page
 from l2l_jax.report.collect import collect, collect_all
-from l2l_jax.report.metrics import METRICS
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -24,7 +23,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, help="report.html in the run's, or all runs', folder")
     parser.add_argument("--plot", type=Path, help="the first plot as PNG, too")
     parser.add_argument(
-        "--markdown", nargs="?", const=",".join(METRICS), metavar="METRIC,METRIC",
+        "--markdown", nargs="?", const="", metavar="METRIC,METRIC",
         help="print the tables, with these columns or all, and write no page",
     )  # fmt: skip
     args = parser.parse_args(argv)
@@ -34,8 +33,9 @@ def main(argv: list[str] | None = None) -> None:
         runs, left_out = collect_all(args.workdirs)
     for folder, why in left_out.items():
         print(f"left out: {folder}: {why}", file=sys.stderr)
-    if args.markdown:
-        print(compare.markdown(list(runs.values()), args.markdown.split(",")), end="")
+    if args.markdown is not None:
+        metrics = list(filter(None, args.markdown.split(",")))
+        print(compare.markdown(list(runs.values()), metrics), end="")
     elif len(args.workdirs) == 1:
         print(page.write(args.workdirs[0], args.out))
     else:

@@ -10,7 +10,7 @@ from l2l_jax.lib.errors import ConfigError, unknown
 from l2l_jax.report import grids, judges, page, tables, tradeoff
 from l2l_jax.report.collect import Record
 from l2l_jax.report.groups import Group, grouped
-from l2l_jax.report.metrics import APART, METRICS, base
+from l2l_jax.report.metrics import APART, in_order
 
 PLOTS = {"fid": "FID", "psnr": "PSNR"}
 LISTED = 6  # runs or groups that are named before "and N more"
@@ -49,16 +49,20 @@ def write_plot(runs: Sequence[Record], out: Path) -> Path:
 
 
 def markdown(runs: Sequence[Record], metrics: Sequence[str]) -> str:
-    """The tables of the page as GitHub markdown, with these metrics. ConfigError for another."""
-    for metric in metrics:
-        if not base(metric):
-            raise unknown("metric", metric, METRICS)
+    """The tables of the page as GitHub markdown, with these metrics, or all if none is named.
+
+    ConfigError for one that no run has.
+    """
     groups = grouped(runs)
+    found = {task: tables.rows(groups, task) for task in _tasks(groups)}
+    there = in_order(metric for rows in found.values() for _, metric in tables.columns(rows))
+    for metric in metrics:
+        if metric not in there:
+            raise unknown("metric", metric, there)
     parts = []
-    for task in _tasks(groups):
-        title = f"**{task}**\n\n" if len(_tasks(groups)) > 1 else ""
-        found = tables.rows(groups, task)
-        parts.append(title + tables.figures_markdown(found, metrics, _untrained(runs)))
+    for task, rows in found.items():
+        title = f"**{task}**\n\n" if len(found) > 1 else ""
+        parts.append(title + tables.figures_markdown(rows, metrics or there, _untrained(runs)))
     return "\n".join(parts)
 
 

@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from l2l_jax.lib import since
 from l2l_jax.report.collect import Record
 
 VARIES = ("seed", "runtime")  # sections that may differ within a group, and `reference` anywhere
@@ -80,13 +81,10 @@ def settings_of(run: Record) -> dict[str, Any]:
     """Dotted names of all values that decide what a run does, apart from its seed.
 
     A path that names the seed, such as runs/original-s1 with seed 1, is the same for every seed.
+    Phases that could end early are others with an aim, which a reference may give, than without.
     """
-    unused = [
-        key
-        for key, section in run.config.items()
-        if isinstance(section, Mapping) and "method" in section and key not in run.config["phases"]
-    ]
-    kept = {k: v for k, v in run.config.items() if k not in (*VARIES, *unused)}
+    kept = {k: v for k, v in since.deciding(run.config).items() if k not in VARIES}
+    kept["aim"] = sorted(run.results.get("ended", {}))
     seed = re.compile(rf"(?<![A-Za-z0-9])(s|seed)[-_=]?{run.seed}(?![A-Za-z0-9])")
     return {
         key: seed.sub(r"\1*", value) if isinstance(value, str) and "/" in value else value

@@ -19,37 +19,44 @@ APART = (
     "Distance to retrained is the root mean square difference, on hidden pixels, between the "
     "completions of a model and those of the retrained reference: smaller is closer, on both sides."
 )
-ARROWS = {"up": "&uarr;", "down": "&darr;"}
-OPPOSITE = {"up": "down", "down": "up"}
+ARROWS = {"up": "&uarr;", "down": "&darr;", "": ""}
+PLAIN_ARROWS = {"up": "\u2191", "down": "\u2193", "": ""}
+OPPOSITE = {"up": "down", "down": "up", "": ""}
 DASH = "&ndash;"
 PLAIN_DASH = "\u2013"
 PREFIXES = ("", "k", "M", "G", "T", "P", "E", "Z")
 
 
 def base(metric: str) -> str:
-    """The metric of METRICS that a figure is one of: "fid" of "fid_places"; "" if of none."""
+    """What a figure is one of: "fid" of "fid_places"; itself if of none of METRICS.
+
+    "" for a spread, which is of another figure and not one by itself.
+    """
+    if metric.endswith("_std"):
+        return ""
     first = metric.split("_")[0]
-    spread = metric.endswith("_std")  # of another figure, not one by itself
-    return metric if metric in METRICS else first if first in METRICS and not spread else ""
+    return metric if metric in METRICS or first not in METRICS else first
 
 
 def describe(metric: str) -> tuple[str, str, str, int]:
-    """(name, unit, what is good on the retain side, digits) of a figure."""
-    name, *rest = METRICS[base(metric)]
+    """(name, unit, what is good on the retain side, digits) of a figure.
+
+    One that METRICS does not know has its own name, and nothing is good.
+    """
+    name, *rest = METRICS.get(base(metric), (metric.replace("_", " "), "", "", 4))
     variant = metric.removeprefix(base(metric)).strip("_").replace("_", " ")
     return (f"{name} ({variant})" if variant else name, *rest)
 
 
 def in_order(metrics: Iterable[str]) -> list[str]:
     """Figures that are shown, each once, in the order of METRICS, variants behind their base."""
-    order = list(METRICS)
-    return sorted(
-        filter(base, set(metrics)), key=lambda metric: (order.index(base(metric)), metric)
-    )
+    order = {metric: at for at, metric in enumerate(METRICS)}
+    shown = filter(base, set(metrics))
+    return sorted(shown, key=lambda metric: (order.get(base(metric), len(order)), metric))
 
 
 def goal(side: str, metric: str) -> str:
-    """Which direction of a metric is good on a side: up or down."""
+    """Which direction of a metric is good on a side: up or down; "" if nobody knows."""
     good = describe(metric)[2]
     return good if side == "retain" or base(metric) in BOTH else OPPOSITE[good]
 

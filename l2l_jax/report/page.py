@@ -227,10 +227,11 @@ def _change(old: float | None, new: float | None, good: str, digits: int) -> str
     if old is None or new is None:
         return f"<td>{DASH}</td>"
     delta = round(new - old, digits) + 0.0  # no minus zero
-    kind = "same" if abs(delta) <= SLIGHT * abs(old) else "bad"
+    kind = "same" if abs(delta) <= SLIGHT * abs(old) or not good else "bad"
     if kind == "bad" and (delta > 0) == (good == "up"):
         kind = "good"
-    return f'<td class="{kind}">{delta:+.{digits}f} <small>good {ARROWS[good]}</small></td>'
+    way = f" <small>good {ARROWS[good]}</small>" if good else ""
+    return f'<td class="{kind}">{delta:+.{digits}f}{way}</td>'
 
 
 def _tokenizer(record: Record) -> Iterator[str]:

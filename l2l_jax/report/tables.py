@@ -13,6 +13,7 @@ from l2l_jax.report.judges import MARK
 from l2l_jax.report.metrics import (
     ARROWS,
     DASH,
+    PLAIN_ARROWS,
     PLAIN_DASH,
     base,
     describe,
@@ -115,12 +116,12 @@ def columns(found: Sequence[Row]) -> list[Column]:
 
 
 def best(found: Sequence[Row], column: Column) -> float | None:
-    """The best value of a column among unlearned models, if there is something to choose from."""
+    """The best value of a column among unlearned models, if there are several and one is best."""
     means = [row.mean(column) for row in found if row.kind == "unlearned"]
     values = [value for value in means if value is not None]
-    if len(set(values)) < 2:
+    if len(set(values)) < 2 or not (way := goal(*column)):
         return None
-    return max(values) if goal(*column) == "up" else min(values)
+    return max(values) if way == "up" else min(values)
 
 
 def figures_html(found: Sequence[Row], untrained: Collection[str] = ()) -> str:
@@ -171,10 +172,10 @@ def figures_markdown(
     found: Sequence[Row], metrics: Sequence[str], untrained: Collection[str] = ()
 ) -> str:
     """These columns of the same table for GitHub; the best value of each is bold."""
-    arrows = {"up": "↑", "down": "↓"}
     shown = [column for column in columns(found) if column[1] in metrics]
     heads = [
-        f"{side} {_named(metric, untrained)} {arrows[goal(side, metric)]}" for side, metric in shown
+        f"{side} {_named(metric, untrained)} {PLAIN_ARROWS[goal(side, metric)]}".rstrip()
+        for side, metric in shown
     ]
     lines = [["model", "seeds", *heads], [":--", *["--:"] * (len(shown) + 1)]]
     top = {column: best(found, column) for column in shown}

@@ -5,7 +5,9 @@
 
 in every step anew; |.| is the norm over all trained parameters, and g = grad retain where grad
 forget is zero. An objective without a lower bound, such as minus a loss, then pushes no harder the
-further it has gone, and no less hard when its gradient has all but vanished.
+further it has gone, and no less hard when its gradient has all but vanished. Where grad retain is
+zero, s = share: methods whose retain goal is the original itself begin there, and a share of
+nothing would leave them there for good.
 
 Sources: `norm` is what the authors' code does ("scaling_norm": 500 CelebA-HQ, 750 Stable Diffusion,
 5 MNIST, always rescaled, though called clipping); share = 0.1 is what their README says those
@@ -43,7 +45,8 @@ def update(
         )
     (retain, forget), metrics = objectives.gradients(student, (1.0, 0.0), (0.0, 1.0))
     of_retain, of_forget = jnp.sqrt(dot(retain, retain)), jnp.sqrt(dot(forget, forget))
-    goal = jnp.float32(norm) if norm else share * of_retain
+    beside = jnp.where(of_retain > 0, of_retain, of_forget)
+    goal = jnp.float32(norm) if norm else share * beside
     some = of_forget > 0
     scale = jnp.where(some, goal / jnp.where(some, of_forget, 1.0), 0.0)
     about = {

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from l2l_jax.lib.errors import unknown
-from l2l_jax.lib.trees import combine, dot
+from l2l_jax.lib.trees import combine, dot, inner
 from l2l_jax.types import Array, Metrics, Objectives, Params
 
 SCOPES = ("tensor", "global")
@@ -38,12 +38,12 @@ def update(
         raise unknown("scope of the surgery", scope, SCOPES)
     (retain, forget), metrics = objectives.gradients(student, (1.0, 0.0), (0.0, 1.0))
     if scope == "global":
-        inner = dot(retain, forget)
-        pair = project(retain, forget, inner, dot(retain, retain), dot(forget, forget), rescale)
-        gradient, share = combine(1.0, pair[0], alpha, pair[1]), (inner < 0).astype(jnp.float32)
+        both = dot(retain, forget)
+        pair = project(retain, forget, both, dot(retain, retain), dot(forget, forget), rescale)
+        gradient, share = combine(1.0, pair[0], alpha, pair[1]), (both < 0).astype(jnp.float32)
     else:
         gradient = jax.tree.map(lambda r, f: _tensor(r, f, alpha, rescale), retain, forget)
-        conflicts = jax.tree.map(lambda r, f: r.size * (jnp.vdot(r, f) < 0), retain, forget)
+        conflicts = jax.tree.map(lambda r, f: r.size * (inner(r, f) < 0), retain, forget)
         total = sum(leaf.size for leaf in jax.tree.leaves(retain))
         share = sum(jax.tree.leaves(conflicts)) / total
     loss = metrics["retain"] + alpha * metrics["forget"]
@@ -51,8 +51,8 @@ def update(
 
 
 def _tensor(retain: Array, forget: Array, alpha: float, rescale: bool) -> Array:
-    inner, own, other = jnp.vdot(retain, forget), jnp.vdot(retain, retain), jnp.vdot(forget, forget)
-    kept, gone = project(retain, forget, inner, own, other, rescale)
+    both, own, other = inner(retain, forget), inner(retain, retain), inner(forget, forget)
+    kept, gone = project(retain, forget, both, own, other, rescale)
     return kept + alpha * gone
 
 

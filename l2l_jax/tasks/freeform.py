@@ -12,6 +12,7 @@ a cell (with the default widths: below 31 cells), so that no stroke falls betwee
 """
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -134,7 +135,7 @@ def _walk(start: Array, ways: Array) -> Array:
 
 
 def _check_box(side: float, shrink: float, margin: float) -> None:
-    if side < 0 or margin < 0 or side + 2 * margin > 1 + ROUNDING:
+    if not (side >= 0 and margin >= 0 and side + 2 * margin <= 1 + ROUNDING):
         raise ConfigError(
             f"A box of side={side} with a margin={margin} around it does not fit an image, whose "
             "side is 1."
@@ -144,9 +145,14 @@ def _check_box(side: float, shrink: float, margin: float) -> None:
 
 
 def _check_strokes(loops: int, vertices: tuple[int, int], width: tuple[float, float]) -> None:
-    if loops < 0:
+    if not isinstance(loops, int) or loops < 0:
         raise ConfigError(f"The freeform task draws 0 or more loops, not {loops}.")
-    if len(vertices) != 2 or not 1 <= vertices[0] <= vertices[1]:
+    if not (_pair(vertices, int) and 1 <= vertices[0] <= vertices[1]):
         raise ConfigError(f"vertices are (fewest, most), at least 1, not {vertices}.")
-    if len(width) != 2 or not 0 < width[0] <= width[1] <= 1:
+    if not (_pair(width, int | float) and 0 < width[0] <= width[1] <= 1):
         raise ConfigError(f"width is (least, most), above 0 and at most 1, not {width}.")
+
+
+def _pair(value: object, kind: Any) -> bool:
+    several = isinstance(value, tuple | list) and len(value) == 2
+    return several and all(isinstance(part, kind) for part in value)

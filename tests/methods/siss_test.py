@@ -11,7 +11,9 @@ from configs import common
 from l2l_jax import schema
 from l2l_jax.lib.errors import ConfigError
 from l2l_jax.lib.native import native_loss
+from l2l_jax.lib.preemption import Flag
 from l2l_jax.methods import siss
+from l2l_jax.prepare import prepare
 from l2l_jax.types import Batch, UnlearnBatch
 from tests.helpers import images, small_config
 
@@ -221,3 +223,13 @@ def test_its_recipe_has_a_solver_of_its_own():
     phase = schema.complete(config)["unlearn"]
     assert (phase["method"], phase["args"]) == ("siss", {"lam": 0.5})
     assert (phase["solver"], phase["solver_args"]) == ("scaled", {"share": 0.1, "norm": 0.0})
+
+
+def test_another_solver_than_the_one_it_is_meant_for_is_said(tmp_path, caplog):
+    config = small_config()
+    config.unlearn.update(dict(method="siss", solver="scaled"))
+    prepare(schema.complete(config), tmp_path / "a", Flag())
+    assert "is meant for" not in caplog.text
+    config.unlearn.solver = "weighted"
+    prepare(schema.complete(config), tmp_path / "b", Flag())
+    assert "unlearn: siss is meant for the solver scaled" in caplog.text

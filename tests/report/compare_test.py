@@ -265,6 +265,28 @@ def test_the_markdown_says_what_the_page_says(seeds, capsys):
         main([*map(str, seeds), "--markdown", "pnsr"])
 
 
+def test_a_figure_of_ones_own_is_shown_and_nothing_of_it_is_best(tmp_path, capsys):
+    for name, value in (("a", 0.25), ("b", 0.5)):
+        told = {side: cell(10.0, 20.0, lpips=value) for side in ("retain", "forget")}
+        make(tmp_path / name, phases={"unlearn": phase(steps=len(name) + round(value * 4))},
+             tasks={"original": told, "unlearned": told})  # fmt: skip
+    words = [str(tmp_path / name) for name in "ab"]
+    main([*words, "--markdown", "lpips"])
+    text = capsys.readouterr().out
+    assert "| retain lpips | forget lpips |" in text
+    assert "0.2500 | 0.2500 |" in text
+    assert "**" not in text
+    main([*words, "--markdown"])
+    assert "retain PSNR, hidden pixels \u2191" in (text := capsys.readouterr().out)
+    assert "retain lpips" in text
+    main([*words, "--out", str(tmp_path / "both.html")])
+    assert "lpips" in (tmp_path / "both.html").read_text()
+    main([words[0]])
+    assert "lpips" in (tmp_path / "a" / "report.html").read_text()
+    with pytest.raises(ConfigError, match=r"No metric called 'lpisp'\. Did you mean 'lpips'"):
+        main([*words, "--markdown", "lpisp"])
+
+
 def test_no_label_breaks_the_markdown(tmp_path, capsys):
     made = [make(tmp_path / x, phases={"unlearn": phase(args={"noise": f"{x}|"})}) for x in "ab"]
     main([*map(str, made), "--markdown"])

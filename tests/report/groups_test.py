@@ -58,6 +58,15 @@ def test_only_what_changes_no_result_may_differ_within_a_group(tmp_path):
     assert len(grouped([collect(first), collect(second)])) == 2
 
 
+def test_a_cache_changes_no_result_and_an_aim_does(tmp_path):
+    first, second = make(tmp_path / "a"), make(tmp_path / "b", seed=1)
+    change(second, "config.json", ["data", "cache"], "memory")
+    assert len(grouped([collect(first), collect(second)])) == 1
+    change(second, "results.json", ["ended"], {"unlearn": "reached"})
+    groups = grouped([collect(first), collect(second)])
+    assert [group.label for group in groups] == ["l2l, aim none", "l2l, aim unlearn"]
+
+
 def test_a_run_that_unlearns_nothing_is_what_it_makes(tmp_path):
     tasks = {"retrained": {"retain": {"fid": 1.0}, "forget": {"fid": 2.0}}}
     run = make(tmp_path / "a", phases={"pretrain": phase("pretrain")}, tasks=tasks)

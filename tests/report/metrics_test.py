@@ -3,7 +3,7 @@
 import pytest
 
 from l2l_jax.report import judges
-from l2l_jax.report.metrics import base, describe, goal, in_order
+from l2l_jax.report.metrics import METRICS, base, describe, goal, in_order
 
 
 @pytest.mark.parametrize(
@@ -14,7 +14,9 @@ from l2l_jax.report.metrics import base, describe, goal, in_order
         ("is_released", "is", "Inception Score (released)"),
         ("is_std", "", ""),
         ("is_released_std", "", ""),
-        ("mine", "", ""),
+        ("lpips_std", "", ""),
+        ("lpips", "lpips", "lpips"),
+        ("inception_fid", "inception_fid", "inception fid"),
     ],
 )
 def test_a_variant_is_named_after_its_base(metric, of, name):
@@ -22,11 +24,12 @@ def test_a_variant_is_named_after_its_base(metric, of, name):
     if of:
         assert describe(metric)[0] == name
         assert goal("forget", metric) == goal("forget", of)
+        assert bool(goal("forget", metric)) == (of in METRICS)
 
 
 def test_variants_stand_behind_their_base():
-    found = ["psnr", "is_released", "fid_places", "is", "is_std", "fid", "fid"]
-    assert in_order(found) == ["fid", "fid_places", "is", "is_released", "psnr"]
+    found = ["lpips", "psnr", "is_released", "fid_places", "is", "is_std", "fid", "fid"]
+    assert in_order(found) == ["fid", "fid_places", "is", "is_released", "psnr", "lpips"]
 
 
 def test_the_paragraph_names_the_network_of_each_figure():

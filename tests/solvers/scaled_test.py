@@ -77,9 +77,10 @@ def test_where_nothing_is_to_be_forgotten_the_retain_gradient_stays(args):
     np.testing.assert_array_equal(flat(gradient), 0)
 
 
-def test_without_a_retain_gradient_a_share_of_it_is_nothing():
-    gradient, _ = update(Given(retain=NOTHING))
-    np.testing.assert_array_equal(flat(gradient), 0)
+def test_without_a_retain_gradient_the_share_is_one_of_the_forget_gradient():
+    gradient, metrics = update(Given(retain=NOTHING), share=0.3)
+    np.testing.assert_allclose(flat(gradient), 0.3 * flat(FORGET), rtol=1e-6)
+    assert metrics["scale"] == pytest.approx(0.3)
     gradient, _ = update(share=0.0)
     np.testing.assert_array_equal(flat(gradient), flat(RETAIN))
 

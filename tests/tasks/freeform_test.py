@@ -226,6 +226,9 @@ def test_cells_that_a_stretch_touches(length, cells, finer, want):
     (dict(vertices=(0, 3)), "vertices"), (dict(vertices=(5, 4)), "vertices"),
     (dict(vertices=(5,)), "vertices"), (dict(width=(0.0, 0.1)), "width"),
     (dict(width=(0.2, 0.1)), "width"), (dict(width=(0.2, 1.1)), "width"), (dict(finer=0), "fine"),
+    (dict(vertices=7), "vertices"), (dict(vertices=(4.0, 11.0)), "vertices"),
+    (dict(width=0.1), "width"), (dict(loops=2.5), "loops"), (dict(finer=2.0), "fine"),
+    (dict(margin=float("nan")), "does not fit"),
 ])  # fmt: skip
 def test_impossible_arguments(args, word):
     with pytest.raises(ConfigError, match=word):

@@ -16,6 +16,7 @@ from l2l_jax.lib.errors import ConfigError, unknown
 
 NAMES = ("linear", "quad", "warmup10", "warmup50", "const", "jsd", "cosine")
 BOUNDLESS = ("jsd", "cosine")  # that take neither a first nor a last beta
+BOUNDS = {"const": ("end",), **dict.fromkeys(BOUNDLESS, ())}  # of the others: ("start", "end")
 COSINE_OFFSET = 8e-3
 
 
@@ -33,11 +34,17 @@ class Schedule:
             raise unknown("noise schedule", self.name, NAMES)
         numbers = all(isinstance(x, int | float) for x in (self.start, self.end))
         whole = isinstance(self.steps, int) and self.steps >= 2
-        if not (whole and numbers and 0 < self.start <= self.end < 1):
+        inside = numbers and (self.name in BOUNDLESS or 0 < self.first <= self.end < 1)
+        if not (whole and inside):
             raise ConfigError(
                 "A noise schedule has at least 2 steps and betas with 0 < start <= end < 1, not "
                 f"steps={self.steps!r}, start={self.start!r}, end={self.end!r}."
             )
+
+    @property
+    def first(self) -> float:
+        """The first beta of those that have bounds."""
+        return self.end if self.name == "const" else self.start
 
     @functools.cached_property
     def betas(self) -> np.ndarray:

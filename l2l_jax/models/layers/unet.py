@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from l2l_jax.lib.errors import ConfigError
 from l2l_jax.lib.names import Convert, Rule, convolution, linear, norm
 from l2l_jax.lib.precision import exact
 from l2l_jax.models.layers.attention import attention
@@ -44,6 +45,34 @@ class Size:
     def shrinks(self) -> int:
         """How many times smaller the deepest map is."""
         return 1 << (len(self.multipliers) - 1)
+
+
+def check(size: Size) -> None:
+    """ConfigError for numbers that are none, do not divide each other, or mean nothing."""
+    numbers = (size.width, *size.multipliers, size.blocks, size.head, size.groups, *size.attention)
+    if not all(isinstance(n, int) and n > 0 for n in numbers) or size.width % 2:
+        raise ConfigError(
+            f"The numbers of a U-Net are whole and positive, and its width is even; not {size}."
+        )
+    factors = [1 << level for level in range(len(size.multipliers))]
+    if bad := [factor for factor in size.attention if factor not in factors]:
+        raise ConfigError(
+            f"attention={size.attention}: no map of this U-Net is {bad[0]} times smaller than the "
+            f"image; those are {factors}. The 16 of the released config attends nowhere: leave it "
+            "out."
+        )
+    widths = [size.width * m for m in size.multipliers]
+    if bad := [width for width in widths if width % size.groups]:
+        raise ConfigError(
+            f"Widths {bad} cannot be split into {size.groups} groups; change model.args.width, "
+            "multipliers or groups."
+        )
+    attended = {widths[-1]} | {w for at, w in enumerate(widths) if 1 << at in size.attention}
+    if bad := sorted(width for width in attended if width % size.head):
+        raise ConfigError(
+            f"Widths {bad} cannot be split into attention heads of {size.head}; change "
+            "model.args.width, multipliers or head."
+        )
 
 
 @dataclasses.dataclass(frozen=True)

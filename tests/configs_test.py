@@ -1,0 +1,50 @@
+"""What the configs promise, without running one."""
+
+import pytest
+
+from configs import common
+from l2l_jax import schema
+from l2l_jax.lib import cli
+from l2l_jax.lib.errors import ConfigError
+from tests.helpers import ROOT
+
+LARGE = ("mae_imagenet", "mae_places365:coco", "mage_imagenet:proxy", "vqgan_imagenet:unlearn",
+         "diffusion_places365:proxy")  # fmt: skip
+SMALL = ("fashion_mnist", "fashion_mnist:mage", "fashion_mnist:diffusion",
+         "autoencoder_cifar10", "autoencoder_cifar10:bundled")  # fmt: skip
+
+
+def config_of(spec, *words):
+    file, _, form = spec.partition(":")
+    form = ",".join(filter(None, (form, *words)))
+    return schema.complete(cli.load_config(f"{ROOT}/configs/{file}.py:{form}"))
+
+
+@pytest.mark.parametrize("spec", [*LARGE, *SMALL])
+@pytest.mark.parametrize("method", common.UNLEARNING)
+def test_every_config_has_every_method(spec, method):
+    plain, config = config_of(spec), config_of(spec, method)
+    small = config_of(spec, method, "smoke")
+    phases = config["phases"][len(plain["phases"]) - 1 :]
+    named = {"epsilon": "l2l", "surgery": "l2l", "saliency": "l2l"}.get(method, method)
+    assert config[phases[0]]["method"] == named
+    assert (config["data"], config["split"]) == (plain["data"], plain["split"])
+    for phase in phases:
+        assert config[phase]["on"] == plain["unlearn"]["on"]
+        assert config[phase]["steps"] == plain["unlearn"]["steps"]
+        optimizer = config[phase]["optimizer"]
+        assert optimizer["final"] <= optimizer["lr"] <= plain["unlearn"]["optimizer"]["lr"]
+        assert small[phase]["steps"] == 12
+    for each in (config, small):
+        schema.check(each)
+
+
+def test_forms_that_do_not_go_together():
+    for spec, words in (
+        ("mae_imagenet", ("max_loss", "siss")),
+        ("mage_imagenet", ("pretrain", "max_loss")),
+        ("vqgan_imagenet", ("max_loss",)),
+        ("mae_places365", ("retrain",)),
+    ):
+        with pytest.raises(ConfigError, match=r"takes one of|go with unlearn|has the forms"):
+            config_of(spec, *words)
