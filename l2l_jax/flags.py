@@ -7,6 +7,7 @@ the config chose and offers those of the new one. Every argument of every chosen
 """
 
 import logging
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -99,8 +100,8 @@ def check_keys(config: Any, argv: list[str], spec: str) -> None:
 def idle(config: Any, words: Sequence[str]) -> list[str]:
     """The overrides of a phase that config.phases does not name: nothing would read them."""
     names = since.idle(config)
-    keys = [word.lstrip("-").partition("=")[0].removeprefix("no").split(".") for word in words]
-    return [w for w, key in zip(words, keys, strict=True) if key[0] == "config" and key[1] in names]
+    hits = [(word, re.match(r"--?(?:no)?config\.(\w+)", word)) for word in words]
+    return [word for word, hit in hits if hit and hit[1] in names]
 
 
 def nowhere(unread: Sequence[str], config: Any) -> str:

@@ -121,7 +121,7 @@ class Judge:
         key = (variant, side, task)
         if key not in self._done:
             log.info("evaluate: %s model, %s images, %s", *key)
-            params, complete = self._params[variant], self._completer(task)
+            params, complete = self._params[variant], self.completer(task)
             other = self._params.get("retrained") if variant != "retrained" else None
             base = rngs.key(self.seed, "evaluate", side, task)
 
@@ -129,13 +129,13 @@ class Judge:
                 made = complete(params, other, images, rngs.fold(base, at))
                 return made | self._look(self._judges, made["completed"])
 
-            self._done[key] = self._kept(key, lambda: self._over(side, program))
+            self._done[key] = self.kept(key, lambda: self._over(side, program))
         made, real = self._done[key], self._real(side)
         mine = {k: made.get(f"{network}/{k}") for k in SEEN}  # None if its file is missing
         mine |= {f"real_{k}": real.get(f"{network}/{k}") for k in SEEN}
         return Completions(**{k: x for k, x in made.items() if "/" not in k}, **mine)
 
-    def _kept(self, key: tuple[str, str, str], make: Callable[[], Columns]) -> Columns:
+    def kept(self, key: tuple[str, str, str], make: Callable[[], Columns]) -> Columns:
         """What many runs share, such as the original's completions, is kept in the cache.
 
         Under the digest of everything that decides it, the code and the devices included. The
@@ -206,7 +206,7 @@ class Judge:
         """What the networks see in the images as they are."""
         key = ("real", side, "")
         if key not in self._done:
-            self._done[key] = self._kept(
+            self._done[key] = self.kept(
                 key, lambda: self._over(side, lambda images, _: self._look(self._judges, images))
             )
         return self._done[key]
@@ -219,7 +219,7 @@ class Judge:
             found |= {f"{name}/{k}": x.astype(jnp.float32) for k, x in zip(SEEN, pair, strict=True)}
         return found
 
-    def _completer(self, task: str) -> Callable[..., dict[str, Array]]:
+    def completer(self, task: str) -> Callable[..., dict[str, Array]]:
         """One compiled program for a task: hide, complete, measure."""
         if task not in self._programs:
             model, (module, args) = self._experiment.model, self._experiment.task(task)

@@ -65,11 +65,11 @@ class Timed(Judge):
 
     seconds, rows, program = 0.0, 0, None
 
-    def _kept(self, key: tuple[str, str, str], make: Callable[[], Any]) -> Any:
+    def kept(self, key: tuple[str, str, str], make: Callable[[], Any]) -> Any:
         return make()  # what comes from a cache takes no time
 
-    def _completer(self, task: str) -> Callable[..., dict[str, Array]]:
-        program = super()._completer(task)
+    def completer(self, task: str) -> Callable[..., dict[str, Array]]:
+        program = super().completer(task)
 
         def timed(params: Params, _: Params | None, *rest: Array) -> dict[str, Array]:
             self.program = self.program or program.lower(params, None, *rest).compile()

@@ -56,6 +56,7 @@ def test_overrides_of_a_phase_that_is_not_done():
         "--config.unlearn.steps=5",
         "--config.pretrain.steps=5",
         "--workdir=x",
+        "--config=y",
         "--config.seed=1",
     ]
     assert flags.idle(config, words) == words[:1]

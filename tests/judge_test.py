@@ -173,14 +173,14 @@ def test_what_is_kept_is_of_these_images_and_networks(tmp_path, monkeypatch):
         "one changed": bare_judge(lambda at: f"/one/{at} {at == 1}"),
         "other network": bare_judge(lambda at: f"/one/{at}", weights="clip.bin"),
     }.items():
-        made._kept(key, lambda name=name: columns(name))
+        made.kept(key, lambda name=name: columns(name))
     assert asked == ["first", "other root", "one changed", "other network"]
 
 
 def test_a_cache_that_cannot_be_written_costs_nothing(tmp_path, monkeypatch, caplog):
     (tmp_path / "file").touch()
     monkeypatch.setenv("L2L_CACHE", str(tmp_path / "file"))
-    found = bare_judge(str)._kept(("real", "forget", ""), lambda: {"features": np.ones(2)})
+    found = bare_judge(str).kept(("real", "forget", ""), lambda: {"features": np.ones(2)})
     assert found["features"].sum() == 2
     assert "not kept for the next run" in caplog.text
 

@@ -1,7 +1,7 @@
-"""One of two processes that form one run: python -m tests.pair HOST:PORT,2,RANK FOLDER.
+"""One of two processes that form one run: python -m tests.pair HOST:PORT,2,RANK FOLDER REFERENCE.
 
 The second is first given configs that it alone refuses, then both the experiment of
-helpers.small_config.
+helpers.small_config; judged beside a retrained model, whose workdir is the last word.
 """
 
 import sys
@@ -15,10 +15,10 @@ from tests.helpers import small_config
 REFUSED = (("unlearn", "batch_size", 7), ("runtime", "keep", 0))
 
 
-def main(spec, folder):
+def main(spec, folder, reference):
     join(spec)
     for section, key, value in REFUSED:
-        config = small_config()
+        config = small_config(reference=reference)
         if spec.endswith(",1"):
             config[section][key] = value
         try:
@@ -26,7 +26,7 @@ def main(spec, folder):
         except ConfigError as error:
             print(f"{section}.{key} refused: {error}", flush=True)
         assert not Path(folder, "config.json").exists()
-    run(small_config(), folder)
+    run(small_config(reference=reference), folder)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,17 @@ import time
 import pytest
 
 from l2l_jax.lib import files
-from tests.helpers import HASTY, ROOT, assert_same_bits, call, command, once, params_of
+from l2l_jax.run import run
+from tests.helpers import (
+    HASTY,
+    ROOT,
+    assert_same_bits,
+    call,
+    command,
+    once,
+    params_of,
+    small_config,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -28,6 +38,13 @@ def whole(folder):
 def uninterrupted():
     """The workdir of a run in one go, in a process like those of the other tests."""
     return once("uninterrupted", whole)
+
+
+def retrain(folder):
+    config = small_config(phases=("pretrain",))
+    config.pretrain.on = "retain"
+    config.evaluators = dict(reconstruction=dict())
+    run(config, folder)
 
 
 def steps_of(workdir):
@@ -194,7 +211,7 @@ def test_two_processes_are_one_run(uninterrupted, tmp_path):
     What one refuses before, both refuse (see pair.py), and what they then run is what is left.
     """
     (code, said, log), (other_code, other_said, other_log) = both(
-        "tests.pair", "{}", tmp_path / "two"
+        "tests.pair", "{}", tmp_path / "two", once("retrained", retrain)
     )
     assert code == other_code == 0, (log, other_log)
     assert said.count("Processes [1] cannot begin") == 2, said
@@ -209,3 +226,4 @@ def test_two_processes_are_one_run(uninterrupted, tmp_path):
     for side in ("retain", "forget"):
         for metric, value in one["unlearned"][side].items():
             assert two["unlearned"][side][metric] == pytest.approx(value, abs=0.05), (side, metric)
+        assert two["unlearned"][side]["apart"] > two["retrained"][side].get("apart", 0)
