@@ -12,17 +12,23 @@ key a line; a key is the path below the root, such as cats/001.jpg.
 
 A tenth of every class is held out for evaluation. If the folder has its own parts, name them:
 --config.data.args.train=train --config.data.args.eval=val.
+
+Further words of the form, joined by commas, as in small,max_loss: another method than l2l, one of
+METHODS in configs/common.py; retrain goes with small.
 """
 
 import ml_collections
 
 from configs import common
 
+FORMS = ("small", *common.METHODS)
+
 
 def get_config(form: str = "") -> ml_collections.ConfigDict:
-    """form: "" (published ViT-B weights) or "small" (a small model made on the spot)."""
-    if form not in ("", "small"):
-        raise ValueError(f"configs/folder.py has the form small, not {form!r}.")
+    """form: any of FORMS, joined by commas; without "small" the published ViT-B weights."""
+    words = common.words(form, "configs/folder.py", FORMS, common.METHODS)
+    if "retrain" in words and "small" not in words:
+        raise ValueError("configs/folder.py: retrain goes with small, as in small,retrain.")
     config = common.base()
     config.model = dict(name="mae", args=dict(size="base", image_size=224))
     config.weights = "weights/mae_visualize_vit_base.safetensors"
@@ -45,10 +51,13 @@ def get_config(form: str = "") -> ml_collections.ConfigDict:
     )
     config.evaluate.tasks = ("center", "outpaint")
     config.features.args = dict(size=64, epochs=10)
-    return small(config) if form == "small" else config
+    if "small" in words:
+        small(config)
+    common.by(config, common.method(words))
+    return config
 
 
-def small(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+def small(config: ml_collections.ConfigDict) -> None:
     """64x64 pixels in 8x8 patches of 8, and no weights to begin with."""
     config.model.args = dict(size="small", image_size=64, patch=8)
     config.weights = ""
@@ -67,4 +76,3 @@ def small(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     config.unlearn.optimizer.lr = 3e-4
     config.unlearn.tasks = ("random", "center", "outpaint")
     config.features.args.size = 32
-    return config

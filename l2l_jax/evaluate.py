@@ -40,11 +40,14 @@ def evaluate(experiment: Experiment, outcome: Outcome) -> dict[str, Any]:
             log.warning("evaluate: %s is left out: %s", name, skipped[name])
             continue
         args = {key: value for key, value in section.items() if key != "evaluator"}
-        module = find("evaluator", section.get("evaluator", name))
+        how = {"evaluator": section.get("evaluator", name), **args}
+        module = find("evaluator", how["evaluator"])
         for (variant, side, task), metric, value in module.evaluate(judge, **args):
             named = schema.metric(name, section, metric)
+            if measured.setdefault(named, how) is not how:  # another evaluator has such a figure
+                named = f"{name}_{named}"
+                measured[named] = how
             tasks[task][variant][side][named] = float(value)
-            measured[named] = {"evaluator": section.get("evaluator", name), **args}
 
     headline = judge.tasks[0]
     results = {
@@ -56,6 +59,7 @@ def evaluate(experiment: Experiment, outcome: Outcome) -> dict[str, Any]:
         "cost": _cost(experiment, outcome),
         "ended": _ended(experiment, outcome),
         "reference": config["reference"],
+        "sampling": model.sampling,
         "evaluated": {v: told(v, experiment, outcome) for v in params},
         "trained_on": sorted(experiment.trained_on()),
         "passes": {phase: experiment.passes(phase, n) for phase, (n, _) in outcome.done.items()},

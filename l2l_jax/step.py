@@ -127,12 +127,16 @@ class BatchObjectives:
     def gradients(
         self, student: Params, *weights: tuple[float, float]
     ) -> tuple[list[Params], Metrics]:
-        """One forward pass, one backward pass for each pair; means over the micro-batches."""
+        """One forward pass, one backward pass for each pair; means over the micro-batches.
+
+        Zero where values may not move, so that a solver weighs what moves and nothing else.
+        """
 
         def one(batch: UnlearnBatch, rng: Array) -> tuple[list[Params], Metrics]:
             function = functools.partial(self, batch=batch, rng=rng)
             _, pullback, metrics = jax.vjp(function, student, has_aux=True)
-            return [pullback(jnp.array(pair, jnp.float32))[0] for pair in weights], metrics
+            pulled = [pullback(jnp.array(pair, jnp.float32))[0] for pair in weights]
+            return [_salient(gradient, self.fixed["salient"]) for gradient in pulled], metrics
 
         pieces = self.recipe.accumulate
         if pieces == 1:
@@ -195,7 +199,6 @@ def make_update(recipe: Recipe, task: ModuleType, task_args: Mapping[str, Any], 
         gradient, metrics = recipe.solver.update(
             objectives, state.student, state.step, **recipe.solver_args
         )
-        gradient = _salient(gradient, fixed["salient"])
         updates, optimizer = recipe.optimizer.update(gradient, state.optimizer, state.student)
         updates = _salient(updates, fixed["salient"])  # weight decay moves what has no gradient
         student = optax.apply_updates(state.student, updates)

@@ -3,8 +3,9 @@
 A method may end when a metric reaches what it is for a retrained model (paper B's lambda), a solver
 may need the forget objective where phases before it ended (paper C's epsilon), and with
 `saliency` < 1 only the parameters with the largest forget gradient move (Fan et al., SalUn, ICLR
-2024: there half of them, by the absolute value of the gradient summed over the forget set, one
-threshold for all). What is found is noted in the workdir, so that a continued run knows it too.
+2024: half of them, by the absolute value of the gradient summed over the forget set, one threshold
+for all; there over the whole set, here over BATCHES of the phase's batches). What is found is noted
+in the workdir, so that a continued run knows it too.
 """
 
 import contextlib

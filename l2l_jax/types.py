@@ -20,7 +20,7 @@ Array = jax.Array
 Params = dict[str, Any]  # nested dict of arrays; its top-level keys are the parameter groups
 Inputs = Any  # what T makes: a pytree of arrays, the model's own business
 Hidden = Any  # what E makes: a pytree of arrays, what unlearning compares
-Outputs = Any  # what D makes
+Outputs = Array  # what D makes: [B, ...] float32; of a model of tokens, their logits
 Metrics = dict[str, Array]
 
 
@@ -68,6 +68,7 @@ class ImageToImage(Protocol):
     template: Params  # names, shapes and dtypes of the parameters
     canonical: Params  # the same in the layout of files and digests: blocks as lists
     identity: dict[str, Any]  # what weights belong to, also where no shape shows it
+    sampling: str  # how `reconstruct` completes, in words: figures of other ways are others
 
     def init(self, rng: Array) -> Params: ...
 
@@ -85,6 +86,12 @@ class ImageToImage(Protocol):
     def encode(self, params: Params, inputs: Inputs) -> Hidden: ...
 
     def decode(self, params: Params, hidden: Hidden, inputs: Inputs) -> Outputs: ...
+
+    def asked(self, inputs: Inputs) -> Array:
+        """Bool, broadcasts to D's output: the values that the loss is about; others mean nothing.
+
+        Where models are compared by what they make, only these count.
+        """
 
     def loss(self, params: Params, inputs: Inputs) -> Array:
         """[B] the model's own training loss, per example."""

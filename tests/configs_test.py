@@ -4,12 +4,13 @@ import pytest
 
 from configs import common
 from l2l_jax import schema
-from l2l_jax.lib import cli
+from l2l_jax.find import find
+from l2l_jax.lib import cli, trees
 from l2l_jax.lib.errors import ConfigError
 from tests.helpers import ROOT
 
 LARGE = ("mae_imagenet", "mae_places365:coco", "mage_imagenet:proxy", "vqgan_imagenet:unlearn",
-         "diffusion_places365:proxy")  # fmt: skip
+         "diffusion_places365:proxy", "diffusion_places365:random,ancestral")  # fmt: skip
 SMALL = ("fashion_mnist", "fashion_mnist:mage", "fashion_mnist:diffusion",
          "autoencoder_cifar10", "autoencoder_cifar10:bundled")  # fmt: skip
 
@@ -39,12 +40,37 @@ def test_every_config_has_every_method(spec, method):
         schema.check(each)
 
 
+@pytest.mark.parametrize("method", common.METHODS)
+def test_a_folder_of_ones_own_has_every_method(method):
+    config = config_of("folder:small", method)
+    config["data"]["args"]["root"] = "here"
+    phases = {config[phase]["method"] for phase in config["phases"][1:]}
+    named = {"epsilon": "l2l", "surgery": "l2l", "saliency": "l2l"}.get(method, method)
+    assert named in phases or (method, config["pretrain"]["on"]) == ("retrain", "retain")
+    schema.check(config)
+
+
+def test_the_diffusion_config_is_the_released_recipe():
+    config = config_of("diffusion_places365")
+    phase, args = config["unlearn"], config["model"]["args"]
+    assert (phase["steps"], phase["batch_size"]) == (15_600, 48)
+    assert phase["optimizer"] | dict(lr=5e-5, final=5e-5, weight_decay=0.0) == phase["optimizer"]
+    assert phase["tasks"] == ("freeform",)
+    model = find("model", "diffusion").build(**args)
+    assert model.sampling == "deterministic, 50 of 2000 steps, linear 1e-06 to 0.01"
+    args = config_of("diffusion_places365:ancestral")["model"]["args"]
+    model = find("model", "diffusion").build(**args)
+    assert model.sampling.startswith("ancestral, 2000 of 2000 steps")
+    assert trees.count(model.template) == 62_641_347 + 82_432, "D has an embedding of its own"
+
+
 def test_forms_that_do_not_go_together():
     for spec, words in (
+        ("folder", ("retrain",)),
         ("mae_imagenet", ("max_loss", "siss")),
         ("mage_imagenet", ("pretrain", "max_loss")),
         ("vqgan_imagenet", ("max_loss",)),
         ("mae_places365", ("retrain",)),
     ):
-        with pytest.raises(ConfigError, match=r"takes one of|go with unlearn|has the forms"):
+        with pytest.raises(ConfigError, match=r"takes one of|go(es)? with|has the forms"):
             config_of(spec, *words)

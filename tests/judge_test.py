@@ -87,6 +87,18 @@ def test_what_the_images_look_like_to_networks_is_kept(workdir, tmp_path, monkey
     assert json.dumps(before["tasks"]) == json.dumps(after["tasks"])
 
 
+def test_no_figure_takes_the_place_of_another(workdir, tmp_path):
+    copy = shutil.copytree(workdir, tmp_path / "run")
+    changed = files.read_json(copy / "config.json")
+    twins = {"reconstruction": {"grids": False}, "psnr": {"evaluator": "fid", "network": "tiny"}}
+    files.write_json(copy / "config.json", changed | {"evaluators": twins})
+    evaluate.main(["--workdir", str(copy)])
+    results = files.read_json(copy / "results.json")
+    assert results["unlearned"]["retain"].keys() == {"psnr", "l1", "psnr_psnr"}
+    assert results["measured"]["psnr"]["evaluator"] == "reconstruction"
+    assert results["measured"]["psnr_psnr"]["evaluator"] == "fid"
+
+
 @pytest.mark.parametrize(
     ("evaluators", "message"),
     [

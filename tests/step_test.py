@@ -5,12 +5,13 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from l2l_jax import step as steps
 from l2l_jax.find import find, names
-from l2l_jax.lib import optim, sharding
-from l2l_jax.solvers import weighted
+from l2l_jax.lib import optim, sharding, trees
+from l2l_jax.solvers import epsilon, scaled, weighted
 from tests.helpers import small_model
 
 B = 16
@@ -103,16 +104,43 @@ def test_accumulated_gradients_are_those_of_the_whole_batch():
         np.testing.assert_allclose(x, y, atol=1e-6)
 
 
-def test_the_solver_asks_for_one_gradient_and_gets_the_weighted_sum():
-    r = recipe(alpha=0.7)
+def objectives_of(r, salient=None):
+    """(the objectives of a batch, the student)."""
     original, start = start_of(r)
-    fixed = r.fixed(start, original)
+    fixed = r.fixed(start, original, salient=salient)
+    task, key = find("task", "random"), jax.random.key(0)
     images = rows_of(r, 0)
-    task = find("task", "random")
-    key = jax.random.key(0)
     halves = {s: steps.draw(r, s, jnp.asarray(x), task, {}, key) for s, x in images.items()}
     objectives = steps.BatchObjectives(r, fixed, steps.UnlearnBatch(**halves), key)
-    student = {"encoder": start["encoder"]}
+    return objectives, {"encoder": start["encoder"]}
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_solvers_weigh_what_may_move_and_nothing_else(accumulate):
+    """Or a share, a projection, a promise about gradients would be one of what does not move."""
+    r = recipe(name="autoencoder", accumulate=accumulate)
+    _, student = objectives_of(r)
+    salient = jax.tree.map(lambda x: jnp.arange(x.size).reshape(x.shape) % 3 == 0, student)
+    objectives, _ = objectives_of(r, salient)
+    if accumulate > 1:
+        halved = jax.tree.map(lambda x: x.reshape(2, -1, *x.shape[1:]), objectives.batch)
+        objectives = dataclasses.replace(objectives, batch=halved)
+    (retain, forget), _ = objectives.gradients(student, (1, 0), (0, 1))
+    for pulled in (retain, forget):
+        for x, may in zip(jax.tree.leaves(pulled), jax.tree.leaves(salient), strict=True):
+            assert not x[~may].any()
+            assert x[may].any()
+    gradient, _ = scaled.update(objectives, student, 0, share=0.3)
+    added = jax.tree.map(jnp.subtract, gradient, retain)
+    lengths = [float(optax.tree.norm(tree)) for tree in (added, retain)]
+    assert lengths[0] == pytest.approx(0.3 * lengths[1], rel=1e-3)
+    gradient, metrics = epsilon.update(objectives, student, 0, goal="drop", scale=3.0)
+    assert metrics["eta"] > 0
+    assert trees.dot(forget, gradient) == pytest.approx(float(metrics["psi"]), rel=1e-3)
+
+
+def test_the_solver_asks_for_one_gradient_and_gets_the_weighted_sum():
+    objectives, student = objectives_of(recipe(alpha=0.7))
     (retain, forget, both), _ = objectives.gradients(student, (1, 0), (0, 1), (1, 0.7))
     gradient, metrics = weighted.update(objectives, student, 0, alpha=0.7)
     expected = jax.tree.map(lambda x, y: x + 0.7 * y, retain, forget)

@@ -20,11 +20,12 @@ def latent_distance(a: Hidden, b: Hidden, relative: bool = False) -> Array:
     return sum(jax.tree.leaves(jax.tree.map(mean, a, b)))
 
 
-def displacement(a: Outputs, b: Outputs) -> Array:
-    """|a - b|_2 / sqrt(n) of each example, averaged: scalar; n values in each array of a pytree."""
+def output_distance(a: Outputs, b: Outputs, asked: Array) -> Array:
+    """[B] mean squared difference of each example's values, of those that are asked for.
 
-    def each(x: Array, y: Array) -> Array:
-        squares = (x.astype(jnp.float32) - y.astype(jnp.float32)) ** 2
-        return jnp.mean(jnp.sqrt(jnp.mean(squares.reshape(len(x), -1), axis=1)))
-
-    return sum(jax.tree.leaves(jax.tree.map(each, a, b)))
+    a, b: [B, ...]; asked: bool, broadcasts to them. 0 where nothing is asked for.
+    """
+    asked = jnp.broadcast_to(asked, a.shape)
+    squares = jnp.where(asked, (a.astype(jnp.float32) - b.astype(jnp.float32)) ** 2, 0.0)
+    values = tuple(range(1, a.ndim))
+    return jnp.sum(squares, values) / jnp.maximum(jnp.sum(asked, values), 1)

@@ -21,6 +21,7 @@ SINCE = {  # keys that older workdirs lack, and what they meant
 PHASE = {"ema": 0.0}  # of every phase, whatever it is called
 ARGUMENTS = {"imagenet": {"format": "", "made_up": 0, "made_up_classes": []}}  # of data sets
 OF_METHODS = {"l2l": {"target": "paper", "relative": False}}
+OF_SOLVERS = {"epsilon": {"control": ""}}
 
 
 def filled(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -33,6 +34,8 @@ def filled(config: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(section, dict) and "method" in section:
             section.update({key: value for key, value in PHASE.items() if key not in section})
             section["args"] = OF_METHODS.get(section["method"], {}) | section.get("args", {})
+            later = OF_SOLVERS.get(section.get("solver"), {})
+            section["solver_args"] = later | section.get("solver_args", {})
     if "data" in config:
         later = copy.deepcopy(ARGUMENTS.get(config["data"]["name"], {}))
         config["data"]["args"] = later | config["data"].get("args", {})

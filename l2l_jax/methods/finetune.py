@@ -1,7 +1,10 @@
 """Go on training with the model's own loss on the retain images, encoder and decoder.
 
+    L_R = l(x_r)     the model's own loss, mean over retain;     L_F = 0
+
 Alone it is the naive baseline, catastrophic forgetting by neglect; after another phase it is the
-knowledge retention of Varshney & Torra 2025.
+knowledge retention of Varshney & Torra (arXiv 2502.04260), whose steps and step size were not
+available: it has no arguments, and the configs give it those of the phase it stands for.
 """
 
 import jax.numpy as jnp

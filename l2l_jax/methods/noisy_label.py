@@ -12,7 +12,9 @@ For a model of tokens n are tokens drawn independently (`codes`):
                 code; moments of the forget images alone (there: of the whole batch, retain too)
 
 Departure: the released draw is a Gaussian over code numbers, which have no order, so that codes in
-the middle of the codebook are favoured for no reason; hence "histogram" is the default. The
+the middle of the codebook are favoured for no reason; hence "histogram" is the default. For a
+diffusion model the released code shows pure noise in the hole and asks for that noise; here it is
+the noise that explains the noisy forget image by n, so that images are what is mapped to noise. The
 solver's alpha of 0.25 is that of L2L; the released runs name none for this baseline.
 """
 

@@ -1,7 +1,10 @@
 """Train a model from scratch with its own loss: the original, or the retrained reference.
 
+    L_R = l(x_r)     the model's own loss, mean over the images;     L_F = 0
+
 The result of this phase is the model that later phases unlearn. On all images it is the original;
-on the retain split alone it is what an unlearned model is compared with.
+on the retain split alone it is what an unlearned model is compared with. Encoder and decoder are
+trained. It has no arguments; how long and how fast are the configs', with their sources.
 """
 
 import jax.numpy as jnp

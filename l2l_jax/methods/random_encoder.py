@@ -7,9 +7,10 @@ E0 is the original encoder. One scalar mean and standard deviation for each arra
 released. Only the encoder is trained. The solver's alpha of 0.25 is that of L2L; the released runs
 name none for this baseline.
 
-Departures from the released code: there the forget term is weighed with the retain rows' weight, so
-that it sends retain latents to noise and never a forget latent; and its moments are those of the
-whole batch, retain images included.
+Departures from the released code of MAGE: there the forget term is weighed with the retain rows'
+weight, so that it sends retain latents to noise and never a forget latent; and its moments are
+those of the whole batch, retain images included. That of diffusion weighs its rows rightly, and has
+such moments too.
 """
 
 import jax

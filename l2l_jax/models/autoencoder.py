@@ -132,6 +132,7 @@ class Autoencoder:
     dtype: Dtype
     takes_tokens = False
     shows_hidden = False
+    sampling = "one pass"
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -194,6 +195,10 @@ class Autoencoder:
         """[B, H, W, 3] float32 around [0, 1]."""
         del inputs
         return self.decoder.bind(params["decoder"])(hidden)
+
+    def asked(self, inputs: Inputs) -> Array:
+        """All pixels."""
+        return jnp.ones((len(inputs.images), 1, 1, 1), bool)
 
     def loss(self, params: Params, inputs: Inputs) -> Array:
         """[B] mean squared error of all pixels."""

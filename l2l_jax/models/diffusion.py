@@ -125,6 +125,12 @@ class Diffusion:
     def embedding(self) -> Pure:
         return Pure(lambda rngs: unet.Embedding(unet.Maker(self.size, self.dtype, rngs)))
 
+    @property
+    def sampling(self) -> str:
+        walked, all_of_them = self.walked, self.sampler == "ancestral" or not self.sample_steps
+        count = walked.steps if all_of_them else self.sample_steps
+        return f"{self.sampler}, {count} of {walked.steps} steps, {walked.told}"
+
     @functools.cached_property
     def template(self) -> Params:
         return jax.eval_shape(self.init, jax.random.key(0))
@@ -206,6 +212,10 @@ class Diffusion:
         decoder = self.decoder.bind(params["decoder"])
         with exact(self.dtype):
             return decoder(hidden, self.embedding.bind(embedding)(inputs.gamma))
+
+    def asked(self, inputs: Inputs) -> Array:
+        """[B, H, W, 1]: the hole."""
+        return inputs.hidden
 
     def loss(self, params: Params, inputs: Inputs) -> Array:
         """[B] mean squared error of the noise over the hidden pixels."""

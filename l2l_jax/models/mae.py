@@ -139,6 +139,7 @@ class MAE:
     dtype: vit.Dtype
     takes_tokens = False
     shows_hidden = False
+    sampling = "one pass"
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -221,6 +222,10 @@ class MAE:
         """[B, L, p * p * 3] float32, normalised pixels (patch-normalised with norm_pix)."""
         decoder = self.decoder.bind(params["decoder"])
         return decoder(hidden, inputs, params["positions"]["decoder"])
+
+    def asked(self, inputs: Inputs) -> Array:
+        """[B, L, 1]: the hidden patches."""
+        return inputs.hidden[..., None]
 
     def loss(self, params: Params, inputs: Inputs) -> Array:
         """[B] mean squared error over the hidden patches."""

@@ -137,6 +137,11 @@ class MAGE:
     def _stack(self, width: int, depth: int, heads: int) -> vit.Stack:
         return vit.Stack(width, depth, heads, self.dtype, self.scan, self.remat)
 
+    @property
+    def sampling(self) -> str:
+        told = f"{self.steps} steps, temperature {self.temperature:g}, margin {self.margin:g}"
+        return f"{told}, {self.composite} composite"
+
     @functools.cached_property
     def template(self) -> Params:
         return jax.eval_shape(self.init, jax.random.key(0))
@@ -198,6 +203,10 @@ class MAGE:
         owner = jax.lax.stop_gradient(params["encoder"]) if tied else params["decoder"]
         decoder = self.decoder.bind(params["decoder"])
         return decoder(hidden, inputs, owner["words"][:words])
+
+    def asked(self, inputs: Inputs) -> Array:
+        """[B, L, 1]: the masked tokens."""
+        return inputs.hidden[..., None]
 
     def loss(self, params: Params, inputs: Inputs) -> Array:
         """[B] label-smoothed cross-entropy, mean over the masked tokens of each image."""

@@ -70,6 +70,7 @@ class VQGAN:
     dtype: Dtype
     takes_tokens = False  # its tokenizer is what is trained
     shows_hidden = False
+    sampling = "one pass"
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -132,6 +133,10 @@ class VQGAN:
         del inputs
         decoder = self.decoder.bind(params["decoder"])
         return decoder(quantize.straight_through(hidden, _quantized(decoder, hidden)))
+
+    def asked(self, inputs: Inputs) -> Array:
+        """All pixels."""
+        return jnp.ones((len(inputs.images), 1, 1, 1), bool)
 
     def loss(self, params: Params, inputs: Inputs) -> Array:
         """[B] mean absolute error of the pixels, and the two terms of the codebook."""

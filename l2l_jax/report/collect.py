@@ -53,7 +53,8 @@ def collect(workdir: Path) -> Record:
     config, versions, results = (files.read_json(workdir / name) for name in needed)
     tsne = workdir / "tsne.json"
     first = {"features": results["features"]} if "features" in results else {}
-    missing = {"networks": first, **{k: {} for k in ("measured", "skipped", "passes", "evaluated")}}
+    missing = {"networks": first, "sampling": ""}
+    missing |= {key: {} for key in ("measured", "skipped", "passes", "evaluated")}
     results = missing | results  # if older
     return Record(
         name=workdir.name,

@@ -147,8 +147,9 @@ def _ended(groups: Sequence[Group]) -> Iterator[str]:
 def _differences(groups: Sequence[Group]) -> Iterator[str]:
     """What has to be the same for two figures to be compared, and is not."""
     runs = [run for group in groups for run in group.runs]
-    for what in ("the judges", "the images", "the masks"):
-        yield from _difference(what, [(run.name, _conditions(run)[what]) for run in runs])
+    conditions = [(run.name, _conditions(run)) for run in runs]
+    for what in conditions[0][1]:
+        yield from _difference(what, [(name, each[what]) for name, each in conditions])
     for seed in sorted({run.seed for run in runs}):
         alike = [run for run in runs if run.seed == seed]
         digests = [(r.name, r.results["digests"]["weights"].get("original", "")) for r in alike]
@@ -187,6 +188,7 @@ def _conditions(run: Record) -> dict[str, str]:
         ),
         "the images": str([(n, s["digest"]) for n, s in run.splits.items() if n.endswith("_eval")]),
         "the masks": str([run.config["tasks"][task] for task in tasks]),
+        "the ways to complete": run.results["sampling"],
     }
 
 

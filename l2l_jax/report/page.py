@@ -311,6 +311,8 @@ def _provenance(record: Record) -> Iterator[str]:
             f"commit <code>{git}</code>"
         )
     items["evaluated with"] = f"code <code>{results['digests']['code'][:16]}</code>"
+    if results["sampling"]:
+        items["completed by"] = html.escape(results["sampling"])
     for variant, digest in results["digests"]["weights"].items():
         told = html.escape(results["evaluated"].get(variant, ""))
         items[f"weights, {variant}"] = f"{told}{', ' if told else ''}<code>{digest}</code>"

@@ -1,4 +1,7 @@
-"""One backward pass: minimise retain + alpha * forget (Li et al., ICLR 2024, Eq. 3 bounded)."""
+"""One backward pass: minimise retain + alpha * forget (Li et al., ICLR 2024, Eq. 3 bounded).
+
+alpha = 0.25 is that of the released runs of L2L.
+"""
 
 from l2l_jax.types import Array, Metrics, Objectives, Params
 

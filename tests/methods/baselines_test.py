@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from l2l_jax.lib.distance import displacement, latent_distance
+from l2l_jax.lib.distance import output_distance
 from l2l_jax.lib.errors import ConfigError
 from l2l_jax.lib.noise import latents_like
 from l2l_jax.methods import ascent, max_loss, noisy_label, random_encoder, retain_label
@@ -18,7 +18,7 @@ KEY = jax.random.key(4)
 class Linear:
     """The smallest model there is: E scales the visible values, D scales them back."""
 
-    image_size, grid, takes_tokens = 2, (2, 2), False
+    image_size, grid, takes_tokens, shows_hidden = 2, (2, 2), False, False
 
     def corrupt(self, params, images, mask, rng, targets=None, visible=None):
         return jnp.where(mask[..., None], 0.0, images), images if targets is None else targets
@@ -28,6 +28,9 @@ class Linear:
 
     def decode(self, params, hidden, inputs):
         return params["decoder"] * hidden
+
+    def asked(self, inputs):
+        return jnp.ones((1, 1, 1, 1), bool)
 
     def loss(self, params, inputs):
         made = self.decode(params, self.encode(params, inputs), inputs)
@@ -54,6 +57,16 @@ class Tokens(Linear):
         return shown[..., None].astype(jnp.float32), target[..., None].astype(jnp.float32)
 
 
+class HalfAsked(Linear):
+    """Of which only the cells that are not in the left column are asked for; there it adds one."""
+
+    def decode(self, params, hidden, inputs):
+        return params["decoder"] * hidden + ~self.asked(inputs) * params["decoder"]
+
+    def asked(self, inputs):
+        return (jnp.arange(2) > 0)[None, None, :, None]
+
+
 MODEL = Linear()
 TEACHER = {"encoder": jnp.float32(1.0), "decoder": jnp.float32(1.0)}
 STUDENT = {"encoder": jnp.float32(1.5), "decoder": jnp.float32(0.5)}
@@ -65,8 +78,8 @@ def batch(count=6):
     return UnlearnBatch(*parts)
 
 
-def outputs(params, part):
-    inputs = MODEL.corrupt(params, part.images, part.mask, KEY)
+def outputs(params, part, mask=None):
+    inputs = MODEL.corrupt(params, part.images, part.mask if mask is None else mask, KEY)
     return MODEL.decode(params, MODEL.encode(params, inputs), inputs), inputs
 
 
@@ -149,12 +162,13 @@ def test_retain_label_gives_each_forget_image_the_retain_image_of_its_row():
     given = batch()
     retain, forget, _ = retain_label.objectives(MODEL, STUDENT, TEACHER, given, KEY)
     goal = outputs(TEACHER, given.retain)[0]
-    np.testing.assert_allclose(
-        retain, latent_distance(outputs(STUDENT, given.retain)[0], goal), rtol=1e-6
-    )
-    np.testing.assert_allclose(
-        forget, latent_distance(outputs(STUDENT, given.forget)[0], goal), rtol=1e-6
-    )
+    gap = np.asarray(outputs(STUDENT, given.retain)[0] - goal)
+    np.testing.assert_allclose(retain, np.mean(gap**2), rtol=1e-6)
+    goal = outputs(TEACHER, given.retain, given.forget.mask)[0]  # what both have to complete
+    gap = np.asarray(outputs(STUDENT, given.forget)[0] - goal)
+    np.testing.assert_allclose(forget, np.mean(gap**2), rtol=1e-6)
+    half = retain_label.objectives(HalfAsked(), STUDENT, TEACHER, given, KEY)[1]
+    np.testing.assert_allclose(half, np.mean(gap[:, :, 1] ** 2), rtol=1e-6)
     _, forget, _ = retain_label.objectives(MODEL, STUDENT, TEACHER, given, KEY, match="images")
     made = np.asarray(outputs(STUDENT, given.forget)[0])
     np.testing.assert_allclose(
@@ -162,6 +176,16 @@ def test_retain_label_gives_each_forget_image_the_retain_image_of_its_row():
     )
     with pytest.raises(ConfigError, match="outputs"):
         retain_label.objectives(MODEL, STUDENT, TEACHER, given, KEY, match="output")
+    noise = HalfAsked()
+    noise.shows_hidden = True
+    own, other, released = (
+        retain_label.objectives(noise, STUDENT, TEACHER, given, KEY, match=match)[:2]
+        for match in ("", "images", "outputs")
+    )
+    assert own == other
+    goal = outputs(TEACHER, given.retain)[0]  # as retain itself has it
+    gap = np.asarray(outputs(STUDENT, given.forget)[0] - goal)
+    np.testing.assert_allclose(released[1], np.mean(gap[:, :, 1] ** 2), rtol=1e-6)
 
 
 def test_random_encoder_aims_at_latents_with_the_moments_of_the_forget_latents():
@@ -183,6 +207,12 @@ def test_latents_like_have_moments_of_their_own_array():
     assert (drawn["b"] == 0).all()
 
 
+def test_where_nothing_is_asked_for_there_is_no_distance():
+    values = jnp.ones((2, 3))
+    asked = jnp.array([[True, False, False], [False] * 3])
+    np.testing.assert_array_equal(output_distance(values, -values, asked), [4, 0])
+
+
 def test_ascent_raises_the_loss_and_says_how_far_it_got():
     given = batch()
     retain, forget, metrics = ascent.objectives(MODEL, STUDENT, TEACHER, given, KEY, lam=0.3)
@@ -192,9 +222,13 @@ def test_ascent_raises_the_loss_and_says_how_far_it_got():
     apart = np.linalg.norm(gap.reshape(6, -1), axis=1) / np.sqrt(12)
     np.testing.assert_allclose(metrics["moved"], apart.mean(), rtol=1e-5)
     assert metrics["lambda"] == pytest.approx(0.3)
-    assert displacement({"a": gap, "b": gap}, {"a": 0 * gap, "b": 0 * gap}) == pytest.approx(
-        2 * apart.mean(), rel=1e-5
-    )
+    half = ascent.objectives(HalfAsked(), STUDENT, TEACHER, given, KEY)[2]["moved"]
+    apart = np.linalg.norm(gap[:, :, 1].reshape(6, -1), axis=1) / np.sqrt(6)
+    np.testing.assert_allclose(half, apart.mean(), rtol=1e-5)
+    codes = ascent.objectives(Tokens(), STUDENT, TEACHER, given, KEY)[2]["moved"]
+    assert codes == 0, "one logit, of probability 1, wherever it is"
+    with pytest.raises(ConfigError, match=r"lam=-1\.0 is how far outputs may move"):
+        ascent.objectives(MODEL, STUDENT, TEACHER, given, KEY, lam=-1.0)
 
     def slope(scale):
         return ascent.objectives(MODEL, STUDENT | {"decoder": scale}, TEACHER, given, KEY)[1]

@@ -16,10 +16,12 @@ import pytest
 
 from l2l_jax.lib import torchfile, torchwriter, trees
 from l2l_jax.lib.names import to_ours, to_theirs
+from l2l_jax.methods import l2l
 from l2l_jax.models import diffusion
 from l2l_jax.models.layers import denoising, noise_schedule, unet
 from l2l_jax.models.layers.noise_schedule import BUFFERS, Schedule
 from l2l_jax.originals import read_official
+from l2l_jax.types import Batch, UnlearnBatch
 from tests import _torchlike
 from tests.helpers import assert_same_bits, unpacked
 
@@ -36,6 +38,7 @@ KNOWN = {
     "tiny/test": Schedule("linear", 5, 0.01, 0.7),
 }
 RETAIN = IO["labels"] > 0
+KEY = jax.random.key(0)
 ALPHA = float(IO["forget_alpha"])
 CASES = ("ours", "max_loss", "noisy_label", "random_encoder", "retain_label")
 SAME = "learn_noise0_no_fix_decoder"  # as noisy_label: the same loss by other flags
@@ -173,6 +176,22 @@ def test_sampling_from_the_context():
     )
 
 
+def test_every_step_of_sampling():
+    """What each step begins with; ret_arr is the start and what steps 4, 2 and 0 lead to."""
+    seen, hidden, start = [], last(IO["mask"]) > 0, last(IO["y_cond"])
+
+    def watched(noisy, gamma):
+        jax.debug.callback(lambda x: seen.append(np.array(x)), noisy)
+        return predict(noisy, gamma)
+
+    made = denoising.ancestral(watched, start, start, hidden, model().walked, step_noise)
+    made.block_until_ready()
+    jax.effects_barrier()
+    expected = last(IO["restoration/ret_arr"]).reshape(4, 3, 32, 32, 3)
+    for one, other in zip((seen[0], seen[1], seen[3], made), expected, strict=True):
+        np.testing.assert_allclose(one, other, atol=SAMPLES)
+
+
 def test_sampling_from_noise_with_nothing_known():
     start = last(IO["restoration_no_mask/start_noise"])
     hidden = jnp.ones((3, 32, 32, 1), bool)
@@ -212,10 +231,8 @@ def released(student, case, inputs):
     return (jnp.sum(keep * RETAIN) + sign * ALPHA * jnp.sum(drop * ~RETAIN)) / len(keep)
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_released_losses(case):
-    loss = functools.partial(released, case=case, inputs=drawn())
-    value, gradient = jax.jit(jax.value_and_grad(loss))(params("network_unlearned"))
+def compare(case, value, gradient):
+    """With what is recorded of a loss; its gradient, of the parameters that were kept."""
     np.testing.assert_allclose(value, IO[f"loss/{case}/value"], rtol=LOSS)
     theirs = to_theirs(jax.device_get(gradient), diffusion.NAMES)
     prefix, seen = f"loss/{case}/grad/", 0
@@ -225,11 +242,44 @@ def test_released_losses(case):
             allowed = GRADIENT * np.abs(expected).max()
             np.testing.assert_allclose(theirs[name.removeprefix(prefix)], expected, atol=allowed)
     assert seen == (3 if case in ("ours", "random_encoder") else 5)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_released_losses(case):
+    loss = functools.partial(released, case=case, inputs=drawn())
+    compare(case, *jax.jit(jax.value_and_grad(loss))(params("network_unlearned")))
     if case == "noisy_label":
         others = [name for name in IO.files if f"/{SAME}/" in name]
         assert len(others) == 6
         for name in others:
             assert np.array_equal(IO[name], IO[name.replace(SAME, case)])
+
+
+class Recorded:
+    """The model, whose T makes the recorded inputs of the rows that it is given as images."""
+
+    def __init__(self):
+        self.drawn = drawn()
+
+    def __getattr__(self, name):
+        return getattr(model(), name)
+
+    def corrupt(self, params, images, mask, rng, targets=None, visible=None):
+        return jax.tree.map(lambda x: x[images], self.drawn)
+
+
+def test_l2l_is_the_released_loss():
+    """Its means are those of each side, the released of the whole batch of one and two."""
+    sides = [Batch(jnp.flatnonzero(which), None) for which in (RETAIN, ~RETAIN)]
+    recorded = Recorded()
+
+    def loss(student):
+        retain, forget, _ = l2l.objectives(
+            recorded, student, teacher(), UnlearnBatch(*sides), KEY, target="released"
+        )
+        return (retain + 2 * ALPHA * forget) / 3
+
+    compare("ours", *jax.jit(jax.value_and_grad(loss))(params("network_unlearned")))
 
 
 def test_features_of_student_and_teacher():

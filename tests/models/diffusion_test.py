@@ -11,6 +11,7 @@ import pytest
 from l2l_jax import reference, weights
 from l2l_jax.find import find
 from l2l_jax.lib import sharding, torchfile, torchwriter, trees, weightfile
+from l2l_jax.lib.distance import latent_distance
 from l2l_jax.lib.errors import ConfigError, WrongWeights
 from l2l_jax.lib.names import to_theirs
 from l2l_jax.lib.weightfile import Weights
@@ -220,13 +221,18 @@ def test_the_released_target_keeps_the_context_and_the_papers_does_not():
     assert retain == 0 < away, "at the start there is something to do on one side only"
 
 
-def test_relative_maps_weigh_by_their_own_size():
+def test_maps_are_added_and_relative_ones_in_units_of_their_goal():
+    rng = np.random.default_rng(0)
+    goal = [scale * rng.normal(size=(2, *shape)) for scale, shape in ((30.0, (4, 4)), (0.1, (7,)))]
+    made = [1.5 * x + 0.2 for x in goal]
+    maps = [tuple(jnp.asarray(x, jnp.float32) for x in side) for side in (made, goal)]
+    apart = [np.mean((a - b) ** 2) for a, b in zip(made, goal, strict=True)]
+    np.testing.assert_allclose(latent_distance(*maps), sum(apart), rtol=1e-5)
+    units = [x / np.mean(b**2) for x, b in zip(apart, goal, strict=True)]
+    np.testing.assert_allclose(latent_distance(*maps, relative=True), sum(units), rtol=1e-5)
     plain, forget = l2l_of()
     relative, _ = l2l_of(relative=True)
-    (retain, _), (share, _) = plain(forget), relative(forget)
-    model, params = setting()
-    assert 0 < share < len(model.encode(params, model.corrupt({}, forget, HOLE, jax.random.key(0))))
-    assert not np.isclose(retain, share)
+    assert not np.isclose(plain(forget)[0], relative(forget)[0])
 
 
 def test_the_released_target_is_refused_where_nothing_hidden_is_shown():
@@ -291,7 +297,9 @@ def test_known_pixels_are_put_back_after_every_step():
 
 def test_steps_are_spread_from_the_last_to_the_first():
     assert denoising.places(2000, 1).tolist() == [1999]
-    assert denoising.places(2000, 3).tolist() == [1999, 1000, 0]
+    assert denoising.places(2000, 4).tolist() == [1999, 1499, 999, 499]
+    for steps in range(1, 31):
+        assert (np.diff(denoising.places(30, steps)) < 0).all()
     assert denoising.places(10, 10).tolist() == list(range(9, -1, -1))
 
 
@@ -302,6 +310,10 @@ def test_the_schedule_of_sampling_is_an_argument():
     assert other.walked == Schedule(*given)
     assert other.schedule == own.schedule
     assert other.identity == own.identity, "the weights are the same"
+    assert own.sampling == "deterministic, 2 of 10 steps, linear 1e-06 to 0.5"
+    assert other.sampling == "deterministic, 20 of 20 steps, linear 0.001 to 0.4"
+    every = small_model("diffusion", sampler="ancestral", schedule="cosine")
+    assert every.sampling == "ancestral, 10 of 10 steps, cosine"
 
 
 def test_completions_depend_on_the_key_and_on_nothing_else():

@@ -125,6 +125,7 @@ def test_a_value_that_some_seeds_lack_says_so(seeds):
         ("results.json", ["networks", "features", "digest"], "0" * 64, "the judges differ"),
         ("splits/retain_eval.json", ["digest"], "0" * 64, "the images differ"),
         ("config.json", ["tasks", "center", "args", "cells"], 3, "the masks differ"),
+        ("results.json", ["sampling"], "ancestral, 10 of 10 steps", "the ways to complete differ"),
         ("config.json", ["seed"], 7, "the seeds, and with them the masks, differ"),
         ("results.json", ["digests", "weights", "original"], "2" * 64, "the originals differ"),
     ],

@@ -50,7 +50,7 @@ def make(folder, seed=0, phases=None, tasks=None, **more):
         "counts": {"retain": 60, "forget": 40},
         "networks": {"features": {"name": "classifier", "digest": "f" * 64, "accuracy": 0.88}},
         "measured": {"fid": {"evaluator": "fid", "network": "features"}},
-        "skipped": {}, "passes": {},
+        "skipped": {}, "passes": {}, "sampling": "one pass",
         "digests": {"code": "c" * 64, "weights": {v: digests[v] for v in task}, "splits": {}},
         **more,
     }  # fmt: skip

@@ -67,7 +67,7 @@ def test_phase_one_finds_both_boundaries():
 @pytest.mark.parametrize("r", [0.0, 0.25, 0.5, 0.75, 1.0])
 def test_phase_two_ends_where_the_front_meets_epsilon(r):
     """From full forgetting, B: as far towards A as forget <= epsilon allows, on the front."""
-    args = dict(goal="walk", r=r, epsilon=0.0, scale=1.0, power=0.0)
+    args = dict(goal="walk", r=r, epsilon=0.0, control="", scale=1.0, power=0.0)
     args = epsilon.resolved({"drop": 0.0, "keep": 2.0}, **args)
     assert args["epsilon"] == pytest.approx(2 * r)
     end = descend(epsilon, B, rate=0.01, steps=8000, **args)
@@ -110,8 +110,22 @@ def test_at_an_optimum_nothing_divides_by_zero():
     np.testing.assert_array_equal(flat(gradient), flat(f2))
 
 
+@pytest.mark.parametrize("goal", epsilon.GOALS)
+def test_the_control_function_is_an_argument(goal):
+    f1, f2 = trees([1.0, 2.0, 0.0, 1.0], [-1.0, 0.5, 3.0, -2.0])
+    given = Given(f1, f2, retain=0.7) if goal == "keep" else Given(f2, f1, forget=0.7)
+    for control, psi in (("norm", 0.5 * 6.0), ("gap", 0.5 * 0.3 * 6.0), ("constant", 0.5)):
+        args = dict(goal=goal, epsilon=0.4, scale=0.5, control=control)
+        gradient, metrics = epsilon.update(given, None, 0, **args)
+        assert metrics["psi"] == pytest.approx(psi, rel=1e-5)
+        assert flat(f1) @ flat(gradient) >= psi - 1e-5
+    with pytest.raises(ConfigError, match="Did you mean 'constant'"):
+        epsilon.update(given, None, 0, goal=goal, control="constnat")
+
+
 def resolved(found, **changes):
-    return epsilon.resolved(found, **(dict(goal="walk", r=0.5, epsilon=0.0) | changes))
+    args = dict(goal="walk", r=0.5, epsilon=0.0, control="")
+    return epsilon.resolved(found, **(args | changes))
 
 
 def test_epsilon_outside_of_the_boundaries_is_refused_with_the_boundaries():
@@ -121,6 +135,10 @@ def test_epsilon_outside_of_the_boundaries_is_refused_with_the_boundaries():
     for wrong in (0.1, 0.8):
         with pytest.raises(ConfigError, match=r"epsilon_min = 0.2 .*epsilon_max = 0.7"):
             resolved(found, epsilon=wrong)
+    with pytest.raises(ConfigError, match=r"epsilon_min = 0.2 .*epsilon_max = inf"):
+        resolved({"drop": 0.2}, epsilon=0.1)
+    with pytest.raises(ConfigError, match="Did you mean 'gap'"):
+        resolved(found, control="gp")
     with pytest.raises(ConfigError, match="wrong way round"):
         resolved({"drop": 0.7, "keep": 0.2})
     with pytest.raises(ConfigError, match="goal 'drop' and 'keep'"):

@@ -69,5 +69,8 @@ def deterministic(
 
 
 def places(count: int, steps: int) -> np.ndarray:
-    """[steps] int: the steps of a schedule of `count` that are taken, last one first, down to 0."""
-    return np.round(np.linspace(count - 1, 0, steps)).astype(int)
+    """[steps] int: the steps of a schedule of `count` that are taken, the last one first.
+
+    The one at 0 only if all are: almost no noise is left there, and a pass would be spent on it.
+    """
+    return np.round(np.linspace(count, 0, steps + 1)[:-1]).astype(int) - 1

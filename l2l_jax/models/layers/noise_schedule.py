@@ -42,6 +42,12 @@ class Schedule:
             )
 
     @property
+    def told(self) -> str:
+        """In words, but for its steps."""
+        bounds = "" if self.name in BOUNDLESS else f" {self.first:g} to {self.end:g}"
+        return f"{self.name}{bounds}"
+
+    @property
     def first(self) -> float:
         """The first beta of those that have bounds."""
         return self.end if self.name == "const" else self.start
