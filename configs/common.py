@@ -143,15 +143,16 @@ def by(config: ml_collections.ConfigDict, name: str) -> None:
     at = phases.index("unlearn") if "unlearn" in phases else 0
 
     def other(method: str, **changes: object) -> dict:
-        args = unlearn["args"] if method == "l2l" else dict()
+        keys = ("args", "solver_args")  # in units of L2L's objectives
+        own = {key: unlearn[key] if method == "l2l" else dict() for key in keys}
         optimizer = unlearn["optimizer"] | changes.pop("optimizer", {})
-        return unlearn | dict(method=method, args=args, optimizer=optimizer) | changes
+        return unlearn | dict(method=method, **own, optimizer=optimizer) | changes
 
     made = {"unlearn": other(name)}
     if name == "ascent":  # or one step leaps over lambda
         short = dict(clip=1.0) | {key: unlearn["optimizer"][key] / 10 for key in ("lr", "final")}
         ascent = other("ascent", solver_args=dict(alpha=1.0), optimizer=short)
-        made = {"ascent": ascent, "finetune": other("finetune", solver_args=dict())}
+        made = {"ascent": ascent, "finetune": other("finetune")}
     elif name == "epsilon":
         goals = dict(keep=dict(goal="keep"), drop=dict(goal="drop"), walk=dict(goal="walk", r=0.5))
         made = {k: other("l2l", solver="epsilon", solver_args=v) for k, v in goals.items()}
@@ -160,7 +161,7 @@ def by(config: ml_collections.ConfigDict, name: str) -> None:
     elif name == "saliency":
         made = {"unlearn": other("l2l", saliency=0.5)}
     elif name == "siss":
-        made = {"unlearn": other("siss", solver="scaled", solver_args=dict())}
+        made = {"unlearn": other("siss", solver="scaled")}
     elif name == "retrain":
         config.phases = ("pretrain",)
         config.pretrain.on = "retain"

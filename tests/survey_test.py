@@ -1,6 +1,7 @@
 """What phases learn from a retrained model, from phases before them, from their own gradients."""
 
 import functools
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from configs import common
-from l2l_jax import survey
+from l2l_jax import reference, survey
 from l2l_jax.experiment import final_weights
 from l2l_jax.lib import files, trees
 from l2l_jax.lib.errors import ConfigError
@@ -190,6 +191,17 @@ def test_references_that_are_none_are_refused(runs, tmp_path):
     model = small_config().model
     model.args.width = 32
     refused("is another model than the config's", model=model)
+
+
+@pytest.mark.slow
+def test_a_proxy_is_nothing_to_a_model_that_was_retrained_without(runs):
+    folder = runs("retrain")
+    digests = {p.stem: files.read_json(p)["digest"] for p in (folder / "splits").glob("*.json")}
+    chosen = {name: SimpleNamespace(digest=x) for name, x in digests.items()}
+    other = SimpleNamespace(digest="0" * 64)
+    reference.check(folder, chosen | {"proxy": other})
+    with pytest.raises(ConfigError, match="made with another retain split"):
+        reference.check(folder, chosen | {"retain": other})
 
 
 @pytest.mark.slow
