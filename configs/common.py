@@ -127,6 +127,9 @@ def method(words: list[str]) -> str:
 def by(config: ml_collections.ConfigDict, name: str) -> None:
     """Makes config.unlearn, a phase of L2L, the recipe of another method, each phase as long.
 
+    What weighs L2L's objectives, such as its alpha, is for those that have these; others begin with
+    the defaults of their solver.
+
     The files of l2l_jax/methods by their names, and those that are more than a method:
 
         ascent      paper B: ascent in steps a tenth as long, its gradient clipped at 1, then
@@ -143,7 +146,7 @@ def by(config: ml_collections.ConfigDict, name: str) -> None:
     at = phases.index("unlearn") if "unlearn" in phases else 0
 
     def other(method: str, **changes: object) -> dict:
-        keys = ("args", "solver_args")  # in units of L2L's objectives
+        keys = ("args", "solver_args")
         own = {key: unlearn[key] if method == "l2l" else dict() for key in keys}
         optimizer = unlearn["optimizer"] | changes.pop("optimizer", {})
         return unlearn | dict(method=method, **own, optimizer=optimizer) | changes

@@ -150,7 +150,10 @@ class Objectives(Protocol):
     def gradients(
         self, student: Params, *weights: tuple[float, float]
     ) -> tuple[list[Params], Metrics]:
-        """The gradient of r * retain + f * forget for each (r, f), and metrics with both values."""
+        """The gradient of r * retain + f * forget for each (r, f), and metrics with both values.
+
+        Zero where values may not move (saliency).
+        """
 
 
 class Solver(Protocol):

@@ -1,6 +1,6 @@
 """Go on training with the model's own loss on the retain images, encoder and decoder.
 
-    L_R = l(x_r)     the model's own loss, mean over retain;     L_F = 0
+    L_R = l(x_r)     what training the model minimises, as in methods/pretrain.py;     L_F = 0
 
 Alone it is the naive baseline, catastrophic forgetting by neglect; after another phase it is the
 knowledge retention of Varshney & Torra (arXiv 2502.04260), whose steps and step size were not

@@ -11,8 +11,8 @@ depend on how many images of each side a batch holds.
 
 The paper draws n ~ N(0, Sigma), ties Sigma to the forget set in Lemma 1 and sets it to I in
 Appendix C.4. Here `noise` chooses (lib/noise.py): "gaussian_like", N(mean, std) of each colour
-channel over the forget images of the batch, which is Lemma 1's and the default; "standard",
-N(0, I); "uniform"; "constant".
+channel over the forget images of the batch, in the spirit of Lemma 1, and the default;
+"standard", N(0, I); "uniform"; "constant".
 
 `target` says what the teacher is shown on the forget side. "paper": T(n), as above. "released", for
 diffusion models only: what the released diffusion code does, T(x_f) with pure noise in the hole,

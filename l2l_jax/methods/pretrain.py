@@ -1,6 +1,7 @@
 """Train a model from scratch with its own loss: the original, or the retrained reference.
 
-    L_R = l(x_r)     the model's own loss, mean over the images;     L_F = 0
+    L_R = l(x_r)     what training the model minimises: its own loss, mean over the images, and
+                     terms of the whole batch if it has any;     L_F = 0
 
 The result of this phase is the model that later phases unlearn. On all images it is the original;
 on the retain split alone it is what an unlearned model is compared with. Encoder and decoder are

@@ -68,7 +68,8 @@ def objectives(
         """Mean square between the student's output of `inputs` and the teacher's of `other`."""
         made = model.decode(student, model.encode(student, inputs), inputs)
         goal = model.decode(teacher, model.encode(teacher, other), other)
-        return jnp.mean(output_distance(made, jax.lax.stop_gradient(goal), model.asked(inputs)))
+        asked = model.asked(inputs) & model.asked(other)
+        return jnp.mean(output_distance(made, jax.lax.stop_gradient(goal), asked))
 
     kept = model.corrupt(teacher, keep.images, keep.mask, key_keep, visible=keep.visible)
     dropped, instead = (

@@ -11,9 +11,8 @@ control function psi says, and f2 as fast as that allows.
     goal="drop"   phase I, full forgetting: f1 = forget, f2 = retain, control="norm"
     goal="walk"   phase II:                 f1 = forget, f2 = retain, control="gap"
 
-    control="norm"       psi = scale |grad f1|^power
-    control="gap"        psi = scale sign(f1 - epsilon) |f1 - epsilon|^power |grad f1|^2
-    control="constant"   psi = scale
+    control="norm"   psi = scale |grad f1|^power, whatever epsilon is
+    control="gap"    psi = scale sign(f1 - epsilon) |f1 - epsilon|^power |grad f1|^2
 
 The forget objective where "drop" ends is epsilon_min, where "keep" ends epsilon_max (both measured
 by l2l_jax/survey.py), and epsilon = epsilon_min + r (epsilon_max - epsilon_min). A run has the
@@ -24,7 +23,7 @@ Sources: the formulation, the boundaries and the two phases are the paper's; its
 available. The formulas for eta and psi, the control of each goal (control="" chooses it), scale = 1
 and power = 2 ("norm") and 1 ("gap"; power = 0 chooses these) are those of a third party's
 re-implementation, of the family of dynamic-barrier gradient descent (Gong et al., NeurIPS 2021),
-and not verified as the paper's; "constant" is ours.
+and not verified as the paper's.
 
 As there, the optimizer gets g as its gradient. AdamW rescales it value by value, so that the
 inequality for <grad f1, g> holds for g and only roughly for the step.
@@ -42,7 +41,7 @@ from l2l_jax.lib.trees import combine, dot
 from l2l_jax.types import Array, Metrics, Objectives, Params
 
 GOALS = ("walk", "drop", "keep")
-CONTROLS = ("norm", "gap", "constant")
+CONTROLS = ("norm", "gap")
 TINY = 1e-20  # stands in for a squared norm of zero
 
 
@@ -70,10 +69,8 @@ def update(
     if control == "gap":
         gap = f1 - epsilon
         psi = scale * jnp.sign(gap) * jnp.abs(gap) ** (power or 1.0) * norm
-    elif control == "norm":
-        psi = scale * norm ** ((power or 2.0) / 2)
     else:
-        psi = jnp.float32(scale)
+        psi = scale * norm ** ((power or 2.0) / 2)
     eta = jnp.maximum((psi - dot(g1, g2)) / norm, 0.0)
     about = {"loss": f2, "eta": eta, "psi": psi, "epsilon": jnp.float32(epsilon)}
     return combine(1.0, g2, eta, g1), metrics | about

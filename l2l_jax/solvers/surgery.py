@@ -7,8 +7,8 @@
 so that neither objective undoes what the other gains, to first order. scope="tensor", the default,
 looks at each array of parameters by itself, as DiF3CON does for continual unlearning (Ciocirlan et
 al.), "global" at all of them at once, as PCGrad does. With rescale=True a projected gradient gets
-back the norm it had, as in DiF3CON; alpha is fixed here, at the 0.25 of L2L, where that moves it
-over the steps.
+back the norm it had, as in DiF3CON; alpha, by default the 0.25 of L2L, stays as it is, where that
+moves it over the steps.
 
 Memory: two gradients at a time in place of one, and two backward passes after one forward pass.
 """

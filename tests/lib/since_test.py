@@ -32,6 +32,8 @@ def test_an_older_workdir_can_be_continued_and_read(tmp_path, data):
     files.write_json(tmp_path / "config.json", old)
     workdir.check(tmp_path, now)
     assert workdir.config_of(tmp_path) == now
+    walk = {"walk": {"method": "l2l", "solver": "epsilon", "solver_args": {"goal": "walk"}}}
+    assert since.filled(walk)["walk"]["solver_args"] == {"goal": "walk", "control": ""}
     assert since.filled(now | {"unlearn": {**now["unlearn"], "ema": 0.9}})["unlearn"]["ema"] == 0.9
     now["split"]["forget"]["images"] = 5
     with pytest.raises(ConfigError, match=r"split\.forget\.images: 0 there, 5 here"):

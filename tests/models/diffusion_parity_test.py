@@ -181,7 +181,7 @@ def test_every_step_of_sampling():
     seen, hidden, start = [], last(IO["mask"]) > 0, last(IO["y_cond"])
 
     def watched(noisy, gamma):
-        jax.debug.callback(lambda x: seen.append(np.array(x)), noisy)
+        jax.debug.callback(lambda x: seen.append(np.array(x)), noisy, ordered=True)
         return predict(noisy, gamma)
 
     made = denoising.ancestral(watched, start, start, hidden, model().walked, step_noise)

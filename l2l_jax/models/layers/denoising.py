@@ -71,6 +71,7 @@ def deterministic(
 def places(count: int, steps: int) -> np.ndarray:
     """[steps] int: the steps of a schedule of `count` that are taken, the last one first.
 
-    The one at 0 only if all are: almost no noise is left there, and a pass would be spent on it.
+    Of each stretch of the schedule its noisy end. So the step at 0, where almost no noise is left,
+    is among them only if nearly all are.
     """
     return np.round(np.linspace(count, 0, steps + 1)[:-1]).astype(int) - 1
