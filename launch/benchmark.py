@@ -48,6 +48,7 @@ from l2l_jax.lib import (
     sharding,
     trees,
 )
+from l2l_jax.lib.errors import unknown
 from l2l_jax.prepare import prepare
 from l2l_jax.train import train
 from l2l_jax.types import Source
@@ -291,7 +292,7 @@ def main(argv: list[str] | None = None) -> None:
     form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser("benchmark.py", description=__doc__, formatter_class=form)
     parser.add_argument("--config", required=True)
-    parser.add_argument("--phase", default="unlearn")
+    parser.add_argument("--phase", default="", help="of the config's; by default its last")
     parser.add_argument(
         "--batch", type=int, default=0, help="images of each side; 0 = the config's"
     )
@@ -305,9 +306,12 @@ def main(argv: list[str] | None = None) -> None:
     config["model"]["args"].update(cli.assignments(args.model, "--model"))
     config["data"]["token_cache"].update(cli.assignments(args.tokens, "--tokens"))
     config["weights"] = ""
-    batch = args.batch or config[args.phase]["batch_size"]
+    phase = args.phase or config["phases"][-1]
+    if phase not in config["phases"]:
+        raise unknown("phase of this config", phase, config["phases"])
+    batch = args.batch or config[phase]["batch_size"]
     if args.count:
-        count(config, args.phase, batch)
+        count(config, phase, batch)
         return
     variants = {"step": {}} | (
         {" ".join(args.against): cli.assignments(args.against, "--against")} if args.against else {}
@@ -316,13 +320,13 @@ def main(argv: list[str] | None = None) -> None:
     for name, changes in variants.items():
         print(f"{name}:")
         model = config["model"] | {"args": config["model"]["args"] | changes}
-        built[name] = build(config | {"model": model}, args.phase, batch)
+        built[name] = build(config | {"model": model}, phase, batch)
         run(*built[name][:2])
     seconds = {name: [] for name in built}
     for _ in range(args.steps):
         for name, (program, arguments, _) in built.items():
             seconds[name].append(run(program, arguments))
-    sides = len(find("method", config[args.phase]["method"]).SIDES)
+    sides = len(find("method", config[phase]["method"]).SIDES)
     print(f"{jax.device_count()} x {jax.devices()[0].device_kind}, batch {batch} x {sides} sides")
     for name, times in seconds.items():
         median = statistics.median(times)

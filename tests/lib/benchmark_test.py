@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from l2l_jax.lib import cli
+from l2l_jax.lib.errors import ConfigError
 from tests.helpers import ROOT
 
 
@@ -28,3 +29,11 @@ def test_every_pipeline_is_compared_with_plain_pillow(main, tmp_path, capsys):
     for name in ("plain Pillow ", "cache none, resize pillow", "cache disk, resize pillow"):
         assert name in printed
     assert "images/s of a core" in printed
+
+
+def test_the_step_is_that_of_the_last_phase_unless_another_is_named(main, capsys):
+    config = str(ROOT / "configs" / "fashion_mnist.py")
+    main(["--config", f"{config}:pretrain", "--batch", "2", "--count"])
+    assert "G multiply-adds an image" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match=r"No phase of this config called 'unlearn'.*pretrain"):
+        main(["--config", f"{config}:pretrain", "--phase", "unlearn", "--count"])
