@@ -25,6 +25,8 @@ from l2l_jax.types import Params
 
 log = logging.getLogger(__name__)
 
+SLACK = 0.05  # share by which a mean over some batches may exceed its bound
+
 
 def evaluate(experiment: Experiment, outcome: Outcome) -> dict[str, Any]:
     """Runs config.evaluators and writes results.json; returns its content."""
@@ -146,26 +148,49 @@ def _cost(experiment: Experiment, outcome: Outcome) -> dict[str, dict[str, float
 
 
 def _ended(experiment: Experiment, outcome: Outcome) -> dict[str, str]:
-    """What became of phases that end when a metric reaches a limit; "not reached" if it did not."""
+    """What became of phases that have something to reach; "not reached" if they did not."""
     last = {r["phase"]: r for r in files.read_jsonl(experiment.workdir / "metrics.jsonl")}
     said = {}
     for phase, (done, total) in outcome.done.items():
-        metric, argument = getattr(experiment.method(phase), "UNTIL", ("", ""))
-        settings = experiment.config[phase]
-        limit = metric and (settings["args"].get(argument) or experiment.noted(phase).get(argument))
-        if not limit or phase not in last:
-            continue
-        where = f"{metric} is {last[phase][metric]:.4g}, {argument} is {limit:.4g}"
-        where += " (of the last step, not of the moving average)" if settings["ema"] else ""
-        if last[phase]["over"]:
-            said[phase] = f"{phase} ended by itself at step {done} of {settings['steps']}: {where}"
-        elif done == total:
-            said[phase] = (
-                f"not reached: after all {total} steps of {phase} {where}; give it more steps or a "
-                "higher learning rate"
-            )
-            log.warning(said[phase])
-    return said
+        noted, record = experiment.noted(phase), last.get(phase)
+        if "bound" in noted:
+            said[phase] = _bounded(phase, total, noted)
+        elif record and "over" in record and (record["over"] or done == total):
+            said[phase] = _until(experiment, phase, done, total, record)
+    for text in said.values():
+        if text.startswith(page.MISSED):
+            log.warning(text)
+    return {phase: text for phase, text in said.items() if text}
+
+
+def _until(
+    experiment: Experiment, phase: str, done: int, total: int, record: Mapping[str, float]
+) -> str:
+    """Of a phase that ends when a metric reaches a limit; "" if it has none. record: its last."""
+    settings, (metric, argument) = experiment.config[phase], experiment.method(phase).UNTIL
+    limit = settings["args"].get(argument) or experiment.noted(phase).get(argument)
+    if not limit:
+        return ""
+    where = f"{record[metric]:.4g}, {argument} is {limit:.4g}"
+    where += " (of the last step, not of the moving average)" if settings["ema"] else ""
+    if record["over"]:  # the step that found it changed nothing any more
+        return f"{phase} ended by itself at step {done} of {settings['steps']}: {metric} is {where}"
+    return (
+        f"{page.MISSED}: before the last of {total} steps of {phase} {metric} was {where}; give it "
+        "more steps or a higher learning rate"
+    )
+
+
+def _bounded(phase: str, total: int, noted: Mapping[str, float]) -> str:
+    """Of a phase that keeps the forget objective below a bound; both are noted."""
+    over = noted["forget"] - noted["bound"]
+    where = f"the forget objective is {noted['forget']:.4g}, its bound is {noted['bound']:.4g}"
+    if over <= SLACK * abs(noted["bound"]):
+        return f"{phase} ended after {total} steps: {where}"
+    return (
+        f"{page.MISSED}: after {total} steps of {phase} {where}; give it more steps or a higher "
+        "learning rate"
+    )
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -72,12 +72,8 @@ def before(
 
 
 def missing(recipe: steps.Recipe, experiment: Experiment) -> bool:
-    """Whether the boundary that a phase finds is still to be noted."""
-    return bool(_boundary(recipe)) and "boundary" not in experiment.noted(recipe.phase)
-
-
-def _boundary(recipe: steps.Recipe) -> str:
-    return getattr(recipe.solver, "boundary", lambda **_: "")(**recipe.solver_args)
+    """Whether it is still to be noted where a phase ended whose solver asks for it."""
+    return hasattr(recipe.solver, "boundary") and "forget" not in experiment.noted(recipe.phase)
 
 
 def after(
@@ -87,17 +83,19 @@ def after(
     result: Params,
     fixed: Params,
 ) -> None:
-    """Notes both objectives where the phase ended, if its solver calls that a boundary.
+    """Notes both objectives where the phase ended, if its solver finds boundaries or keeps to one.
 
-    result: the trainable groups that it hands on, so the moving average if there is one: the
-    boundary is that of the model the next phase begins with.
+    result: the trainable groups that it hands on, so the moving average if there is one: that is
+    the model that the next phase begins with, or the run ends with.
     """
-    if missing(recipe, experiment):
-        name = _boundary(recipe)
-        _, found = means(recipe, experiment, rows, result, fixed)
-        values = {side: found[side] for side in ("retain", "forget")}
-        experiment.note(recipe.phase, boundary=name, **values)
-        log.info("%s: the boundary %r, forget objective %.4g", recipe.phase, name, found["forget"])
+    if not missing(recipe, experiment):
+        return
+    _, found = means(recipe, experiment, rows, result, fixed)
+    values = {side: found[side] for side in ("retain", "forget")}
+    name, bound = (getattr(recipe.solver, x)(**recipe.solver_args) for x in ("boundary", "bound"))
+    about = {"boundary": name} if name else {"bound": bound}
+    experiment.note(recipe.phase, **about, **values)
+    log.info("%s: %s, where it ended", recipe.phase, {"forget": found["forget"], **about})
 
 
 def means(
@@ -133,15 +131,21 @@ def means(
             images = next(batches)
             found = programs[step % len(programs)](np.int32(step), student, fixed, images)
             total = found if total is None else jax.tree.map(jnp.add, total, found)
+            jax.block_until_ready(total)  # programs over several CPU devices starve each other
     gradients, metrics = jax.tree.map(lambda x: x / BATCHES, total)
     return gradients, {name: float(value) for name, value in jax.device_get(metrics).items()}
 
 
 def largest(gradient: Params, share: float) -> Params:
-    """Bools like the gradient, True for that share of all its values with the largest absolutes."""
+    """Bools like the gradient, True for that share of all its values with the largest absolutes.
+
+    False where it is zero, also if that leaves fewer.
+    """
     host = [np.abs(leaf) for leaf in jax.tree.leaves(hosts.gathered(gradient))]
     values = np.concatenate([leaf.ravel() for leaf in host])
     at = max(0, len(values) - round(share * len(values)))
     threshold = np.partition(values, at)[at] if at < len(values) else np.inf
-    masks = jax.tree.unflatten(jax.tree.structure(gradient), [leaf >= threshold for leaf in host])
+    masks = jax.tree.unflatten(
+        jax.tree.structure(gradient), [(leaf >= threshold) & (leaf > 0) for leaf in host]
+    )
     return sharding.place(masks, jax.tree.map(lambda x: x.sharding, gradient))

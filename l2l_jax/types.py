@@ -160,7 +160,8 @@ class Solver(Protocol):
     """A module of solvers/: turns the two objectives into one update direction."""
 
     # A solver may also have, for what one phase must know of those before it,
-    # boundary(**hyper) -> str: what the forget objective at the end of the phase is to be noted as.
+    # boundary(**hyper) -> str: what the forget objective at the end of the phase is to be noted as;
+    #     "": nothing. bound(**hyper) -> float: what it should not exceed there.
     # resolved(found, **hyper) -> hyper: its arguments, given what phases before have noted.
 
     def update(

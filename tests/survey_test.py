@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from configs import common
-from l2l_jax import reference, survey
+from l2l_jax import evaluate, reference, survey
 from l2l_jax.experiment import final_weights
 from l2l_jax.lib import files, trees
 from l2l_jax.lib.errors import ConfigError
@@ -105,14 +105,18 @@ def test_the_retrained_model_is_judged_beside_the_others(runs):
 def test_a_lambda_that_is_never_reached_is_said(runs, tmp_path, caplog):
     config = config_of("ascent", rate=1e-6)
     config.ascent.args.lam = 0.5
-    config.ascent.steps = config.finetune.steps = 1
+    config.ascent.steps, config.finetune.steps = 3, 1
     config.runtime.begin_from = str(runs("ascent"))
     found = run(config, tmp_path / "run")
+    moved = [r["moved"] for r in records(tmp_path / "run", "ascent")]
+    assert moved[0] < 1e-6 < moved[2] < 0.5, "at first nothing has moved"
     said = found["ended"]["ascent"]
-    assert said.startswith("not reached: after all 1 steps of ascent moved is ")
-    assert "lam is 0.5; give it more steps or a higher learning rate" in said
+    assert said.startswith(
+        f"not reached: before the last of 3 steps of ascent moved was {moved[2]:.4g}, lam is 0.5; "
+    )
+    assert "give it more steps or a higher learning rate" in said
     assert said in caplog.text
-    assert found["steps"]["ascent"] == [1, 1]
+    assert found["steps"]["ascent"] == [3, 3]
 
 
 @pytest.mark.slow
@@ -122,8 +126,12 @@ def test_epsilon_walks_between_the_boundaries_that_phase_one_found(runs, tmp_pat
     low, high = notes["drop"]["forget"], notes["keep"]["forget"]
     assert (notes["drop"]["boundary"], notes["keep"]["boundary"]) == ("drop", "keep")
     assert low < high
+    bound = low + 0.25 * (high - low)
     for record in records(workdir, "walk"):
-        assert record["epsilon"] == pytest.approx(low + 0.25 * (high - low), rel=1e-5)
+        assert record["epsilon"] == pytest.approx(bound, rel=1e-5)
+    assert notes["walk"]["bound"] == pytest.approx(bound)
+    told = f"the forget objective is {notes['walk']['forget']:.4g}, its bound is {bound:.4g}"
+    assert told in results(workdir)["ended"]["walk"]
     config = config_of("epsilon", reference=str(runs("retrain")))
     config.walk.solver_args.epsilon = 1e6
     config.runtime.begin_from = str(workdir)
@@ -137,6 +145,18 @@ def test_epsilon_walks_between_the_boundaries_that_phase_one_found(runs, tmp_pat
     assert {k: again["drop"][k] for k in ("boundary", "retain", "forget")} == {
         k: notes["drop"][k] for k in ("boundary", "retain", "forget")
     }
+
+
+def test_a_bound_that_is_not_kept_is_said():
+    noted = {"forget": 0.52, "bound": 0.5}
+    kept = evaluate._bounded("walk", 7, noted)
+    assert kept == "walk ended after 7 steps: the forget objective is 0.52, its bound is 0.5"
+    for forget, bound in ((0.53, 0.5), (-0.47, -0.5), (0.1, 0.0)):
+        said = evaluate._bounded("walk", 7, {"forget": forget, "bound": bound})
+        assert said.startswith(
+            f"not reached: after 7 steps of walk the forget objective is {forget}"
+        )
+    assert not evaluate._bounded("walk", 7, {"forget": -0.6, "bound": -0.5}).startswith("not")
 
 
 @pytest.mark.slow
@@ -173,6 +193,14 @@ def test_the_largest_gradients_are_chosen_over_all_arrays(share):
     sizes = np.abs(np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(gradient)]))
     assert chosen.dtype == bool
     assert set(sizes[chosen]) == set(sorted(sizes)[-round(8 * share) :])
+
+
+def test_what_has_no_gradient_is_not_salient():
+    gradient = {"a": jnp.array([0.0, 0.0, 1.0, -2.0]), "b": jnp.array([0.0, 0.0, 0.0, 3.0])}
+    for share in (0.5, 0.75):
+        mask = survey.largest(gradient, share)
+        np.testing.assert_array_equal(mask["a"], [False, False, True, True])
+        np.testing.assert_array_equal(mask["b"], [False, False, False, True])
 
 
 @pytest.mark.slow

@@ -17,7 +17,8 @@ control function psi says, and f2 as fast as that allows.
 The forget objective where "drop" ends is epsilon_min, where "keep" ends epsilon_max (both measured
 by l2l_jax/survey.py), and epsilon = epsilon_min + r (epsilon_max - epsilon_min). A run has the
 three as phases in the order keep, drop, walk, each from where the one before it ended. `epsilon`,
-if not 0, says the bound itself in place of r.
+if not 0, says the bound itself; r then stays at its default. Where "walk" ends the forget objective
+is measured once more, and the run says whether it is below epsilon.
 
 Sources: the formulation, the boundaries and the two phases are the paper's; its algorithm was not
 available. The formulas for eta and psi, the control of each goal (control="" chooses it), scale = 1
@@ -42,6 +43,7 @@ from l2l_jax.types import Array, Metrics, Objectives, Params
 
 GOALS = ("walk", "drop", "keep")
 CONTROLS = ("norm", "gap")
+R = 0.5  # halfway between the boundaries
 TINY = 1e-20  # stands in for a squared norm of zero
 
 
@@ -51,7 +53,7 @@ def update(
     step: Array,
     *,
     goal: str = "walk",
-    r: float = 0.5,
+    r: float = R,
     epsilon: float = 0.0,
     control: str = "",
     scale: float = 1.0,
@@ -94,15 +96,28 @@ def boundary(*, goal: str = "walk", **others: object) -> str:
     return "" if goal == "walk" else goal
 
 
+def bound(*, goal: str = "walk", epsilon: float = 0.0, **others: object) -> float:
+    """What the forget objective should not exceed where a phase of these arguments ends."""
+    del others
+    return epsilon if goal == "walk" else math.inf
+
+
 def resolved(found: dict[str, float], **args: object) -> dict[str, object]:
     """The arguments with epsilon put in; found: the forget objective at the boundaries so far.
 
-    ConfigError if a boundary is missing, epsilon lies outside, or they are the wrong way round.
+    ConfigError if a boundary is missing, epsilon lies outside, both are said that say it, or the
+    boundaries are the wrong way round.
     """
     goal, r, epsilon = args["goal"], args["r"], args["epsilon"]
     _check(goal, r, args["control"])
     if goal != "walk":
         return args
+    if not math.isfinite(epsilon):
+        raise ConfigError(f"epsilon: epsilon={epsilon} is no value that could be held; 0: by r.")
+    if epsilon and r != R:
+        raise ConfigError(
+            f"epsilon: epsilon={epsilon:g} is the bound, so that r={r} has no effect; say one."
+        )
     missing = [name for name in ("drop", "keep") if name not in found]
     if missing and not epsilon:
         raise ConfigError(
@@ -117,6 +132,6 @@ def resolved(found: dict[str, float], **args: object) -> dict[str, object]:
             f"epsilon: phase I found {said}, the wrong way round. Give it more steps or a higher "
             "learning rate."
         )
-    if epsilon and (epsilon < low or epsilon > high):
+    if epsilon and (epsilon < low or epsilon > high):  # before the run they are nan: unknown
         raise ConfigError(f"epsilon={epsilon:g} is outside of what can be asked for: {said}.")
     return args | {"epsilon": epsilon or low + r * (high - low)}
