@@ -42,6 +42,7 @@ from absl import flags as absl_flags
 from ml_collections import config_flags
 
 from l2l_jax import adopt, flags, schema
+from l2l_jax.find import find
 from l2l_jax.lib import cli, files, trees, workdir
 from l2l_jax.lib.errors import ConfigError, did_you_mean
 from l2l_jax.run import finished
@@ -91,10 +92,17 @@ def axes_of(words: Sequence[str]) -> Axes:
 
 
 def has(config: Mapping[str, Any], axis: str) -> bool:
-    """Whether there is such a value, and its phase, if it is in one, is one of config.phases."""
+    """Whether there is such a value, and its phase, if it is in one, reads it.
+
+    A phase that is not one of config.phases reads nothing, a solver with one objective none of its
+    arguments.
+    """
     key = SHORT.get(axis, axis).replace(".", "/")
-    first, flat = key.split("/")[0], trees.flatten(config)
-    return key in flat and (f"{first}/method" not in flat or first in config["phases"])
+    (first, *rest), flat = key.split("/"), trees.flatten(config)
+    if key not in flat or f"{first}/method" not in flat:
+        return key in flat
+    sides = find("method", config[first]["method"]).SIDES
+    return first in config["phases"] and (rest[0] != "solver_args" or len(sides) == 2)
 
 
 def resolved(spec: str, overrides: Sequence[str]) -> dict[str, Any]:

@@ -138,8 +138,16 @@ def test_a_phase_that_is_not_done_has_no_axes(grid):
     (run,) = planned(grid, "method=finetune seed=0")
     assert not sweep.has(run.config, "alpha")
     assert not sweep.has(run.config, "r")
-    assert sweep.has(run.config, "mend.solver_args.alpha")
+    assert sweep.has(run.config, "mend.steps")
     assert sweep.has(run.config, "seed")
+
+
+def test_one_objective_is_not_weighed():
+    """Of the project's own configs: a fine-tuned run for every alpha would be the same run."""
+    spec = str(ROOT / "configs" / "autoencoder_cifar10.py")
+    axes = sweep.axes_of(["method=l2l,finetune,siss", "alpha=0.1,1"])
+    runs = sweep.plan(f"{spec}:bundled", axes, (), Path("out"))
+    assert [run.name for run in runs] == ["l2l,alpha=0.1", "l2l,alpha=1", "finetune", "siss"]
 
 
 @pytest.mark.parametrize(
