@@ -37,7 +37,7 @@ def objectives(
     times: float = 5.0,
 ) -> tuple[Array, Array, Metrics]:
     """(L_R, L_F, metrics): metrics has the share of forget images that have reached the bound."""
-    if times < 0 or 0 < times <= 1:
+    if not (times == 0 or times > 1):
         raise ConfigError(
             f"max_loss: times={times} would keep the loss where it is or lower it; it is more than "
             "1, or 0 for no bound."

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 
 from l2l_jax.lib import noise as noises
 from l2l_jax.lib import rng as rngs
-from l2l_jax.lib.errors import unknown
+from l2l_jax.lib.errors import ConfigError, unknown
 from l2l_jax.lib.native import native_loss
 from l2l_jax.types import Array, ImageToImage, Metrics, Params, UnlearnBatch
 
@@ -47,8 +47,7 @@ def objectives(
 ) -> tuple[Array, Array, Metrics]:
     """(L_R, L_F, metrics of the model on retain)."""
     del teacher
-    if codes not in CODES:
-        raise unknown("way to draw codes", codes, CODES)
+    _check(model, noise, codes)
     drop, images = batch.forget, batch.forget.images
     retain, metrics = native_loss(model, student, batch.retain, rngs.fold(rng, "retain"))
     key_drop, key_noise = rngs.fold(rng, "forget"), rngs.fold(rng, "noise")
@@ -62,6 +61,18 @@ def objectives(
         student, images, drop.mask, key_drop, targets=target, visible=drop.visible
     )
     return retain, jnp.mean(model.loss(student, inputs)), metrics
+
+
+def _check(model: ImageToImage, noise: str, codes: str) -> None:
+    """ConfigError for unknown names, and for the one that this kind of model does not read."""
+    if codes not in CODES:
+        raise unknown("way to draw codes", codes, CODES)
+    if noise not in noises.NOISES:
+        raise unknown("noise", noise, noises.NOISES)
+    if not model.takes_tokens and codes != CODES[0]:
+        raise ConfigError(f"noisy_label: codes={codes!r} is for models of tokens; leave it out.")
+    if model.takes_tokens and noise != noises.NOISES[0]:
+        raise ConfigError(f"noisy_label: noise={noise!r} is for models of pixels; leave it out.")
 
 
 def noise_codes(rng: Array, tokens: Array, count: int, how: str) -> Array:

@@ -7,8 +7,9 @@
 so that neither objective undoes what the other gains, to first order. scope="tensor", the default,
 looks at each array of parameters by itself, as DiF3CON does for continual unlearning (Ciocirlan et
 al.), "global" at all of them at once, as PCGrad does. With rescale=True a projected gradient gets
-back the norm it had, as in DiF3CON; alpha, by default the 0.25 of L2L, stays as it is, where that
-moves it over the steps.
+back the norm it had, as in DiF3CON. alpha, by default the 0.25 of L2L, stays as it is, where that
+moves it over the steps. Where a model keeps its blocks as one array (scan=True), a "tensor" is that
+of all blocks together.
 
 Memory: two gradients at a time in place of one, and two backward passes after one forward pass.
 """
@@ -16,7 +17,7 @@ Memory: two gradients at a time in place of one, and two backward passes after o
 import jax
 import jax.numpy as jnp
 
-from l2l_jax.lib.errors import unknown
+from l2l_jax.lib.errors import ConfigError, unknown
 from l2l_jax.lib.trees import combine, dot, inner
 from l2l_jax.types import Array, Metrics, Objectives, Params
 
@@ -37,6 +38,8 @@ def update(
     del step
     if scope not in SCOPES:
         raise unknown("scope of the surgery", scope, SCOPES)
+    if not alpha >= 0:
+        raise ConfigError(f"surgery: alpha={alpha} would undo forgetting; it is 0 or more.")
     (retain, forget), metrics = objectives.gradients(student, (1.0, 0.0), (0.0, 1.0))
     if scope == "global":
         both = dot(retain, forget)
@@ -65,7 +68,8 @@ def project(
     kept = combine(1.0, a, -against / jnp.maximum(b2, TINY), b)
     gone = combine(1.0, b, -against / jnp.maximum(a2, TINY), a)
     if rescale:  # |a'|^2 = |a|^2 sin^2, and the same share of |b|^2
-        sine = 1.0 - against**2 / jnp.maximum(a2 * b2, TINY)
+        cosine = against / jnp.maximum(jnp.sqrt(a2) * jnp.sqrt(b2), TINY)
+        sine = 1.0 - cosine**2
         grown = jax.lax.rsqrt(jnp.maximum(sine, 1e-6))  # opposite gradients leave nothing to grow
         kept, gone = (jax.tree.map(lambda x: grown * x, tree) for tree in (kept, gone))
     return kept, gone

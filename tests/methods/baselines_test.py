@@ -115,7 +115,7 @@ def test_max_loss_rises_up_to_its_bound_and_no_further():
     assert slope(1.2, far) == 0, "beyond the bound nothing pushes any more"
     assert slope(0.0, far) < 0, "without one it goes on for ever"
     np.testing.assert_allclose(slope(1e6, STUDENT), slope(0.0, STUDENT), rtol=1e-5)
-    for wrong in (-1.0, 0.5, 1.0):
+    for wrong in (-1.0, 0.5, 1.0, np.nan):
         with pytest.raises(ConfigError, match="more than 1, or 0 for no bound"):
             max_loss.objectives(MODEL, STUDENT, TEACHER, given, KEY, times=wrong)
 
@@ -163,6 +163,19 @@ def test_noisy_label_of_tokens_learns_codes_whether_made_before_or_not():
     assert found[:2] == again[:2]
     with pytest.raises(ConfigError, match="histogram"):
         noisy_label.objectives(Tokens(), STUDENT, {}, given, KEY, codes="histogramm")
+
+
+@pytest.mark.parametrize(
+    ("model", "args", "match"),
+    [
+        (MODEL, dict(codes="uniform"), "codes='uniform' is for models of tokens"),
+        (Tokens(), dict(noise="uniform"), "noise='uniform' is for models of pixels"),
+        (Tokens(), dict(noise="unifrom"), "Did you mean 'uniform'"),
+    ],
+)
+def test_noisy_label_takes_what_its_model_reads(model, args, match):
+    with pytest.raises(ConfigError, match=match):
+        noisy_label.objectives(model, STUDENT, {}, batch(), KEY, **args)
 
 
 def test_retain_label_gives_each_forget_image_the_retain_image_of_its_row():

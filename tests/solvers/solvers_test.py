@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from l2l_jax.lib.errors import ConfigError
-from l2l_jax.solvers import epsilon, surgery
+from l2l_jax.solvers import epsilon, surgery, weighted
 
 A, B = np.array([1.0, 0.0], np.float32), np.array([0.0, 1.0], np.float32)
 
@@ -123,6 +123,11 @@ def test_the_control_function_is_an_argument(goal):
         epsilon.update(given, None, 0, goal=goal, control="nrom")
 
 
+def test_where_the_walk_should_end():
+    assert epsilon.bound(goal="walk", epsilon=0.3, r=0.5) == 0.3
+    assert epsilon.bound(goal="drop", epsilon=0.3) == np.inf
+
+
 def resolved(found, **changes):
     args = dict(goal="walk", r=0.5, epsilon=0.0, control="")
     return epsilon.resolved(found, **(args | changes))
@@ -149,6 +154,10 @@ def test_epsilon_outside_of_the_boundaries_is_refused_with_the_boundaries():
         resolved(found, goal="wlak")
     assert resolved({}, epsilon=0.3)["epsilon"] == 0.3, "what is said needs no phase I"
     assert resolved({}, goal="drop")["goal"] == "drop"
+    with pytest.raises(ConfigError, match=r"epsilon=0\.3 is the bound, so that r=0\.75 has no"):
+        resolved(found, epsilon=0.3, r=0.75)
+    with pytest.raises(ConfigError, match="epsilon=nan is no value"):
+        resolved(found, epsilon=np.nan)
 
 
 # surgery -----------------------------------------------------------------------------------------
@@ -161,6 +170,23 @@ def test_gradients_that_agree_are_added():
         np.testing.assert_allclose(flat(gradient), flat(retain) + 0.5 * flat(forget), rtol=1e-6)
         assert metrics["conflict"] == 0
         assert metrics["loss"] == 1.5
+
+
+@pytest.mark.parametrize("size", [1e-6, 1.0, 1e6])
+def test_rescaled_gradients_have_their_length_whatever_it_was(size):
+    retain, forget = trees([2.0, 1.0, 1.0, 0.0], [-1.0, 0.0, 1.0, 1.0])
+    args = dict(alpha=0.0, rescale=True)
+    one, _ = surgery.update(Given(retain, forget), None, 0, **args)
+    pair = [jax.tree.map(lambda x: size * x, tree) for tree in (retain, forget)]
+    other, _ = surgery.update(Given(*pair), None, 0, **args)
+    np.testing.assert_allclose(flat(other), size * flat(one), rtol=1e-5)
+
+
+@pytest.mark.parametrize("solver", [surgery, weighted])
+@pytest.mark.parametrize("alpha", [-0.25, np.nan])
+def test_a_wrong_sign_is_refused(solver, alpha):
+    with pytest.raises(ConfigError, match=f"alpha={alpha} would undo forgetting"):
+        solver.update(Given(*trees([1.0] * 4, [1.0] * 4)), None, 0, alpha=alpha)
 
 
 @pytest.mark.parametrize("rescale", [False, True])
