@@ -35,7 +35,7 @@ import jax
 from l2l_jax.lib import rng as rngs
 from l2l_jax.lib.distance import latent_distance
 from l2l_jax.lib.errors import ConfigError, unknown
-from l2l_jax.lib.noise import about, noise_images
+from l2l_jax.lib.noise import NOISES, about, noise_images
 from l2l_jax.types import Array, ImageToImage, Metrics, Params, UnlearnBatch
 
 TRAINABLE = ("encoder",)
@@ -65,6 +65,11 @@ def objectives(
         raise ConfigError(
             "l2l: target='released' puts pure noise into the hole that a diffusion model is shown, "
             "and this model is shown nothing of a hole; leave target at 'paper'."
+        )
+    if target == "released" and (noise != NOISES[0] or clip):
+        raise ConfigError(
+            f"l2l: target='released' has no noise image, so that noise={noise!r} and clip={clip} "
+            "have no effect; leave them out."
         )
     keep, drop = batch.retain, batch.forget
     key_keep, key_drop, key_noise = (rngs.fold(rng, k) for k in ("retain", "forget", "noise"))

@@ -22,7 +22,9 @@ which is solvers/scaled.py, and no other is meant: L_F has no lower bound.
 Departures: completing is conditional, so e sees in each term the visible pixels of that term's
 image: two forward passes (there: one). Inside the hole m is only where the question is asked, so
 that the weights stay right. Both sides have the mask of the retain row. Per-example losses are
-means (there: sums). There x is drawn from all data, here from the retain side (all: on="all").
+means (there: sums). The paper draws x from all data; its released runs draw it from those that are
+kept, and so does this (all: on="all"). Some of those runs also clip the sum of both gradients at 1;
+here that is optimizer.clip.
 
 On a model whose T adds no noise (without `seen_as` and `energy`, types.ImageToImage) q(.|x_r) and
 q(.|x_f) do not overlap: w_r is 1 / (1 - lam) for a sample from x_r and 0 for one from x_f, w_f the

@@ -17,6 +17,7 @@ from l2l_jax.models.layers.noise_schedule import BUFFERS, Schedule
 
 log = logging.getLogger(__name__)
 
+GROUPS = 32  # of every official normalisation
 FEW = 50  # steps of sampling, unless another number is asked for
 NETWORK, TEACHER = "denoise_fn.", "teacher_denoise_fn."
 OWN = "decoder_cond_embed"  # ours; officially D always shares E's embedding
@@ -30,13 +31,21 @@ def from_official(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {k: v for k, v in state.items() if k not in BUFFERS and not k.startswith(TEACHER)}
 
 
-def to_official(state: dict[str, np.ndarray], schedule: Schedule) -> dict[str, object]:
+def to_official(state: dict[str, np.ndarray], schedule: Schedule, groups: int) -> dict[str, object]:
     """The content of an official file: a bare state dict with the buffers of the schedule.
 
-    If the decoder's embedding of the level is no longer the encoder's, the official network, which
-    shares it, decodes otherwise than this one: a warning says so, and the file holds it under a
-    name of our own, which the official code (it loads without strict) passes over.
+    The official network has 32 groups in every normalisation: a warning tells of others. If the
+    decoder's embedding of the level is no longer the encoder's, the official network, which shares
+    it, decodes otherwise than this one: a warning says so, and the file holds it under a name of
+    our own, which the official code (it loads without strict) passes over.
     """
+    if groups != GROUPS:
+        log.warning(
+            "The official network normalises in %d groups, this one in %d: the official code "
+            "cannot be it. To read the file here again, say --set groups=%d if its size is not "
+            "one of those known by name.",
+            *(GROUPS, groups, groups),
+        )
     own = {k: v for k, v in state.items() if k.startswith(OWN)}
     shared = {k: state[k.replace(OWN, f"{NETWORK}cond_embed")] for k in own}
     state = {k: v for k, v in state.items() if k not in own}
@@ -61,9 +70,14 @@ def arguments(
         raise WrongWeights(f"This is no file of Palette: no name in it begins with {NETWORK}")
     size = _size(state, about, sizes)
     if missing := sorted(expected(size) - set(state)):
+        which = (
+            "that the others belong to"
+            if size in sizes.values()
+            else ("of no size known here, as far as the others tell it")
+        )
         raise WrongWeights(
-            f"This file lacks {len(missing)} arrays of the network that the others belong to; "
-            f"nothing is made up in their place. Missing: {', '.join(missing)}."
+            f"This file lacks {len(missing)} arrays of the network {which}; nothing is made up in "
+            f"their place. Missing: {', '.join(missing)}."
         )
     side = int(about.get("image_size", 256))
     args = _schedule(state, about) | {"image_size": side, "cell": math.gcd(side, 16)}
@@ -138,12 +152,15 @@ def _schedule(state: dict[str, np.ndarray], about: dict[str, Any]) -> dict[str, 
         raise WrongWeights(f"The buffers of this file are of no noise schedule known here; {ask}")
     if found is None:
         return said
-    return {
-        "schedule": found.name,
-        "steps": found.steps,
-        "beta_start": found.start,
-        "beta_end": found.end,
-    }
+    held = {"schedule": found.name, "steps": found.steps}
+    held |= {"beta_start": found.start, "beta_end": found.end}
+    idle = () if found.name not in noise_schedule.BOUNDLESS else ("beta_start", "beta_end")
+    if wrong := {k: x for k, x in said.items() if x != held[k] and k not in idle}:
+        raise WrongWeights(
+            f"The schedule of this file is {found.told} in {found.steps} steps, and not one of "
+            f"{', '.join(f'{k}={x}' for k, x in wrong.items())}; leave that out."
+        )
+    return held
 
 
 def expected(size: unet.Size) -> set[str]:

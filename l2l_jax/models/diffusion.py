@@ -33,6 +33,7 @@ Departures: no dropout; the loss is averaged over the hole of each image (there:
 
 import dataclasses
 import functools
+import math
 
 import flax.struct
 import jax
@@ -342,14 +343,18 @@ def _several(what: str, numbers: object) -> tuple:
 
 def _check(size: unet.Size, image_size: int, cell: int) -> None:
     """ConfigError for an image that does not divide."""
+    if not all(isinstance(n, int) and n > 0 for n in (image_size, cell)):
+        raise ConfigError(
+            f"image_size={image_size!r} and cell={cell!r} are whole numbers of pixels, 1 or more."
+        )
     halved = f"halved {len(size.multipliers) - 1} times, as its multipliers need"
     for part, how in ((size.shrinks, halved), (cell, f"cut into cells of {cell} pixels")):
-        if part < 1 or image_size < part or image_size % part:
-            part = max(part, 1)
-            near = max(image_size - image_size % part, part)
+        if image_size % part:
+            both = math.lcm(size.shrinks, cell)
+            near = max(image_size - image_size % both, both)
             raise ConfigError(
                 f"An image of {image_size} pixels cannot be {how}; try image_size={near} or "
-                f"{near + part}."
+                f"{near + both}."
             )
 
 
@@ -371,7 +376,7 @@ def recognise(state: dict[str, np.ndarray], about: dict[str, object]) -> dict[st
 
 def to_official(state: dict[str, np.ndarray], model: Diffusion) -> dict[str, object]:
     """The content of an official file: a bare state dict, the buffers of the schedule in it."""
-    return files.to_official(state, model.schedule)
+    return files.to_official(state, model.schedule, model.size.groups)
 
 
 def fit(params: Params, model: Diffusion) -> Params:

@@ -221,6 +221,29 @@ def test_the_released_target_keeps_the_context_and_the_papers_does_not():
     assert retain == 0 < away, "at the start there is something to do on one side only"
 
 
+def test_student_and_teacher_share_one_gamma_and_one_draw():
+    """T of the forget image and T of the noise image, and T of the retain image, once."""
+    (model, params), made = setting(), []
+
+    class Recording:
+        def __getattr__(self, name):
+            return getattr(model, name)
+
+        def corrupt(self, params, images, mask, rng, **rest):
+            made.append(model.corrupt(params, images, mask, rng, **rest))
+            return made[-1]
+
+    batch = UnlearnBatch(Batch(images(2, 16, 1), HOLE), Batch(images(2, 16, 2), HOLE))
+    l2l.objectives(Recording(), params, params, batch, jax.random.key(0))
+    kept, dropped, nothing = made
+    assert np.array_equal(dropped.gamma, nothing.gamma)
+    assert np.array_equal(dropped.epsilon, nothing.epsilon)
+    hole = PIXELS[..., 0]
+    assert np.array_equal(dropped.given[hole], nothing.given[hole]), "the fill, too"
+    assert not np.isclose(dropped.given[~hole], nothing.given[~hole]).all()
+    assert not np.isclose(kept.gamma, dropped.gamma).any(), "each side draws its own"
+
+
 def test_maps_are_added_and_relative_ones_in_units_of_their_goal():
     rng = np.random.default_rng(0)
     goal = [scale * rng.normal(size=(2, *shape)) for scale, shape in ((30.0, (4, 4)), (0.1, (7,)))]
@@ -242,6 +265,11 @@ def test_the_released_target_is_refused_where_nothing_hidden_is_shown():
         l2l.objectives(model, {}, {}, batch, jax.random.key(0), target="released")
     with pytest.raises(ConfigError, match=r"No target of l2l called 'code'"):
         l2l.objectives(model, {}, {}, batch, jax.random.key(0), target="code")
+    for idle in (dict(noise="uniform"), dict(clip=True)):
+        with pytest.raises(ConfigError, match=r"has no noise image, .* leave them out"):
+            l2l.objectives(
+                setting()[0], {}, {}, batch, jax.random.key(0), target="released", **idle
+            )
 
 
 # Sampling ----------------------------------------------------------------------------------------
@@ -269,6 +297,50 @@ def test_few_steps_of_a_perfect_model_arrive(steps):
         perfect(image), start, image, hidden, schedule, lambda t: 0 * t + noise()
     )
     np.testing.assert_allclose(made, image, atol=2e-2)
+
+
+class Wrong(diffusion.Diffusion):
+    """A model that is never right."""
+
+    @staticmethod
+    def says(noisy, gamma):
+        return 0.6 * noisy + 0.5 * gamma - 0.2
+
+    def encode(self, params, inputs):
+        return ()
+
+    def decode(self, params, hidden, inputs):
+        return self.says(inputs.noisy, inputs.gamma[:, None, None, None])
+
+
+def test_few_steps_are_those_of_the_formula():
+    """In float64, over the schedule of sampling and not the one of training."""
+    walked = ("quad", 20, 1e-3, 0.3)
+    model = Wrong(**vars(small_model("diffusion", sample_schedule=walked, sample_steps=3)))
+    start = np.random.default_rng(0).normal(size=(2, 16, 16, 3))
+    hidden = np.zeros((2, 16, 16, 1), bool)
+    hidden[:, 4:12] = True
+    made = model.sample({}, jnp.float32(start), jnp.asarray(hidden), None)
+    gammas = np.cumprod(1 - Schedule(*walked).betas)[[19, 12, 6]]
+    y = start
+    for gamma, goal in zip(gammas, [*gammas[1:], 1.0], strict=True):
+        image = np.clip((y - np.sqrt(1 - gamma) * model.says(y, gamma)) / np.sqrt(gamma), -1, 1)
+        left = (y - np.sqrt(gamma) * image) / np.sqrt(1 - gamma)
+        y = np.where(hidden, np.sqrt(goal) * image + np.sqrt(1 - goal) * left, start)
+    np.testing.assert_allclose(made, y, atol=1e-5)
+    assert 0.05 < np.mean(np.abs(y[hidden[..., 0]]) == 1) < 0.95, "some are clipped, some are not"
+
+
+@pytest.mark.parametrize("sampler", [{}, dict(sampler="ancestral", sample_steps=0)])
+def test_completions_are_the_same_on_eight_devices(sampler):
+    model, (_, params) = small_model("diffusion", **sampler), setting()
+    x, mask, found = images(8, 16), jnp.repeat(HOLE, 4, 0), []
+    for devices in (1, 8):
+        mesh = sharding.make_mesh(fsdp=-1, devices=jax.devices()[:devices])
+        placed = sharding.place(params, sharding.parameters(mesh, params))
+        given = jax.device_put((x, mask), sharding.batch(mesh))
+        found.append(jax.jit(model.reconstruct)(placed, *given, jax.random.key(3)))
+    np.testing.assert_allclose(*found, atol=1e-5)
 
 
 def test_known_pixels_are_put_back_after_every_step():
@@ -404,6 +476,31 @@ def test_a_file_without_its_schedule_can_be_told_it(tmp_path):
     assert read.about["args"]["beta_end"] == 0.5
 
 
+def test_a_schedule_that_is_said_otherwise_than_the_file_has_it_is_refused(tmp_path):
+    official_file(tmp_path / "a.pth")
+    told = dict(image_size=16, beta_end=0.02, steps=20)
+    match = r"linear 1e-06 to 0\.5 in 10 steps, and not one of steps=20, beta_end=0\.02; leave"
+    with pytest.raises(WrongWeights, match=match):
+        read_official(tmp_path / "a.pth", "diffusion", told)
+    told = dict(image_size=16, beta_end=0.5, steps=10, schedule="linear")
+    assert read_official(tmp_path / "a.pth", "diffusion", told).about["args"]["steps"] == 10
+
+
+def test_a_network_of_no_known_size_lacks_what_the_rest_tells_of():
+    size = unet.Size(48, (1, 2), 1)
+    whole = {name: np.zeros((48, 48)) for name in files.expected(size)} | Schedule().buffers
+    part = {name: value for name, value in whole.items() if "middle_block.1." not in name}
+    with pytest.raises(WrongWeights, match=r"of no size known here, as far as the others tell it"):
+        diffusion.recognise(part, {})
+
+
+def test_groups_that_are_not_official_are_told_at_export(caplog):
+    for groups, told in ((32, False), (8, True)):
+        caplog.clear()
+        files.to_official({}, Schedule(), groups)
+        assert ("say --set groups=8" in caplog.text) == told
+
+
 def test_a_schedule_nobody_knows_is_refused(tmp_path):
     odd = np.linspace(0.9, 0.1, 10).astype(np.float32)
     official_file(tmp_path / "a.pth", gammas=odd)
@@ -510,8 +607,10 @@ def test_bfloat16_computes_in_half_and_stays_close():
         (dict(sampler="ancestral"), r"takes all 10 steps .*sample_steps=0"),
         (
             dict(image_size=17, multipliers=(1, 2)),
-            "cannot be halved 1 times, .*try image_size=16 or 18",
+            "cannot be halved 1 times, .*try image_size=16 or 20",
         ),
+        (dict(image_size=16.0), r"image_size=16\.0 and cell=4 are whole numbers of pixels"),
+        (dict(cell=0), "cell=0 are whole numbers of pixels, 1 or more"),
         (dict(image_size=18), "cut into cells of 4 pixels; try image_size=16 or 20"),
         (dict(groups=3, multipliers=(1, 2)), r"Widths \[8, 16\] cannot be split into 3 groups"),
         (dict(head=5), r"Widths \[8\] cannot be split into attention heads of 5"),
