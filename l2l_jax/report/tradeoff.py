@@ -23,6 +23,7 @@ MARKERS = ("o", "s", "^", "D", "v", "p", "h", "<", ">")
 BASELINES = {"original": ("#0f172a", "*"), "retrained": ("#0f172a", "P")}
 FRONT, FRONT_NAME = "#fde68a", "#92400e"
 WIDE = 10  # an axis over more than such a range is logarithmic
+EDGE = 0.015  # of an axis, between its end and what lies beyond
 LONG = 40  # letters of a label, beyond which it is cut
 DECIBEL = "dB"  # is a logarithm already
 
@@ -36,7 +37,7 @@ class Point:
     y: tuple[float, float]
     colour: str
     marker: str
-    baseline: bool
+    baseline: str  # "original", "retrained", or "" for an unlearned model
 
     @property
     def at(self) -> tuple[float, float]:
@@ -66,14 +67,17 @@ def draw(rows: Sequence[Row], metric: str) -> Figure | None:
         figure = Figure(figsize=(9.2, 5.4), layout="constrained")
         axes = figure.subplots()
         for side, name in (("retain", "x"), ("forget", "y")):
-            _scale(axes, name, [getattr(point, name) for point in points], describe(metric)[1])
+            spanned = [getattr(point, name) for point in _near(points, name)]
+            _scale(axes, name, spanned, describe(metric)[1])
             better = "lower" if goal(side, metric) == "down" else "higher"
             getattr(axes, f"set_{name}label")(f"{side} {_name(metric)}: {better} is better")
+        lines = [[_pinned(axes, point) for point in line] for line in lines]
+        points = [point for line in lines for point in line]
         front_points = _best(points, metric)
         _front(axes, front_points)
         for line in lines:
             _line(axes, line)
-        wanted = [labels.Label(_short(p.label), p.at, p.colour, p.baseline) for p in points]
+        wanted = [labels.Label(_short(p.label), p.at, p.colour, bool(p.baseline)) for p in points]
         labels.place(axes, [*wanted, *_front_name(axes, front_points)], _taken(lines))
     return figure
 
@@ -103,21 +107,21 @@ def _lines(rows: Sequence[Row], metric: str) -> list[list[Point]]:
     for row in rows:
         if row.group is None:
             colour, marker = BASELINES[row.kind]
-            found.append([_point(row, metric, row.label, colour, marker, True)])
+            found.append([_point(row, metric, row.label, colour, marker, row.kind)])
     by_group = {row.label: row for row in rows if row.group is not None}
     groups = [row.group for row in by_group.values() if row.group is not None]
     for at, (key, members) in enumerate(series(groups)):
         look = COLOURS[at % len(COLOURS)], MARKERS[at % len(MARKERS)]
         found.append(
             [
-                _point(by_group[group.label], metric, _label(group, key, first), *look, False)
+                _point(by_group[group.label], metric, _label(group, key, first), *look, "")
                 for group, first in zip(members, [True] + [False] * len(members), strict=False)
             ]
         )
     return found
 
 
-def _point(row: Row, metric: str, label: str, colour: str, marker: str, baseline: bool) -> Point:
+def _point(row: Row, metric: str, label: str, colour: str, marker: str, baseline: str) -> Point:
     x, y = (
         (row.mean(c), row.deviation(c) or 0.0) for c in (("retain", metric), ("forget", metric))
     )
@@ -136,6 +140,37 @@ def _short(text: str) -> str:
 def _name(metric: str) -> str:
     name, unit, _, _ = describe(metric)
     return f"{name} ({unit})" if unit else name
+
+
+def _near(points: Sequence[Point], name: str) -> list[Point]:
+    """Those that an axis spans: all but a retrained model further off than the axis is long.
+
+    A weak one is, and nobody could tell the others apart.
+    """
+    others = [getattr(point, name)[0] for point in points if point.baseline != "retrained"]
+    low, high = min(others, default=0.0), max(others, default=0.0)
+    length = high - low or np.inf
+    return [
+        point
+        for point in points
+        if point.baseline != "retrained" or low - length <= getattr(point, name)[0] <= high + length
+    ]
+
+
+def _pinned(axes: Axes, point: Point) -> Point:
+    """The same just inside the edge of the plot, with its value in words, if it lies outside."""
+    corners = axes.transAxes.transform([(EDGE, EDGE), (1 - EDGE, 1 - EDGE)])
+    ends = axes.transData.inverted().transform(corners)
+    for name, (low, high), before, after in (
+        ("x", ends[:, 0], "\N{LEFTWARDS ARROW}", "\N{RIGHTWARDS ARROW}"),
+        ("y", ends[:, 1], "\N{DOWNWARDS ARROW}", "\N{UPWARDS ARROW}"),
+    ):
+        value, (least, most) = getattr(point, name)[0], getattr(axes, f"get_{name}lim")()
+        if not least <= value <= most:
+            label = f"{point.label} {before if value < least else after} {value:,.3g}"
+            edge = (float(low if value < least else high), 0.0)
+            point = dataclasses.replace(point, **{name: edge}, label=label)
+    return point
 
 
 def _scale(axes: Axes, name: str, values: Sequence[tuple[float, float]], unit: str) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
@@ -92,6 +93,24 @@ def test_an_axis_is_logarithmic_where_the_range_asks_for_it(found):
     assert (axes.get_xscale(), axes.get_yscale()) == ("linear", "log"), "3 to 5, and 4 to 120"
     axes = tradeoff.draw(found, "psnr").axes[0]
     assert axes.get_yscale() == "linear", "decibels are logarithms already, 19 to 1"
+
+
+@pytest.mark.parametrize(("fid", "label"), [(30.0, "retrained \N{RIGHTWARDS ARROW} 30"), (6.0, "")])
+def test_a_retrained_model_far_off_is_at_the_edge(found, tmp_path, fid, label):
+    """The others span 3 to 5.2; their order would be lost on an axis up to 30."""
+    tasks = {"retrained": {"retain": cell(fid, 10.0), "forget": cell(90.0, 9.0)}}
+    config = {"pretrain": phase("pretrain")}
+    records = [run for row in found if row.group for run in row.group.runs]
+    records.append(collect(make(tmp_path / "again", 0, config, tasks)))
+    figure = tradeoff.draw(rows(grouped(records), "center"), "fid")
+    (tmp_path / "x.png").write_bytes(tradeoff.png(figure))
+    low, high = figure.axes[0].get_xlim()
+    assert high < 8
+    (text,) = [text for text in boxes(figure) if text.startswith("retrained")]
+    assert text == (label or "retrained")
+    drawn = [c for c in figure.axes[0].collections if isinstance(c, PathCollection)]
+    marks = np.concatenate([each.get_offsets() for each in drawn])
+    assert low <= marks[:, 0].min() <= marks[:, 0].max() <= high
 
 
 def test_a_drawing_is_the_same_every_time(found):
