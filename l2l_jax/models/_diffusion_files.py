@@ -70,11 +70,8 @@ def arguments(
         raise WrongWeights(f"This is no file of Palette: no name in it begins with {NETWORK}")
     size = _size(state, about, sizes)
     if missing := sorted(expected(size) - set(state)):
-        which = (
-            "that the others belong to"
-            if size in sizes.values()
-            else ("of no size known here, as far as the others tell it")
-        )
+        known = size in sizes.values()
+        which = "that the others belong to" if known else "the others tell of, of no size known"
         raise WrongWeights(
             f"This file lacks {len(missing)} arrays of the network {which}; nothing is made up in "
             f"their place. Missing: {', '.join(missing)}."
