@@ -151,8 +151,9 @@ def _schedule(state: dict[str, np.ndarray], about: dict[str, Any]) -> dict[str, 
         return said
     held = {"schedule": found.name, "steps": found.steps}
     held |= {"beta_start": found.start, "beta_end": found.end}
-    idle = () if found.name not in noise_schedule.BOUNDLESS else ("beta_start", "beta_end")
-    if wrong := {k: x for k, x in said.items() if x != held[k] and k not in idle}:
+    as_said = Schedule(*(held | said).values())
+    if as_said.steps != found.steps or not np.allclose(as_said.betas, found.betas, 1e-4):
+        wrong = {k: x for k, x in said.items() if x != held[k]}
         raise WrongWeights(
             f"The schedule of this file is {found.told} in {found.steps} steps, and not one of "
             f"{', '.join(f'{k}={x}' for k, x in wrong.items())}; leave that out."

@@ -484,6 +484,11 @@ def test_a_schedule_that_is_said_otherwise_than_the_file_has_it_is_refused(tmp_p
         read_official(tmp_path / "a.pth", "diffusion", told)
     told = dict(image_size=16, beta_end=0.5, steps=10, schedule="linear")
     assert read_official(tmp_path / "a.pth", "diffusion", told).about["args"]["steps"] == 10
+    flat = Schedule("const", 10, 0.1, 0.1).buffers
+    official_file(tmp_path / "b.pth", **flat)
+    told = dict(image_size=16, schedule="const", beta_end=0.1)
+    read = read_official(tmp_path / "b.pth", "diffusion", told)
+    assert read.about["args"]["schedule"] == "const", "the same by another name"
 
 
 def test_a_network_of_no_known_size_lacks_what_the_rest_tells_of():

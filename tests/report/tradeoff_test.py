@@ -103,7 +103,6 @@ def test_a_retrained_model_far_off_is_at_the_edge(found, tmp_path, fid, label):
     records = [run for row in found if row.group for run in row.group.runs]
     records.append(collect(make(tmp_path / "again", 0, config, tasks)))
     figure = tradeoff.draw(rows(grouped(records), "center"), "fid")
-    (tmp_path / "x.png").write_bytes(tradeoff.png(figure))
     low, high = figure.axes[0].get_xlim()
     assert high < 8
     (text,) = [text for text in boxes(figure) if text.startswith("retrained")]
