@@ -136,10 +136,10 @@ def by(config: ml_collections.ConfigDict, name: str) -> None:
                     finetune
         epsilon     paper C: L2L's objectives with solvers/epsilon.py; phase I in two phases, keep
                     and drop, then phase II, walk
-        surgery     L2L's objectives with solvers/surgery.py
+        surgery     L2L's objectives with solvers/pcgrad.py
         saliency    L2L on the half of the parameters with the largest forget gradient (SalUn)
         siss        SISS, its forget gradient held at a tenth of the length of the retain gradient
-                    by solvers/scaled.py
+                    by solvers/normalized.py
         retrain     no unlearning: pretrain from scratch on the retain split, the reference
     """
     phases, unlearn = config.phases, config.unlearn.to_dict()

@@ -16,7 +16,7 @@ model. Forms, joined by commas:
     max_loss, ...    another method than l2l, one of common.METHODS (configs/common.py says more);
                 retrain makes the model that never saw the four classes
     pretrain    make the original, from scratch on all ten classes: how the bundled weights were
-                made (l2l_jax/models/bundled/README.md); mage,pretrain starts from the tokenizer
+                made (l2l_jax/weights/bundled/README.md); mage,pretrain starts from the tokenizer
     short       half the steps of unlearning, for grids of many runs
     smoke       the same in a fraction of the steps on a tenth of the images, for tests: its figures
                 mean nothing
@@ -52,7 +52,7 @@ def get_config(form: str = "") -> ml_collections.ConfigDict:
     config.data.name = "fashion_mnist"
     config.tasks = dict(
         random=dict(task="random", args=dict(ratio=0.75)),
-        share=dict(task="share", args=dict()),
+        random_ratio=dict(task="random_ratio", args=dict()),
         nothing=dict(task="nothing", args=dict()),
         center=dict(task="center", args=dict(cells=4)),  # of 8: hides 16 x 16 pixels
         outpaint=dict(task="outpaint", args=dict(cells=4)),  # shows 16 x 16 pixels
@@ -94,7 +94,7 @@ def unlearn(config: ml_collections.ConfigDict) -> None:
         optimizer=dict(lr=3e-4),
     )
     if name == "mage":
-        config.unlearn.update(dict(steps=150, tasks=("share", "hole", "frame")))
+        config.unlearn.update(dict(steps=150, tasks=("random_ratio", "hole", "frame")))
         config.unlearn.optimizer.lr = 8e-4
         config.split.eval_images_per_class = 150  # completing takes many passes
     if name == "diffusion":
@@ -114,7 +114,7 @@ def pretrain(config: ml_collections.ConfigDict) -> None:
     config.pretrain = common.phase("pretrain", batch_size=128, on="all")
     settings = dict(
         mae=dict(steps=12_000, tasks=("random", "center", "outpaint")),
-        mage=dict(steps=7_000, tasks=("share", "hole", "frame"), batch_size=64),
+        mage=dict(steps=7_000, tasks=("random_ratio", "hole", "frame"), batch_size=64),
         vqgan=dict(steps=4_000, tasks=("nothing",), batch_size=64),
         diffusion=dict(steps=5_000, tasks=("center", "outpaint", "freeform"), batch_size=32),
     )

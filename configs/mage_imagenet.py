@@ -76,7 +76,7 @@ def get_config(form: str = "") -> ml_collections.ConfigDict:
     config.data.token_cache.views = 0 if "online" in words else 4
 
     config.tasks = dict(
-        share=dict(task="share", args=dict()),
+        random_ratio=dict(task="random_ratio", args=dict()),
         center_8=dict(task="center", args=dict(cells=8)),
         center_4=dict(task="center", args=dict(cells=4)),
         outpaint_8=dict(task="outpaint", args=dict(cells=8)),
@@ -84,7 +84,7 @@ def get_config(form: str = "") -> ml_collections.ConfigDict:
     config.evaluate.tasks = ("center_8", "center_4", "outpaint_8")
     if "sweep" in words:
         sweep(config)
-    config.unlearn = common.released_l2l(("share",), bool({*PROXIES} & {*words}))
+    config.unlearn = common.released_l2l(("random_ratio",), bool({*PROXIES} & {*words}))
     config.evaluate.batch_size = 64
     common.published_judges(config)
     if "pretrain" in words:
@@ -110,7 +110,7 @@ def pretrain(config: ml_collections.ConfigDict) -> None:
         "pretrain",
         steps=500_000,
         batch_size=4096,
-        tasks=("share",),
+        tasks=("random_ratio",),
         on="all",
         optimizer=dict(lr=2.4e-3, warmup=0.025, weight_decay=0.05, clip=3.0),
     )
@@ -124,4 +124,4 @@ def sweep(config: ml_collections.ConfigDict) -> None:
             config.tasks[f"outpaint_{r}"] = dict(task="outpaint", args=args)
     for edge in ("left", "right", "up", "down"):
         config.tasks[f"{edge}_8"] = dict(task="side", args=dict(cells=8, edge=edge))
-    config.evaluate.tasks = tuple(name for name in config.tasks if name != "share")
+    config.evaluate.tasks = tuple(name for name in config.tasks if name != "random_ratio")

@@ -17,7 +17,7 @@ import ml_collections
 from absl import app, flags
 from ml_collections import config_flags
 
-from l2l_jax import schema
+from l2l_jax.engine.config import complete_config
 from l2l_jax.lib import cli, since
 from l2l_jax.lib.errors import ConfigError, did_you_mean
 
@@ -67,7 +67,7 @@ def split(argv: list[str]) -> tuple[str, list[str]]:
 
 def with_names(config: Any, argv: list[str]) -> dict[str, Any]:
     """The completed config after the overrides of names, whose old arguments are dropped."""
-    plain = schema.complete(config)
+    plain = complete_config(config)
     for word in argv[1:]:
         key, equals, value = word.lstrip("-").partition("=")
         path = key.split(".")
@@ -83,7 +83,7 @@ def with_names(config: Any, argv: list[str]) -> dict[str, Any]:
             if node[args]:
                 log.info("--%s=%s: the %s of %s are dropped", key, value, args, node[path[-1]])
             node[path[-1]], node[args] = value, {}
-    return schema.complete(plain)
+    return complete_config(plain)
 
 
 def check_keys(config: Any, argv: list[str], spec: str) -> None:

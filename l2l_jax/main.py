@@ -1,13 +1,13 @@
 """python -m l2l_jax.main --config configs/fashion_mnist.py --workdir runs/demo [--config.key=value]
 
-Only flags are read here; a notebook calls l2l_jax.run.run(config, workdir).
+Only flags are read here; a notebook calls l2l_jax.engine.run.run(config, workdir).
 """
 
 from typing import Any
 
 from l2l_jax import flags
+from l2l_jax.engine.run import run
 from l2l_jax.lib.errors import ConfigError
-from l2l_jax.run import run
 
 
 def main(config: Any, given: Any) -> None:

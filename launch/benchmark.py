@@ -33,24 +33,15 @@ import jax
 import numpy as np
 from PIL import Image
 
-from l2l_jax import experiment, schema
-from l2l_jax import step as steps
-from l2l_jax.find import find
-from l2l_jax.lib import (
-    cli,
-    files,
-    flops,
-    imagecache,
-    imagefolder,
-    images,
-    loader,
-    preemption,
-    sharding,
-    trees,
-)
+from l2l_jax.data import image_cache, image_folder, images, loader
+from l2l_jax.engine import experiment
+from l2l_jax.engine import step as steps
+from l2l_jax.engine.config import complete_config
+from l2l_jax.engine.preflight import prepare
+from l2l_jax.engine.train import train
+from l2l_jax.lib import cli, files, flops, preemption, sharding, trees
 from l2l_jax.lib.errors import unknown
-from l2l_jax.prepare import prepare
-from l2l_jax.train import train
+from l2l_jax.registry import find
 from l2l_jax.types import Source
 
 BATCH = 32  # of `input`
@@ -193,8 +184,8 @@ def streams(source: Source, size: int, threads: int) -> dict[str, Iterator[np.nd
     """This project's loader without and with each cache, with each resizer there is."""
     rows, made = np.arange(len(source.keys)), {}
     resizers = [r for r in images.RESIZERS if r == "pillow" or _installed()]
-    for cache, resize in itertools.product(imagecache.KINDS, resizers):
-        kept = imagecache.over({"train": source}, {"train": rows}, cache)["train"]
+    for cache, resize in itertools.product(image_cache.KINDS, resizers):
+        kept = image_cache.over({"train": source}, {"train": rows}, cache)["train"]
         augment = images.augmentation(size, SCALE, True, resize)
         stream = loader.train_batches(
             loader.Picked(kept, rows), augment, BATCH, 0, 0, loader.Host(threads=threads)
@@ -234,7 +225,7 @@ def measure_input(source: Source, paths: list[Path], args: argparse.Namespace) -
 
 def measure_wait(args: argparse.Namespace) -> None:
     """Trains some steps of every phase of a config, and prints the share spent waiting for data."""
-    config = schema.complete(cli.load_config(args.config))
+    config = complete_config(cli.load_config(args.config))
     for phase in config["phases"]:
         config[phase]["steps"] = args.steps
     config["data"]["cache"] = args.cache
@@ -262,7 +253,7 @@ def main_input(argv: list[str]) -> None:
     parser.add_argument("--folder", type=Path, help="one sub-folder of images for every class")
     parser.add_argument("--config", default="")
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--cache", default="", choices=imagecache.KINDS, help="with --config")
+    parser.add_argument("--cache", default="", choices=image_cache.KINDS, help="with --config")
     args = parser.parse_args(argv)
     if args.config:
         measure_wait(args)
@@ -273,8 +264,8 @@ def main_input(argv: list[str]) -> None:
             folder, said = args.folder, f"the images of {args.folder}"
         else:
             folder, said = Path(made) / "photographs", make_photographs(Path(made) / "photographs")
-        found = imagefolder.images_by_class(folder)
-        source = imagefolder.source(folder, found, list(found), str(folder))
+        found = image_folder.images_by_class(folder)
+        source = image_folder.source(folder, found, list(found), str(folder))
         print(f"{said}; random crops of 0.2 to 1 of the area to {args.size}x{args.size}, flips")
         print(
             f"plain Pillow: one thread, float32. Ours: {args.threads} threads, uint8 (a step "
@@ -302,7 +293,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--count", action="store_true")
     parser.add_argument("--steps", type=int, default=10)
     args = parser.parse_args(argv)
-    config = schema.complete(cli.load_config(args.config))
+    config = complete_config(cli.load_config(args.config))
     config["model"]["args"].update(cli.assignments(args.model, "--model"))
     config["data"]["token_cache"].update(cli.assignments(args.tokens, "--tokens"))
     config["weights"] = ""

@@ -21,9 +21,9 @@ import urllib.request
 from pathlib import Path
 from typing import BinaryIO
 
-from l2l_jax import originals
-from l2l_jax.lib import cli, files, judges
+from l2l_jax.lib import cli, files
 from l2l_jax.lib.errors import DataMissing, Explained, WrongWeights, unknown
+from l2l_jax.weights import feature_networks, pretrained
 
 MODELS_LICENCE = {
     "mae": "CC-BY-NC 4.0",
@@ -35,22 +35,22 @@ PIECE = 1 << 20
 TIMEOUT = 30  # seconds without a byte
 
 
-def known() -> dict[str, judges.Published]:
+def known() -> dict[str, feature_networks.Published]:
     """Every file that is published, models first."""
     models = {
-        name: judges.Published(
-            originals.url(name), MODELS_LICENCE[model], "", "", f"{model}: {what}"
+        name: feature_networks.Published(
+            pretrained.url(name), MODELS_LICENCE[model], "", "", f"{model}: {what}"
         )
-        for name, (model, what, _) in originals.OFFICIAL.items()
+        for name, (model, what, _) in pretrained.OFFICIAL.items()
     }
-    return models | judges.OFFICIAL
+    return models | feature_networks.OFFICIAL
 
 
-def fetch(name: str, about: judges.Published, folder: Path) -> Path:
+def fetch(name: str, about: feature_networks.Published, folder: Path) -> Path:
     """The file in `folder`. DataMissing if it cannot be had, WrongWeights if it is another one."""
     path = folder / name
     if not path.exists():
-        if about.address.startswith(originals.DRIVE):
+        if about.address.startswith(pretrained.DRIVE):
             raise DataMissing(f"{name} needs a browser: {about.address}\n  Save it as {path}.")
         part = path.with_name(f"{name}.part")
         _download(name, about.address, part, path)
@@ -60,7 +60,7 @@ def fetch(name: str, about: judges.Published, folder: Path) -> Path:
     return path
 
 
-def _check(name: str, path: Path, about: judges.Published) -> str:
+def _check(name: str, path: Path, about: feature_networks.Published) -> str:
     """The SHA-256 of a file; WrongWeights, and a file that was just fetched is gone, if not its."""
     found = files.sha256(path)
     if not found.startswith(about.sha256):
@@ -130,7 +130,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--judges", action="store_true", help="all networks that judge")
     parser.add_argument("--to", type=Path, default=Path(os.environ.get("L2L_WEIGHTS", "weights")))
     args = parser.parse_args(argv)
-    wanted = [*args.names, *(judges.OFFICIAL if args.judges else ())]
+    wanted = [*args.names, *(feature_networks.OFFICIAL if args.judges else ())]
     if not wanted:
         _list(args.to)
         return

@@ -34,18 +34,20 @@ import jax
 import numpy as np
 from scipy import stats
 
-from l2l_jax import schema
-from l2l_jax.experiment import Experiment, final_weights, restored, walk
-from l2l_jax.find import find
-from l2l_jax.judge import MAIN, Judge, absent, networks
-from l2l_jax.lib import cli, files, preemption, splits, trees, workdir
+from l2l_jax.data import splits
+from l2l_jax.engine.completions import MAIN, Judge, absent, networks
+from l2l_jax.engine.config import complete_config
+from l2l_jax.engine.experiment import Experiment, final_weights, restored, walk
+from l2l_jax.engine.preflight import prepare
+from l2l_jax.engine.run import finished
+from l2l_jax.lib import cli, files, preemption, trees
 from l2l_jax.lib import rng as rngs
 from l2l_jax.lib.errors import ConfigError
-from l2l_jax.lib.weightfile import Weights
 from l2l_jax.models.diffusion import Diffusion, build
-from l2l_jax.prepare import prepare
-from l2l_jax.run import finished
+from l2l_jax.registry import find
 from l2l_jax.types import Array, Params, Source
+from l2l_jax.weights.safetensors import Weights
+from l2l_jax.workdir import claim
 
 ORIGINAL, REFERENCE, AGAIN = "original", "ancestral", "ancestral, other noise"
 COLUMNS = ("retain PSNR", "retain FID", "forget PSNR", "forget FID")
@@ -86,7 +88,7 @@ def load(folders: Sequence[Path]) -> tuple[dict[str, Any], dict[str, Any], dict[
     """(config of the first run, what all have in common, {name: unlearned}). ConfigError if not."""
     first, shared, weights = {}, {}, {}
     for folder in folders:
-        config, name = schema.complete(workdir.config_of(folder)), folder.resolve().name
+        config, name = complete_config(claim.config_of(folder)), folder.resolve().name
         if (kind := config["model"]["name"]) != "diffusion":
             raise ConfigError(f"{folder} is a run of {kind}; these samplers are of diffusion.")
         if not finished(folder):

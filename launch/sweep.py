@@ -15,7 +15,7 @@ to those without the phase it is of: what a method has for phases, its word in t
 Each run is a process with the workdir OUT/<name>, such as OUT/max_loss,alpha=0.25,seed=1, and the
 log OUT/logs/<name>.log. OUT is runs/<name of the config> unless --out says otherwise. Of each seed
 `retrain` is first, and the reference of the others; phases that runs have in common are done by the
-first that has them (l2l_jax/adopt.py). A run that fails stops no other; OUT/report.html compares
+first that has them (engine/reuse.py). A run that fails stops no other; OUT/report.html compares
 all that finished. The same command goes on after Ctrl-C, kill -9 or a failure.
 
 --dry-run prints a command a line in place of running it, for a cluster. A line may name the workdir
@@ -41,11 +41,14 @@ import ml_collections
 from absl import flags as absl_flags
 from ml_collections import config_flags
 
-from l2l_jax import adopt, flags, schema
-from l2l_jax.find import find
-from l2l_jax.lib import cli, files, trees, workdir
+from l2l_jax import flags
+from l2l_jax.engine import reuse
+from l2l_jax.engine.config import check_config, complete_config
+from l2l_jax.engine.run import finished
+from l2l_jax.lib import cli, files, trees
 from l2l_jax.lib.errors import ConfigError, did_you_mean
-from l2l_jax.run import finished
+from l2l_jax.registry import find
+from l2l_jax.workdir import claim
 
 SHORT = {
     "alpha": "unlearn.solver_args.alpha",
@@ -116,8 +119,8 @@ def resolved(spec: str, overrides: Sequence[str]) -> dict[str, Any]:
         given(argv)
     except (absl_flags.Error, ValueError, TypeError) as error:
         raise ConfigError(f"{spec}: {error}") from error
-    config = schema.complete(given.config)
-    schema.check(config)
+    config = complete_config(given.config)
+    check_config(config)
     return files.as_json(config)
 
 
@@ -163,7 +166,7 @@ def plan(spec: str, axes: Axes, given: Sequence[str], out: Path) -> list[Run]:
                 reference = [f"--config.reference={out / name}"]
             words += reference if method != RETRAIN else []
             runs.append(Run(name, whole, tuple(words), out / name, resolved(whole, words)))
-            workdir.check(out / name, runs[-1].config)
+            claim.check(out / name, runs[-1].config)
     if len({run.name for run in runs}) < len(runs):
         raise ConfigError("Two runs would have the same name: some values differ only in signs.")
     return runs
@@ -173,10 +176,10 @@ def source_of(run: Run, runs: Sequence[Run], planned: bool) -> Path | None:
     """The first workdir that did most of a run's first phases; planned: or will have, before it."""
 
     def count(other: Run) -> int:
-        same = adopt.shared(other.config, run.config)
+        same = reuse.shared(other.config, run.config)
         if planned and runs.index(other) < runs.index(run):
             return len(same)
-        there = [adopt.done(other.folder, phase, run.config[phase]["steps"]) for phase in same]
+        there = [reuse.done(other.folder, phase, run.config[phase]["steps"]) for phase in same]
         return [*there, False].index(False)
 
     best = max((other for other in runs if other is not run), key=count, default=run)
@@ -203,7 +206,7 @@ class Children:
         """Until nobody works in a workdir: a sweep that was killed leaves its last run alive."""
         while not self.signal:
             try:
-                with workdir.locked(folder):
+                with claim.locked(folder):
                     return
             except ConfigError:
                 time.sleep(0.5)

@@ -7,26 +7,24 @@ from pathlib import Path
 
 import pytest
 
-from l2l_jax.find import FOLDERS
+from l2l_jax.registry import FOLDERS
 from tests.helpers import ROOT
 
 PACKAGE = sorted((ROOT / "l2l_jax").rglob("*.py"))
 SCRIPTS = sorted((ROOT / "configs").glob("*.py")) + sorted((ROOT / "launch").rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
-LOOP = ("l2l_jax/train.py", "train")  # the one function that may be long
+LOOP = ("l2l_jax/engine/train.py", "train")  # the one function that may be long
 
-# A layer imports from itself and from the ones below; `leaf` layers not even from themselves.
-LAYERS = ["main", "run", "flags", "train", "evaluate", "prepare", "weights", "survey", "tokens",
-          "reference", "adopt", "judge", "experiment",
-          "schema", "step", "originals", "find"]  # fmt: skip
-LEAVES = sorted(set(FOLDERS.values()))
-BASE = ["lib", "types"]
-EXCEPTIONS = {
-    ("models.mage", "models.vqgan"),
-    ("models.mage", "models._mage_files"),
-    ("models._mage_files", "models.vqgan"),
-    ("models.diffusion", "models._diffusion_files"),
-}
+# The package from its top to its bottom: a part imports from itself and from the parts below it.
+PARTS = ["main", "evaluate", "weights.__main__", "flags", "engine", "report", "weights",
+         "PLUGINS", "registry", "workdir", "data", "lib", "types"]  # fmt: skip
+ENGINE = ["run", "evaluation", "train", "preflight", "measure", "token_bank", "reuse", "retrained",
+          "completions", "experiment", "step", "config"]  # fmt: skip
+PLUGINS = sorted(set(FOLDERS.values()))
+SHARED = {"models.layers"}  # what several plug-ins of a folder are made from
+EXCEPTIONS = {("models.mage", "models.vqgan")}  # a MAGE holds a VQ-GAN
+WITHOUT_JAX = ("report.", "workdir.layout", "lib.files", "lib.errors", "lib.cli", "lib.signatures")
+DUE = (("models.", "weights."), ("feature_networks.", "weights."), ("report.", "lib.since"))
 
 
 def name_of(path):
@@ -50,38 +48,60 @@ def ours(path):
             yield name.removeprefix("l2l_jax.")
 
 
+def part_of(module):
+    """Which of PARTS a dotted module name (or a name in a module) belongs to."""
+    first = module.split(".")[0]
+    if module.startswith("weights.__main__"):
+        return "weights.__main__"
+    return "PLUGINS" if first in PLUGINS else first
+
+
 @pytest.mark.parametrize("path", PACKAGE, ids=name_of)
 def test_imports_go_down(path):
-    parts = path.relative_to(ROOT / "l2l_jax").with_suffix("").parts
-    layer, module = parts[0], ".".join(parts)
+    module = ".".join(path.relative_to(ROOT / "l2l_jax").with_suffix("").parts)
+    if path.name == "__init__.py":
+        return
+    here = PARTS.index(part_of(module))
     for name in ours(path):
-        target = name.split(".")[0]
-        if layer in BASE:
-            assert target in BASE, f"{module} is the bottom; it cannot know {name}"
-        elif layer in LEAVES:
-            shared = name.startswith(f"{layer}.layers.")
+        there = PARTS.index(part_of(name))
+        if any(module.startswith(a) and name.startswith(b) for a, b in DUE):
+            continue
+        assert here <= there, f"{module} imports upwards: {name}"
+        if PARTS[here] == "PLUGINS":
+            folder = module.split(".")[0]
+            beside = name.startswith(
+                tuple(f"{each}." for each in SHARED if each.split(".")[0] == folder)
+            )
             listed = any(module == a and name.startswith(b) for a, b in EXCEPTIONS)
-            allowed = target in BASE or shared or listed
-            assert allowed, f"{module} imports its sibling or a layer above: {name}"
-        elif layer == "report":
-            assert target in ("report", "lib"), f"{module} reads run folders, not {name}"
-        elif layer in LAYERS:
-            allowed = LAYERS[LAYERS.index(layer) + 1 :] + LEAVES + BASE + ["report"]
-            direct = target in LEAVES
-            assert target in allowed, f"{module} imports upwards: {name}"
-            assert not direct, f"{module} should reach {name} through find()"
+            below = PARTS[there] in ("data", "lib", "types")
+            assert below or beside or listed, f"{module} may import lib, data or types, not {name}"
+        elif PARTS[there] == "PLUGINS":
+            assert module.startswith("weights.formats."), f"{module} reaches {name} through find()"
+        if PARTS[here] == PARTS[there] == "engine" and module != name.rpartition(".")[0]:
+            mine, other = (ENGINE.index(each.split(".")[1]) for each in (module, name))
+            assert mine <= other, f"{module} imports upwards: {name}"
+        if PARTS[here] == "report":
+            allowed = (
+                "report",
+                "workdir.layout",
+                "lib.files",
+                "lib.errors",
+                "lib.cli",
+                "lib.signatures",
+            )
+            assert name.startswith(allowed), f"{module} reads run folders without JAX, not {name}"
 
 
-def test_every_module_has_a_layer():
-    known = {*LAYERS, *LEAVES, *BASE, "report", "__init__"}
-    assert {p.relative_to(ROOT / "l2l_jax").with_suffix("").parts[0] for p in PACKAGE} <= known
+def test_every_module_has_a_part():
+    modules = (p.relative_to(ROOT / "l2l_jax").with_suffix("").parts for p in PACKAGE)
+    assert {part_of(".".join(parts)) for parts in modules} - {"__init__"} <= set(PARTS)
 
 
 @pytest.mark.parametrize("path", PACKAGE, ids=name_of)
 def test_tensorflow_and_torch_stay_out(path):
     heavy = {"tensorflow", "tensorboard", "clu", "torch", "keras"}
     found = {name.split(".")[0] for name in imports_of(path)} & heavy
-    allowed = {"clu"} if name_of(path) == "l2l_jax/lib/writers.py" else set()
+    allowed = {"clu"} if name_of(path) == "l2l_jax/workdir/metrics.py" else set()
     assert found <= allowed
 
 
@@ -135,7 +155,8 @@ def test_top_level():
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout
     top = {line.split("/")[0] for line in listed.splitlines()}
     agreed = {"README.md", "setup.cfg", "pyproject.toml", "LICENSE", "l2l_jax", "configs", "launch",
-              "tests", ".ci", ".gitignore"}  # fmt: skip
+              "tests", "docs", ".ci", ".gitignore", ".pre-commit-config.yaml", "CONTRIBUTING.md",
+              "CHANGELOG.md", "CITATION.cff"}  # fmt: skip
     assert top <= agreed
 
 
@@ -144,8 +165,8 @@ def test_fixtures_and_bundles_stay_small():
         return sum(p.stat().st_size for p in Path(folder).rglob("*") if p.is_file()) / 1e6
 
     assert megabytes(ROOT / "tests" / "fixtures") < 12
-    assert megabytes(ROOT / "l2l_jax" / "data" / "bundled") < 8
-    weights = ROOT / "l2l_jax/models/bundled"
+    assert megabytes(ROOT / "l2l_jax" / "datasets" / "bundled") < 8
+    weights = ROOT / "l2l_jax/weights/bundled"
     assert (weights / "mae_fashion_mnist.safetensors").stat().st_size < 4e6
     assert (weights / "diffusion_fashion_mnist.safetensors").stat().st_size < 8e6
 

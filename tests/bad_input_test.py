@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from l2l_jax import weights
-from l2l_jax.lib import torchfile, torchwriter, weightfile
+from l2l_jax.engine.run import run
 from l2l_jax.lib.errors import BrokenImage, ConfigError, DataMissing, NonFinite, WrongWeights
 from l2l_jax.models import mae
-from l2l_jax.run import run
+from l2l_jax.weights import __main__, safetensors, torch_reader, torch_writer
 from tests.helpers import ROOT, call, command, finished_run, small_config, unpacked
 
 
@@ -129,7 +128,7 @@ def test_weights_of_another_model(tmp_path):
     other = mae.build(**(mae.SMALLEST | dict(width=32)))
     path = tmp_path / "w.safetensors"
     params = jax.device_get(other.init(jax.random.key(0)))
-    weightfile.save(path, params, {"model": "mae", "args": mae.SMALLEST | {"width": 32}})
+    safetensors.save(path, params, {"model": "mae", "args": mae.SMALLEST | {"width": 32}})
     config.weights = str(path)
     message = r"(?s)decoder/embed/kernel: \(32, 16\) in .*'width': 32"
     refused(config, tmp_path, WrongWeights, message)
@@ -137,22 +136,22 @@ def test_weights_of_another_model(tmp_path):
 
 def test_encoder_only_weights(tmp_path):
     """The form of mae_pretrain_vit_*.pth: the same file without its decoder."""
-    state = torchfile.read(unpacked("mae/checkpoint_model.pth"))["model"]
+    state = torch_reader.read(unpacked("mae/checkpoint_model.pth"))["model"]
     encoder = {k: v for k, v in state.items() if "decoder" not in k and k != "mask_token"}
     path = tmp_path / "mae_pretrain_vit_base.pth"
-    torchwriter.write(path, {"model": encoder})
+    torch_writer.write(path, {"model": encoder})
     with pytest.raises(WrongWeights, match=r"encoder only.*mae_visualize_vit_"):
-        weights.import_(path, tmp_path / "out.safetensors", "mae", {})
+        __main__.import_(path, tmp_path / "out.safetensors", "mae", {})
     assert not (tmp_path / "out.safetensors").exists()
 
 
 def test_a_checkpoint_that_lacks_keys(tmp_path):
-    state = torchfile.read(unpacked("mae/checkpoint_model.pth"))["model"]
+    state = torch_reader.read(unpacked("mae/checkpoint_model.pth"))["model"]
     del state["decoder_norm.weight"]
-    torchwriter.write(tmp_path / "x.pth", {"model": state})
+    torch_writer.write(tmp_path / "x.pth", {"model": state})
     told = dict(heads=3, decoder_heads=4)
     with pytest.raises(WrongWeights, match="only in a whole mae: decoder/norm/scale"):
-        weights.import_(tmp_path / "x.pth", tmp_path / "y.safetensors", "mae", told)
+        __main__.import_(tmp_path / "x.pth", tmp_path / "y.safetensors", "mae", told)
 
 
 def test_batches_that_do_not_divide(tmp_path):
@@ -298,10 +297,10 @@ def test_a_full_disk_while_saving(tmp_path):
 
 
 def test_names_are_never_guessed(tmp_path):
-    state = torchfile.read(unpacked("mae/checkpoint_model.pth"))["model"]
+    state = torch_reader.read(unpacked("mae/checkpoint_model.pth"))["model"]
     del state["decoder_norm.bias"]
-    torchwriter.write(tmp_path / "a.pth", {"model": state | {"vit.cls": np.zeros(1)}})
+    torch_writer.write(tmp_path / "a.pth", {"model": state | {"vit.cls": np.zeros(1)}})
     said = r"(?s)No rule for the names vit\.cls\..*only in a whole mae: decoder/norm/bias"
     told = {"heads": 3, "decoder_heads": 4}
     with pytest.raises(WrongWeights, match=said):
-        weights.import_(tmp_path / "a.pth", tmp_path / "b.safetensors", "mae", told)
+        __main__.import_(tmp_path / "a.pth", tmp_path / "b.safetensors", "mae", told)

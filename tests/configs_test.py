@@ -3,10 +3,10 @@
 import pytest
 
 from configs import common
-from l2l_jax import schema
-from l2l_jax.find import find
+from l2l_jax.engine.config import check_config, complete_config
 from l2l_jax.lib import cli, trees
 from l2l_jax.lib.errors import ConfigError
+from l2l_jax.registry import find
 from tests.helpers import ROOT
 
 LARGE = ("mae_imagenet", "mae_places365:coco", "mage_imagenet:proxy", "vqgan_imagenet:unlearn",
@@ -18,7 +18,7 @@ SMALL = ("fashion_mnist", "fashion_mnist:mage", "fashion_mnist:diffusion",
 def config_of(spec, *words):
     file, _, form = spec.partition(":")
     form = ",".join(filter(None, (form, *words)))
-    return schema.complete(cli.load_config(f"{ROOT}/configs/{file}.py:{form}"))
+    return complete_config(cli.load_config(f"{ROOT}/configs/{file}.py:{form}"))
 
 
 @pytest.mark.parametrize("spec", [*LARGE, *SMALL])
@@ -37,7 +37,7 @@ def test_every_config_has_every_method(spec, method):
         assert optimizer["final"] <= optimizer["lr"] <= plain["unlearn"]["optimizer"]["lr"]
         assert small[phase]["steps"] == 12
     for each in (config, small):
-        schema.check(each)
+        check_config(each)
 
 
 @pytest.mark.parametrize("method", common.METHODS)
@@ -47,7 +47,7 @@ def test_a_folder_of_ones_own_has_every_method(method):
     phases = {config[phase]["method"] for phase in config["phases"][1:]}
     named = {"epsilon": "l2l", "surgery": "l2l", "saliency": "l2l"}.get(method, method)
     assert named in phases or (method, config["pretrain"]["on"]) == ("retrain", "retain")
-    schema.check(config)
+    check_config(config)
 
 
 def test_the_diffusion_config_is_the_released_recipe():

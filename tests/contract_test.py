@@ -11,11 +11,11 @@ import numpy as np
 import optax
 import pytest
 
-from l2l_jax import step as steps
-from l2l_jax.find import find, names
+from l2l_jax.engine import step as steps
 from l2l_jax.lib import errors, optim, pixels, sharding, trees
-from l2l_jax.lib.names import to_ours, to_theirs
+from l2l_jax.registry import find, names
 from l2l_jax.types import Batch, Completions, UnlearnBatch
+from l2l_jax.weights.name_map import to_ours, to_theirs
 from tests.helpers import images, small_model
 
 MODELS, METHODS, SOLVERS = names("model"), names("method"), names("solver")

@@ -12,14 +12,14 @@ import jax
 import numpy as np
 
 from configs import common
-from l2l_jax import schema
-from l2l_jax.experiment import final_weights, walk
-from l2l_jax.find import find
+from l2l_jax.engine.config import complete_config
+from l2l_jax.engine.experiment import final_weights, walk
+from l2l_jax.engine.preflight import prepare
+from l2l_jax.engine.run import run
+from l2l_jax.engine.train import train
 from l2l_jax.lib import files, trees
 from l2l_jax.lib.preemption import Flag
-from l2l_jax.prepare import prepare
-from l2l_jax.run import run
-from l2l_jax.train import train
+from l2l_jax.registry import find
 from tests import _torchlike
 
 ROOT = Path(__file__).parents[1]
@@ -87,7 +87,7 @@ def finished_run():
 
 def trained(config, workdir):
     """The outcome of a run's phases, without the evaluation and the page."""
-    return walk(prepare(schema.complete(config), workdir, Flag()), train)
+    return walk(prepare(complete_config(config), workdir, Flag()), train)
 
 
 def params_of(workdir):

@@ -7,9 +7,9 @@ helpers.small_config; judged beside a retrained model, whose workdir is the last
 import sys
 from pathlib import Path
 
+from l2l_jax.engine.run import run
 from l2l_jax.lib.errors import ConfigError
 from l2l_jax.main import join
-from l2l_jax.run import run
 from tests.helpers import small_config
 
 REFUSED = (("unlearn", "batch_size", 7), ("runtime", "keep", 0))

@@ -5,9 +5,9 @@ import shlex
 
 import pytest
 
-from l2l_jax.find import FOLDERS, find, names
 from l2l_jax.lib import cli
-from l2l_jax.originals import OFFICIAL
+from l2l_jax.registry import FOLDERS, find, names
+from l2l_jax.weights.pretrained import OFFICIAL
 from tests.helpers import ROOT, call
 
 README = (ROOT / "README.md").read_text()

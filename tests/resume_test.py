@@ -11,8 +11,8 @@ import time
 
 import pytest
 
+from l2l_jax.engine.run import run
 from l2l_jax.lib import files
-from l2l_jax.run import run
 from tests.helpers import (
     HASTY,
     ROOT,

@@ -1,0 +1,1 @@
+"""The input pipeline: images from disk to batches."""

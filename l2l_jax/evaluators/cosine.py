@@ -1,6 +1,6 @@
 """Mean cosine between the embedding of a completion and that of the image it was made from.
 
-With features/clip.py as the network this is paper A's CLIP similarity.
+With feature_networks/clip.py as the network this is paper A's CLIP similarity.
 """
 
 from collections.abc import Iterator

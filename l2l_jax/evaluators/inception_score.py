@@ -5,7 +5,7 @@ splits, unless shuffle=False: the released code cut lists ordered by class, whic
 entropy.
 
 The score of the original code came from TensorFlow's own resizing and from logits without their
-bias; that of features/inception.py is near to it, and not it to the digit.
+bias; that of feature_networks/inception.py is near to it, and not it to the digit.
 """
 
 import logging

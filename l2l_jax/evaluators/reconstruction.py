@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from l2l_jax.lib import images
+from l2l_jax.data import images
 from l2l_jax.types import Completions, Evaluation
 
 

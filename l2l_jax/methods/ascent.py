@@ -12,7 +12,7 @@ its own.
 
 `lam` is lambda. lam = 0 takes it from a model that was retrained without the forget images, if
 config.reference names one: the mean of moved with the retrained model in the student's place
-(l2l_jax/survey.py), which is what lambda stands for; without a reference it means T steps. The
+(engine/measure.py), which is what lambda stands for; without a reference it means T steps. The
 paper's values of T, lambda, step size and clipping were not available. l has no upper bound:
 optimizer.clip bounds its gradient, and the configs' form word `ascent` says 1.0 and steps a tenth
 as long as those of L2L, for AdamW makes every gradient's step about as long as the learning rate,
@@ -24,8 +24,8 @@ import jax
 import jax.numpy as jnp
 
 from l2l_jax.lib import rng as rngs
-from l2l_jax.lib.distance import output_distance
 from l2l_jax.lib.errors import ConfigError
+from l2l_jax.lib.objectives import output_distance
 from l2l_jax.types import Array, ImageToImage, Metrics, Outputs, Params, UnlearnBatch
 
 TRAINABLE = ("encoder", "decoder")

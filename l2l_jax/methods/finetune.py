@@ -9,7 +9,7 @@ available: it has no arguments, and the configs give it those of the phase it st
 
 import jax.numpy as jnp
 
-from l2l_jax.lib.native import native_loss
+from l2l_jax.lib.objectives import native_loss
 from l2l_jax.types import Array, ImageToImage, Metrics, Params, UnlearnBatch
 
 TRAINABLE = ("encoder", "decoder")

@@ -27,15 +27,15 @@ Departures from the released code: moments come from the forget images alone and
 one scalar over the whole batch, retain images included); n is not clamped to [0, 1] unless `clip`
 (there: always); one teacher pass per image (there: two); no dropout in the student; no reseeding.
 With accumulated gradients the moments are those of each micro-batch; where noise is tokenised
-beforehand (l2l_jax/tokens.py) they are those of up to 2,048 of all forget images.
+beforehand (l2l_jax/engine/token_bank.py) they are those of up to 2,048 of all forget images.
 """
 
 import jax
 
 from l2l_jax.lib import rng as rngs
-from l2l_jax.lib.distance import latent_distance
 from l2l_jax.lib.errors import ConfigError, unknown
 from l2l_jax.lib.noise import NOISES, about, noise_images
+from l2l_jax.lib.objectives import latent_distance
 from l2l_jax.types import Array, ImageToImage, Metrics, Params, UnlearnBatch
 
 TRAINABLE = ("encoder",)

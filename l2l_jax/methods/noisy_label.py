@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from l2l_jax.lib import noise as noises
 from l2l_jax.lib import rng as rngs
 from l2l_jax.lib.errors import ConfigError, unknown
-from l2l_jax.lib.native import native_loss
+from l2l_jax.lib.objectives import native_loss
 from l2l_jax.types import Array, ImageToImage, Metrics, Params, UnlearnBatch
 
 TRAINABLE = ("encoder", "decoder")

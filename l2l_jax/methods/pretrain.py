@@ -10,7 +10,7 @@ trained. It has no arguments; how long and how fast are the configs', with their
 
 import jax.numpy as jnp
 
-from l2l_jax.lib.native import native_loss
+from l2l_jax.lib.objectives import native_loss
 from l2l_jax.types import Array, ImageToImage, Metrics, Params, UnlearnBatch
 
 TRAINABLE = ("encoder", "decoder")

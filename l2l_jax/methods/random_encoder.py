@@ -16,8 +16,8 @@ such moments too.
 import jax
 
 from l2l_jax.lib import rng as rngs
-from l2l_jax.lib.distance import latent_distance
 from l2l_jax.lib.noise import latents_like
+from l2l_jax.lib.objectives import latent_distance
 from l2l_jax.types import Array, ImageToImage, Metrics, Params, UnlearnBatch
 
 TRAINABLE = ("encoder",)

@@ -24,9 +24,8 @@ import jax
 import jax.numpy as jnp
 
 from l2l_jax.lib import rng as rngs
-from l2l_jax.lib.distance import output_distance
 from l2l_jax.lib.errors import unknown
-from l2l_jax.lib.native import native_loss
+from l2l_jax.lib.objectives import native_loss, output_distance
 from l2l_jax.types import Array, ImageToImage, Inputs, Metrics, Params, UnlearnBatch
 
 TRAINABLE = ("encoder", "decoder")

@@ -17,7 +17,7 @@ noise is wide do not overlap, and their row counts for one side only: for holes 
 that is so, roughly, at all but the last tenth of Palette's levels. Encoder and decoder are trained.
 
 The paper subtracts s L(x_f); s is the solver's. The released runs choose it anew in every step,
-which is solvers/scaled.py, and no other is meant: L_F has no lower bound.
+which is solvers/normalized.py, and no other is meant: L_F has no lower bound.
 
 Departures: completing is conditional, so e sees in each term the visible pixels of that term's
 image: two forward passes (there: one). Inside the hole m is only where the question is asked, so
@@ -38,7 +38,7 @@ import jax.numpy as jnp
 
 from l2l_jax.lib import rng as rngs
 from l2l_jax.lib.errors import ConfigError
-from l2l_jax.lib.native import native_loss
+from l2l_jax.lib.objectives import native_loss
 from l2l_jax.types import Array, ImageToImage, Metrics, Params, UnlearnBatch
 
 TRAINABLE = ("encoder", "decoder")

@@ -28,11 +28,11 @@ from flax import nnx
 
 from l2l_jax.lib import pixels
 from l2l_jax.lib.errors import ConfigError, WrongWeights, unknown
-from l2l_jax.lib.names import Rule, as_is, convolution, linear, norm
+from l2l_jax.lib.nnx_pure import Pure
 from l2l_jax.lib.precision import compute_dtype
-from l2l_jax.lib.pure import Pure
 from l2l_jax.models.layers.vit import Dtype
 from l2l_jax.types import Array, Metrics, Params
+from l2l_jax.weights.name_map import Rule, as_is, convolution, linear, norm
 
 FILL = 0.5  # what stands in a hole; 0 after normalisation, like the padding of the convolutions
 EPSILON = 1e-5  # of GroupNorm, as in PyTorch

@@ -43,13 +43,13 @@ import numpy as np
 from l2l_jax.lib import pixels
 from l2l_jax.lib import rng as rngs
 from l2l_jax.lib.errors import ConfigError, unknown
+from l2l_jax.lib.nnx_pure import Pure
 from l2l_jax.lib.precision import compute_dtype, exact
-from l2l_jax.lib.pure import Pure
-from l2l_jax.models import _diffusion_files as files
 from l2l_jax.models.layers import denoising, unet
 from l2l_jax.models.layers.noise_schedule import BOUNDLESS, Schedule
 from l2l_jax.models.layers.vit import Dtype
 from l2l_jax.types import Array, Metrics, Params
+from l2l_jax.weights.formats import diffusion as files
 
 SIZES = {
     "published": unet.Size(64, (1, 2, 4, 8), 2),  # 62,641,347 parameters, for 256x256 pixels

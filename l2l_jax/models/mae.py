@@ -27,11 +27,11 @@ from flax import nnx
 
 from l2l_jax.lib import pixels
 from l2l_jax.lib.errors import ConfigError, WrongWeights, unknown
-from l2l_jax.lib.names import Convert, Rule, as_is, linear, norm
+from l2l_jax.lib.nnx_pure import Pure
 from l2l_jax.lib.precision import compute_dtype
-from l2l_jax.lib.pure import Pure
 from l2l_jax.models.layers import positions, vit
 from l2l_jax.types import Array, Metrics, Params
+from l2l_jax.weights.name_map import Convert, Rule, as_is, linear, norm
 
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 STD = np.array([0.229, 0.224, 0.225], np.float32)

@@ -36,13 +36,13 @@ import numpy as np
 
 from l2l_jax.lib import blur, pixels, trees
 from l2l_jax.lib.errors import ConfigError, check_args, defaults, unknown
+from l2l_jax.lib.nnx_pure import Pure
 from l2l_jax.lib.precision import compute_dtype
-from l2l_jax.lib.pure import Pure
-from l2l_jax.models import _mage_files as files
 from l2l_jax.models import vqgan
 from l2l_jax.models.layers import parallel_decoding, positions, vit
 from l2l_jax.models.layers.masked_tokens import Decoder, Encoder, Inputs, arrange
 from l2l_jax.types import Array, Metrics, Params
+from l2l_jax.weights.formats import mage as files
 
 CLASS, MASK = 76, 1000  # ids of the two, beyond the codes
 SMOOTHING = 0.1
@@ -383,7 +383,7 @@ def recognise(state: dict[str, np.ndarray], about: dict[str, object]) -> dict[st
 
 
 def to_official(state: dict[str, np.ndarray], model: MAGE) -> dict[str, object]:
-    """The content of an official file; see models/_mage_files.py."""
+    """The content of an official file; see weights/formats/mage.py."""
     del model
     return files.to_official(state)
 

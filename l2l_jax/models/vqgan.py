@@ -33,13 +33,13 @@ from flax import nnx
 
 from l2l_jax.lib import pixels
 from l2l_jax.lib.errors import ConfigError, WrongWeights, unknown
-from l2l_jax.lib.names import Rule, convolution, linear, norm
+from l2l_jax.lib.nnx_pure import Pure
 from l2l_jax.lib.precision import compute_dtype
-from l2l_jax.lib.pure import Pure
 from l2l_jax.models.layers import critic, quantize
 from l2l_jax.models.layers.conv import Decoder, Encoder, Size
 from l2l_jax.models.layers.vit import Dtype
 from l2l_jax.types import Array, Metrics, Params
+from l2l_jax.weights.name_map import Rule, convolution, linear, norm
 
 FILL = np.array([0.485, 0.456, 0.406], np.float32)  # what stands in a hole, ImageNet's mean colour
 

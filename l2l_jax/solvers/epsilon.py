@@ -15,7 +15,7 @@ control function psi says, and f2 as fast as that allows.
     control="gap"    psi = scale sign(f1 - epsilon) |f1 - epsilon|^power |grad f1|^2
 
 The forget objective where "drop" ends is epsilon_min, where "keep" ends epsilon_max (both measured
-by l2l_jax/survey.py), and epsilon = epsilon_min + r (epsilon_max - epsilon_min). A run has the
+by engine/measure.py), and epsilon = epsilon_min + r (epsilon_max - epsilon_min). A run has the
 three as phases in the order keep, drop, walk, each from where the one before it ended. `epsilon`,
 if not 0, says the bound itself; r then stays at its default. Where "walk" ends the forget objective
 is measured once more, and the run says whether it is below epsilon.

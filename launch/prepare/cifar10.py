@@ -1,4 +1,4 @@
-"""Downloads CIFAR-10 and prepares it for l2l_jax/data/cifar10.py.
+"""Downloads CIFAR-10 and prepares it for l2l_jax/datasets/cifar10.py.
 
     python launch/prepare/cifar10.py ~/data
     export L2L_DATA=~/data

@@ -3,15 +3,15 @@
     python launch/prepare/coco.py ~/data/coco
     python launch/prepare/coco.py ~/data/coco --convert ~/data --workers 16
 
-Any of the forms of l2l_jax/data/coco.py. The records, 20 GB in 124 files, lie where
+Any of the forms of l2l_jax/datasets/coco.py. The records, 20 GB in 124 files, lie where
 tensorflow-datasets has coco/2017, but hold images and their names only: no boxes, no labels. The
 JPEG files in them are unchanged. Stopped, it goes on where it was when it is started again.
 """
 
 import sys
 
-from l2l_jax.data import coco
-from l2l_jax.lib import preparing
+from l2l_jax.data.records import prepare_cli
+from l2l_jax.datasets import coco
 
 ARCHIVES = {
     "train2017.zip": (
@@ -24,7 +24,7 @@ ARCHIVES = {
     ),
 }
 
-KNOWN = preparing.Known(
+KNOWN = prepare_cli.Known(
     title="COCO 2017",
     name="coco",
     tfds=coco.TFDS,
@@ -40,4 +40,4 @@ KNOWN = preparing.Known(
 )
 
 if __name__ == "__main__":
-    sys.exit(preparing.main(KNOWN))
+    sys.exit(prepare_cli.main(KNOWN))

@@ -16,7 +16,7 @@ import numpy as np
 
 COUNTS = {"train": 1300, "eval": 250}
 NAMES = {"train": "train", "eval": "t10k"}
-TARGET = Path(__file__).parents[2] / "l2l_jax" / "data" / "bundled" / "fashion_mnist.npz"
+TARGET = Path(__file__).parents[2] / "l2l_jax" / "datasets" / "bundled" / "fashion_mnist.npz"
 
 
 def read_idx(path: Path) -> np.ndarray:

@@ -3,22 +3,22 @@
     python launch/prepare/imagenet.py ~/data/imagenet
     python launch/prepare/imagenet.py ~/data/imagenet --convert ~/data --workers 16
 
-Any of the forms of l2l_jax/data/imagenet.py. The records, 147 GB in 1,332 files, are what
+Any of the forms of l2l_jax/datasets/imagenet.py. The records, 147 GB in 1,332 files, are what
 tensorflow-datasets calls imagenet2012; the JPEG files in them are unchanged. Stopped, it goes on
 where it was when it is started again.
 """
 
 import sys
 
-from l2l_jax.data import imagenet
-from l2l_jax.lib import preparing
+from l2l_jax.data.records import prepare_cli
+from l2l_jax.datasets import imagenet
 
 ARCHIVES = {
     "ILSVRC2012_img_train.tar": (147_897_477_120, "md5:1d675b47d978889d74fa0da5fadfb00e"),
     "ILSVRC2012_img_val.tar": (6_744_924_160, "md5:29b22e2961454d5413ddabcf34fc5622"),
 }
 
-KNOWN = preparing.Known(
+KNOWN = prepare_cli.Known(
     title="ImageNet-1K",
     name="imagenet",
     tfds=imagenet.TFDS,
@@ -35,4 +35,4 @@ KNOWN = preparing.Known(
 )
 
 if __name__ == "__main__":
-    sys.exit(preparing.main(KNOWN))
+    sys.exit(prepare_cli.main(KNOWN))

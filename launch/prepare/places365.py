@@ -3,15 +3,15 @@
     python launch/prepare/places365.py ~/data/places365
     python launch/prepare/places365.py ~/data/places365 --convert ~/data --workers 16
 
-Any of the forms of l2l_jax/data/places365.py. The records, 27 GB in 1,841 files, are what
+Any of the forms of l2l_jax/datasets/places365.py. The records, 27 GB in 1,841 files, are what
 tensorflow-datasets calls places365_small; the JPEG files in them are unchanged. Stopped, it goes on
 where it was when it is started again.
 """
 
 import sys
 
-from l2l_jax.data import places365
-from l2l_jax.lib import preparing
+from l2l_jax.data.records import prepare_cli
+from l2l_jax.datasets import places365
 
 ARCHIVES = {
     "train_256_places365standard.tar": (
@@ -28,7 +28,7 @@ ARCHIVES = {
     ),
 }
 
-KNOWN = preparing.Known(
+KNOWN = prepare_cli.Known(
     title="Places365-Standard",
     name="places365",
     tfds=places365.TFDS,
@@ -45,4 +45,4 @@ KNOWN = preparing.Known(
 )
 
 if __name__ == "__main__":
-    sys.exit(preparing.main(KNOWN))
+    sys.exit(prepare_cli.main(KNOWN))

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from l2l_jax.lib import convert, imagetree, recordindex, records
+from l2l_jax.data import image_tree
+from l2l_jax.data.records import convert, index, reader
 from l2l_jax.lib.errors import BrokenImage, DataMissing
 
-FIELDS = records.Fields(key="name")
+FIELDS = reader.Fields(key="name")
 CLASSES = ("cat", "dog", "owl")
 HELP = "not in {root}: {missing}"
 
@@ -40,12 +41,12 @@ def pets(written, tmp_path, monkeypatch):
     """A copy to spoil, without its index, and an empty cache."""
     monkeypatch.setenv("L2L_CACHE", str(tmp_path / "cache"))
     folder = shutil.copytree(written[0], tmp_path / "pets" / "1.2.0")
-    recordindex.path_beside(folder, "train").unlink()
+    index.path_beside(folder, "train").unlink()
     return folder
 
 
 def read(folder):
-    return records.read(folder, "train", FIELDS, HELP, folder)
+    return reader.read(folder, "train", FIELDS, HELP, folder)
 
 
 def no_reading(*_):
@@ -58,7 +59,7 @@ def test_a_source_is_sorted_by_key_and_holds_the_very_bytes(written, pets):
     assert found.classes == CLASSES
     for at, (path, _, _) in enumerate(written[1]):
         assert found.image(at) == Path(path).read_bytes()
-    source = records.source(found, found.names, found.labels, CLASSES, titles=("a", "b", "c"))
+    source = reader.source(found, found.names, found.labels, CLASSES, titles=("a", "b", "c"))
     assert source.keys == tuple(sorted(found.names))
     assert source.titles == ("a", "b", "c")
     for at, key in enumerate(source.keys):
@@ -70,7 +71,7 @@ def test_a_source_is_sorted_by_key_and_holds_the_very_bytes(written, pets):
 
 def test_a_source_travels_to_other_processes(pets):
     found = read(pets)
-    source = records.source(found, found.names, found.labels, CLASSES)
+    source = reader.source(found, found.names, found.labels, CLASSES)
     before = source.read(3)
     there = cloudpickle.loads(cloudpickle.dumps(source))
     np.testing.assert_array_equal(there.read(3), before)
@@ -79,7 +80,7 @@ def test_a_source_travels_to_other_processes(pets):
 def test_the_index_is_built_once_and_kept(pets, tmp_path, monkeypatch):
     before = read(pets)
     assert len(list((tmp_path / "cache" / "index").iterdir())) == 1
-    monkeypatch.setattr(recordindex, "_read_all", no_reading)
+    monkeypatch.setattr(index, "_read_all", no_reading)
     again = read(pets)
     assert again.names == before.names
     np.testing.assert_array_equal(again.labels, before.labels)
@@ -90,24 +91,24 @@ def test_a_cache_that_cannot_be_written_stops_nothing(pets, tmp_path, monkeypatc
     (tmp_path / "file").touch()
     monkeypatch.setenv("L2L_CACHE", str(tmp_path / "file"))
     assert len(read(pets).names) == 20
-    monkeypatch.setattr(imagetree, "LARGE", 1)
-    monkeypatch.setattr(imagetree, "SETTLED", -(10**12))
+    monkeypatch.setattr(image_tree, "LARGE", 1)
+    monkeypatch.setattr(image_tree, "SETTLED", -(10**12))
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "1.jpg").touch()
-    assert imagetree.below(tmp_path, "set") == ["set/1.jpg"]
+    assert image_tree.below(tmp_path, "set") == ["set/1.jpg"]
     assert caplog.text.count("is not kept for the next run") == 2
 
 
 def test_the_index_beside_the_files_is_used_on_every_machine(written, tmp_path, monkeypatch):
     monkeypatch.setenv("L2L_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(recordindex, "_read_all", no_reading)
+    monkeypatch.setattr(index, "_read_all", no_reading)
     moved = shutil.copytree(written[0], tmp_path / "elsewhere" / "1.2.0")
     assert read(moved).names == tuple(name for _, name, _ in written[1])
 
 
 def test_an_index_of_other_files_is_not_used(written, pets, caplog):
-    kept = recordindex.path_beside(pets, "train")
-    shutil.copy(recordindex.path_beside(written[0], "train"), kept)
+    kept = index.path_beside(pets, "train")
+    shutil.copy(index.path_beside(written[0], "train"), kept)
     path = sorted(pets.glob("*train*-of-*"))[1]
     rows = [(path, f"new {at}", 2) for path, _, _ in written[1][:1] for at in range(5)]
     other = convert.Target(pets.parent / "9.0.0", "pets", CLASSES, FIELDS)
@@ -126,10 +127,10 @@ def test_the_newest_version_is_found_from_every_level(tmp_path):
     (tmp_path / "pets" / "3.0.0").mkdir()
     newest = tmp_path / "pets" / "1.10.0"
     for root in (tmp_path, tmp_path / "pets", newest):
-        assert records.find(root, "pets") == newest
-    assert records.find(tmp_path / "pets" / "1.2.0", "pets").name == "1.2.0"
-    assert records.find(tmp_path, "cats") is None
-    assert records.find(tmp_path / "nowhere", "pets") is None
+        assert reader.find(root, "pets") == newest
+    assert reader.find(tmp_path / "pets" / "1.2.0", "pets").name == "1.2.0"
+    assert reader.find(tmp_path, "cats") is None
+    assert reader.find(tmp_path / "nowhere", "pets") is None
 
 
 @pytest.mark.parametrize("left", [0, 10_000, 65_536, -1])
@@ -165,7 +166,7 @@ def test_damage_within_an_image_is_found_when_it_is_read(pets):
     at = bytes(data).index(found.image(6)[5000:5040])
     data[at : at + 40] = bytes(40)
     path.write_bytes(data)
-    source = records.source(read(pets), found.names, found.labels, CLASSES)
+    source = reader.source(read(pets), found.names, found.labels, CLASSES)
     assert source.fallible
     row = source.keys.index(found.names[6])
     with pytest.raises(BrokenImage, match=re.escape(found.names[6])):
@@ -174,7 +175,7 @@ def test_damage_within_an_image_is_found_when_it_is_read(pets):
 
 def test_an_absent_file_and_an_absent_split_are_named(pets):
     with pytest.raises(DataMissing, match="its test split is missing"):
-        records.read(pets, "test", FIELDS, HELP, pets)
+        reader.read(pets, "test", FIELDS, HELP, pets)
     path = sorted(pets.glob("*train*-of-*"))[3]
     path.unlink()
     with pytest.raises(DataMissing, match=f"1 of 4 files are missing, the first .*{path.name}"):
@@ -183,22 +184,22 @@ def test_an_absent_file_and_an_absent_split_are_named(pets):
 
 def test_what_a_large_tree_holds_is_remembered_until_a_folder_changes(tmp_path, monkeypatch):
     monkeypatch.setenv("L2L_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(imagetree, "LARGE", 3)
+    monkeypatch.setattr(image_tree, "LARGE", 3)
     for name in ("a/1.jpg", "a/deep/2.jpg", "b é/3.jpg", "b é/no.txt", ".hidden/4.jpg"):
         (tmp_path / "set" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "set" / name).touch()
     names = ["set/a/1.jpg", "set/a/deep/2.jpg", "set/b é/3.jpg"]
-    assert imagetree.below(tmp_path, "set") == names
+    assert image_tree.below(tmp_path, "set") == names
     assert not (tmp_path / "cache").exists(), "it has changed just now"
     for folder in (p for p in (tmp_path / "set").rglob("*") if p.is_dir()):
         os.utime(folder, (1e9, 1e9))
     os.utime(tmp_path / "set", (1e9, 1e9))
-    assert imagetree.below(tmp_path, "set") == names
+    assert image_tree.below(tmp_path, "set") == names
     with monkeypatch.context() as patch:
-        patch.setattr(imagetree, "walk", no_reading)
-        assert imagetree.below(tmp_path, "set") == names
+        patch.setattr(image_tree, "walk", no_reading)
+        assert image_tree.below(tmp_path, "set") == names
     (tmp_path / "set" / "a" / "deep" / "5.jpg").touch()
-    assert imagetree.below(tmp_path, "set") == [
+    assert image_tree.below(tmp_path, "set") == [
         "set/a/1.jpg",
         "set/a/deep/2.jpg",
         "set/a/deep/5.jpg",

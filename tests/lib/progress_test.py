@@ -6,19 +6,20 @@ import sys
 
 import pytest
 
-from l2l_jax.lib import clock, files, writers
+from l2l_jax.lib import files, progress
+from l2l_jax.workdir import metrics
 from tests.helpers import ROOT
 
 
 def test_a_continued_run_drops_what_it_will_write_again(tmp_path):
     for phase in ("pretrain", "unlearn"):
-        writer = writers.Writer(tmp_path, phase, 0, tensorboard=False)
+        writer = metrics.Writer(tmp_path, phase, 0, tensorboard=False)
         for step in range(5):
             writer.scalars(step, {"loss": step / 2, "seconds": step * 1.5})
         writer.close()
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"phase": "unlearn", "st')  # cut off by a kill
-    writer = writers.Writer(tmp_path, "unlearn", 3, tensorboard=False)
+    writer = metrics.Writer(tmp_path, "unlearn", 3, tensorboard=False)
     assert writer.seconds == 3.0, "what the kept steps took"
     writer.scalars(3, {"loss": 9.0, "seconds": 5.0})
     writer.close()
@@ -30,7 +31,7 @@ def test_a_continued_run_drops_what_it_will_write_again(tmp_path):
 
 @pytest.mark.slow
 def test_tensorboard_files_hold_the_same_figures(tmp_path):
-    writer = writers.Writer(tmp_path, "unlearn", 0, tensorboard=True)
+    writer = metrics.Writer(tmp_path, "unlearn", 0, tensorboard=True)
     writer.scalars(0, {"retain": 0.25, "seconds": 1.0})
     writer.close()
     (events,) = (tmp_path / "tensorboard" / "unlearn").glob("events*")
@@ -43,7 +44,7 @@ def test_tensorboard_files_hold_the_same_figures(tmp_path):
 def test_without_clu_the_json_lines_remain(tmp_path, monkeypatch, caplog):
     monkeypatch.setitem(sys.modules, "clu", None)
     with caplog.at_level(logging.WARNING):
-        writer = writers.Writer(tmp_path, "unlearn", 0, tensorboard=True)
+        writer = metrics.Writer(tmp_path, "unlearn", 0, tensorboard=True)
     assert "metrics.jsonl is" in caplog.text
     writer.scalars(0, {"retain": 0.25, "seconds": 1.0})
     writer.close()
@@ -52,8 +53,8 @@ def test_without_clu_the_json_lines_remain(tmp_path, monkeypatch, caplog):
 
 def test_the_clock(monkeypatch, caplog):
     now = [100.0]
-    monkeypatch.setattr(clock.time, "perf_counter", lambda: now[0])
-    watch = clock.Clock("unlearn", start=10, steps=110, examples=8, flops=2e9, spent=50.0)
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: now[0])
+    watch = progress.Clock("unlearn", start=10, steps=110, examples=8, flops=2e9, spent=50.0)
     now[0] += 30  # compilation
     watch.compiled(10)
     assert watch.rates(10) == {}
@@ -81,10 +82,10 @@ def test_the_clock(monkeypatch, caplog):
 
 
 def test_tensorflow_stays_out_of_the_train_step():
-    """Only lib/writers.py may load it, and only when a writer is made."""
+    """Only workdir/metrics.py may load it, and only when a writer is made."""
     code = (
-        "import sys, l2l_jax.train, l2l_jax.evaluate, l2l_jax.run, l2l_jax.weights\n"
-        "from l2l_jax.find import find, names, FOLDERS\n"
+        "import sys, l2l_jax.main, l2l_jax.evaluate, l2l_jax.weights.__main__\n"
+        "from l2l_jax.registry import find, names, FOLDERS\n"
         "[find(kind, name) for kind in FOLDERS for name in names(kind)]\n"
         "print([m for m in ('tensorflow', 'torch', 'clu', 'sklearn') if m in sys.modules])"
     )

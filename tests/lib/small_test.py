@@ -6,21 +6,10 @@ import numpy as np
 import optax
 import pytest
 
-from l2l_jax.lib import (
-    errors,
-    files,
-    flops,
-    masks,
-    names,
-    optim,
-    pixels,
-    rng,
-    sharding,
-    trees,
-    weightfile,
-)
+from l2l_jax.lib import errors, files, flops, masks, optim, pixels, rng, sharding, trees
 from l2l_jax.lib.errors import ConfigError, WrongWeights
-from l2l_jax.lib.names import Rule, transpose
+from l2l_jax.weights import name_map, safetensors
+from l2l_jax.weights.name_map import Rule, transpose
 
 TREE = {"encoder": {"blocks": {i: {"w": np.full((2, 3), i, np.float32)} for i in range(12)}}}
 
@@ -61,27 +50,27 @@ RULES = [Rule("fc.{i}.weight", "layers/{i}/kernel", transpose), Rule("b", "bias"
 
 def test_names_go_both_ways():
     state = {"fc.0.weight": np.ones((2, 5)), "fc.10.weight": np.zeros((3, 4)), "b": np.arange(3)}
-    ours = names.to_ours(state, RULES)
+    ours = name_map.to_ours(state, RULES)
     assert ours["layers"][10]["kernel"].shape == (4, 3)
-    back = names.to_theirs(ours, RULES)
+    back = name_map.to_theirs(ours, RULES)
     assert back.keys() == state.keys()
     assert all(np.array_equal(back[k], state[k]) for k in state)
     assert all(value.flags["C_CONTIGUOUS"] for value in back.values())
-    assert names.strangers(state, RULES) == ""
-    assert names.strangers(state | {"fcx.1.weight": 0}, RULES) == (
+    assert name_map.strangers(state, RULES) == ""
+    assert name_map.strangers(state | {"fcx.1.weight": 0}, RULES) == (
         "No rule for the names fcx.1.weight."
     )
     with pytest.raises(WrongWeights, match=r"No rule for the name other\."):
-        names.to_theirs(ours | {"other": np.ones(1)}, RULES)
+        name_map.to_theirs(ours | {"other": np.ones(1)}, RULES)
     two = [Rule("a.{i}.b.{j}", "x/{i}/{j}/y")]
-    assert names.to_ours({"a.3.b.12": 0}, two) == {"x": {3: {12: {"y": 0}}}}
+    assert name_map.to_ours({"a.3.b.12": 0}, two) == {"x": {3: {12: {"y": 0}}}}
 
 
 def test_weight_files_keep_strided_arrays_and_notice_damage(tmp_path):
     path = tmp_path / "w.safetensors"
     params = {"layer": {"kernel": np.arange(6, dtype=np.float32).reshape(2, 3).T}, "b": np.ones(2)}
-    digest = weightfile.save(path, params, {"model": "x", "args": {"size": "s"}})
-    back = weightfile.load(path)
+    digest = safetensors.save(path, params, {"model": "x", "args": {"size": "s"}})
+    back = safetensors.load(path)
     assert np.array_equal(back.params["layer"]["kernel"], params["layer"]["kernel"])
     assert back.about["digest"] == digest == trees.digest(back.params)
     assert back.about["args"] == {"size": "s"}
@@ -89,16 +78,16 @@ def test_weight_files_keep_strided_arrays_and_notice_damage(tmp_path):
     data[-3] ^= 1
     path.write_bytes(data)
     with pytest.raises(WrongWeights, match="damaged"):
-        weightfile.load(path)
+        safetensors.load(path)
     path.write_bytes(data[:50])
     with pytest.raises(WrongWeights, match="not a readable weights file"):
-        weightfile.load(path)
+        safetensors.load(path)
 
 
 def test_half_precision_is_for_kernels_only(tmp_path):
     params = {"kernel": np.full((4, 4), 1 / 3, np.float32), "table": np.full(4, 1 / 3, np.float32)}
-    weightfile.save(tmp_path / "w", params, {"model": "x"}, half=True)
-    back = weightfile.load(tmp_path / "w").params
+    safetensors.save(tmp_path / "w", params, {"model": "x"}, half=True)
+    back = safetensors.load(tmp_path / "w").params
     assert back["table"][0] == np.float32(1 / 3)
     assert back["kernel"][0, 0] == np.float32(np.float16(1 / 3))
     assert back["kernel"].dtype == np.float32

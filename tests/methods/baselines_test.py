@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from l2l_jax.lib.distance import output_distance
 from l2l_jax.lib.errors import ConfigError
 from l2l_jax.lib.noise import latents_like
+from l2l_jax.lib.objectives import output_distance
 from l2l_jax.methods import ascent, max_loss, noisy_label, random_encoder, retain_label
 from l2l_jax.types import Batch, UnlearnBatch
 from tests.helpers import images

@@ -8,11 +8,12 @@ import numpy as np
 import optax
 import pytest
 
-from l2l_jax.lib import torchwriter, trees
+from l2l_jax.lib import trees
 from l2l_jax.lib.errors import ConfigError, WrongWeights
-from l2l_jax.lib.names import to_theirs
 from l2l_jax.models import autoencoder
-from l2l_jax.originals import read_official
+from l2l_jax.weights import torch_writer
+from l2l_jax.weights.name_map import to_theirs
+from l2l_jax.weights.pretrained import read_official
 from tests.helpers import images, small_model
 
 
@@ -125,7 +126,7 @@ def test_bad_arguments(args, message):
 
 def exported(path, params):
     state = to_theirs(params, autoencoder.NAMES)
-    torchwriter.write(path, autoencoder.to_official(state, small_model("autoencoder")))
+    torch_writer.write(path, autoencoder.to_official(state, small_model("autoencoder")))
     return state
 
 

@@ -14,14 +14,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from l2l_jax.lib import torchfile, torchwriter, trees
-from l2l_jax.lib.names import to_ours, to_theirs
+from l2l_jax.lib import trees
 from l2l_jax.methods import l2l
 from l2l_jax.models import diffusion
 from l2l_jax.models.layers import denoising, noise_schedule, unet
 from l2l_jax.models.layers.noise_schedule import BUFFERS, Schedule
-from l2l_jax.originals import read_official
 from l2l_jax.types import Batch, UnlearnBatch
+from l2l_jax.weights import torch_reader, torch_writer
+from l2l_jax.weights.name_map import to_ours, to_theirs
+from l2l_jax.weights.pretrained import read_official
 from tests import _torchlike
 from tests.helpers import assert_same_bits, unpacked
 
@@ -300,7 +301,7 @@ def test_features_of_student_and_teacher():
 def test_a_file_with_a_teacher_in_it(tmp_path):
     """The form of the files after unlearning; the teacher's copy is passed over."""
     state = states()["format_example_with_teacher"]
-    torchwriter.write(tmp_path / "16_Network.pth", state)
+    torch_writer.write(tmp_path / "16_Network.pth", state)
     assert any(name.startswith("teacher_denoise_fn.") for name in state)
     read = read_official(tmp_path / "16_Network.pth", "diffusion", {"image_size": 8})
     m = diffusion.build(**read.about["args"] | dict(variant="released"))
@@ -314,11 +315,11 @@ def test_a_file_with_a_teacher_in_it(tmp_path):
 
 def test_there_and_back_is_the_same(tmp_path):
     official = states()["network_Network"]
-    torchwriter.write(tmp_path / "a.pth", official)
+    torch_writer.write(tmp_path / "a.pth", official)
     read = read_official(tmp_path / "a.pth", "diffusion", {"image_size": 32})
     paper = diffusion.build(**read.about["args"])
     assert paper.variant == "paper"
     assert not trees.difference(read.params, paper.canonical, "file", "model")
     state = diffusion.to_official(to_theirs(read.params, diffusion.NAMES), paper)
-    torchwriter.write(tmp_path / "b.pth", state)
-    assert_same_bits(torchfile.read(tmp_path / "b.pth"), dict(official))
+    torch_writer.write(tmp_path / "b.pth", state)
+    assert_same_bits(torch_reader.read(tmp_path / "b.pth"), dict(official))

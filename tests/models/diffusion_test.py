@@ -8,21 +8,22 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from l2l_jax import reference, weights
-from l2l_jax.find import find
-from l2l_jax.lib import sharding, torchfile, torchwriter, trees, weightfile
-from l2l_jax.lib.distance import latent_distance
+from l2l_jax.engine import retrained
+from l2l_jax.lib import sharding, trees
 from l2l_jax.lib.errors import ConfigError, WrongWeights
-from l2l_jax.lib.names import to_theirs
-from l2l_jax.lib.weightfile import Weights
+from l2l_jax.lib.objectives import latent_distance
 from l2l_jax.methods import l2l
-from l2l_jax.models import _diffusion_files as files
 from l2l_jax.models import diffusion
 from l2l_jax.models.layers import denoising, noise_schedule, unet
 from l2l_jax.models.layers.noise_schedule import BUFFERS, Schedule
-from l2l_jax.originals import load, read_official
+from l2l_jax.registry import find
 from l2l_jax.tasks import center
 from l2l_jax.types import Batch, UnlearnBatch
+from l2l_jax.weights import __main__, safetensors, torch_reader, torch_writer
+from l2l_jax.weights.formats import diffusion as files
+from l2l_jax.weights.name_map import to_theirs
+from l2l_jax.weights.pretrained import load, read_official
+from l2l_jax.weights.safetensors import Weights
 from tests.helpers import images, small_model
 
 HOLE = jnp.zeros((2, 4, 4), bool).at[:, 1:3, 1:3].set(True)
@@ -405,7 +406,7 @@ def official_file(path, without=(), **changes):
     model, params = setting(variant="released")
     state = diffusion.to_official(to_theirs(params, diffusion.NAMES), model)
     state = {k: v for k, v in (state | changes).items() if not any(w in k for w in without)}
-    torchwriter.write(path, state)
+    torch_writer.write(path, state)
     return model, params
 
 
@@ -525,10 +526,10 @@ def test_an_embedding_of_its_own_is_exported_with_a_warning_and_comes_back(caplo
     moved = jax.tree.map(lambda x: x + 1, params["encoder"]["embed"])
     params = params | {"encoder": params["encoder"] | {"embed": moved}}
     about = {"model": "diffusion", "args": diffusion.SMALLEST}
-    weightfile.save(tmp_path / "a.safetensors", params, about)
-    weights.main(["export", str(tmp_path / "a.safetensors"), str(tmp_path / "a.pth")])
+    safetensors.save(tmp_path / "a.safetensors", params, about)
+    __main__.main(["export", str(tmp_path / "a.safetensors"), str(tmp_path / "a.pth")])
     assert "decodes otherwise" in caplog.text
-    state = torchfile.read(tmp_path / "a.pth")
+    state = torch_reader.read(tmp_path / "a.pth")
     assert set(BUFFERS) <= state.keys()
     read = load(str(tmp_path / "a.pth"), "diffusion", diffusion.SMALLEST)
     assert not trees.difference(read.params, model.canonical, "file", "model")
@@ -642,13 +643,13 @@ def test_a_retrained_reference_may_share_its_embedding(monkeypatch, tmp_path):
     params = setting(variant="released")[1]
     args = dict(diffusion.SMALLEST, variant="released")
     made = Weights(params, {"model": "diffusion", "args": args})
-    monkeypatch.setattr(reference, "final_weights", lambda _: made)
+    monkeypatch.setattr(retrained, "final_weights", lambda _: made)
     model = small_model("diffusion")
-    read = reference.load(tmp_path, model)
+    read = retrained.load(tmp_path, model)
     assert not trees.difference(read.params, model.canonical, "read", "model")
     other = small_model("diffusion", beta_end=0.4)
     with pytest.raises(ConfigError, match=r"another model .*beta_end: 0\.5 there, 0\.4 in the"):
-        reference.load(tmp_path, other)
+        retrained.load(tmp_path, other)
 
 
 def test_the_docstring_says_how_the_released_evaluation_sampled():

@@ -13,10 +13,11 @@ import numpy as np
 import optax
 import pytest
 
-from l2l_jax.lib import names, optim, torchfile, trees
+from l2l_jax.lib import optim, trees
 from l2l_jax.models import mae
 from l2l_jax.models.layers import positions
 from l2l_jax.tasks import random
+from l2l_jax.weights import name_map, torch_reader
 from tests.helpers import FIXTURES, unpacked
 
 IO = np.load(unpacked("mae/io.npz"))
@@ -32,7 +33,7 @@ def loaded(small_scale=False, **changes):
     small_scale: what makes up the residual stream at 0.02 of its size, so that every variance is
     small and every epsilon shows.
     """
-    state = torchfile.read(unpacked("mae/checkpoint_model.pth"))["model"]
+    state = torch_reader.read(unpacked("mae/checkpoint_model.pth"))["model"]
     if small_scale:
         residual = re.compile(
             r"(.*attn\.proj|.*mlp\.fc2|patch_embed.*|decoder_embed)\.\w+|.*_token|.*pos_embed"
@@ -40,7 +41,7 @@ def loaded(small_scale=False, **changes):
         state = {k: x * np.float32(0.02) if residual.fullmatch(k) else x for k, x in state.items()}
     args = mae.recognise(state, HEADS)
     model = mae.build(**args | changes)
-    params = names.to_ours(state, mae.NAMES)
+    params = name_map.to_ours(state, mae.NAMES)
     assert not trees.difference(params, model.canonical, "file", "model")
     return model, jax.tree.map(jnp.asarray, trees.stack(params, model.template))
 
@@ -145,7 +146,7 @@ def test_gradients(kind, norm_pix):
     model, params = loaded(norm_pix=norm_pix)
     inputs = inputs_of("random", model, params)
     gradient = jax.grad(lambda params: model.loss(params, inputs).mean())(params)
-    theirs = names.to_theirs(jax.device_get(gradient), mae.NAMES)
+    theirs = name_map.to_theirs(jax.device_get(gradient), mae.NAMES)
     compared = [key for key in IO.files if key.startswith(f"random/{kind}/")]
     assert compared
     for key in compared:
@@ -171,7 +172,7 @@ def test_one_adamw_step():
     trained = optax.apply_updates(trained, updates)
     np.testing.assert_allclose(before, after["loss_norm_pix_before"], atol=LOSS)
     np.testing.assert_allclose(loss(trained), after["loss_norm_pix_after"], atol=LOSS)
-    theirs = names.to_theirs(jax.device_get(params | trained), mae.NAMES)
+    theirs = name_map.to_theirs(jax.device_get(params | trained), mae.NAMES)
     for key in (key for key in after.files if key.startswith("after/")):
         np.testing.assert_allclose(
             theirs[key.removeprefix("after/")], after[key], atol=2e-6, err_msg=key

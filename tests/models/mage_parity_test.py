@@ -20,12 +20,13 @@ import optax
 import pytest
 from PIL import Image
 
-from l2l_jax.lib import blur, names, pixels, torchfile, trees
-from l2l_jax.lib.distance import latent_distance
+from l2l_jax.lib import blur, pixels, trees
+from l2l_jax.lib.objectives import latent_distance
 from l2l_jax.models import mage, vqgan
 from l2l_jax.models.layers import parallel_decoding, quantize
 from l2l_jax.models.layers.masked_tokens import arrange
-from l2l_jax.tasks import center, outpaint, share, side
+from l2l_jax.tasks import center, outpaint, random_ratio, side
+from l2l_jax.weights import name_map, torch_reader
 from tests.helpers import FIXTURES, assert_same_bits
 
 FOLDER = FIXTURES / "mage"
@@ -54,7 +55,7 @@ def state(file):
     with tempfile.NamedTemporaryFile(suffix=".pth") as copy:
         copy.write(unpacked(file))
         copy.flush()
-        return torchfile.read(copy.name)["model"]
+        return torch_reader.read(copy.name)["model"]
 
 
 @functools.cache
@@ -62,7 +63,7 @@ def loaded(student=False, **changes):
     """(model, parameters) of the checkpoint, or of the student."""
     official = state(CHECKPOINT) | (state(STUDENT) if student else {})
     model = mage.build(**mage.recognise(official, HEADS) | changes)
-    params = mage.fit(names.to_ours(mage.from_official(official), mage.NAMES), model)
+    params = mage.fit(name_map.to_ours(mage.from_official(official), mage.NAMES), model)
     assert not trees.difference(params, model.canonical, "file", "model")
     return model, jax.tree.map(jnp.asarray, trees.stack(params, model.template))
 
@@ -102,10 +103,12 @@ def close(ours, theirs, atol, **more):
 def test_there_and_back_is_the_same():
     official = state(CHECKPOINT)
     used = mage.from_official(official)
-    assert_same_bits(names.to_theirs(names.to_ours(used, mage.NAMES), mage.NAMES), used)
+    assert_same_bits(name_map.to_theirs(name_map.to_ours(used, mage.NAMES), mage.NAMES), used)
     model, params = loaded()
     assert model.variant == "paper"
-    exported = mage.to_official(names.to_theirs(jax.device_get(params), mage.NAMES), model)["model"]
+    exported = mage.to_official(name_map.to_theirs(jax.device_get(params), mage.NAMES), model)[
+        "model"
+    ]
     assert {k: v.shape for k, v in exported.items()} == {k: v.shape for k, v in official.items()}
     assert_same_bits({name: exported[name] for name in used}, used)
 
@@ -154,13 +157,13 @@ def test_masks_follow_the_noise(draw, monkeypatch):
         arrays, of, noise = UNLEARN, "", jnp.asarray(UNLEARN["mask_noise"])
     tokens = arrays["gt_indices" if draw == "unlearn" else "vqgan/indices"].reshape(-1, 256)
     theirs = [arrays[f"{of}token_{kind}_mask_raw"] for kind in ("all", "drop")]
-    hidden = share.hide(noise, float(arrays[f"{of}mask_rate"]))
+    hidden = random_ratio.hide(noise, float(arrays[f"{of}mask_rate"]))
     assert np.array_equal(hidden, theirs[0])
-    assert np.array_equal(share.hide(noise, 0.5), theirs[1])
+    assert np.array_equal(random_ratio.hide(noise, 0.5), theirs[1])
     model, params = loaded()
     monkeypatch.setattr(jax.random, "uniform", lambda rng, shape: noise)
     given, hidden = (jnp.asarray(x.reshape(-1, *model.grid)) for x in (tokens, hidden))
-    inputs = model.corrupt(params, given, hidden, None, visible=share.visible(model.grid))
+    inputs = model.corrupt(params, given, hidden, None, visible=random_ratio.visible(model.grid))
     same = jax.tree.map(np.array_equal, inputs, arranged(tokens, *theirs))
     assert all(jax.tree.leaves(same)), same
 
@@ -270,7 +273,7 @@ def check(method, value, gradient):
         np.testing.assert_allclose(ours, expected[f"{method}/{name}"], rtol=METHOD, err_msg=name)
     norm = optax.tree.norm(gradient)
     np.testing.assert_allclose(norm, expected[f"{method}/grad_global_norm"], rtol=GRADIENT)
-    ours = names.to_theirs(jax.device_get(gradient), mage.NAMES)
+    ours = name_map.to_theirs(jax.device_get(gradient), mage.NAMES)
     prefix = f"{method}/grad_every_4th_column/"
     compared = [key for key in expected.files if key.startswith(prefix)]
     assert compared

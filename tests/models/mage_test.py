@@ -7,16 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from l2l_jax import weights
-from l2l_jax.find import find
-from l2l_jax.lib import flops, torchfile, torchwriter, trees, weightfile
+from l2l_jax.lib import flops, trees
 from l2l_jax.lib.errors import ConfigError, WrongWeights
-from l2l_jax.lib.names import to_theirs
 from l2l_jax.models import mage
 from l2l_jax.models.layers import parallel_decoding
-from l2l_jax.originals import load, read_official
-from l2l_jax.tasks import center, outpaint, share, side
+from l2l_jax.registry import find
+from l2l_jax.tasks import center, outpaint, random_ratio, side
 from l2l_jax.types import Batch, UnlearnBatch
+from l2l_jax.weights import __main__, safetensors, torch_reader, torch_writer
+from l2l_jax.weights.name_map import to_theirs
+from l2l_jax.weights.pretrained import load, read_official
 from tests.helpers import images, small_model
 
 MASKED, SEEN = 16 + 1000, 8 * 8  # the id of the mask token and the tokens of the smallest model
@@ -45,20 +45,20 @@ def test_published_sizes(size, width, depth):
 def test_share_hides_as_published():
     shares = []
     for seed in range(300):
-        hidden = np.asarray(share.mask(jax.random.key(seed), 3, (16, 16))).sum((1, 2))
+        hidden = np.asarray(random_ratio.mask(jax.random.key(seed), 3, (16, 16))).sum((1, 2))
         assert len(set(hidden.tolist())) == 1, "one share for the whole batch"
         shares.append(hidden[0] / 256)
     assert min(shares) >= 0.5
     assert max(shares) <= 1
     assert np.mean(shares) == pytest.approx(0.694, abs=0.02)
-    assert share.visible((16, 16)) == (0, 128)
+    assert random_ratio.visible((16, 16)) == (0, 128)
 
 
 @pytest.mark.parametrize(("hint", "kept"), [(True, 33), (False, 65)])
 def test_half_of_the_tokens_are_dropped_and_only_masked_ones(hint, kept):
     model, params = setting()
-    mask = share.mask(jax.random.key(1), 4, model.grid)
-    visible = share.visible(model.grid) if hint else None
+    mask = random_ratio.mask(jax.random.key(1), 4, model.grid)
+    visible = random_ratio.visible(model.grid) if hint else None
     inputs = model.corrupt(params, images(4, 16), mask, jax.random.key(2), visible=visible)
     assert model.encode(params, inputs).shape == (4, kept, 16)
     hidden = np.asarray(mask).reshape(4, -1)
@@ -77,7 +77,7 @@ def test_half_of_the_tokens_are_dropped_and_only_masked_ones(hint, kept):
 def test_student_and_teacher_see_the_same_tokens():
     """The draws are those of the key: noise in place of the image changes no mask."""
     model, params = setting()
-    mask, key = share.mask(jax.random.key(1), 4, model.grid), jax.random.key(2)
+    mask, key = random_ratio.mask(jax.random.key(1), 4, model.grid), jax.random.key(2)
     one, two = (model.corrupt(params, images(4, 16, s), mask, key) for s in (0, 1))
     np.testing.assert_array_equal(one.attend, two.attend)
     np.testing.assert_array_equal(one.hidden, two.hidden)
@@ -108,8 +108,8 @@ def test_completing_hides_what_overlaps_and_the_margin(module, args, count):
 
 def gradient_of_l2l(variant):
     model, params = setting(variant=variant)
-    mask = share.mask(jax.random.key(1), 4, model.grid)
-    parts = [Batch(images(4, 16, s), mask, share.visible(model.grid)) for s in (1, 2)]
+    mask = random_ratio.mask(jax.random.key(1), 4, model.grid)
+    parts = [Batch(images(4, 16, s), mask, random_ratio.visible(model.grid)) for s in (1, 2)]
 
     def total(student):
         l2l = find("method", "l2l")
@@ -151,7 +151,7 @@ def test_no_gradient_reaches_the_words_through_tied_logits():
 
 def test_smoothed_cross_entropy():
     model, params = setting()
-    mask = share.mask(jax.random.key(1), 3, model.grid)
+    mask = random_ratio.mask(jax.random.key(1), 3, model.grid)
     inputs = model.corrupt(params, images(3, 16), mask, jax.random.key(2))
     logits = np.asarray(model.decode(params, model.encode(params, inputs), inputs), np.float64)
     logp = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
@@ -240,7 +240,7 @@ def test_scanned_blocks_are_the_listed_ones():
     listed, params = setting()
     scanned = small_model("mage", scan=True)
     stacked = trees.stack(jax.device_get(params), scanned.template)
-    mask = share.mask(jax.random.key(1), 4, listed.grid)
+    mask = random_ratio.mask(jax.random.key(1), 4, listed.grid)
     losses = []
     for model, weights_ in ((listed, params), (scanned, stacked)):
         inputs = model.corrupt(weights_, images(4, 16), mask, jax.random.key(2))
@@ -250,7 +250,10 @@ def test_scanned_blocks_are_the_listed_ones():
 
 def test_given_tokens_no_convolution_is_left():
     model, params = setting()
-    mask, visible = share.mask(jax.random.key(1), 4, model.grid), share.visible(model.grid)
+    mask, visible = (
+        random_ratio.mask(jax.random.key(1), 4, model.grid),
+        random_ratio.visible(model.grid),
+    )
 
     def work(pictures):
         def loss(params, pictures):
@@ -271,7 +274,7 @@ def official_file(path, without=(), **changes):
     model, params = setting(variant="released")
     state = mage.to_official(to_theirs(jax.device_get(params), mage.NAMES), model)["model"]
     state = {k: v for k, v in (state | changes).items() if k not in without}
-    torchwriter.write(path, {"model": state})
+    torch_writer.write(path, {"model": state})
     return model
 
 
@@ -280,7 +283,7 @@ TOLD = {"heads": 2, "decoder_heads": 2, "image_size": 16, "tokenizer": {"groups"
 
 def test_an_official_file_holds_what_its_class_wants_and_comes_back(tmp_path):
     model = official_file(tmp_path / "a.pth")
-    content = torchfile.read(tmp_path / "a.pth")["model"]
+    content = torch_reader.read(tmp_path / "a.pth")["model"]
     assert set(mage.files.UNUSED) <= content.keys()
     assert "mlm_layer.word_embeddings.weight" not in content
     read = read_official(tmp_path / "a.pth", "mage", TOLD)
@@ -303,7 +306,7 @@ def test_an_untied_decoder_is_exported_with_a_warning_and_comes_back(caplog, tmp
     content = mage.to_official(to_theirs(params, mage.NAMES), model)
     assert "mlm_layer.word_embeddings.weight" not in content["model"], "it loads strictly there"
     assert "decodes otherwise" in caplog.text
-    torchwriter.write(tmp_path / "a.pth", content)
+    torch_writer.write(tmp_path / "a.pth", content)
     read = read_official(tmp_path / "a.pth", "mage", TOLD)
     np.testing.assert_array_equal(read.params["decoder"]["words"], params["decoder"]["words"])
 
@@ -322,7 +325,7 @@ def test_files_that_do_not_hold_a_whole_mage(tmp_path):
     official_file(tmp_path / "a.pth", **words)
     with pytest.raises(WrongWeights, match=r"1025 ids, 24 of them codes, .* has 16 codes"):
         read_official(tmp_path / "a.pth", "mage", TOLD)
-    state = torchfile.read(tmp_path / "a.pth")["model"]
+    state = torch_reader.read(tmp_path / "a.pth")["model"]
     bare = {k: v for k, v in state.items() if not k.startswith("vqgan.")}
     with pytest.raises(WrongWeights, match="without its tokenizer"):
         mage.recognise(bare, TOLD)
@@ -338,7 +341,7 @@ def test_files_that_do_not_hold_a_whole_mage(tmp_path):
 def ours(path, variant="paper"):
     _, params = setting(variant=variant)
     args = dict(mage.SMALLEST, variant=variant)
-    weightfile.save(path, jax.device_get(params), {"model": "mage", "args": args})
+    safetensors.save(path, jax.device_get(params), {"model": "mage", "args": args})
     return trees.digest(jax.device_get(params)["tokenizer"])
 
 
@@ -366,15 +369,15 @@ def test_a_tied_file_fits_both_variants_and_an_untied_one_only_its_own(tmp_path)
     params = jax.device_get(setting()[1])
     params["decoder"] = params["decoder"] | {"words": params["decoder"]["words"] + 1}
     about = {"model": "mage", "args": mage.SMALLEST}
-    weightfile.save(tmp_path / "own.safetensors", params, about)
+    safetensors.save(tmp_path / "own.safetensors", params, about)
     with pytest.raises(WrongWeights, match=r"only in own\.safetensors: decoder/words"):
         load(str(tmp_path / "own.safetensors"), "mage", dict(mage.SMALLEST, variant="released"))
 
 
 def test_half_precision_changes_the_digest_that_is_told(tmp_path):
     digest = ours(tmp_path / "w.safetensors")
-    weights.export(tmp_path / "w.safetensors", tmp_path / "half.safetensors", half=True)
-    args = weightfile.load(tmp_path / "half.safetensors").about["args"]
+    __main__.export(tmp_path / "w.safetensors", tmp_path / "half.safetensors", half=True)
+    args = safetensors.load(tmp_path / "half.safetensors").about["args"]
     assert args["tokenizer_digest"] != digest
     assert load(str(tmp_path / "half.safetensors"), "mage", args)
 
@@ -399,7 +402,7 @@ def test_another_image_size():
 def test_exporting_needs_a_known_ending(tmp_path):
     ours(tmp_path / "w.safetensors")
     with pytest.raises(ConfigError, match=r"\.pth, \.ckpt \(official\)"):
-        weights.export(tmp_path / "w.safetensors", tmp_path / "w.bin")
+        __main__.export(tmp_path / "w.safetensors", tmp_path / "w.bin")
 
 
 @pytest.mark.parametrize(

@@ -16,10 +16,10 @@ import pytest
 from flax import nnx
 from PIL import Image
 
-from l2l_jax import originals
-from l2l_jax.lib import names, torchfile, torchwriter, trees
+from l2l_jax.lib import trees
 from l2l_jax.models import vqgan
 from l2l_jax.models.layers import quantize
+from l2l_jax.weights import name_map, pretrained, torch_reader, torch_writer
 from tests.helpers import FIXTURES, assert_same_bits
 
 FOLDER = FIXTURES / "vqgan"
@@ -39,7 +39,7 @@ def state(tmp_path_factory):
     """The official state dict; its file also holds what Lightning writes beside it."""
     path = tmp_path_factory.mktemp("vqgan") / FILE
     path.write_bytes(unpacked(FILE))
-    content = torchfile.read(path)
+    content = torch_reader.read(path)
     assert set(content) == {"epoch", "global_step", "pytorch-lightning_version", "state_dict"}
     return content["state_dict"]
 
@@ -48,7 +48,7 @@ def state(tmp_path_factory):
 def loaded(state):
     """(model, parameters) of the checkpoint."""
     model = vqgan.build(**vqgan.recognise(state, dict(image_size=64)))
-    params = names.to_ours(vqgan.from_official(state), vqgan.NAMES)
+    params = name_map.to_ours(vqgan.from_official(state), vqgan.NAMES)
     assert not trees.difference(params, model.canonical, "file", "model")
     return model, jax.tree.map(jnp.asarray, params)
 
@@ -68,15 +68,15 @@ def theirs(key):
 def test_both_forms_of_a_checkpoint(form, state, loaded, tmp_path):
     path = tmp_path / FILE
     if form == "bare":
-        torchwriter.write(path, state)
+        torch_writer.write(path, state)
     else:
         path.write_bytes(unpacked(FILE))
-    weights = originals.read_official(path, "vqgan", dict(image_size=64))
+    weights = pretrained.read_official(path, "vqgan", dict(image_size=64))
     assert_same_bits(trees.flatten(weights.params), trees.flatten(jax.device_get(loaded[1])))
 
 
 def test_there_and_back_is_the_same(state):
-    assert_same_bits(names.to_theirs(names.to_ours(state, vqgan.NAMES), vqgan.NAMES), state)
+    assert_same_bits(name_map.to_theirs(name_map.to_ours(state, vqgan.NAMES), vqgan.NAMES), state)
 
 
 def test_what_the_file_tells(loaded):

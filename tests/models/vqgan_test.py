@@ -8,12 +8,13 @@ import numpy as np
 import optax
 import pytest
 
-from l2l_jax.lib import torchwriter, trees
+from l2l_jax.lib import trees
 from l2l_jax.lib.errors import ConfigError, WrongWeights
-from l2l_jax.lib.names import to_theirs
 from l2l_jax.models import vqgan
 from l2l_jax.models.layers import quantize
-from l2l_jax.originals import read_official
+from l2l_jax.weights import torch_writer
+from l2l_jax.weights.name_map import to_theirs
+from l2l_jax.weights.pretrained import read_official
 from tests.helpers import images, small_model
 
 
@@ -199,7 +200,7 @@ def test_bad_arguments(args, message):
 def official_file(path, **changes):
     model, params = setting()
     state = to_theirs(jax.device_get(params), vqgan.NAMES)
-    torchwriter.write(path, {"state_dict": {k: v for k, v in state.items() if k not in changes}})
+    torch_writer.write(path, {"state_dict": {k: v for k, v in state.items() if k not in changes}})
     return model
 
 

@@ -21,11 +21,11 @@ import jax.numpy as jnp
 from flax import nnx
 
 from l2l_jax.lib.errors import ConfigError
-from l2l_jax.lib.names import Convert, Rule, convolution, linear, norm
 from l2l_jax.lib.precision import exact
 from l2l_jax.models.layers.attention import attention
 from l2l_jax.models.layers.vit import Dtype
 from l2l_jax.types import Array
+from l2l_jax.weights.name_map import Convert, Rule, convolution, linear, norm
 
 EPSILON = 1e-5
 

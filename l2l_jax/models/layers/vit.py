@@ -11,11 +11,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from l2l_jax.lib.names import Rule
-from l2l_jax.lib.names import linear as linear_names
-from l2l_jax.lib.names import norm as norm_names
 from l2l_jax.models.layers.attention import attention
 from l2l_jax.types import Array
+from l2l_jax.weights.name_map import Rule
+from l2l_jax.weights.name_map import linear as linear_names
+from l2l_jax.weights.name_map import norm as norm_names
 
 EPSILON = 1e-6
 Dtype = jnp.dtype | type

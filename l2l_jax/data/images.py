@@ -1,0 +1,134 @@
+"""The one reader and the one writer of images, and the crops of training and evaluation.
+
+RGB everywhere, uint8 [H, W, 3]. Greyscale is repeated, CMYK converted, EXIF rotation applied, 16
+bit scaled to 8, transparency laid over white; of an animation the first frame is taken.
+"""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from l2l_jax.data import fast_resize
+from l2l_jax.lib import files
+from l2l_jax.lib.errors import BrokenImage, ConfigError
+
+GAP = 2  # pixels around a picture in a sheet
+RESIZERS = ("pillow", "simd")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+
+
+def decode(data: bytes | Path, name: str) -> np.ndarray:
+    """uint8 RGB [H, W, 3]; BrokenImage names the file and the reason."""
+    try:
+        data = data if isinstance(data, bytes) else data.read_bytes()  # faster than piece by piece
+        with Image.open(io.BytesIO(data)) as image:
+            return np.asarray(_to_rgb(image))
+    except Exception as error:  # decoders raise a zoo of types on damaged files
+        raise BrokenImage(f"{name}: {type(error).__name__}: {error}") from error
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    image.load()  # all of it: a truncated file fails here
+    ImageOps.exif_transpose(image, in_place=True)
+    if image.mode.startswith("I;16"):  # Pillow would clip 16 bit, not scale it
+        values = np.asarray(image, np.float64) / 257 + 0.5
+        return Image.fromarray(values.astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise ValueError("32 bits a pixel, of which nobody says what is white")
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        white = Image.new("RGBA", layer.size, "white")
+        return Image.alpha_composite(white, layer).convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def write_png(path: Path, image: np.ndarray) -> None:
+    """uint8 RGB [H, W, 3] as PNG, atomically."""
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(f"Not a uint8 RGB image: {image.dtype} {image.shape}.")
+    with files.replacing(path) as file:
+        Image.fromarray(image).save(file, "PNG")
+
+
+def sheet(rows: list[np.ndarray], side: int = 96) -> np.ndarray:
+    """Rows of uint8 [K, H, H, 3] as one framed picture; small ones are enlarged to about `side`."""
+    scale, strips = max(1, round(side / rows[0].shape[1])), []
+    for row in rows:
+        large = row.repeat(scale, axis=1).repeat(scale, axis=2)
+        framed = np.pad(large, ((0, 0), (GAP, GAP), (GAP, GAP), (0, 0)), constant_values=255)
+        strips.append(np.concatenate(list(framed), axis=1))
+    return np.concatenate(strips, axis=0)
+
+
+def resize_crop(image: np.ndarray, size: int) -> np.ndarray:
+    """The short side to `size` (bicubic, antialiased), then the central square; [size, size, 3]."""
+    if image.shape[:2] == (size, size):
+        return image
+    height, width = image.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) / 2, (width - side) / 2
+    return _resample(image, (left, top, left + side, top + side), size)
+
+
+def random_crop(
+    image: np.ndarray,
+    size: int,
+    rng: np.random.Generator,
+    scale: tuple[float, float],
+    resize: str = "pillow",
+) -> np.ndarray:
+    """A crop of a random share of the area and aspect ratio 3/4 to 4/3, resized to [size, size, 3].
+
+    After ten draws that do not fit, the central square (Szegedy et al. 2015).
+    """
+    height, width = image.shape[:2]
+    for _ in range(10):
+        area = height * width * rng.uniform(*scale)
+        ratio = np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3)))
+        w, h = round(np.sqrt(area * ratio)), round(np.sqrt(area / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            left, top = rng.integers(width - w + 1), rng.integers(height - h + 1)
+            if resize == "simd":
+                return fast_resize.bicubic(image[top : top + h, left : left + w], size)
+            return _resample(image, (left, top, left + w, top + h), size)
+    return resize_crop(image, size)
+
+
+def _resample(image: np.ndarray, box: tuple[float, ...], size: int) -> np.ndarray:
+    resized = Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC, box=box)
+    return np.asarray(resized)
+
+
+def augmentation(
+    size: int, scale: tuple[float, ...], flip: bool, resize: str = "pillow"
+) -> Callable[[np.ndarray, np.random.Generator], np.ndarray]:
+    """(image, rng) -> [size, size, 3]. scale=(): the central crop; flip mirrors half of them.
+
+    resize: what resizes random crops, "pillow" or "simd" (data/fast_resize.py).
+    """
+    if len(scale) not in (0, 2) or (scale and not 0 < scale[0] <= scale[1] <= 1):
+        raise ConfigError(
+            "data.crop is () or (smallest, largest) share of the area, both in (0, 1], "
+            f"not {scale}."
+        )
+    if resize not in RESIZERS:
+        raise ConfigError(f"data.resize is 'pillow' or 'simd', not {resize!r}.")
+    if resize == "simd":
+        fast_resize.check()
+
+    def augment(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        image = random_crop(image, size, rng, scale, resize) if scale else resize_crop(image, size)
+        return _mirrored(image) if flip and rng.random() < 0.5 else np.ascontiguousarray(image)
+
+    return augment
+
+
+def _mirrored(image: np.ndarray) -> np.ndarray:
+    """image[:, ::-1], a channel at a time: NumPy takes four times as long over pixels."""
+    mirrored = np.empty(image.shape, image.dtype)
+    for channel in range(image.shape[-1]):
+        mirrored[..., channel] = image[:, ::-1, channel]
+    return mirrored

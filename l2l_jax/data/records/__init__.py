@@ -1,0 +1,1 @@
+"""ArrayRecord files in the layout of TensorFlow Datasets."""

@@ -1,0 +1,81 @@
+"""One experiment from its config to its page: the phases in order, then evaluation and report.
+
+Running it again on the same workdir continues where it was: finished phases, and whatever a
+checkpoint holds, are not done again.
+"""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from l2l_jax.engine import reuse
+from l2l_jax.engine.config import check_config, complete_config
+from l2l_jax.engine.evaluation import evaluate
+from l2l_jax.engine.experiment import restored, walk
+from l2l_jax.engine.preflight import prepare
+from l2l_jax.engine.train import train
+from l2l_jax.lib import files, hosts, preemption
+from l2l_jax.report import judges, page
+from l2l_jax.workdir import claim
+
+log = logging.getLogger(__name__)
+
+
+def run(config: Mapping[str, Any], folder: str | Path) -> dict[str, Any]:
+    """Runs or continues an experiment and returns the content of its results.json.
+
+    config: what a config file's get_config returns, or the same as plain dicts. folder: the
+    workdir, seen by every process. Raises the errors of lib/errors.py for what a user can mend, and
+    Preempted (exit code 143) after SIGTERM.
+    """
+    config, folder = complete_config(config), Path(folder).expanduser()
+    with hosts.together():
+        check_config(config)
+        claim.check(folder, config)
+    if hosts.of_first(int(finished(folder))):
+        log.info("%s is finished; see %s", folder, folder / "report.html")
+        return files.read_json(folder / "results.json")
+    with preemption.watch() as stop, claim.locked(folder):
+        experiment = prepare(config, folder, stop)
+        reuse.take_over(experiment)
+        results = evaluate(experiment, walk(experiment, train))
+        if hosts.first():
+            log.info("%s", summary(results))
+            log.info("the page is %s", page.write(folder))
+    return files.as_json(results)
+
+
+def evaluate_again(folder: Path) -> None:
+    """Evaluates the last checkpoint of every phase of a workdir and writes its page again."""
+    config = claim.config_of(folder)
+    if jax.device_count() % max(1, config["runtime"]["fsdp"]):
+        config["runtime"]["fsdp"] = -1  # it was trained on other devices than these
+    with preemption.watch() as stop, claim.locked(folder):
+        experiment = prepare(config, folder, stop)
+        evaluate(experiment, walk(experiment, restored))
+        page.write(folder)
+
+
+def finished(folder: Path) -> bool:
+    """Whether all steps of all phases are done, evaluated, and on the page."""
+    results = folder / "results.json"
+    if not (results.exists() and (folder / "report.html").exists()):
+        return False
+    return all(done == total for done, total in files.read_json(results)["steps"].values())
+
+
+def summary(results: Mapping[str, Any]) -> str:
+    """One line for the log: the figures of the first task, before and after."""
+    names = [name for name in ("original", "unlearned", "retrained") if name in results]
+    parts = []
+    for side in results["counts"]:
+        for metric in ("fid", "psnr"):
+            values = [results[name][side].get(metric) for name in names]
+            if None not in values:
+                mark = f" ({judges.MARK})" if metric in judges.untrained(results) else ""
+                told = " -> ".join(f"{value:.2f}" for value in values)
+                parts.append(f"{side} {metric} {told}{mark}")
+    return f"{results['task']}: {', '.join(parts)}"

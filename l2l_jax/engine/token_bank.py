@@ -1,0 +1,139 @@
+"""What a model with a frozen tokenizer needs to see of images only once: their tokens.
+
+With data.token_cache.views = K the training images are tokenised before the first step, K augmented
+views of each, and a step reads tokens in place of pixels; augmentation is then K fixed views and no
+longer fresh. With data.token_cache.noise = N noise targets are drawn from N tokenised noise images
+whose moments are those of the forget images, in place of being tokenised anew in every step.
+"""
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from l2l_jax.data import images, loader, splits, token_cache
+from l2l_jax.data.splits import Split
+from l2l_jax.engine.experiment import Experiment
+from l2l_jax.lib import files, hosts, pixels, sharding
+from l2l_jax.lib import rng as rngs
+from l2l_jax.lib.errors import accepts
+from l2l_jax.types import Array, Params
+
+log = logging.getLogger(__name__)
+
+BATCH = 128  # images tokenised at a time by one process
+MEASURED = 2048  # forget images whose moments the noise has
+
+
+class Tokenizer:
+    """The model's frozen tokenizer as a program of this process's own devices."""
+
+    def __init__(self, experiment: Experiment, params: Params):
+        frozen = {"tokenizer": hosts.gathered(params["tokenizer"])}
+        self.told = experiment.model.told(frozen)
+        self._mesh = sharding.make_mesh(devices=jax.local_devices())
+        whole = jax.tree.map(lambda _: sharding.replicated(self._mesh), frozen)
+        self._params = sharding.place(frozen, whole)
+        self._run = jax.jit(experiment.model.tokenize)
+        self._batch = BATCH + -BATCH % self._mesh.size
+
+    def __call__(self, pictures: np.ndarray) -> np.ndarray:
+        """[N, H, W, 3], uint8 or float32 around [0, 1] -> [N, h, w] int32."""
+        parts = []
+        for at in range(0, len(pictures), self._batch):
+            part = pictures[at : at + self._batch]
+            full = np.concatenate([part, part[-1:].repeat(self._batch - len(part), axis=0)])
+            full = jax.device_put(full, sharding.batch(self._mesh))
+            unit = pixels.unit(full) if full.dtype == np.uint8 else full
+            parts.append(np.asarray(self._run(self._params, unit))[: len(part)])
+        return np.concatenate(parts)
+
+
+def beforehand(
+    phase: str, experiment: Experiment, sides: Mapping[str, Split], params: Params
+) -> tuple[dict[str, loader.Rows], Array | None]:
+    """({side: what the loader reads}, the bank of noise or None); params: all groups."""
+    data, size = experiment.config["data"], experiment.model.image_size
+    views, noise = experiment.token_views, experiment.noise_tokens(phase)
+    tokenizer = Tokenizer(experiment, params) if views or noise else None
+    bank = noise_bank(phase, experiment, sides["forget"], tokenizer) if noise else None
+    if views:
+        kept = cached(experiment, sides, tokenizer)
+        return {side: (kept[side], token_cache.any_view) for side in sides}, bank
+    augment = images.augmentation(size, tuple(data["crop"]), data["flip"], data["resize"])
+    picked = {s: loader.Picked(experiment.sources[x.part], x.indices) for s, x in sides.items()}
+    return {side: (picked[side], augment) for side in sides}, bank
+
+
+def cached(experiment: Experiment, sides: Mapping[str, Split], tokenizer: Tokenizer) -> dict:
+    """{side: token_cache.Cached}, made now where it is missing."""
+    data, size = experiment.config["data"], experiment.model.image_size
+    settings, chosen = data["token_cache"], experiment.config["runtime"]["token_folder"]
+    about = {
+        "tokenizer": tokenizer.told["tokenizer_digest"],
+        "layout": experiment.model.identity["tokenizer"],
+        "image_size": size,
+        "crop": data["crop"],
+        "flip": data["flip"],
+        "views": settings["views"],
+        "data": [data["name"], _absolute(data["args"])],
+    }
+    if data["proxy"]["name"]:
+        about["proxy"] = [data["proxy"]["name"], _absolute(data["proxy"]["args"])]
+    if data["resize"] != "pillow":
+        about["resize"] = data["resize"]
+    folder = Path(chosen).expanduser() if chosen else _default(about)
+    token_cache.claim(folder, about)
+    augment = images.augmentation(size, tuple(data["crop"]), data["flip"], data["resize"])
+    below = {splits.PROXY: folder / splits.PROXY}  # its keys may be those of other images
+
+    def filled(split: Split) -> token_cache.Cached:
+        where, source = below.get(split.part, folder), experiment.sources[split.part]
+        views, host = settings["views"], experiment.host
+        return token_cache.fill(where, source, split, views, augment, tokenizer, host)
+
+    return {side: filled(split) for side, split in sides.items()}
+
+
+def _absolute(args: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of a data set whose root, if it has one, is told apart from another's."""
+    root = args.get("root")
+    return {**args, "root": str(Path(root).expanduser().resolve())} if root else dict(args)
+
+
+def _default(about: Mapping[str, Any]) -> Path:
+    name = files.digest_of_lines([json.dumps(about, sort_keys=True)])[:16]
+    return files.cache_dir() / f"tokens-{name}"
+
+
+def noise_bank(phase: str, experiment: Experiment, split: Split, tokenizer: Tokenizer) -> Array:
+    """uint16 [N, h, w] on the mesh: noise as the phase's method draws it, tokenised."""
+    count, size = experiment.config["data"]["token_cache"]["noise"], experiment.model.image_size
+    method, args = experiment.method(phase), experiment.config[phase]["args"]
+    args = {name: args[name] for name in accepts(method.noise_images)}
+    rows = split.indices[np.linspace(0, len(split.indices) - 1, MEASURED, dtype=int)]
+    picked = loader.Picked(experiment.sources[split.part], np.unique(rows))
+    total, squares, pixel_count = np.zeros(3), np.zeros(3), 0
+    for at in range(len(picked)):
+        x = images.resize_crop(picked[at], size).reshape(-1, 3) / 255.0
+        total, squares, pixel_count = (
+            total + x.sum(0),
+            squares + (x**2).sum(0),
+            pixel_count + len(x),
+        )
+    mean = total / pixel_count
+    std = np.sqrt(np.maximum(squares / pixel_count - mean**2, 0))
+    log.info("tokens: %d noise images", count)
+    base, bank = rngs.key(experiment.config["seed"], phase, "noise bank"), []
+    for at in range(0, count, BATCH):
+        shape = (min(BATCH, count - at), size, size, 3)
+        moments = jnp.asarray(mean, jnp.float32), jnp.asarray(std, jnp.float32)
+        noise = method.noise_images(rngs.fold(base, at), shape, *moments, **args)
+        bank.append(tokenizer(np.asarray(noise)))
+    tokens = hosts.of_first(np.concatenate(bank).astype(np.uint16))
+    return sharding.place(tokens, sharding.replicated(experiment.mesh))

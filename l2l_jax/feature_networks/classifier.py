@@ -1,0 +1,180 @@
+"""A small convolutional classifier, trained once on the run's own training images.
+
+The judge of data sets for which no published network exists, as paper A used a Places network for
+Places. It sees the training images of every split, forgotten ones included: a judge must know what
+was forgotten. Features are the 64 values before the last layer. Seeded, cached under $L2L_CACHE by
+the digests of its images, its settings and this file, and stated in the report with its accuracy on
+the held-out images of the run.
+"""
+
+import functools
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+from l2l_jax.data import loader
+from l2l_jax.data.splits import Split
+from l2l_jax.lib import files, pixels, trees
+from l2l_jax.lib.errors import WrongWeights
+from l2l_jax.lib.nnx_pure import Pure
+from l2l_jax.types import Array, Features, Params, Source
+from l2l_jax.weights import safetensors
+from l2l_jax.weights.safetensors import Weights
+
+log = logging.getLogger(__name__)
+
+WIDTHS = (32, 64, 128)
+FEATURES = 64
+Apply = Callable[[Params, Array], tuple[Array, Array]]
+
+
+class Network(nnx.Module):
+    """Three strided 3x3 convolutions, resized to 4x4, 64 features, class logits."""
+
+    def __init__(self, classes: int, rngs: nnx.Rngs):
+        ins = (3, *WIDTHS[:-1])
+        self.convs = nnx.List(
+            [nnx.Conv(i, o, (3, 3), strides=2, rngs=rngs) for i, o in zip(ins, WIDTHS, strict=True)]
+        )
+        self.norms = nnx.List([nnx.LayerNorm(width, rngs=rngs) for width in WIDTHS])
+        self.features = nnx.Linear(WIDTHS[-1] * 16, FEATURES, rngs=rngs)
+        self.logits = nnx.Linear(FEATURES, classes, rngs=rngs)
+
+    def __call__(self, x: Array) -> tuple[Array, Array]:
+        for conv, norm in zip(self.convs, self.norms, strict=True):
+            x = jax.nn.gelu(norm(conv(x)))
+        x = jax.image.resize(x, (x.shape[0], 4, 4, x.shape[-1]), "linear")
+        features = jax.nn.gelu(self.features(x.reshape(x.shape[0], -1)))
+        return features, self.logits(features)
+
+
+def build(
+    sources: Mapping[str, Source],
+    splits: Mapping[str, Split],
+    image_size: int,
+    *,
+    size: int = 32,
+    epochs: int = 5,
+    lr: float = 2e-3,
+    batch_size: int = 128,
+    seed: int = 0,
+) -> Features:
+    """The classifier of these splits; it resizes every image to `size`.
+
+    Trained on the splits without a suffix, but for a proxy of another data set, whose classes are
+    others; its accuracy measured on those of the eval part; there is none if nothing is held out.
+    """
+    del image_size  # it resizes whatever it gets
+    held = {name: split for name, split in splits.items() if split.part == "eval"}
+    ours = {name: split for name, split in splits.items() if split.part != "proxy"}
+    seen = {name: split for name, split in ours.items() if not name.endswith("_eval")}
+    train = _examples(sources, seen, size)
+    test = _examples(sources, held, size)
+    classes = sources["train"].classes
+    network = Pure(lambda rngs: Network(len(classes), rngs))
+    settings = dict(size=size, epochs=epochs, lr=lr, batch_size=batch_size, seed=seed)
+
+    def apply(params: Params, images: Array) -> tuple[Array, Array]:
+        return network.bind(params)(_resized(images, size))
+
+    path = files.cache_dir() / f"classifier-{_key(train, test, classes, settings)}.safetensors"
+    judge = _cached(path)
+    if judge is None:
+        params = _train(network, apply, *train, settings)
+        about = {"model": "classifier", **settings, "images": len(train[0])}
+        about |= {"held_out": len(test[0])}
+        if len(test[0]):
+            about["accuracy"] = _accuracy(apply, params, *test)
+        judge = Weights(params, about | {"digest": trees.digest(params)})
+        try:
+            safetensors.save(path, params, about)
+        except OSError as error:
+            log.warning("judge: not kept for the next run: %s", error)
+    if "accuracy" in judge.about:
+        log.info("judge: classifier, held-out accuracy %.1f %%", 100 * judge.about["accuracy"])
+    return Features("classifier", judge.about, judge.params, apply)
+
+
+def _cached(path: Path) -> Weights | None:
+    """The file's content, if there is one and it is whole."""
+    try:
+        return safetensors.load(path)
+    except FileNotFoundError:
+        return None
+    except WrongWeights as error:
+        log.warning("%s It is made again.", error)
+        return None
+
+
+def _examples(
+    sources: Mapping[str, Source], splits: Mapping[str, Split], size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """(uint8 [N, size, size, 3], int32 labels), all in memory: a few ten thousand small images."""
+    images, labels = [np.zeros((0, size, size, 3), np.uint8)], [np.zeros(0, np.int32)]
+    for split in splits.values():
+        source = sources[split.part]
+        picked = loader.Picked(source, split.indices)
+        batches = loader.eval_batches(picked, size, 256, loader.Host())
+        images.append(np.concatenate(list(batches))[: len(picked)])
+        labels.append(source.labels[split.indices])
+    return np.concatenate(images), np.concatenate(labels)
+
+
+def _key(train: tuple, test: tuple, classes: tuple[str, ...], settings: Mapping) -> str:
+    """What the classifier and its accuracy depend on."""
+    total = hashlib.sha256(files.sha256(Path(__file__)).encode())
+    total.update(json.dumps([classes, settings]).encode())
+    for array in (*train, *test):
+        total.update(array.tobytes())
+    return total.hexdigest()[:16]
+
+
+def _resized(images: Array, size: int) -> Array:
+    """[B, H, W, 3] in [0, 1] -> [B, size, size, 3] in [-1, 1], antialiased."""
+    if images.shape[1] != size:
+        images = jax.image.resize(images, (images.shape[0], size, size, 3), "linear")
+    return 2 * images - 1
+
+
+def _train(
+    network: Pure, apply: Apply, images: np.ndarray, labels: np.ndarray, settings: Mapping
+) -> Params:
+    """AdamW on the cross-entropy; the order of images is a function of the seed."""
+    log.info("judge: training a classifier on %d images of this run", len(images))
+    batch, seed = min(settings["batch_size"], len(images)), settings["seed"]
+    each = len(images) // batch
+    steps = settings["epochs"] * each
+    optimizer = optax.adamw(optax.cosine_decay_schedule(settings["lr"], steps))
+
+    @jax.jit
+    def update(params: Params, state: optax.OptState, x: Array, y: Array) -> tuple:
+        def loss(params: Params) -> Array:
+            logits = apply(params, pixels.unit(x))[1]
+            return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
+
+        updates, state = optimizer.update(jax.grad(loss)(params), state, params)
+        return optax.apply_updates(params, updates), state
+
+    params = network.init(jax.random.key(seed))
+    state = optimizer.init(params)
+    for step in range(steps):
+        epoch, at = divmod(step, each)
+        order = np.random.default_rng((seed, epoch)).permutation(len(images))
+        chosen = order[at * batch : (at + 1) * batch]
+        params, state = update(params, state, images[chosen], labels[chosen])
+    return jax.device_get(params)
+
+
+def _accuracy(apply: Apply, params: Params, images: np.ndarray, labels: np.ndarray) -> float:
+    forward = jax.jit(functools.partial(apply, params))
+    parts = np.array_split(images, -(-len(images) // 512))
+    guesses = [np.asarray(forward(pixels.unit(jnp.asarray(part)))[1]).argmax(1) for part in parts]
+    return float(np.mean(np.concatenate(guesses) == labels))

@@ -1,0 +1,1 @@
+"""Weights files: published, bundled and our own; reading, checking and writing them."""

@@ -1,0 +1,1 @@
+"""Official file formats, one file a model."""

@@ -1,0 +1,119 @@
+"""Folders of images: classes, parts, broken files."""
+
+import logging
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from l2l_jax.data import image_folder
+from l2l_jax.datasets import folder, imagenet
+from l2l_jax.lib.errors import BrokenImage, ConfigError, DataMissing
+
+
+def fill(root, *names, size=(20, 16)):
+    for at, name in enumerate(names):
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", size, (at % 256, 0, 0)).save(path)
+
+
+@pytest.fixture
+def pets(tmp_path):
+    """Ten cats and twenty dogs, some of them deeper down, beside files that are no images."""
+    fill(tmp_path, *[f"cats/{i:02d}.jpg" for i in range(10)])
+    fill(tmp_path, *[f"dogs/old/{i:02d}.png" for i in range(20)])
+    (tmp_path / "cats" / "notes.txt").write_text("x")
+    (tmp_path / "cats" / ".hidden.jpg").write_bytes(b"x")
+    (tmp_path / ".thumbnails").mkdir()
+    (tmp_path / ".thumbnails" / "1.jpg").write_bytes(b"x")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "cats" / "circle").symlink_to(tmp_path / "cats")
+    return tmp_path
+
+
+def test_classes_are_sub_folders_and_a_fraction_is_held_out(pets):
+    parts = {p: folder.load(p, root=str(pets), eval_fraction=0.2) for p in ("train", "eval")}
+    train, held = parts["train"], parts["eval"]
+    assert train.classes == held.classes == ("cats", "dogs")
+    assert (len(train.keys), len(held.keys)) == (24, 6)
+    assert np.bincount(held.labels).tolist() == [2, 4], "of every class"
+    assert not set(train.keys) & set(held.keys)
+    assert "dogs/old/00.png" in {*train.keys, *held.keys}
+    assert train.read(0).shape == (16, 20, 3)
+
+
+def test_what_is_held_out_does_not_depend_on_what_else_is_there(pets):
+    before = set(folder.load("eval", root=str(pets), eval_fraction=0.5).keys)
+    fill(pets, "birds/1.jpg", "birds/2.jpg")
+    after = set(folder.load("eval", root=str(pets), eval_fraction=0.5).keys)
+    assert before < after
+
+
+def test_parts_by_folder(tmp_path):
+    fill(tmp_path, "train/a/1.jpg", "train/b/1.jpg", "val/a/2.jpg")
+    train = folder.load("train", root=str(tmp_path), train="train", eval="val")
+    held = folder.load("eval", root=str(tmp_path), train="train", eval="val")
+    assert train.keys == ("train/a/1.jpg", "train/b/1.jpg")
+    assert held.keys == ("val/a/2.jpg",)
+    assert held.classes == ("a", "b")
+    fill(tmp_path, "val/c/1.jpg")
+    with pytest.raises(ConfigError, match=r"classes that .*train lacks: \['c'\]"):
+        folder.load("eval", root=str(tmp_path), train="train", eval="val")
+
+
+@pytest.mark.parametrize(
+    ("args", "error", "message"),
+    [
+        (dict(), ConfigError, r"--config\.data\.args\.root=FOLDER"),
+        (dict(root="{}/nowhere"), DataMissing, "holds: .*cats, dogs"),
+        (dict(root="{}/empty"), DataMissing, "no sub-folders"),
+        (dict(root="{}", train="cats"), ConfigError, "go together"),
+        (dict(root="{}", eval_fraction=1.5), ConfigError, "between 0 and 1"),
+    ],
+)
+def test_wrong_folders(pets, args, error, message):
+    args = {k: v.format(pets) if isinstance(v, str) else v for k, v in args.items()}
+    with pytest.raises(error, match=message):
+        folder.load("train", **args)
+
+
+def test_a_folder_without_images(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataMissing, match="no images"):
+        folder.load("train", root=str(tmp_path))
+
+
+def test_broken_files_are_counted_and_named_and_stop_or_are_skipped(pets, caplog, monkeypatch):
+    monkeypatch.setattr(image_folder, "BLOCK", 4)  # so that there are many, and one of two
+    monkeypatch.setattr(image_folder, "SAY_EVERY", -1)
+    (pets / "cats" / "03.jpg").write_bytes(b"not an image")
+    whole = (pets / "dogs" / "old" / "05.png").read_bytes()
+    (pets / "dogs" / "old" / "05.png").write_bytes(whole[:60])
+    source = folder.load("train", root=str(pets), eval_fraction=0.01)
+    rows = np.arange(len(source.keys))
+    with pytest.raises(BrokenImage, match="2 of the 30 images of forget cannot be read") as error:
+        image_folder.readable(source, "forget", rows, "stop")
+    assert "cats/03.jpg" in str(error.value)
+    assert "--config.data.broken=skip" in str(error.value)
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        left, reasons = image_folder.readable(source, "forget", rows, "skip")
+    assert "looked at 12 of 30 images" in caplog.text
+    assert "looked at 30 of 30 images" in caplog.text
+    assert len(left) == 28
+    assert len(reasons) == 2
+    assert "dogs/old/05.png" in caplog.text
+    assert "2 of the 30 images" in caplog.text
+    with pytest.raises(ConfigError, match="'stop' or 'skip'"):
+        image_folder.readable(source, "forget", rows, "ignore")
+
+
+def test_imagenet_says_what_is_missing_and_reads_what_is_there(tmp_path):
+    with pytest.raises(DataMissing) as error:
+        imagenet.load("train", root=str(tmp_path))
+    for words in ("train/ and val/ are missing", "image-net.org", "L2L_DATA", ":smoke"):
+        assert words in str(error.value)
+    fill(tmp_path, "train/n01/a.JPEG", "train/n02/b.JPEG", "val/n01/c.JPEG")
+    assert imagenet.load("train", root=str(tmp_path)).classes == ("n01", "n02")
+    assert imagenet.load("eval", root=str(tmp_path)).keys == ("val/n01/c.JPEG",)

@@ -1,0 +1,268 @@
+"""Splits: chosen in four ways, disjoint, kept as files."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from configs import common
+from l2l_jax.data import splits
+from l2l_jax.lib import files
+from l2l_jax.lib.errors import ConfigError, DataMissing
+from l2l_jax.types import Source
+from l2l_jax.workdir import split_files
+
+CLASSES = ("cat", "dog", "bus", "tree", "sea")
+
+
+OTHER = ("moon", "cat", "rain")  # of the data set that a proxy may come from
+
+
+def part(name, counts, **more):
+    """A source with so many images of each class."""
+    keys = sorted(f"{name}/{c}/{i}" for c, count in counts.items() for i in range(count))
+    labels = np.array([list(counts).index(key.split("/")[1]) for key in keys], np.int32)
+    read = lambda at: np.zeros((4, 4, 3), np.uint8)  # noqa: E731
+    return Source(tuple(keys), labels, tuple(counts), read, **more)
+
+
+def sources():
+    each = {"train": 6, "eval": 3}
+    return {name: part(name, dict.fromkeys(CLASSES, count)) for name, count in each.items()}
+
+
+def foreign():
+    """A third source; its keys are those of the first, as far as they go."""
+    return {"proxy": part("train", dict(zip(OTHER, (2, 9, 6), strict=True)))}
+
+
+def make(given=None, **changes):
+    config = common.base().split
+    for key, value in changes.items():
+        if isinstance(value, dict):
+            config[key].update(value)
+        else:
+            config[key] = value
+    return splits.make(config.to_dict(), sources() if given is None else given)
+
+
+def classes_of(found):
+    return {name: set(split.classes) for name, split in found.items()}
+
+
+def test_retain_is_the_rest():
+    found = make(forget=dict(classes=("cat", 1)))
+    rest = {"bus", "tree", "sea"}
+    assert classes_of(found) == {
+        "forget": {"cat", "dog"}, "forget_eval": {"cat", "dog"},
+        "retain": rest, "retain_eval": rest,
+    }  # fmt: skip
+    assert len(found["forget"].keys) == 12
+    assert len(found["retain_eval"].keys) == 9
+
+
+def test_a_proxy_is_trained_on_and_never_evaluated():
+    found = make(
+        forget=dict(classes=("cat",)), retain=dict(classes=("dog",)), proxy=dict(rest=True)
+    )
+    assert set(found) == {"forget", "forget_eval", "proxy", "retain", "retain_eval"}
+    assert set(found["proxy"].classes) == {"bus", "tree", "sea"}
+    assert found["retain_eval"].classes == ("dog",)
+
+
+def test_draws_are_seeded_and_disjoint():
+    draw = dict(forget=dict(random=2), retain=dict(random=2))
+    found, again, other = make(**draw), make(**draw), make(**draw, seed=1)
+    assert classes_of(found) == classes_of(again) != classes_of(other)
+    assert not set(found["forget"].classes) & set(found["retain"].classes)
+    with pytest.raises(ConfigError, match="only 5 classes are left"):
+        make(forget=dict(random=6))
+
+
+def test_draws_avoid_what_was_listed():
+    for seed in range(10):
+        found = make(forget=dict(random=1), retain=dict(classes=CLASSES[:4]), seed=seed)
+        assert found["forget"].classes == ("sea",)
+
+
+def test_single_images_by_a_list(tmp_path):
+    listed = tmp_path / "delete.txt"
+    listed.write_text("train/cat/0\ntrain/dog/3\n\n")
+    found = make(forget=dict(files=str(listed)))
+    assert found["forget"].keys == ("train/cat/0", "train/dog/3")
+    assert found["forget_eval"].keys == found["forget"].keys, "no held-out one was listed"
+    assert found["forget_eval"].part == "train"
+    assert len(found["retain"].keys) == 28
+    listed.write_text("train/cat/0\neval/cat/1\n")
+    assert make(forget=dict(files=str(listed)))["forget_eval"].keys == ("eval/cat/1",)
+
+
+def test_what_is_listed_is_trained_on_or_it_is_said(tmp_path, caplog):
+    listed = tmp_path / "delete.txt"
+    listed.write_text("train/cat/0\ntrain/cat/1\ntrain/cat/2\neval/cat/1\n")
+    found = make(forget=dict(files=str(listed)), images_per_class=2)
+    assert len(found["forget"].keys) == 3, "a limit for classes cuts no list"
+    assert "1 of the 4 images" in caplog.text
+    assert "not trained on" in caplog.text
+    listed.write_text("eval/cat/1\n")
+    with pytest.raises(ConfigError, match=r"1 of the 1 images .* are held out: nothing can be"):
+        make(forget=dict(files=str(listed)))
+
+
+def test_limits_are_seeded_and_for_each_class():
+    found = make(forget=dict(classes=("cat", "dog")), images_per_class=2, eval_images_per_class=1)
+    assert len(found["forget"].keys) == 4
+    assert len(found["retain_eval"].keys) == 3
+    again = make(forget=dict(classes=("cat", "dog")), images_per_class=2, eval_images_per_class=1)
+    assert found["retain"].keys == again["retain"].keys
+    other = make(forget=dict(classes=("cat", "dog")), images_per_class=2, seed=5)
+    assert found["retain"].keys != other["retain"].keys
+
+
+def per_class(split):
+    return {name: sum(f"/{name}/" in key for key in split.keys) for name in split.classes}
+
+
+def test_a_side_has_limits_of_its_own():
+    sides = dict(
+        forget=dict(classes=("cat", "dog"), images_per_class=5),
+        proxy=dict(classes=("sea",), images_per_class=3),
+    )
+    found = make(**sides, images_per_class=2, eval_images_per_class=1)
+    assert per_class(found["forget"]) == {"cat": 5, "dog": 5}
+    assert per_class(found["retain"]) == {"bus": 2, "tree": 2}, "it says none"
+    assert per_class(found["proxy"]) == {"sea": 3}
+    assert per_class(found["forget_eval"]) == {"cat": 1, "dog": 1}, "the limit is one of training"
+
+
+def test_so_many_in_all_are_drawn_evenly_over_the_classes():
+    given = sources() | {"train": part("train", dict(cat=6, dog=6, bus=1, tree=3, sea=6))}
+    draw = dict(forget=dict(classes=("cat",)), retain=dict(images=10, rest=True))
+    found, again = make(given, **draw)["retain"], make(given, **draw)["retain"]
+    assert per_class(found) == {"dog": 3, "bus": 1, "tree": 3, "sea": 3}, "who has few gives all"
+    assert found.keys == again.keys
+    assert found.keys != make(given, **draw, seed=1)["retain"].keys
+    draw["retain"]["images"] = 6
+    some = per_class(make(given, **draw)["retain"])
+    assert sum(some.values()) == 6
+    assert min(some.values()) == 1
+    assert max(some.values()) == 2
+    draw["retain"].update(images=5, images_per_class=2)
+    assert sum(per_class(make(given, **draw)["retain"]).values()) == 5
+    assert len(make(given, **draw)["retain_eval"].keys) == 12, "what is held out stays"
+    with pytest.raises(ConfigError, match=r"split\.retain\.images=17, but only 16 images"):
+        make(given, forget=dict(classes=("cat",)), retain=dict(images=17))
+
+
+def test_a_side_may_limit_its_own_list(tmp_path):
+    (tmp_path / "a.txt").write_text("train/cat/0\ntrain/cat/1\ntrain/dog/2\n")
+    found = make(forget=dict(files=str(tmp_path / "a.txt"), images=2), images_per_class=1)
+    assert per_class(found["forget"]) == {"cat": 1, "dog": 1}
+
+
+def test_a_proxy_from_another_data_set(tmp_path):
+    given = sources() | foreign()
+    found = make(given, forget=dict(classes=("cat",)), retain=dict(classes=("dog",)))
+    assert set(found) == {"forget", "forget_eval", "proxy", "retain", "retain_eval"}
+    assert per_class(found["proxy"]) == {"moon": 2, "cat": 9, "rain": 6}, "nothing said: all of it"
+    assert found["proxy"].part == "proxy"
+    assert found["forget"].classes == ("cat",), "a class of that name there is another one"
+    found = make(given, forget=dict(classes=("cat",)))
+    assert len(found["retain"].keys) == 24, "the rest is that of the data set"
+    found = make(given, forget=dict(classes=("cat",)), proxy=dict(classes=("rain", "cat")))
+    assert found["proxy"].classes == ("cat", "rain")
+    found = make(given, forget=dict(random=5), proxy=dict(random=2, images=7))
+    assert len(found["forget"].classes) == 5, "each draws from its own"
+    assert len(found["proxy"].classes) == 2
+    assert len(found["proxy"].keys) == 7
+    (tmp_path / "a.txt").write_text("train/moon/0\n")
+    found = make(given, forget=dict(classes=("cat",)), proxy=dict(files=str(tmp_path / "a.txt")))
+    assert found["proxy"].keys == ("train/moon/0",)
+    with pytest.raises(ConfigError, match=r"No class called 'bus'.*split\.proxy\.classes"):
+        make(given, proxy=dict(classes=("bus",)))
+    with pytest.raises(ConfigError, match="only 3 classes are left"):
+        make(given, proxy=dict(random=4))
+
+
+def test_a_proxy_from_another_data_set_is_kept_as_a_file(tmp_path):
+    given = sources() | foreign()
+    found = make(given, forget=dict(classes=("cat",)), proxy=dict(images=4))
+    split_files.save(tmp_path / "splits", found)
+    back = split_files.load(tmp_path / "splits", given)
+    assert {k: v.digest for k, v in back.items()} == {k: v.digest for k, v in found.items()}
+    assert np.array_equal(back["proxy"].indices, found["proxy"].indices)
+    assert files.read_json(tmp_path / "splits" / "proxy.json")["part"] == "proxy"
+
+
+def test_rows_of_training():
+    found = make(sources() | foreign(), forget=dict(classes=("cat",)), proxy=dict(images=4))
+    assert splits.training_rows(found, "train").tolist() == list(range(30))
+    assert splits.training_rows(found, "proxy").tolist() == found["proxy"].indices.tolist()
+    assert splits.training_rows(found, "eval").tolist() == []
+
+
+def test_classes_may_be_named_by_their_titles():
+    titles = ("tabby", "crane", "school bus", "crane", "open sea")
+    given = {name: replace(source, titles=titles) for name, source in sources().items()}
+    found = make(given, forget=dict(classes=("tabby", "sea", 2)))
+    assert set(found["forget"].classes) == {"cat", "sea", "bus"}
+    with pytest.raises(ConfigError, match=r"'crane', .* the title of 2 classes: dog, tree\. Say"):
+        make(given, forget=dict(classes=("crane",)))
+    with pytest.raises(ConfigError, match=r"Did you mean 'school bus'\?.* bus \(school bus\)"):
+        make(given, forget=dict(classes=("school buss",)))
+    with pytest.raises(ConfigError, match=r"Did you mean 'tree'\?"):
+        make(given, forget=dict(classes=("treee",)))
+    many = {name: part(name, {f"class{i}": 1 for i in range(50)}) for name in ("train", "eval")}
+    with pytest.raises(ConfigError, match=r"class39 and 10 more\."):
+        make(many, forget=dict(classes=("x",)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            dict(forget=dict(classes=("cat", "dog")), retain=dict(classes=("dog",))),
+            "12 images|6 images",
+        ),
+        (dict(forget=dict(classes=("cta",))), "Did you mean 'cat'"),
+        (dict(forget=dict(classes=(9,))), "No class called 9"),
+        (dict(forget=dict(classes=("cat",), random=1)), "both classes and random; choose one"),
+        (dict(forget=dict(rest=True), proxy=dict(rest=True)), "Only one side can be the rest"),
+    ],
+)
+def test_bad_choices(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        make(**changes)
+
+
+def test_overlapping_lists_name_what_they_share(tmp_path):
+    (tmp_path / "a.txt").write_text("train/cat/0\ntrain/cat/1\n")
+    (tmp_path / "b.txt").write_text("train/cat/1\n")
+    with pytest.raises(ConfigError, match=r"share 1 images of cat \(first: train/cat/1\)"):
+        make(forget=dict(files=str(tmp_path / "a.txt")), retain=dict(files=str(tmp_path / "b.txt")))
+    (tmp_path / "b.txt").write_text("cat/1\n")
+    with pytest.raises(ConfigError, match=r"key looks like 'train/bus/0'"):
+        make(forget=dict(files=str(tmp_path / "b.txt")))
+    with pytest.raises(DataMissing, match="one a line"):
+        make(forget=dict(files=str(tmp_path / "c.txt")))
+
+
+def test_splits_are_files_with_digests(tmp_path):
+    found, folder = make(forget=dict(classes=("cat",))), tmp_path / "splits"
+    split_files.save(folder, found)
+    back = split_files.load(folder, sources())
+    assert {k: v.keys for k, v in back.items()} == {k: v.keys for k, v in found.items()}
+    assert {k: v.digest for k, v in back.items()} == {k: v.digest for k, v in found.items()}
+    assert all(np.array_equal(back[k].indices, found[k].indices) for k in found)
+    record = files.read_json(folder / "forget.json")
+    assert record["count"] == 6
+    assert record["keys"] == sorted(record["keys"])
+    reused = make(forget=dict(files=str(folder / "forget.json")))
+    assert reused["forget"].digest == found["forget"].digest, "a split can be given as a list"
+
+    files.write_json(folder / "forget.json", record | {"keys": record["keys"][1:]})
+    with pytest.raises(ConfigError, match="does not match its digest"):
+        split_files.load(folder, sources())
+    files.write_json(folder / "forget.json", record | {"keys": ["train/cat/99"]})
+    with pytest.raises(ConfigError, match="no longer has"):
+        split_files.load(folder, sources())

@@ -1,0 +1,210 @@
+"""Several networks judge one run; those that are missing, or that nobody trained, are named."""
+
+import json
+import shutil
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from l2l_jax.data import splits
+from l2l_jax.engine import completions, evaluation
+from l2l_jax.engine.config import complete_config
+from l2l_jax.engine.run import run
+from l2l_jax.lib import files
+from l2l_jax.lib.errors import ConfigError, WrongWeights
+from l2l_jax.report.collect import collect
+from l2l_jax.report.compare import compared as page_of
+from l2l_jax.report.compare import markdown
+from l2l_jax.types import Source
+from l2l_jax.weights import feature_networks
+from tests.helpers import once, small_config, trained
+
+NETWORKS = dict(
+    tiny=dict(name="clip", args=dict(size="tiny")),
+    gone=dict(name="inception", args=dict(weights="/nowhere/inception.pth")),
+)
+EVALUATORS = dict(
+    fid=dict(),
+    kid=dict(network="tiny"),
+    clip=dict(evaluator="cosine", network="tiny"),
+    is_gone=dict(evaluator="inception_score", network="gone"),
+)
+
+
+def config(**changes):
+    made = small_config(networks=NETWORKS, **changes)
+    made.evaluators = EVALUATORS
+    return made
+
+
+@pytest.fixture(scope="module")
+def workdir():
+    return once("judged", lambda folder: run(config(), folder))
+
+
+def test_each_figure_comes_from_its_network(workdir):
+    results = files.read_json(workdir / "results.json")
+    for side in ("retain", "forget"):
+        assert results["unlearned"][side].keys() == {"fid", "kid", "clip"}
+        assert -1 <= results["unlearned"][side]["clip"] <= 1
+    assert results["measured"]["clip"] == {"evaluator": "cosine", "network": "tiny"}
+    assert results["measured"]["fid"]["network"] == "features"
+    assert results["networks"].keys() == {"features", "tiny"}
+    assert results["networks"]["tiny"]["resize"] == "pillow, 56x56"
+    assert len(results["networks"]["tiny"]["digest"]) == 64
+
+
+def test_what_is_missing_is_skipped_and_said(workdir):
+    results = files.read_json(workdir / "results.json")
+    assert results["skipped"] == {"is_gone": "There is no file /nowhere/inception.pth."}
+    page = (workdir / "report.html").read_text()
+    assert "Not measured: is_gone. There is no file /nowhere/inception.pth." in page
+
+
+def test_random_weights_are_marked_on_the_page(workdir):
+    text = (workdir / "report.html").read_text()
+    assert "nobody trained the networks that measure KID, CLIP similarity." in text
+    assert text.count("<small>random weights</small>") == 2
+    assert "<td>FID</td>" in text
+    both = [collect(workdir)] * 2
+    assert page_of(both, {}).count("(random weights)") == 4, "two figures of two sides"
+    heads = markdown(both, ["fid", "kid"]).splitlines()[0]
+    assert "retain FID ↓" in heads
+    assert "retain KID (random weights) ↓" in heads
+
+
+def test_what_the_images_look_like_to_networks_is_kept(workdir, tmp_path, monkeypatch):
+    """A second evaluation completes with the unlearned model only, and gives the same figures."""
+    shutil.copytree(workdir, tmp_path / "run")
+    completed, over = [], completions.Judge._over
+
+    def counted(self, side, program):
+        completed.append(side)
+        return over(self, side, program)
+
+    monkeypatch.setattr(completions.Judge, "_over", counted)
+    evaluation.main(["--workdir", str(tmp_path / "run")])
+    assert sorted(completed) == ["forget", "retain"]
+    before, after = (files.read_json(path / "results.json") for path in (workdir, tmp_path / "run"))
+    assert json.dumps(before["tasks"]) == json.dumps(after["tasks"])
+
+
+def test_no_figure_takes_the_place_of_another(workdir, tmp_path):
+    copy = shutil.copytree(workdir, tmp_path / "run")
+    changed = files.read_json(copy / "config.json")
+    twins = {"reconstruction": {"grids": False}, "psnr": {"evaluator": "fid", "network": "tiny"}}
+    files.write_json(copy / "config.json", changed | {"evaluators": twins})
+    evaluation.main(["--workdir", str(copy)])
+    results = files.read_json(copy / "results.json")
+    assert results["unlearned"]["retain"].keys() == {"psnr", "l1", "psnr_psnr"}
+    assert results["measured"]["psnr"]["evaluator"] == "reconstruction"
+    assert results["measured"]["psnr_psnr"]["evaluator"] == "fid"
+
+
+@pytest.mark.parametrize(
+    ("evaluators", "message"),
+    [
+        (dict(fid=dict(network="tinny")), r"No network called 'tinny'.*Did you mean 'tiny'"),
+        (dict(fidd=dict()), "No evaluator called 'fidd'.*Did you mean 'fid'"),
+        (dict(mine=dict(evaluator="reconstruction")), "more than one figure"),
+        (dict(mine=dict(evaluator="fid", netwrk="tiny")), r"does not take 'netwrk'"),
+    ],
+)
+def test_names_that_nobody_has(evaluators, message, tmp_path):
+    wrong = config()
+    wrong.evaluators = evaluators
+    with pytest.raises(ConfigError, match=message):
+        trained(wrong, tmp_path / "run")
+
+
+def test_a_network_nobody_wrote(tmp_path):
+    wrong = config()
+    wrong.networks.tiny.name = "clipp"
+    with pytest.raises(ConfigError, match="No features called 'clipp'"):
+        trained(wrong, tmp_path / "run")
+
+
+def test_without_any_network_the_rest_is_measured(tmp_path):
+    """As on a machine that has no published network: the first one is missing, too."""
+    bare = small_config()
+    bare.features = NETWORKS["gone"]
+    results = run(bare, tmp_path / "run")
+    assert results["unlearned"]["forget"].keys() == {"psnr", "l1"}
+    assert results["skipped"].keys() == {"fid", "inception_score", "cosine", "tsne"}
+    assert results["networks"] == {}
+    assert "Not measured: fid" in (tmp_path / "run" / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("network", "error", "message"),
+    [
+        (dict(name="inception", args=dict(weights="FILE")), WrongWeights, "begins with 6726825d"),
+        (dict(name="inception", args=dict(kind="fidd")), ConfigError, "kind.*Did you mean 'fid'"),
+        (dict(name="inception", args=dict(weights="random", size=64)), ConfigError, "75 on"),
+        (dict(name="clip", args=dict(size="h15")), ConfigError, "size of clip.*Did you mean 'h14'"),
+        (dict(name="clip", args=dict(size="tiny")), ConfigError, "is_gone.*features only"),
+    ],
+)
+def test_networks_are_tried_before_training(network, error, message, tmp_path):
+    if network["args"].get("weights") == "FILE":
+        path = tmp_path / "pt_inception-2015-12-05-6726825d.pth"
+        path.write_bytes(b"cut off")
+        network = dict(name="inception", args=dict(weights=str(path)))
+    wrong = config()
+    wrong.networks.gone = network
+    with pytest.raises(error, match=message):
+        trained(wrong, tmp_path / "run")
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def bare_judge(stamp, weights=feature_networks.RANDOM):
+    """Enough of one to ask what it keeps of two images."""
+    source = Source(("a", "b"), np.zeros(2, np.int32), ("all",), lambda at: None, stamp=stamp)
+    made = completions.Judge.__new__(completions.Judge)
+    made.digests, made.seed = {"original": "1"}, 0
+    made._networks = {"features": SimpleNamespace(about={"weights": weights})}
+    made._experiment = SimpleNamespace(
+        config=files.as_json(complete_config(config())),
+        splits={"forget_eval": splits.pick("forget_eval", "eval", source, np.arange(2))},
+        sources={"eval": source},
+    )
+    return made
+
+
+def test_what_is_kept_is_of_these_images_and_networks(tmp_path, monkeypatch):
+    """The same keys below another root, or in changed files, are other images."""
+    monkeypatch.setenv("L2L_CACHE", str(tmp_path))
+    key, asked = ("real", "forget", ""), []
+
+    def columns(name):
+        asked.append(name)
+        return {"features": np.full(2, len(asked))}
+
+    for name, made in {
+        "first": bare_judge(lambda at: f"/one/{at}"),
+        "again": bare_judge(lambda at: f"/one/{at}"),
+        "other root": bare_judge(lambda at: f"/two/{at}"),
+        "one changed": bare_judge(lambda at: f"/one/{at} {at == 1}"),
+        "other network": bare_judge(lambda at: f"/one/{at}", weights="clip.bin"),
+    }.items():
+        made.kept(key, lambda name=name: columns(name))
+    assert asked == ["first", "other root", "one changed", "other network"]
+
+
+def test_a_cache_that_cannot_be_written_costs_nothing(tmp_path, monkeypatch, caplog):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("L2L_CACHE", str(tmp_path / "file"))
+    found = bare_judge(str).kept(("real", "forget", ""), lambda: {"features": np.ones(2)})
+    assert found["features"].sum() == 2
+    assert "not kept for the next run" in caplog.text
+
+
+def test_processes_that_have_other_files_are_told(monkeypatch):
+    """And none of them is left waiting for weights that only others send."""
+    heard = []
+    answer = lambda words: heard.append(words.tolist()) or [1]  # noqa: E731
+    monkeypatch.setattr(completions.hosts, "strangers", answer)
+    with pytest.raises(ConfigError, match=r"Processes \[1\] have files of other networks"):
+        completions.networks(SimpleNamespace(config=complete_config(config())))
+    assert heard == [[False, True, False]], "features, gone, tiny"

@@ -1,0 +1,252 @@
+"""What phases learn from a retrained model, from phases before them, from their own gradients."""
+
+import functools
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import common
+from l2l_jax.engine import evaluation, measure, retrained
+from l2l_jax.engine.experiment import final_weights
+from l2l_jax.engine.run import run
+from l2l_jax.lib import files, trees
+from l2l_jax.lib.errors import ConfigError
+from tests.helpers import params_of, small_config
+
+
+def config_of(method, rate=3e-2, **changes):
+    """The small experiment by another method, at a rate at which a few steps tell."""
+    config = small_config(**changes)
+    config.unlearn.optimizer.update(dict(lr=rate, warmup=0.0))
+    config.evaluate.batch_size = 8
+    common.by(config, method)
+    return config
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """name -> workdir of a finished run; each is made once, when first asked for."""
+    root = tmp_path_factory.mktemp("runs")
+
+    @functools.cache
+    def made(name):
+        config = config_of(name)
+        if name == "ascent":
+            config.reference = str(made("retrain"))
+            config.ascent.steps = 30
+            config.finetune.steps = 1
+        if name == "epsilon":
+            config.reference = str(made("retrain"))
+            config.walk.solver_args.r = 0.25
+        if name not in ("retrain", "ascent"):
+            config.runtime.begin_from = str(made("ascent"))
+        run(config, root / name)
+        return root / name
+
+    return made
+
+
+def results(workdir):
+    return files.read_json(workdir / "results.json")
+
+
+def records(workdir, phase):
+    return [r for r in files.read_jsonl(workdir / "metrics.jsonl") if r["phase"] == phase]
+
+
+@pytest.mark.slow
+def test_ascent_ends_where_it_is_as_far_as_the_retrained_model(runs):
+    workdir = runs("ascent")
+    found, notes = results(workdir), files.read_json(workdir / "phases.json")["ascent"]
+    last = records(workdir, "ascent")
+    steps = len(last)
+    assert 1 < steps < 30, "it ended by itself, and not at once"
+    assert [r["step"] for r in last] == list(range(steps)), "no step is lost or told twice"
+    assert all(r["moved"] < notes["lam"] for r in last[:-1])
+    assert last[-1]["moved"] >= notes["lam"] == pytest.approx(last[-1]["lambda"])
+    assert [r["over"] for r in last] == [0.0] * (steps - 1) + [1.0]
+    assert found["steps"]["ascent"] == [steps, steps]
+    assert found["ended"]["ascent"].startswith(f"ascent ended by itself at step {steps} of 30")
+    assert found["cost"]["ascent"]["steps"] == steps
+    assert found["cost"]["ascent"]["flops"] > 0
+    assert found["cost"]["ascent"]["memory"] > 2**20
+    assert final_weights(workdir).about["source"]["steps"]["ascent"] == steps
+
+
+@pytest.mark.slow
+def test_a_phase_that_ended_by_itself_is_done_when_the_run_goes_on(runs, caplog):
+    workdir = runs("ascent")
+    before, kept = params_of(workdir), records(workdir, "ascent")
+    (workdir / "results.json").unlink()
+    with caplog.at_level("INFO"):
+        run(files.read_json(workdir / "config.json"), workdir)
+    assert f"ascent: done already, {len(kept)} steps" in caplog.text
+    assert records(workdir, "ascent") == kept
+    assert all(np.array_equal(before[k], v) for k, v in params_of(workdir).items())
+
+
+@pytest.mark.slow
+def test_the_retrained_model_is_judged_beside_the_others(runs):
+    found, alone = results(runs("ascent")), results(runs("retrain"))
+    assert alone["retrained"].keys() == found["retrained"].keys()
+    assert found["digests"]["weights"]["retrained"] == alone["digests"]["weights"]["retrained"]
+    for side in ("retain", "forget"):
+        assert found["retrained"][side]["psnr"] == pytest.approx(alone["retrained"][side]["psnr"])
+        assert "apart" not in found["retrained"][side]
+        for variant in ("original", "unlearned"):
+            assert 0 < found[variant][side]["apart"] < 1
+    assert found["unlearned"]["forget"]["apart"] != found["original"]["forget"]["apart"]
+
+
+@pytest.mark.slow
+def test_a_lambda_that_is_never_reached_is_said(runs, tmp_path, caplog):
+    config = config_of("ascent", rate=1e-6)
+    config.ascent.args.lam = 0.5
+    config.ascent.steps, config.finetune.steps = 3, 1
+    config.runtime.begin_from = str(runs("ascent"))
+    found = run(config, tmp_path / "run")
+    moved = [r["moved"] for r in records(tmp_path / "run", "ascent")]
+    assert moved[0] < 1e-6 < moved[2] < 0.5, "at first nothing has moved"
+    said = found["ended"]["ascent"]
+    assert said.startswith(
+        f"not reached: before the last of 3 steps of ascent moved was {moved[2]:.4g}, lam is 0.5; "
+    )
+    assert "give it more steps or a higher learning rate" in said
+    assert said in caplog.text
+    assert found["steps"]["ascent"] == [3, 3]
+
+
+@pytest.mark.slow
+def test_epsilon_walks_between_the_boundaries_that_phase_one_found(runs, tmp_path):
+    workdir = runs("epsilon")
+    notes = files.read_json(workdir / "phases.json")
+    low, high = notes["drop"]["forget"], notes["keep"]["forget"]
+    assert (notes["drop"]["boundary"], notes["keep"]["boundary"]) == ("drop", "keep")
+    assert low < high
+    bound = low + 0.25 * (high - low)
+    for record in records(workdir, "walk"):
+        assert record["epsilon"] == pytest.approx(bound, rel=1e-5)
+    assert notes["walk"]["bound"] == pytest.approx(bound)
+    told = f"the forget objective is {notes['walk']['forget']:.4g}, its bound is {bound:.4g}"
+    assert told in results(workdir)["ended"]["walk"]
+    config = config_of("epsilon", reference=str(runs("retrain")))
+    config.walk.solver_args.epsilon = 1e6
+    config.runtime.begin_from = str(workdir)
+    with pytest.raises(ConfigError, match=rf"epsilon_min = {low:.6g} .*epsilon_max = {high:.6g} "):
+        run(config, tmp_path / "outside")
+    assert (tmp_path / "outside/checkpoints/drop").is_dir(), "phase I was taken over"
+    (workdir / "phases.json").unlink()  # killed between the last step and the note of it
+    (workdir / "results.json").unlink()
+    run(files.read_json(workdir / "config.json"), workdir)
+    again = files.read_json(workdir / "phases.json")
+    assert {k: again["drop"][k] for k in ("boundary", "retain", "forget")} == {
+        k: notes["drop"][k] for k in ("boundary", "retain", "forget")
+    }
+
+
+def test_a_bound_that_is_not_kept_is_said():
+    noted = {"forget": 0.52, "bound": 0.5}
+    kept = evaluation._bounded("walk", 7, noted)
+    assert kept == "walk ended after 7 steps: the forget objective is 0.52, its bound is 0.5"
+    for forget, bound in ((0.53, 0.5), (-0.47, -0.5), (0.1, 0.0)):
+        said = evaluation._bounded("walk", 7, {"forget": forget, "bound": bound})
+        assert said.startswith(
+            f"not reached: after 7 steps of walk the forget objective is {forget}"
+        )
+    assert not evaluation._bounded("walk", 7, {"forget": -0.6, "bound": -0.5}).startswith("not")
+
+
+@pytest.mark.slow
+def test_only_salient_parameters_move(runs):
+    """With weight decay on, and with moments: a value that may not move keeps its bits."""
+    start, end = params_of(runs("retrain")), params_of(runs("saliency"))
+    checkpoint = trees.flatten(_pretrained(runs("saliency")))
+    names = [name for name in end if name.startswith("encoder/")]
+    moved = sum(int((end[name] != checkpoint[name]).sum()) for name in names)
+    total = sum(end[name].size for name in names)
+    assert 0.4 < moved / total <= 0.501
+    frozen = [name for name in end if name.startswith("decoder/")]
+    assert all(np.array_equal(end[name], checkpoint[name]) for name in frozen)
+    assert start.keys() == end.keys()
+
+
+def _pretrained(workdir):
+    """The original of a run that pretrains first, on the host."""
+    from l2l_jax.engine.experiment import Experiment, build, restored
+    from l2l_jax.lib import preemption
+
+    config = files.read_json(workdir / "config.json")
+    config["runtime"]["fsdp"] = 1
+    experiment = Experiment(config, workdir, *build(config), {}, {}, preemption.Flag())
+    return experiment.canonical(restored("pretrain", experiment, experiment.start(), {})[0])
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5, 1.0])
+def test_the_largest_gradients_are_chosen_over_all_arrays(share):
+    values = jnp.array([3.0, -8.0, 0.5, 1.0]), jnp.array([[-2.0, 7.0], [0.1, -6.0]])
+    gradient = {"encoder": {"a": values[0], "b": values[1]}}
+    mask = measure.largest(gradient, share)
+    chosen = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(mask)])
+    sizes = np.abs(np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(gradient)]))
+    assert chosen.dtype == bool
+    assert set(sizes[chosen]) == set(sorted(sizes)[-round(8 * share) :])
+
+
+def test_what_has_no_gradient_is_not_salient():
+    gradient = {"a": jnp.array([0.0, 0.0, 1.0, -2.0]), "b": jnp.array([0.0, 0.0, 0.0, 3.0])}
+    for share in (0.5, 0.75):
+        mask = measure.largest(gradient, share)
+        np.testing.assert_array_equal(mask["a"], [False, False, True, True])
+        np.testing.assert_array_equal(mask["b"], [False, False, False, True])
+
+
+@pytest.mark.slow
+def test_references_that_are_none_are_refused(runs, tmp_path):
+    def refused(match, reference=None, **changes):
+        config = config_of("l2l", reference=str(reference or runs("retrain")), **changes)
+        with pytest.raises(ConfigError, match=match):
+            run(config, tmp_path / "none")
+        assert not (tmp_path / "none/config.json").exists()
+
+    config = small_config()
+    config.split.forget.classes = (0,)
+    refused("another forget split: its digest is .* this run's is", split=config.split)
+    refused("trained on the images to forget", reference=runs("ascent"))
+    refused("holds no run", reference=tmp_path / "nothing")
+    model = small_config().model
+    model.args.width = 32
+    refused("is another model than the config's", model=model)
+
+
+@pytest.mark.slow
+def test_a_proxy_is_nothing_to_a_model_that_was_retrained_without(runs):
+    folder = runs("retrain")
+    digests = {p.stem: files.read_json(p)["digest"] for p in (folder / "splits").glob("*.json")}
+    chosen = {name: SimpleNamespace(digest=x) for name, x in digests.items()}
+    other = SimpleNamespace(digest="0" * 64)
+    retrained.check(folder, chosen | {"proxy": other})
+    with pytest.raises(ConfigError, match="made with another retain split"):
+        retrained.check(folder, chosen | {"retain": other})
+
+
+@pytest.mark.slow
+def test_saliency_without_a_forget_objective_is_refused(tmp_path):
+    config = config_of("finetune")
+    config.unlearn.saliency = 0.5
+    with pytest.raises(ConfigError, match=r"saliency=0\.5 needs a method with a forget objective"):
+        run(config, tmp_path / "a")
+    config.unlearn.saliency = 1.5
+    with pytest.raises(ConfigError, match=r"at most 1, not 1\.5"):
+        run(config, tmp_path / "b")
+
+
+@pytest.mark.slow
+def test_a_walk_without_phase_one_is_refused_before_it_begins(tmp_path):
+    config = config_of("epsilon")
+    config.phases = ("pretrain", "keep", "walk")
+    with pytest.raises(ConfigError, match="goal 'drop', which find"):
+        run(config, tmp_path / "run")
+    assert not (tmp_path / "run" / "config.json").exists()

@@ -1,0 +1,124 @@
+"""Published files are fetched, go on where they stopped, and are checked; a server of our own."""
+
+import hashlib
+import http.server
+import re
+import threading
+
+import pytest
+
+from l2l_jax.lib.errors import ConfigError, DataMissing, WrongWeights
+from l2l_jax.weights import __main__, feature_networks
+from launch import fetch_weights
+
+CONTENT = bytes(range(256)) * 4096  # 1 MiB
+DIGEST = hashlib.sha256(CONTENT).hexdigest()
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """Serves CONTENT with ranges, unless the server is told to cut it off or to ignore them."""
+
+    def do_GET(self):
+        self.server.asked.append(self.headers.get("Range"))
+        found = re.match(r"bytes=(\d+)-", self.headers.get("Range") or "")
+        start = int(found[1]) if found and self.server.ranges else 0
+        if start >= len(CONTENT):
+            self.send_error(416)
+            return
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(CONTENT) - start))
+        self.end_headers()
+        self.wfile.write(CONTENT[start:][: self.server.limit])
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server():
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.asked, server.limit, server.ranges = [], None, True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+def published(server, sha256=DIGEST[:8]):
+    return feature_networks.Published(
+        f"http://127.0.0.1:{server.server_port}/a", "MIT", sha256, "1 MB", "test"
+    )
+
+
+def test_it_fetches_checks_and_does_not_fetch_again(server, tmp_path, capsys):
+    path = fetch_weights.fetch("a.pth", published(server), tmp_path / "new")
+    assert path.read_bytes() == CONTENT
+    fetch_weights.fetch("a.pth", published(server), tmp_path / "new")
+    assert server.asked == [None]
+    assert capsys.readouterr().out.count(f"{path}: SHA-256 {DIGEST}") == 2
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_what_was_cut_off_goes_on(server, tmp_path, ranges):
+    server.limit = 300_000
+    with pytest.raises(DataMissing, match=r"a\.pth .*again"):
+        fetch_weights.fetch("a.pth", published(server), tmp_path)
+    server.limit, server.ranges = None, ranges
+    path = fetch_weights.fetch("a.pth", published(server), tmp_path)
+    assert path.read_bytes() == CONTENT
+    assert server.asked == [None, "bytes=300000-"]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_whole_part_only_gets_its_name(server, tmp_path):
+    (tmp_path / "a.pth.part").write_bytes(CONTENT)
+    assert fetch_weights.fetch("a.pth", published(server), tmp_path).read_bytes() == CONTENT
+
+
+def test_another_file_is_not_kept(server, tmp_path):
+    with pytest.raises(WrongWeights, match=f"is {DIGEST}, .* begins with 0000"):
+        fetch_weights.fetch("a.pth", published(server, "0000"), tmp_path)
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "a.pth").write_bytes(b"mine")
+    with pytest.raises(WrongWeights, match="Remove it first"):
+        fetch_weights.fetch("a.pth", published(server), tmp_path)
+    assert (tmp_path / "a.pth").read_bytes() == b"mine"
+
+
+def test_without_network_it_says_where_to_put_a_copy(tmp_path):
+    gone = feature_networks.Published("http://127.0.0.1:9/a.pth", "MIT", "", "", "test")
+    with pytest.raises(DataMissing) as error:
+        fetch_weights.fetch("a.pth", gone, tmp_path)
+    assert "http://127.0.0.1:9/a.pth" in str(error.value)
+    assert f"put it here: {tmp_path / 'a.pth'}" in str(error.value)
+
+
+def test_google_drive_wants_a_browser(tmp_path):
+    name = "mage-vitb-1600.pth"
+    with pytest.raises(DataMissing, match=r"(?s)needs a browser.*Save it as"):
+        fetch_weights.fetch(name, fetch_weights.known()[name], tmp_path)
+
+
+def test_every_published_file_is_listed(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("L2L_WEIGHTS", str(tmp_path))
+    (tmp_path / "resnet50_places365.pth.tar").touch()
+    fetch_weights.main(["--to", str(tmp_path)])
+    listed = capsys.readouterr().out
+    __main__.main(["list"])
+    told = capsys.readouterr().out
+    for name, about in fetch_weights.known().items():
+        assert name in listed
+        assert about.address in listed
+        assert name in told
+    assert " * resnet50_places365.pth.tar" in listed
+    assert " * resnet50_places365.pth.tar" in told
+    with pytest.raises(ConfigError, match="Did you mean"):
+        fetch_weights.main(["resnet50_places365.pth"])
+
+
+def test_what_fails_does_not_stop_the_others(server, tmp_path, monkeypatch):
+    bad = feature_networks.Published("http://127.0.0.1:9/b", "MIT", "", "", "")
+    files = {"b.pth": bad, "a.pth": published(server)}
+    monkeypatch.setattr(fetch_weights, "known", lambda: files)
+    with pytest.raises(SystemExit, match=r"b\.pth could not be fetched"):
+        fetch_weights.main(["b.pth", "a.pth", "--to", str(tmp_path)])
+    assert (tmp_path / "a.pth").exists()

@@ -1,0 +1,163 @@
+"""Checkpoints survive other meshes, damage and full disks."""
+
+import logging
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from l2l_jax.lib import sharding
+from l2l_jax.lib.errors import NotSaved, Unrestorable
+from l2l_jax.workdir import checkpoint
+from tests.helpers import ROOT
+
+TREE = {"w": {i: jnp.arange(4096.0).reshape(64, 64) + i for i in range(11)}, "step": jnp.int32(3)}
+
+
+def placed(tree, devices):
+    mesh = sharding.make_mesh(-1, jax.devices()[:devices])
+    return sharding.place(jax.device_get(tree), sharding.parameters(mesh, tree))
+
+
+def abstract(devices):
+    mesh = sharding.make_mesh(-1, jax.devices()[:devices])
+    return sharding.abstract(mesh, jax.eval_shape(lambda: TREE))
+
+
+def saved(folder, *steps, keep=5):
+    checkpoints = checkpoint.Checkpoints(folder, keep)
+    for step in steps:
+        checkpoints.save(step, placed(TREE | {"step": jnp.int32(step)}, 8))
+    checkpoints.wait()
+    checkpoints.close()
+
+
+def restored(folder, devices=1):
+    checkpoints = checkpoint.Checkpoints(folder, 5)
+    try:
+        return checkpoints.restore(abstract(devices))
+    finally:
+        checkpoints.close()
+
+
+@pytest.mark.parametrize("devices", [1, 4, 8])
+def test_saved_on_eight_devices_restored_on_any(tmp_path, devices):
+    saved(tmp_path, 1)
+    back = restored(tmp_path, devices)
+    for i in range(11):
+        assert np.array_equal(back["w"][i], TREE["w"][i]), "blocks keep their order beyond ten"
+    assert len(back["w"][0].sharding.device_set) == devices
+
+
+def test_only_the_newest_are_kept_with_their_seals(tmp_path):
+    saved(tmp_path, 1, 2, 3, 4, keep=2)
+    kept = sorted(path.name for path in tmp_path.iterdir())
+    assert kept == ["3", "3.sha256.json", "4", "4.sha256.json"]
+
+
+def largest(folder):
+    return max((p for p in folder.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+DAMAGE = {
+    "one flipped bit": flip,
+    "cut in half": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+    "missing": lambda path: path.unlink(),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, damage, caplog):
+    saved(tmp_path, 1, 2)
+    DAMAGE[damage](largest(tmp_path / "2"))
+    with caplog.at_level(logging.WARNING):
+        assert int(restored(tmp_path)["step"]) == 1
+    assert f"{tmp_path / '2'} is damaged" in caplog.text
+    assert (tmp_path / "damaged-2").is_dir(), "it is put aside, not removed"
+    saved(tmp_path, 2)
+    assert int(restored(tmp_path)["step"]) == 2
+
+
+def test_no_whole_checkpoint_is_an_error_not_a_fresh_start(tmp_path):
+    saved(tmp_path, 1)
+    flip(largest(tmp_path / "1"))
+    with pytest.raises(Unrestorable, match="Remove that folder"):
+        restored(tmp_path)
+    assert (tmp_path / "1").is_dir()
+
+
+def test_nothing_saved_is_none(tmp_path):
+    assert restored(tmp_path / "new") is None
+
+
+def test_donated_arrays_are_already_safe(tmp_path):
+    checkpoints = checkpoint.Checkpoints(tmp_path, 2)
+    state = placed(TREE, 1)
+    step = jax.jit(lambda s: jax.tree.map(lambda x: x + 1, s), donate_argnums=0)
+    checkpoints.save(1, state)
+    for _ in range(5):
+        state = step(state)
+    checkpoints.wait()
+    checkpoints.close()
+    assert int(restored(tmp_path)["step"]) == 3
+
+
+def test_a_disk_too_small_is_noticed_before_writing(tmp_path, monkeypatch):
+    checkpoints = checkpoint.Checkpoints(tmp_path, 2)
+    checkpoints.save(1, placed(TREE, 1))
+    checkpoints.wait()
+    usage = checkpoint.shutil._ntuple_diskusage(10**6, 10**6 - 1000, 1000)
+    monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(NotSaved, match=r"disk is full .* are needed, 1,000 are free.*checkpoint 1"):
+        checkpoints.save(2, placed(TREE, 1))
+    checkpoints.close()
+    assert checkpoint.Checkpoints(tmp_path, 2).steps() == [1]
+
+
+FULL = """
+import resource, signal, sys
+sys.path.insert(0, {root!r})
+import jax.numpy as jnp
+from pathlib import Path
+from l2l_jax.lib import checkpoint
+from l2l_jax.lib.errors import NotSaved
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+c = checkpoint.Checkpoints(Path({folder!r}), 3)
+state = {{"w": jnp.sin(jnp.arange(300000.0))}}
+c.save(1, state)
+c.wait()
+resource.setrlimit(resource.RLIMIT_FSIZE, (20000, resource.RLIM_INFINITY))
+try:
+    c.save(2, state)
+    c.wait()
+except NotSaved as error:
+    print(error)
+c.close()
+"""
+
+
+def test_a_full_disk_leaves_the_checkpoint_before_intact(tmp_path):
+    """No file may grow past 20 kB: what a full disk does to a writer, without filling one."""
+    script = FULL.format(root=str(ROOT), folder=str(tmp_path / "c"))
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120
+    )
+    assert "Step 2 could not be saved" in done.stdout, done.stderr
+    assert "the disk is full" in done.stdout
+    assert "checkpoint 1 is intact" in done.stdout
+    assert "run the same command again" in done.stdout
+    checkpoints = checkpoint.Checkpoints(tmp_path / "c", 3)
+    shape = {"w": jax.ShapeDtypeStruct((300000,), jnp.float32)}
+    mesh = sharding.make_mesh(1, jax.devices()[:1])
+    back = checkpoints.restore(sharding.abstract(mesh, shape))
+    checkpoints.close()
+    assert np.array_equal(back["w"], jnp.sin(jnp.arange(300000.0)))
