@@ -69,7 +69,7 @@ def get_config(form: str = "") -> ml_collections.ConfigDict:
     )
     if "bundled" in words:
         bundled(config)
-    common.by(config, common.method(words))
+    common.use_method(config, common.method(words))
     if "smoke" in words:
         common.smoke(config)
     return config

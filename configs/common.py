@@ -85,14 +85,17 @@ def base() -> ml_collections.ConfigDict:
             tasks=dict(),  # NAME=dict(task=a file of l2l_jax/tasks, args=its arguments)
             unlearn=phase("l2l"),
             evaluate=dict(tasks=(), batch_size=256),
-            features=dict(name="classifier", args=dict()),  # the network that judges images
-            networks=dict(),  # NAME=dict(name=a file of l2l_jax/features, args): further ones
+            networks=dict(  # NAME=dict(name=a file of l2l_jax/feature_networks, args)
+                main=dict(
+                    name="classifier", args=dict()
+                ),  # what evaluators use unless told otherwise
+            ),
             evaluators=dict(  # NAME=dict(evaluator=a file, if NAME is none; network; ...)
                 reconstruction=dict(),
                 fid=dict(),
                 inception_score=dict(),
                 cosine=dict(),
-                likeness=dict(),
+                output_distance=dict(),
                 tsne=dict(),
             ),
             runtime=dict(  # changes no result; may differ when a run is continued
@@ -114,7 +117,7 @@ def base() -> ml_collections.ConfigDict:
 
 METHODS = (
     *("l2l", "max_loss", "noisy_label", "retain_label", "random_encoder", "finetune"),
-    *("ascent", "epsilon", "surgery", "saliency", "siss", "retrain"),
+    *("ascent", "epsilon", "pcgrad", "saliency", "siss", "retrain"),
 )
 UNLEARNING = METHODS[:-1]  # where there is no recipe to make an original
 
@@ -124,7 +127,7 @@ def method(words: list[str]) -> str:
     return next((word for word in words if word in METHODS), "l2l")
 
 
-def by(config: ml_collections.ConfigDict, name: str) -> None:
+def use_method(config: ml_collections.ConfigDict, name: str) -> None:
     """Makes config.unlearn, a phase of L2L, the recipe of another method, each phase as long.
 
     What weighs L2L's objectives, such as its alpha, is for those that have these; others begin with
@@ -136,7 +139,7 @@ def by(config: ml_collections.ConfigDict, name: str) -> None:
                     finetune
         epsilon     paper C: L2L's objectives with solvers/epsilon.py; phase I in two phases, keep
                     and drop, then phase II, walk
-        surgery     L2L's objectives with solvers/pcgrad.py
+        pcgrad      L2L's objectives with solvers/pcgrad.py
         saliency    L2L on the half of the parameters with the largest forget gradient (SalUn)
         siss        SISS, its forget gradient held at a tenth of the length of the retain gradient
                     by solvers/normalized.py
@@ -159,12 +162,12 @@ def by(config: ml_collections.ConfigDict, name: str) -> None:
     elif name == "epsilon":
         goals = dict(keep=dict(goal="keep"), drop=dict(goal="drop"), walk=dict(goal="walk", r=0.5))
         made = {k: other("l2l", solver="epsilon", solver_args=v) for k, v in goals.items()}
-    elif name == "surgery":
-        made = {"unlearn": other("l2l", solver="surgery")}
+    elif name == "pcgrad":
+        made = {"unlearn": other("l2l", solver="pcgrad")}
     elif name == "saliency":
         made = {"unlearn": other("l2l", saliency=0.5)}
     elif name == "siss":
-        made = {"unlearn": other("siss", solver="scaled")}
+        made = {"unlearn": other("siss", solver="normalized")}
     elif name == "retrain":
         config.phases = ("pretrain",)
         config.pretrain.on = "retain"
@@ -180,7 +183,7 @@ def smoke(config: ml_collections.ConfigDict) -> None:
         config[phase].steps = 12
     config.split.images_per_class = 100
     config.split.eval_images_per_class = 25
-    config.features.args = dict(epochs=1)
+    config.networks.main.args = dict(epochs=1)
 
 
 def words(form: str, file: str, forms: tuple[str, ...], *kinds: tuple[str, ...]) -> list[str]:
@@ -253,8 +256,8 @@ def published_judges(config: ml_collections.ConfigDict, scenes: bool = False) ->
 
     Files that are missing (launch/fetch_weights.py gets them) leave out what needs them.
     """
-    config.features = dict(name="inception", args=dict())
     config.networks = dict(
+        main=dict(name="inception", args=dict()),
         clip=dict(name="clip", args=dict(size="h14")),
         released=dict(
             name="inception", args=dict(kind="torchvision", resize="legacy", scale="cifar")
@@ -295,9 +298,9 @@ def shrink(config: ml_collections.ConfigDict, model: dict) -> None:
     if config.data.name == "places365":
         sides = dict(forget=PLACES_FORGET, retain=PLACES_RETAIN)
     classes = sides["forget"][:4] + sides["retain"][:4]
-    config.data.args.update(dict(made_up=24, made_up_classes=classes))
+    config.data.args.update(dict(synthetic=24, synthetic_classes=classes))
     if config.data.proxy.name:
-        config.data.proxy.args = dict(made_up=24)
+        config.data.proxy.args = dict(synthetic=24)
         config.split.proxy.images = 24
     for side, known in sides.items():
         if config.split[side].random:
@@ -315,15 +318,15 @@ def shrink(config: ml_collections.ConfigDict, model: dict) -> None:
     for name in config.phases:
         config[name].update(dict(steps=12, batch_size=16))
     config.evaluate.batch_size = 16
-    if config.features.name == "inception":  # the same programs, smaller, and nobody trained them
+    if config.networks.main.name == "inception":  # the same, smaller, untrained
         small = dict(weights="random", size=80)
-        config.features.args = small
+        config.networks.main.args = small
         config.networks.released.args.update(small)
         config.networks.clip.args = dict(size="tiny")
         if "places" in config.networks:
             config.networks.places.args = dict(weights="random", size=64)
     else:
-        config.features.args = dict(size=32, epochs=2, batch_size=16)
+        config.networks.main.args = dict(size=32, epochs=2, batch_size=16)
 
 
 FASHION_FORGET = ("Sandal", "Sneaker", "Bag", "Ankle boot")  # of Fashion-MNIST; kept is clothing

@@ -24,7 +24,7 @@ steps of 64; alpha 0.25, as its class has it (its command line says 0.1). 5,000 
 at most, 100 validation images of each to evaluate, a central hole of 128x128. L2L's target is the
 paper's, T(n); --config.unlearn.args.target=released is that of the code: only the hole becomes
 noise. The decoder keeps an embedding of the noise level of its own, so that it is truly frozen;
---config.model.args.variant=released shares it, as released. Departures: the central square of an
+--config.model.args.tying=tied shares it, as released. Departures: the central square of an
 image (there: squeezed to a square); bfloat16 on accelerators (there: float32; say
 --config.model.args.dtype=float32); no moving average (there one is kept, with a share of random
 weights in it, and not evaluated): --config.unlearn.ema=0.9999 keeps one of the right weights. With
@@ -46,7 +46,7 @@ import ml_collections
 from configs import common
 
 SPLITS = ("released", "random")
-FORMS = (*SPLITS, "proxy", "ancestral", "smoke", *common.UNLEARNING)
+FORMS = (*SPLITS, "proxy", "ddpm", "smoke", *common.UNLEARNING)
 TINY = dict(size="test", image_size=32, cell=2, steps=10, beta_end=0.5, sample_steps=2)
 
 
@@ -55,9 +55,9 @@ def get_config(form: str = "") -> ml_collections.ConfigDict:
     words = common.words(form, "configs/diffusion_places365.py", FORMS, SPLITS, common.UNLEARNING)
     proxy = "proxy" in words
     config = common.base()
-    sampling = dict(sampler="deterministic", sample_steps=50)
-    if "ancestral" in words:
-        sampling = dict(sampler="ancestral", sample_steps=0)
+    sampling = dict(sampler="ddim", sample_steps=50)
+    if "ddpm" in words:
+        sampling = dict(sampler="ddpm", sample_steps=0)
     config.model = dict(name="diffusion", args=dict(size="published", image_size=256, **sampling))
     config.weights = "weights/16_Network.safetensors"
     common.places(config, "random" in words, proxy)
@@ -78,9 +78,9 @@ def get_config(form: str = "") -> ml_collections.ConfigDict:
     )
     config.evaluate.update(dict(tasks=("center_8",), batch_size=64))
     common.published_judges(config, scenes=True)
-    common.by(config, common.method(words))
+    common.use_method(config, common.method(words))
     if "smoke" in words:
         config.tasks.freeform.args.finer = 2
-        tiny = TINY | (dict(sampler="ancestral", sample_steps=0) if "ancestral" in words else {})
+        tiny = TINY | (dict(sampler="ddpm", sample_steps=0) if "ddpm" in words else {})
         common.shrink(config, tiny)
     return config

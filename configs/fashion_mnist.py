@@ -70,11 +70,11 @@ def get_config(form: str = "") -> ml_collections.ConfigDict:
     elif method == "retrain":
         pretrain(config)
         config.split.forget.classes = common.FASHION_FORGET
-        common.by(config, method)
+        common.use_method(config, method)
     else:
         unlearn(config)
         config.unlearn.steps //= 2 if "short" in words else 1
-        common.by(config, method)
+        common.use_method(config, method)
     if "smoke" in words:
         common.smoke(config)
     return config
@@ -122,9 +122,9 @@ def pretrain(config: ml_collections.ConfigDict) -> None:
     config.pretrain.optimizer.update(dict(lr=1e-3, clip=1.0))
     if config.model.name == "mage":
         config.weights = "bundled:vqgan_fashion_mnist"
-        config.model.args.variant = "released"  # one table of words, as published
+        config.model.args.tying = "tied"  # one table of words, as published
     if config.model.name == "diffusion":
-        config.model.args.variant = "released"  # one embedding of the level, as published
+        config.model.args.tying = "tied"  # one embedding of the level, as published
         config.pretrain.optimizer.update(dict(weight_decay=0.0, b2=0.99))
     if config.model.name == "vqgan":
         config.pretrain.optimizer.update(dict(lr=3e-3, weight_decay=0.0))

@@ -50,10 +50,10 @@ def get_config(form: str = "") -> ml_collections.ConfigDict:
         optimizer=dict(lr=5e-5, clip=3.0),
     )
     config.evaluate.tasks = ("center", "outpaint")
-    config.features.args = dict(size=64, epochs=10)
+    config.networks.main.args = dict(size=64, epochs=10)
     if "small" in words:
         small(config)
-    common.by(config, common.method(words))
+    common.use_method(config, common.method(words))
     return config
 
 
@@ -75,4 +75,4 @@ def small(config: ml_collections.ConfigDict) -> None:
     config.unlearn.steps = 300
     config.unlearn.optimizer.lr = 3e-4
     config.unlearn.tasks = ("random", "center", "outpaint")
-    config.features.args.size = 32
+    config.networks.main.args.size = 32

@@ -58,7 +58,7 @@ def get_config(form: str = "") -> ml_collections.ConfigDict:
     if "coco" in words:
         common.coco(config, 10_000)
     common.published_judges(config)
-    common.by(config, common.method(words))
+    common.use_method(config, common.method(words))
     if "smoke" in words:
         common.shrink(config, dict(size="test", image_size=64, patch=4))
     return config

@@ -68,7 +68,7 @@ def get_config(form: str = "") -> ml_collections.ConfigDict:
     config = common.base()
     config.model = dict(name="mage", args=dict(size=size, image_size=256))
     tied = {"tied", "pretrain"} & set(words)  # as the published weights were trained
-    config.model.args.variant = "released" if tied else "paper"
+    config.model.args.tying = "tied" if tied else "frozen"
     config.weights = f"weights/mage-vit{size[0]}-1600.safetensors"
     common.imagenet(config, "random" in words, "proxy" in words)
     if "coco" in words:
@@ -90,9 +90,9 @@ def get_config(form: str = "") -> ml_collections.ConfigDict:
     if "pretrain" in words:
         pretrain(config)
     else:
-        common.by(config, common.method(words))
+        common.use_method(config, common.method(words))
     if "smoke" in words:
-        tiny = dict(size="test", image_size=64, steps=4, variant=config.model.args.variant)
+        tiny = dict(size="test", image_size=64, steps=4, tying=config.model.args.tying)
         tiny["tokenizer"] = dict(size="test", multipliers=(1, 1, 1))
         common.shrink(config, tiny)
         config.data.token_cache.update(dict(views=min(2, config.data.token_cache.views), noise=32))

@@ -77,7 +77,7 @@ def get_config(form: str = "") -> ml_collections.ConfigDict:
     if "unlearn" in words:
         config.weights = "weights/vqgan_jax_strongaug.safetensors"
         config.unlearn = common.released_l2l(("nothing", "random"), "proxy" in words)
-        common.by(config, common.method(words))
+        common.use_method(config, common.method(words))
     else:
         config.phases = ("pretrain",)
         config.pretrain = pretraining

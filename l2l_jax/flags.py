@@ -18,7 +18,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from l2l_jax.engine.config import complete_config
-from l2l_jax.lib import cli, since
+from l2l_jax.lib import cli, config_dicts
 from l2l_jax.lib.errors import ConfigError, did_you_mean
 
 log = logging.getLogger(__name__)
@@ -99,7 +99,7 @@ def check_keys(config: Any, argv: list[str], spec: str) -> None:
 
 def idle(config: Any, words: Sequence[str]) -> list[str]:
     """The overrides of a phase that config.phases does not name: nothing would read them."""
-    names = since.idle(config)
+    names = config_dicts.unused_phases(config)
     hits = [(word, re.match(r"--?(?:no)?config\.(\w+)", word)) for word in words]
     return [word for word, hit in hits if hit and hit[1] in names]
 

@@ -13,7 +13,7 @@ FOLDERS = {
     "task": "tasks",
     "dataset": "datasets",
     "evaluator": "evaluators",
-    "features": "feature_networks",
+    "feature_network": "feature_networks",
 }
 
 

@@ -19,7 +19,7 @@ import numpy as np
 Array = jax.Array
 Params = dict[str, Any]  # nested dict of arrays; its top-level keys are the parameter groups
 Inputs = Any  # what T makes: a pytree of arrays, the model's own business
-Hidden = Any  # what E makes: a pytree of arrays, what unlearning compares
+Latents = Any  # what E makes: a pytree of arrays, what unlearning compares
 Outputs = Array  # what D makes: [B, ...] float32; of a model of tokens, their logits
 Metrics = dict[str, Array]
 
@@ -83,11 +83,11 @@ class ImageToImage(Protocol):
     ) -> Inputs:
         """T: everything random or frozen happens here, once. `targets`: what D should make."""
 
-    def encode(self, params: Params, inputs: Inputs) -> Hidden: ...
+    def encode(self, params: Params, inputs: Inputs) -> Latents: ...
 
-    def decode(self, params: Params, hidden: Hidden, inputs: Inputs) -> Outputs: ...
+    def decode(self, params: Params, hidden: Latents, inputs: Inputs) -> Outputs: ...
 
-    def asked(self, inputs: Inputs) -> Array:
+    def loss_mask(self, inputs: Inputs) -> Array:
         """Bool, broadcasts to D's output: the values that the loss is about; others mean nothing.
 
         Where models are compared by what they make, only these count.
@@ -112,7 +112,7 @@ class ImageToImage(Protocol):
     def tokenize(self, params: Params, images: Array) -> Array:
         """The first, fixed part of T: [B, h, w] int32, or the images of a model of pixels."""
 
-    def told(self, params: Params) -> dict[str, Any]:
+    def inferred_args(self, params: Params) -> dict[str, Any]:
         """What parameters on the host tell of `identity` by themselves, arguments of `build`."""
 
 
@@ -203,11 +203,11 @@ class Dataset(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class Features:
+class FeatureNetwork:
     """A network that judges images. apply: [B, H, W, 3] in [0, 1] -> features and logits.
 
-    A module of features/ has build(sources, splits, image_size, *, ...) -> Features, and, if it
-    needs a published file, file(*, ...) -> its name.
+    A module of feature_networks/ has build(sources, splits, image_size, *, ...) -> FeatureNetwork,
+    and, if it needs a published file, file(*, ...) -> its name.
     """
 
     name: str
@@ -229,7 +229,9 @@ class Completions:
     logits: np.ndarray | None  # [N, C]
     real_features: np.ndarray | None  # [N, D] of the same images, complete
     real_logits: np.ndarray | None  # [N, C]
-    apart: np.ndarray | None = None  # [N] root mean square distance to the retrained model's, on
+    retrain_distance: np.ndarray | None = (
+        None  # [N] root mean square distance to the retrained model's, on
+    )
     #                                  hidden pixels, if there is such a model
 
 
@@ -241,10 +243,8 @@ class Evaluation(Protocol):
     tasks: tuple[str, ...]
     seed: int
 
-    def completions(
-        self, variant: str, side: str, task: str, network: str = "features"
-    ) -> Completions:
-        """With the features and logits of a network: a key of config.networks, or "features"."""
+    def completions(self, variant: str, side: str, task: str, network: str = "main") -> Completions:
+        """With the features and logits of a network: a key of config.networks."""
 
     def keep_picture(self, name: str, image: np.ndarray) -> None:
         """Writes images/<name>.png; image: uint8 RGB [H, W, 3]."""

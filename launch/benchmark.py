@@ -35,9 +35,9 @@ from PIL import Image
 
 from l2l_jax.data import image_cache, image_folder, images, loader
 from l2l_jax.engine import experiment
-from l2l_jax.engine import step as steps
 from l2l_jax.engine.config import complete_config
-from l2l_jax.engine.preflight import prepare
+from l2l_jax.engine.preflight import preflight
+from l2l_jax.engine.step import make_update, shard_update
 from l2l_jax.engine.train import train
 from l2l_jax.lib import cli, files, flops, preemption, sharding, trees
 from l2l_jax.lib.errors import unknown
@@ -57,7 +57,7 @@ def count(config: dict, phase: str, batch: int) -> None:
     state = jax.eval_shape(recipe.init, model.template)
     fixed = recipe.fixed(model.template, model.template, bench.abstract_noise(phase))
     images = dict.fromkeys(recipe.method.SIDES, bench.abstract_images(batch))
-    update = steps.make_update(recipe, *bench.task(config[phase]["tasks"][0]), mesh)
+    update = make_update(recipe, *bench.task(config[phase]["tasks"][0]), mesh)
     every = batch * len(images)
     xla = jax.jit(update).lower(state, fixed, images).cost_analysis()["flops"] / 2 / every
     products = flops.count(update, state, fixed, images) / 2 / every
@@ -81,9 +81,9 @@ def build(config: dict, phase: str, batch: int) -> tuple[Any, list, float]:
     fixed = recipe.fixed(params, params, bank)
     rows = {s: drawn(bench.abstract_images(batch)) for s in recipe.method.SIDES}
     images = jax.device_put(rows, sharding.batch(mesh))
-    update = steps.make_update(recipe, *bench.task(config[phase]["tasks"][0]), mesh)
+    update = make_update(recipe, *bench.task(config[phase]["tasks"][0]), mesh)
     work = flops.count(update, bench.abstract_state(phase), fixed, images)
-    compiled = steps.shard_update(update, state, fixed, recipe.method.SIDES, mesh)
+    compiled = shard_update(update, state, fixed, recipe.method.SIDES, mesh)
     began = time.perf_counter()
     program = compiled.lower(state, fixed, images).compile()
     seconds = time.perf_counter() - began
@@ -185,7 +185,7 @@ def streams(source: Source, size: int, threads: int) -> dict[str, Iterator[np.nd
     rows, made = np.arange(len(source.keys)), {}
     resizers = [r for r in images.RESIZERS if r == "pillow" or _installed()]
     for cache, resize in itertools.product(image_cache.KINDS, resizers):
-        kept = image_cache.over({"train": source}, {"train": rows}, cache)["train"]
+        kept = image_cache.cached({"train": source}, {"train": rows}, cache)["train"]
         augment = images.augmentation(size, SCALE, True, resize)
         stream = loader.train_batches(
             loader.Picked(kept, rows), augment, BATCH, 0, 0, loader.Host(threads=threads)
@@ -230,7 +230,7 @@ def measure_wait(args: argparse.Namespace) -> None:
         config[phase]["steps"] = args.steps
     config["data"]["cache"] = args.cache
     with tempfile.TemporaryDirectory() as folder:
-        ready = prepare(config, Path(folder) / "run", preemption.Flag())
+        ready = preflight(config, Path(folder) / "run", preemption.Flag())
         experiment.walk(ready, train)
         records = list(files.read_jsonl(ready.workdir / "metrics.jsonl"))
     for phase in config["phases"]:

@@ -35,10 +35,10 @@ import numpy as np
 from scipy import stats
 
 from l2l_jax.data import splits
-from l2l_jax.engine.completions import MAIN, Judge, absent, networks
+from l2l_jax.engine.completions import MAIN, Completer, missing_files, networks
 from l2l_jax.engine.config import complete_config
-from l2l_jax.engine.experiment import Experiment, final_weights, restored, walk
-from l2l_jax.engine.preflight import prepare
+from l2l_jax.engine.experiment import Experiment, final_weights, restored, run_phases
+from l2l_jax.engine.preflight import preflight
 from l2l_jax.engine.run import finished
 from l2l_jax.lib import cli, files, preemption, trees
 from l2l_jax.lib import rng as rngs
@@ -49,7 +49,7 @@ from l2l_jax.types import Array, Params, Source
 from l2l_jax.weights.safetensors import Weights
 from l2l_jax.workdir import claim
 
-ORIGINAL, REFERENCE, AGAIN = "original", "ancestral", "ancestral, other noise"
+ORIGINAL, REFERENCE, AGAIN = "original", "ddpm", "ddpm, other noise"
 COLUMNS = ("retain PSNR", "retain FID", "forget PSNR", "forget FID")
 WORDS = {"retain": ("not kept", "kept"), "forget": ("not forgot", "forgot")}
 Rows = Mapping[str, Mapping[str, float]]  # model: a row of COLUMNS and "seconds", of an image
@@ -62,7 +62,7 @@ class OtherNoise(Diffusion):
         return super().reconstruct(params, images, mask, rngs.fold(rng, "other noise"), *a)
 
 
-class Timed(Judge):
+class Timed(Completer):
     """A judge that times its sampling, of variants that may be called anything, even retrained."""
 
     seconds, rows, program = 0.0, 0, None
@@ -147,11 +147,11 @@ def prepared(folder: Path, config: dict, count: int, to: Path) -> tuple[Experime
     }
     files.write_json(to / "config.json", config)
     (to / "splits").symlink_to((folder / "splits").resolve())
-    ready = prepare(config, to, preemption.Flag())
-    original = walk(dataclasses.replace(ready, workdir=folder), restored).original
+    ready = preflight(config, to, preemption.Flag())
+    original = run_phases(dataclasses.replace(ready, workdir=folder), restored).original
     seen, chosen = networks(ready), dict(ready.splits)  # a network of the run's own saw all splits
     if network not in seen:
-        raise ConfigError(f"There is no FID without {network}: {absent(config)[network]}")
+        raise ConfigError(f"There is no FID without {network}: {missing_files(config)[network]}")
     for name in ("retain_eval", "forget_eval"):
         if name not in chosen or len(chosen[name].keys) < 2:
             raise ConfigError(f"{folder} has no two images in {name}: there is no FID.")
@@ -162,7 +162,7 @@ def prepared(folder: Path, config: dict, count: int, to: Path) -> tuple[Experime
 
 def under(experiment: Experiment, sampler: str, steps: int) -> Experiment:
     """The same by another sampler. ConfigError for more steps than the schedule has."""
-    way = "ancestral" if sampler in (REFERENCE, AGAIN) else "deterministic"
+    way = "ddpm" if sampler in (REFERENCE, AGAIN) else "ddim"
     args = experiment.config["model"]["args"] | {"sampler": way, "sample_steps": steps}
     model = OtherNoise(**vars(build(**args))) if sampler == AGAIN else build(**args)
     config = {**experiment.config, "model": {"name": "diffusion", "args": args}}
@@ -204,7 +204,7 @@ def ranked(first: dict, other: dict, margin: float) -> dict[str, float | None]:
     gaps = [(first[a] - first[b], other[a] - other[b]) for a, b in combinations(first, 2)]
     alike = [here * there > 0 for here, there in gaps if abs(here) > margin]
     tau = None if math.isnan(tau) else round(tau, 3)  # of values that are all the same
-    return {"tau": tau, "apart": len(alike), "alike": sum(alike)}
+    return {"tau": tau, "retrain_distance": len(alike), "alike": sum(alike)}
 
 
 def spare(rows: Rows, worse: float, gone: float) -> dict[tuple[str, str], float]:
@@ -235,20 +235,20 @@ def compared(figures: Mapping[str, Rows], worse: float, gone: float) -> dict[str
         models = [name for name in rows if name != ORIGINAL]
         judged[sampler] = {n: ", ".join(words[n, side] for side in WORDS) for n in models}
         alike = [(found[cell] >= 0) == (first[cell] >= 0) for cell in clear]
-        settled[sampler] = {"apart": len(alike), "alike": sum(alike)}
+        settled[sampler] = {"retrain_distance": len(alike), "alike": sum(alike)}
         cells = [settled[sampler], *order[sampler].values()]
-        agrees[sampler] = all(cell["alike"] == cell["apart"] for cell in cells)
+        agrees[sampler] = all(cell["alike"] == cell["retrain_distance"] for cell in cells)
     judged = {"verdicts": judged, "settled": settled, "agrees": agrees}
     return {"margins": margins, "ranked": order} | judged
 
 
 def conclusion(few: Mapping[str, int], found: Mapping[str, Any]) -> str:
     """The last line. few: {sampler: its steps} of those with few; found: by compared."""
-    agrees, verdicts = found["agrees"], found["settled"][REFERENCE]["apart"]
+    agrees, verdicts = found["agrees"], found["settled"][REFERENCE]["retrain_distance"]
     good = takewhile(agrees.get, sorted(few, key=few.get, reverse=True))
     fewest = min((few[sampler] for sampler in good), default=None)
     begins = f"From steps={fewest} on" if fewest else "There is no number of steps from which on"
-    pairs = sum(cell["apart"] for cell in found["ranked"][REFERENCE].values())
+    pairs = sum(cell["retrain_distance"] for cell in found["ranked"][REFERENCE].values())
     what = f"all {verdicts} settled verdicts and {pairs} pairs told apart are as by ancestral"
     again = "they are" + " not" * (not agrees[AGAIN])
     return f"{begins} {what} sampling; by that with other noise {again}."

@@ -84,6 +84,7 @@ def test_imports_go_down(path):
             allowed = (
                 "report",
                 "workdir.layout",
+                "lib.config_dicts",
                 "lib.files",
                 "lib.errors",
                 "lib.cli",

@@ -10,7 +10,7 @@ from l2l_jax.registry import find
 from tests.helpers import ROOT
 
 LARGE = ("mae_imagenet", "mae_places365:coco", "mage_imagenet:proxy", "vqgan_imagenet:unlearn",
-         "diffusion_places365:proxy", "diffusion_places365:random,ancestral")  # fmt: skip
+         "diffusion_places365:proxy", "diffusion_places365:random,ddpm")  # fmt: skip
 SMALL = ("fashion_mnist", "fashion_mnist:mage", "fashion_mnist:diffusion",
          "autoencoder_cifar10", "autoencoder_cifar10:bundled")  # fmt: skip
 
@@ -27,7 +27,7 @@ def test_every_config_has_every_method(spec, method):
     plain, config = config_of(spec), config_of(spec, method)
     small = config_of(spec, method, "smoke")
     phases = config["phases"][len(plain["phases"]) - 1 :]
-    named = {"epsilon": "l2l", "surgery": "l2l", "saliency": "l2l"}.get(method, method)
+    named = {"epsilon": "l2l", "pcgrad": "l2l", "saliency": "l2l"}.get(method, method)
     assert config[phases[0]]["method"] == named
     assert (config["data"], config["split"]) == (plain["data"], plain["split"])
     for phase in phases:
@@ -45,7 +45,7 @@ def test_a_folder_of_ones_own_has_every_method(method):
     config = config_of("folder:small", method)
     config["data"]["args"]["root"] = "here"
     phases = {config[phase]["method"] for phase in config["phases"][1:]}
-    named = {"epsilon": "l2l", "surgery": "l2l", "saliency": "l2l"}.get(method, method)
+    named = {"epsilon": "l2l", "pcgrad": "l2l", "saliency": "l2l"}.get(method, method)
     assert named in phases or (method, config["pretrain"]["on"]) == ("retrain", "retain")
     check_config(config)
 
@@ -57,10 +57,10 @@ def test_the_diffusion_config_is_the_released_recipe():
     assert phase["optimizer"] | dict(lr=5e-5, final=5e-5, weight_decay=0.0) == phase["optimizer"]
     assert phase["tasks"] == ("freeform",)
     model = find("model", "diffusion").build(**args)
-    assert model.sampling == "deterministic, 50 of 2000 steps, linear 1e-06 to 0.01"
-    args = config_of("diffusion_places365:ancestral")["model"]["args"]
+    assert model.sampling == "ddim, 50 of 2000 steps, linear 1e-06 to 0.01"
+    args = config_of("diffusion_places365:ddpm")["model"]["args"]
     model = find("model", "diffusion").build(**args)
-    assert model.sampling.startswith("ancestral, 2000 of 2000 steps")
+    assert model.sampling.startswith("ddpm, 2000 of 2000 steps")
     assert trees.count(model.template) == 62_641_347 + 82_432, "D has an embedding of its own"
 
 

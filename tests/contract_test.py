@@ -11,11 +11,11 @@ import numpy as np
 import optax
 import pytest
 
-from l2l_jax.engine import step as steps
-from l2l_jax.lib import errors, optim, pixels, sharding, trees
+from l2l_jax.engine.step import UpdateRule, make_update, shard_update
+from l2l_jax.lib import optim, pixels, sharding, signatures, trees
 from l2l_jax.registry import find, names
 from l2l_jax.types import Batch, Completions, UnlearnBatch
-from l2l_jax.weights.name_map import to_ours, to_theirs
+from l2l_jax.weights.name_map import to_params, to_state_dict
 from tests.helpers import images, small_model
 
 MODELS, METHODS, SOLVERS = names("model"), names("method"), names("solver")
@@ -24,7 +24,7 @@ TASKS = {
     "center": dict(cells=2),
     "outpaint": dict(cells=2),
     "side": dict(cells=1, edge="left", finer=2),
-    "share": dict(),
+    "random_ratio": dict(),
     "nothing": dict(),
     "freeform": dict(finer=2),
 }
@@ -71,14 +71,14 @@ def hidden_pixels(mask, model):
 # Everything --------------------------------------------------------------------------------------
 
 FUNCTIONS = {"model": "build", "method": "objectives", "solver": "update", "task": "mask",
-             "dataset": "load", "evaluator": "evaluate", "features": "build"}  # fmt: skip
+             "dataset": "load", "evaluator": "evaluate", "feature_network": "build"}  # fmt: skip
 
 
 @pytest.mark.parametrize(("kind", "name"), [(k, n) for k in FUNCTIONS for n in names(k)])
 def test_every_argument_has_a_default(kind, name):
     """So that naming a file on the command line is enough, and every argument becomes a flag."""
     function = getattr(find(kind, name), FUNCTIONS[kind])
-    assert set(errors.accepts(function)) == set(errors.defaults(function))
+    assert set(signatures.accepts(function)) == set(signatures.defaults(function))
 
 
 # Tasks -------------------------------------------------------------------------------------------
@@ -225,7 +225,7 @@ def test_weights_survive_the_way_out_and_back(name):
     model, params = model_and_params(name)
     rules = find("model", name).NAMES
     canonical = trees.unstack(jax.device_get(params), model.canonical)
-    back = to_ours(to_theirs(canonical, rules), rules)
+    back = to_params(to_state_dict(canonical, rules), rules)
     assert not trees.difference(canonical, back, "before", "after")
     assert same(canonical, back)
 
@@ -234,8 +234,8 @@ def test_weights_survive_the_way_out_and_back(name):
 
 SETTINGS = {  # of solvers, beside their defaults
     "epsilon": [dict(goal="keep"), dict(goal="drop"), dict(control="norm")],
-    "surgery": [dict(scope="global"), dict(rescale=True)],
-    "scaled": [dict(norm=1.0)],
+    "pcgrad": [dict(scope="global"), dict(rescale=True)],
+    "normalized": [dict(norm=1.0)],
 }
 CHEAPEST = "autoencoder"
 
@@ -243,7 +243,7 @@ CHEAPEST = "autoencoder"
 def recipe_of(model, method, solver="weighted", solver_args=None):
     method = find("method", method) if isinstance(method, str) else method
     optimizer, rate = optim.make(steps=10, lr=1e-3, warmup=0.0)
-    return steps.Recipe(
+    return UpdateRule(
         phase="unlearn",
         model=model,
         method=method,
@@ -265,12 +265,12 @@ def one_step(recipe, params, start, devices):
 
     fixed = place(recipe.fixed(start, params))
     state = place(recipe.init(start))
-    update = steps.make_update(recipe, find("task", "random"), TASKS["random"], mesh)
+    update = make_update(recipe, find("task", "random"), TASKS["random"], mesh)
     size = recipe.model.image_size
     rows = np.random.default_rng(0).integers(0, 256, (2, B, size, size, 3), np.uint8)
     sides = recipe.method.SIDES
     data = {s: jax.device_put(x, sharding.batch(mesh)) for s, x in zip(sides, rows, strict=False)}
-    compiled = steps.shard_update(update, state, fixed, sides, mesh)
+    compiled = shard_update(update, state, fixed, sides, mesh)
     return jax.device_get(compiled(state, fixed, data))
 
 
@@ -559,7 +559,7 @@ class FakeEvaluation:
         assert json.dumps(record)
         self.kept.append(name)
 
-    def completions(self, variant, side, task, network="features"):
+    def completions(self, variant, side, task, network="main"):
         rng = np.random.default_rng(len(variant) * 10 + len(side))
         pictures = rng.integers(0, 256, (2, 4, 16, 16, 3), np.uint8)
         hidden = np.zeros((4, 16, 16), bool)
@@ -572,7 +572,7 @@ class FakeEvaluation:
             completed=pictures[1],
             l1=rng.random(30),
             mse=rng.random(30),
-            apart=rng.random(30),
+            retrain_distance=rng.random(30),
             features=features,
             logits=logits,
             real_features=real,

@@ -13,8 +13,8 @@ import numpy as np
 
 from configs import common
 from l2l_jax.engine.config import complete_config
-from l2l_jax.engine.experiment import final_weights, walk
-from l2l_jax.engine.preflight import prepare
+from l2l_jax.engine.experiment import final_weights, run_phases
+from l2l_jax.engine.preflight import preflight
 from l2l_jax.engine.run import run
 from l2l_jax.engine.train import train
 from l2l_jax.lib import files, trees
@@ -50,7 +50,7 @@ def small_config(**changes):
     )
     config.unlearn.update(dict(steps=6, batch_size=8, tasks=("random",)))
     config.evaluate.update(dict(tasks=("center",), batch_size=16))
-    config.features.args = dict(size=16, epochs=1, batch_size=16)
+    config.networks.main.args = dict(size=16, epochs=1, batch_size=16)
     config.runtime.update(dict(save_every=2, tensorboard=False, threads=2))
     config.update(changes)
     return config
@@ -87,7 +87,7 @@ def finished_run():
 
 def trained(config, workdir):
     """The outcome of a run's phases, without the evaluation and the page."""
-    return walk(prepare(complete_config(config), workdir, Flag()), train)
+    return run_phases(preflight(complete_config(config), workdir, Flag()), train)
 
 
 def params_of(workdir):

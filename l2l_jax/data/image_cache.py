@@ -40,7 +40,7 @@ def check(kind: str, workers: int) -> None:
         )
 
 
-def over(sources: dict[str, Source], rows: Rows, kind: str) -> dict[str, Source]:
+def cached(sources: dict[str, Source], rows: Rows, kind: str) -> dict[str, Source]:
     """The sources with the given rows kept from when they are first read; others are read anew.
 
     ConfigError if they do not fit into memory, or if a source cannot tell that an image changed.

@@ -48,7 +48,7 @@ def images_by_class(root: Path, prefix: str = "") -> dict[str, list[str]]:
     """
     found: dict[str, list[str]] = {}
     for folder in class_folders(root):
-        _, below = image_tree.walk(folder)
+        _, below = image_tree.list_files(folder)
         if below:
             found[folder.name] = [f"{prefix}{folder.name}/{name}" for name in below]
         else:

@@ -66,7 +66,7 @@ def below(base: Path, name: str) -> list[str]:
     root, began = base / name, time.time_ns()
     kept = files.cache_dir() / "index" / f"{files.digest_of_lines([str(root.resolve())])}.npz"
     if not (found := _kept(kept)):
-        folders, found = walk(root)
+        folders, found = list_files(root)
         if len(found) >= LARGE:
             times = [os.stat(folder).st_mtime_ns for folder in folders]
             if max(times) < began - SETTLED:
@@ -75,7 +75,7 @@ def below(base: Path, name: str) -> list[str]:
     return [f"{name}/{path}" for path in found]
 
 
-def walk(root: Path) -> tuple[list[str], list[str]]:
+def list_files(root: Path) -> tuple[list[str], list[str]]:
     """(folders, sorted images) below root; links are followed, circles are not."""
     all_folders, found, seen = [], [], set()
     for where, folders, names in os.walk(root, followlinks=True):

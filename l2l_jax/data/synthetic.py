@@ -60,7 +60,7 @@ def tree(name: str, images: Sequence[tuple[str, int]], texts: Mapping[str, str])
     about = [f"{path} {label}" for path, label in images]
     about += [f"{path}\n{text}" for path, text in texts.items()]
     digest = files.digest_of_lines([str(LOOKS), *about])[:12]
-    target = files.cache_dir() / "made_up" / f"{name}-{digest}"
+    target = files.cache_dir() / "synthetic" / f"{name}-{digest}"
     if target.is_dir():
         return target
     log.info("writing %d made-up images to %s", len(images), target)

@@ -63,9 +63,9 @@ def any_view(views: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def claim(folder: Path, about: Mapping[str, Any]) -> None:
     """Makes the folder a cache of tokens of this kind. ConfigError if it is one of another kind."""
     said, about = folder / "about.json", files.as_json(about)
-    if hosts.first() and not said.exists():
+    if hosts.is_main() and not said.exists():
         files.write_json(said, about)
-    hosts.meet("tokens")
+    hosts.barrier("tokens")
     if not said.exists():
         raise ConfigError(
             f"{folder} is not seen by all processes: let runtime.token_folder be on a file system "
@@ -109,7 +109,7 @@ def fill(
                 parts.append(tokens.reshape(len(some), views, *tokens.shape[1:]))
         return np.concatenate(parts)
 
-    with hosts.together():
+    with hosts.fail_together():
         for n, path in enumerate(paths):
             rows = range(n * SHARD, min((n + 1) * SHARD, len(split.keys)))
             if n % host.count != host.index:

@@ -35,14 +35,14 @@ export L2L_DATA=FOLDER_OF_coco, or --config.data.args.root=FOLDER. Then run the 
 again."""
 
 
-def load(part: str, *, root: str = "", format: str = "", made_up: int = 0) -> Source:
+def load(part: str, *, root: str = "", format: str = "", synthetic: int = 0) -> Source:
     """root defaults to $L2L_DATA/coco, or $L2L_DATA if TFDS has it there.
 
-    format is "folder" or "records" if it should not be found out. made_up: so many made-up training
-    images in true files, in place of root.
+    format is "folder" or "records" if it should not be found out. synthetic: so many made-up
+    training images in true files, in place of root.
     """
-    if made_up:
-        root, format = str(make_up(made_up)), "folder"
+    if synthetic:
+        root, format = str(make_up(synthetic)), "folder"
     base, folder = data_root.choose(root, "coco", TFDS, format, HELP, VERSION)
     if folder:
         found = reader.read(folder, SPLITS[part], FIELDS, HELP, base)

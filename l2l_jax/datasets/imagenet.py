@@ -48,15 +48,21 @@ Then run the same command again. To see the run without ImageNet, use made-up im
 
 
 def load(
-    part: str, *, root: str = "", format: str = "", made_up: int = 0, made_up_classes: tuple = ()
+    part: str,
+    *,
+    root: str = "",
+    format: str = "",
+    synthetic: int = 0,
+    synthetic_classes: tuple = (),
 ) -> Source:
     """root defaults to $L2L_DATA/imagenet, or $L2L_DATA if TFDS has it there; classes are wnids.
 
-    format is "folder" or "records" if it should not be found out. made_up: so many made-up training
-    images of each of made_up_classes (default: the first four) in true files, in place of root.
+    format is "folder" or "records" if it should not be found out. synthetic: so many made-up
+    training images of each of synthetic_classes (default: the first four) in files, in place of
+    root.
     """
-    if made_up:
-        root, format = str(make_up(made_up, made_up_classes)), "folder"
+    if synthetic:
+        root, format = str(make_up(synthetic, synthetic_classes)), "folder"
     base, folder = data_root.choose(root, "imagenet", TFDS, format, HELP, VERSION)
     if folder:
         return _from_records(folder, part, base)
@@ -250,7 +256,7 @@ def make_up(count: int, classes: Sequence[str]) -> Path:
     wnids = list(titles())
     names = tuple(classes) or tuple(wnids[:4])
     if strangers := [name for name in names if name not in titles()]:
-        raise unknown("class", strangers[0], wnids[:5], "It is in data.args.made_up_classes.")
+        raise unknown("class", strangers[0], wnids[:5], "It is in data.args.synthetic_classes.")
     images = [(f"train/{w}/{w}_{i}.JPEG", at) for at, w in enumerate(names) for i in range(count)]
     for at, wnid in enumerate(names):
         numbers = np.flatnonzero(published() == wnids.index(wnid))[: synthetic.held_out(count)] + 1

@@ -47,15 +47,21 @@ If it lies elsewhere, say so: export L2L_DATA=FOLDER_OF_places365, or
 
 
 def load(
-    part: str, *, root: str = "", format: str = "", made_up: int = 0, made_up_classes: tuple = ()
+    part: str,
+    *,
+    root: str = "",
+    format: str = "",
+    synthetic: int = 0,
+    synthetic_classes: tuple = (),
 ) -> Source:
     """root defaults to $L2L_DATA/places365, or $L2L_DATA if TFDS has it there.
 
-    format is "folder" or "records" if it should not be found out. made_up: so many made-up training
-    images of each of made_up_classes (default: the first four) in true files, in place of root.
+    format is "folder" or "records" if it should not be found out. synthetic: so many made-up
+    training images of each of synthetic_classes (default: the first four) in files, in place of
+    root.
     """
-    if made_up:
-        root, format = str(make_up(made_up, made_up_classes)), "folder"
+    if synthetic:
+        root, format = str(make_up(synthetic, synthetic_classes)), "folder"
     base, folder = data_root.choose(root, "places365", TFDS, format, HELP, VERSION)
     if folder:
         return _from_records(folder, part, base)
@@ -192,7 +198,7 @@ def make_up(count: int, chosen: Sequence[str]) -> Path:
     """The root of a tree with `count` made-up training images of each class, and some to test."""
     names = tuple(chosen) or classes()[:4]
     if strangers := [name for name in names if name not in classes()]:
-        advice = "It is in data.args.made_up_classes."
+        advice = "It is in data.args.synthetic_classes."
         raise unknown("class", strangers[0], classes()[:5], advice)
     images, listed, held = [], [], synthetic.held_out(count)
     for at, name in enumerate(names):

@@ -18,7 +18,7 @@ from l2l_jax.lib import files, hosts, pixels, sharding, trees
 from l2l_jax.lib import rng as rngs
 from l2l_jax.lib.errors import ConfigError, DataMissing
 from l2l_jax.registry import find
-from l2l_jax.types import Array, Completions, Features, Params
+from l2l_jax.types import Array, Completions, FeatureNetwork, Params
 from l2l_jax.weights import feature_networks
 
 log = logging.getLogger(__name__)
@@ -26,20 +26,15 @@ log = logging.getLogger(__name__)
 PICTURES = ("images", "hidden", "completed")  # kept for the shown examples only
 SHOWN = 10  # examples of each side in the grids
 SEEN = ("features", "logits")  # what a network tells of an image
-MAIN = "features"  # the section of the config with the first network
+MAIN = "main"  # the network of evaluators that name none
 Columns = dict[str, np.ndarray]
 
 
-def sections(config: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """The networks that judge, by the names evaluators call them."""
-    return {MAIN: config[MAIN], **config["networks"]}
-
-
-def absent(config: Mapping[str, Any]) -> dict[str, str]:
+def missing_files(config: Mapping[str, Any]) -> dict[str, str]:
     """{network: why it is not there} of those whose file is missing."""
     missing = {}
-    for name, section in sections(config).items():
-        module = find("features", section["name"])
+    for name, section in config["networks"].items():
+        module = find("feature_network", section["name"])
         spec = (
             module.file(**section["args"]) if hasattr(module, "file") else feature_networks.RANDOM
         )
@@ -57,13 +52,13 @@ def check(experiment: Experiment) -> None:
     ConfigError, WrongWeights; also for a score of classes by a network that knows none.
     """
     config, size = experiment.config, experiment.model.image_size
-    missing, mute = absent(config), set()
+    missing, mute = missing_files(config), set()
     pictures = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
-    for name, section in sections(config).items():
+    for name, section in config["networks"].items():
         if name in missing:
             said = "the network %s, and what it measures, will be left out: %s"
             log.warning(said, name, missing[name])
-        elif hasattr(find("features", section["name"]), "file"):
+        elif hasattr(find("feature_network", section["name"]), "file"):
             made = _built(experiment, section)
             _, logits = jax.eval_shape(made.apply, made.params, pictures)
             mute |= set() if logits.shape[1] else {name}
@@ -72,37 +67,37 @@ def check(experiment: Experiment) -> None:
         if wants and section["network"] in mute:
             raise ConfigError(
                 f"evaluators.{name} needs a network that tells classes apart, and "
-                f"{section['network']!r} ({sections(config)[section['network']]['name']}) gives "
+                f"{section['network']!r} ({config['networks'][section['network']]['name']}) gives "
                 "features only. Name another."
             )
 
 
-def networks(experiment: Experiment) -> dict[str, Features]:
+def networks(experiment: Experiment) -> dict[str, FeatureNetwork]:
     """Those that are there, the same on every process."""
-    chosen, missing = sections(experiment.config), absent(experiment.config)
-    if others := hosts.strangers(np.array([name in missing for name in chosen])):
+    chosen, missing = experiment.config["networks"], missing_files(experiment.config)
+    if others := hosts.disagreeing(np.array([name in missing for name in chosen])):
         raise ConfigError(f"Processes {others} have files of other networks; give all the same.")
-    with hosts.together():
+    with hosts.fail_together():
         built = {n: _built(experiment, some) for n, some in chosen.items() if n not in missing}
     return {  # each process may have made its own
-        name: dataclasses.replace(made, params=hosts.of_first(made.params))
+        name: dataclasses.replace(made, params=hosts.from_main(made.params))
         for name, made in built.items()
     }
 
 
-def _built(experiment: Experiment, section: Mapping[str, Any]) -> Features:
-    module, size = find("features", section["name"]), experiment.model.image_size
+def _built(experiment: Experiment, section: Mapping[str, Any]) -> FeatureNetwork:
+    module, size = find("feature_network", section["name"]), experiment.model.image_size
     return module.build(experiment.sources, experiment.splits, size, **section["args"])
 
 
-class Judge:
+class Completer:
     """`types.Evaluation`: completions and their features, each computed once, sharded."""
 
     def __init__(
         self,
         experiment: Experiment,
         params: Mapping[str, Params],
-        networks: Mapping[str, Features],
+        networks: Mapping[str, FeatureNetwork],
     ):
         self.variants = tuple(params)
         self.sides = tuple(s for s in ("retain", "forget") if f"{s}_eval" in experiment.splits)
@@ -146,7 +141,7 @@ class Judge:
         variant "real" stands for the images as they are, which have no task.
         """
         variant, side, task = key
-        if variant == "unlearned" or not hosts.alone():
+        if variant == "unlearned" or not hosts.single_process():
             return make()
         experiment, config = self._experiment, self._experiment.config
         split, digest = experiment.splits[f"{side}_eval"], self.digests.get
@@ -199,11 +194,11 @@ class Judge:
         return found
 
     def keep_picture(self, name: str, image: np.ndarray) -> None:
-        if hosts.first():
+        if hosts.is_main():
             pictures.write_png(self._experiment.workdir / "images" / f"{name}.png", image)
 
     def keep_record(self, name: str, record: Any) -> None:
-        if hosts.first():
+        if hosts.is_main():
             files.write_json(self._experiment.workdir / f"{name}.json", record)
 
     def _real(self, side: str) -> Columns:
@@ -254,7 +249,9 @@ class Judge:
                     "mse": mean((shown - given) ** 2),
                 }
                 if other is not None:
-                    found["apart"] = jnp.sqrt(mean((shown - pixels.unit(made(other))) ** 2))
+                    found["retrain_distance"] = jnp.sqrt(
+                        mean((shown - pixels.unit(made(other))) ** 2)
+                    )
                 return found
 
             self._programs[task] = jax.jit(complete)
@@ -272,7 +269,7 @@ class Judge:
             made = program(jax.make_array_from_process_local_data(place, rows), at)
             here = shown[shown // size == at] % size
             wanted = {k: x for k, x in made.items() if len(here) or k not in PICTURES}
-            for name, value in hosts.gathered(wanted).items():
+            for name, value in hosts.gather(wanted).items():
                 columns[name].append(value[here] if name in PICTURES else value)
         count = len(picked)
         return {name: np.concatenate(parts)[:count] for name, parts in columns.items()}

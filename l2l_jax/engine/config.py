@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from l2l_jax.lib import optim
-from l2l_jax.lib.errors import ConfigError, check_args, defaults, over, unknown
+from l2l_jax.lib.errors import ConfigError, unknown
+from l2l_jax.lib.signatures import check_args, defaults, merged
 from l2l_jax.registry import find
 
 PHASE = ("method", "args", "solver", "solver_args", "steps", "batch_size", "accumulate", "tasks",
@@ -25,7 +26,6 @@ SECTIONS = {
     "split": ("forget", "retain", "proxy", "seed", "images_per_class", "eval_images_per_class"),
     "tasks": None,
     "evaluate": ("tasks", "batch_size"),
-    "features": ("name", "args"),
     "networks": None,
     "evaluators": None,
     "runtime": ("fsdp", "save_every", "keep", "log_every", "threads", "workers", "tensorboard",
@@ -43,7 +43,7 @@ def complete_config(config: Mapping[str, Any]) -> dict[str, Any]:
     for section, kind, function in _places(config):
         with contextlib.suppress(ConfigError):
             module = find(kind, section["name"])
-            section["args"] = over(defaults(getattr(module, function)), section["args"])
+            section["args"] = merged(defaults(getattr(module, function)), section["args"])
     for phase in filter(_is_phase, config.values()):
         with contextlib.suppress(ConfigError):
             method, solver = find("method", phase["method"]), find("solver", phase["solver"])
@@ -78,13 +78,12 @@ def _places(config: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], str, st
     for name, kind, function in (
         ("model", "model", "build"),
         ("data", "dataset", "load"),
-        ("features", "features", "build"),
     ):
         if isinstance(config.get(name), dict) and {"name", "args"} <= config[name].keys():
             yield config[name], kind, function
     for section in config.get("networks", {}).values():
         if isinstance(section, dict) and {"name", "args"} <= section.keys():
-            yield section, "features", "build"
+            yield section, "feature_network", "build"
     proxy = config["data"].get("proxy", {}) if isinstance(config.get("data"), dict) else {}
     if proxy.get("name") and "args" in proxy:
         yield proxy, "dataset", "load"
@@ -193,14 +192,14 @@ def _check_modules(config: Mapping[str, Any]) -> None:
     for name, section in config["networks"].items():
         _check_keys(f"networks.{name}", section, ("name", "args"))
     for name, section in config["evaluators"].items():
-        _check_evaluator(name, section, ("features", *config["networks"]))
+        _check_evaluator(name, section, tuple(config["networks"]))
 
 
 def _check_evaluator(name: str, section: Mapping[str, Any], networks: tuple[str, ...]) -> None:
     args = {key: value for key, value in section.items() if key != "evaluator"}
     module = find("evaluator", section.get("evaluator", name))
     check_args(module.evaluate, args, f"evaluators.{name}")
-    if args.get("network", "features") not in networks:
+    if args.get("network", "main") not in networks:
         raise unknown("network", args["network"], networks, f"evaluators.{name} asks for it.")
     for key, least in getattr(module, "LEAST", {}).items():
         if not args.get(key, least) >= least:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from l2l_jax.engine.completions import Judge, absent, networks
+from l2l_jax.engine.completions import Completer, missing_files, networks
 from l2l_jax.engine.config import figure_name
 from l2l_jax.engine.experiment import Experiment, Outcome, ending
 from l2l_jax.lib import files, hosts
@@ -29,7 +29,7 @@ def evaluate(experiment: Experiment, outcome: Outcome) -> dict[str, Any]:
     params = variants(experiment, outcome)
     model, skipped = experiment.model, _skipped(config)
     seen_by = networks(experiment)
-    judge = Judge(experiment, params, seen_by)
+    judge = Completer(experiment, params, seen_by)
     tasks: dict = {t: {v: {s: {} for s in judge.sides} for v in params} for t in judge.tasks}
     measured = {}
     for name, section in config["evaluators"].items():
@@ -57,7 +57,7 @@ def evaluate(experiment: Experiment, outcome: Outcome) -> dict[str, Any]:
         "ended": _ended(experiment, outcome),
         "reference": config["reference"],
         "sampling": model.sampling,
-        "evaluated": {v: told(v, experiment, outcome) for v in params},
+        "evaluated": {v: describe_variant(v, experiment, outcome) for v in params},
         "trained_on": sorted(experiment.trained_on()),
         "passes": {phase: experiment.passes(phase, n) for phase, (n, _) in outcome.done.items()},
         "task": headline,
@@ -73,7 +73,7 @@ def evaluate(experiment: Experiment, outcome: Outcome) -> dict[str, Any]:
             "weights": judge.digests,
         },
     }
-    if hosts.first():
+    if hosts.is_main():
         # No page tells older figures than the results beside it.
         (experiment.workdir / "report.html").unlink(missing_ok=True)
         files.write_json(experiment.workdir / "results.json", results)
@@ -90,7 +90,7 @@ def _titles(experiment: Experiment, name: str) -> list[str]:
 
 def _skipped(config: Mapping[str, Any]) -> dict[str, str]:
     """{evaluator: why it cannot answer} of those whose network is not there."""
-    missing = absent(config)
+    missing = missing_files(config)
     asked = {name: args.get("network") for name, args in config["evaluators"].items()}
     return {name: missing[network] for name, network in asked.items() if network in missing}
 
@@ -111,7 +111,7 @@ def variants(experiment: Experiment, outcome: Outcome) -> dict[str, Params]:
     return {"retrained" if spared and not whole else "original": outcome.final}
 
 
-def told(variant: str, experiment: Experiment, outcome: Outcome) -> str:
+def describe_variant(variant: str, experiment: Experiment, outcome: Outcome) -> str:
     """Which parameters were evaluated as this variant, in words."""
     done, reference = outcome.done, experiment.reference
     if variant == "retrained" and reference:
@@ -150,7 +150,7 @@ def _ended(experiment: Experiment, outcome: Outcome) -> dict[str, str]:
         noted, record = experiment.noted(phase), last.get(phase)
         if "bound" in noted:
             said[phase] = _bounded(phase, total, noted)
-        elif record and "over" in record and (record["over"] or done == total):
+        elif record and "ended" in record and (record["ended"] or done == total):
             said[phase] = _until(experiment, phase, done, total, record)
     for text in said.values():
         if text.startswith(page.MISSED):
@@ -168,7 +168,7 @@ def _until(
         return ""
     where = f"{record[metric]:.4g}, {argument} is {limit:.4g}"
     where += " (of the last step, not of the moving average)" if settings["ema"] else ""
-    if record["over"]:  # the step that found it changed nothing any more
+    if record["ended"]:  # the step that found it changed nothing any more
         return f"{phase} ended by itself at step {done} of {settings['steps']}: {metric} is {where}"
     return (
         f"{page.MISSED}: before the last of {total} steps of {phase} {metric} was {where}; give it "

@@ -17,8 +17,8 @@ from jax.sharding import Mesh
 from l2l_jax.data import loader, splits
 from l2l_jax.data.loader import Host
 from l2l_jax.data.splits import Split
-from l2l_jax.engine import step as steps
-from l2l_jax.lib import files, hosts, optim, preemption, sharding, since, trees
+from l2l_jax.engine.step import EndingState, State, UpdateRule
+from l2l_jax.lib import config_dicts, files, hosts, optim, preemption, sharding, trees
 from l2l_jax.lib.errors import ConfigError
 from l2l_jax.lib.rng import seed_of
 from l2l_jax.registry import find
@@ -77,7 +77,7 @@ class Experiment:
 
     def canonical(self, params: Params) -> Params:
         """On the host, in the layout of files and digests."""
-        return trees.unstack(hosts.gathered(params), self.model.canonical)
+        return trees.unstack(hosts.gather(params), self.model.canonical)
 
     def task(self, name: str) -> tuple[ModuleType, dict[str, Any]]:
         """The module and the arguments of a task that the config names."""
@@ -146,10 +146,10 @@ class Experiment:
             names |= sides & self.splits.keys()
         return names
 
-    def recipe(self, phase: str) -> steps.Recipe:
+    def recipe(self, phase: str) -> UpdateRule:
         settings = self.config[phase]
         optimizer, rate = optim.make(steps=settings["steps"], **settings["optimizer"])
-        return steps.Recipe(
+        return UpdateRule(
             phase=phase,
             model=self.model,
             method=self.method(phase),
@@ -163,17 +163,17 @@ class Experiment:
             ema=settings["ema"],
         )
 
-    def abstract_state(self, phase: str) -> steps.State:
+    def abstract_state(self, phase: str) -> State:
         """Shapes and shardings of a phase's state: what its checkpoints are restored onto."""
         shapes = jax.eval_shape(self.recipe(phase).init, self.model.template)
         return sharding.abstract(self.mesh, shapes)
 
-    def initial_state(self, phase: str, start: Params) -> steps.State:
+    def initial_state(self, phase: str, start: Params) -> State:
         """The state of a phase before its first step, on the mesh."""
         shardings = jax.tree.map(lambda x: x.sharding, self.abstract_state(phase))
         return jax.jit(self.recipe(phase).init, out_shardings=shardings)(start)
 
-    def saved_state(self, phase: str, checkpoints: Checkpoints) -> steps.State | None:
+    def saved_state(self, phase: str, checkpoints: Checkpoints) -> State | None:
         """The newest state of a phase that is whole, on the mesh; None if there is none."""
         abstract = self.abstract_state(phase)
         found = checkpoints.restore(abstract.saved())
@@ -230,11 +230,11 @@ class Experiment:
 
     def note(self, phase: str, **values: Any) -> None:
         """Adds to it; every process sees it when this returns."""
-        if hosts.first():
+        if hosts.is_main():
             path = self.workdir / NOTES
             kept = files.read_json(path) if path.exists() else {}
             files.write_json(path, kept | {phase: kept.get(phase, {}) | values})
-        hosts.meet(f"noted about {phase}")
+        hosts.barrier(f"noted about {phase}")
 
     def checkpoints(self, phase: str, writes: bool) -> Checkpoints:
         keep = self.config["runtime"]["keep"] if writes else None
@@ -265,7 +265,7 @@ class Outcome:
     done: dict[str, tuple[int, int]]
 
 
-def walk(experiment: Experiment, advance: Advance) -> Outcome:
+def run_phases(experiment: Experiment, advance: Advance) -> Outcome:
     """Through all phases in order; `advance` trains or restores one."""
     original = params = experiment.start()
     done = {}
@@ -289,10 +289,10 @@ def restored(
     return (start, 0, total) if state is None else (start | state.result, *counted(state, total))
 
 
-def counted(state: steps.State, total: int) -> tuple[int, int]:
+def counted(state: State, total: int) -> tuple[int, int]:
     """(steps done, steps in all); fewer than `total` if the method found its own end."""
     done = int(state.step)
-    over = isinstance(state, steps.EndingState) and bool(state.over)
+    over = isinstance(state, EndingState) and bool(state.ended)
     return done, done if over else total
 
 
@@ -319,14 +319,14 @@ def final_weights(folder: Path, partial: bool = False) -> Weights:
     ConfigError if a phase is not done, unless partial, or if the original is another one now.
     """
     config = claim.config_of(folder)
-    said = since.deciding(config)
+    said = config_dicts.decisive(config)
     config["runtime"]["fsdp"] = 1  # wherever it was trained, it is read here
     mesh, model = build(config)
     original = load_original(config)
     if original:
         claim.check_original(folder, original.digest)
     experiment = Experiment(config, folder, mesh, model, {}, {}, preemption.Flag(), original)
-    outcome = walk(experiment, restored)
+    outcome = run_phases(experiment, restored)
     unfinished = [(p, *counts) for p, counts in outcome.done.items() if counts[0] < counts[1]]
     if unfinished and not partial:
         told = [f"{phase} is at step {done} of {total}" for phase, done, total in unfinished]
@@ -336,7 +336,7 @@ def final_weights(folder: Path, partial: bool = False) -> Weights:
         )
     final = experiment.canonical(outcome.final)
     about = {"model": config["model"]["name"]}
-    about["args"] = dict(config["model"]["args"]) | model.told(final)
+    about["args"] = dict(config["model"]["args"]) | model.inferred_args(final)
     about["source"] = {
         "config": files.digest_of_lines([json.dumps(said, sort_keys=True)]),
         "steps": {phase: done for phase, (done, _) in outcome.done.items()},

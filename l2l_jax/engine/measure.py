@@ -19,8 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from l2l_jax.data import loader
-from l2l_jax.engine import step as steps
 from l2l_jax.engine.experiment import Experiment
+from l2l_jax.engine.step import UpdateRule, make_objectives
 from l2l_jax.lib import hosts, sharding
 from l2l_jax.types import Array, Params
 
@@ -29,14 +29,14 @@ log = logging.getLogger(__name__)
 BATCHES = 32  # that a mean is taken over
 
 
-def before(
-    recipe: steps.Recipe,
+def resolve_arguments(
+    recipe: UpdateRule,
     experiment: Experiment,
     rows: Mapping[str, loader.Rows],
     start: Params,
     original: Params,
     noise: Array | None,
-) -> tuple[steps.Recipe, Params | None]:
+) -> tuple[UpdateRule, Params | None]:
     """(the recipe with what had to be found out put in, which values may move or None: all).
 
     start: all groups the phase begins with. ConfigError as the solver's `resolved` raises it.
@@ -56,7 +56,7 @@ def before(
             retrained = experiment.placed(experiment.reference.params)
             student = {group: retrained[group] for group in recipe.method.TRAINABLE}
             fixed = recipe.fixed(retrained, original, noise)
-            value = means(recipe, experiment, rows, student, fixed)[1][metric]
+            value = mean_gradients(recipe, experiment, rows, student, fixed)[1][metric]
             experiment.note(phase, **{argument: value})
         value = experiment.noted(phase)[argument]
         log.info(
@@ -68,17 +68,17 @@ def before(
         return recipe, None
     student = {group: start[group] for group in recipe.method.TRAINABLE}
     fixed = recipe.fixed(start, original, noise)
-    (gradient,), _ = means(recipe, experiment, rows, student, fixed, (0.0, 1.0))
+    (gradient,), _ = mean_gradients(recipe, experiment, rows, student, fixed, (0.0, 1.0))
     return recipe, largest(gradient, share)
 
 
-def missing(recipe: steps.Recipe, experiment: Experiment) -> bool:
+def boundary_missing(recipe: UpdateRule, experiment: Experiment) -> bool:
     """Whether it is still to be noted where a phase ended whose solver asks for it."""
     return hasattr(recipe.solver, "boundary") and "forget" not in experiment.noted(recipe.phase)
 
 
-def after(
-    recipe: steps.Recipe,
+def note_boundaries(
+    recipe: UpdateRule,
     experiment: Experiment,
     rows: Mapping[str, loader.Rows],
     result: Params,
@@ -89,9 +89,9 @@ def after(
     result: the trainable groups that it hands on, so the moving average if there is one: that is
     the model that the next phase begins with, or the run ends with.
     """
-    if not missing(recipe, experiment):
+    if not boundary_missing(recipe, experiment):
         return
-    _, found = means(recipe, experiment, rows, result, fixed)
+    _, found = mean_gradients(recipe, experiment, rows, result, fixed)
     values = {side: found[side] for side in ("retain", "forget")}
     name, bound = (getattr(recipe.solver, x)(**recipe.solver_args) for x in ("boundary", "bound"))
     about = {"boundary": name} if name else {"bound": bound}
@@ -99,8 +99,8 @@ def after(
     log.info("%s: %s, where it ended", recipe.phase, {"forget": found["forget"], **about})
 
 
-def means(
-    recipe: steps.Recipe,
+def mean_gradients(
+    recipe: UpdateRule,
     experiment: Experiment,
     rows: Mapping[str, loader.Rows],
     student: Params,
@@ -109,7 +109,7 @@ def means(
 ) -> tuple[list[Params], dict[str, float]]:
     """Mean gradients of r * retain + f * forget for each (r, f), and mean metrics, over batches.
 
-    student: the trainable groups; fixed: as Recipe.fixed makes it. The images are those of the
+    student: the trainable groups; fixed: as UpdateRule.fixed makes it. The images are those of the
     phase's first steps, masks and noise drawn anew.
     """
     phase = recipe.phase
@@ -118,7 +118,7 @@ def means(
     out = ([of] * len(weights), sharding.replicated(experiment.mesh))
 
     def compiled(task: str) -> Any:
-        at_step = steps.make_objectives(anew, *experiment.task(task), experiment.mesh)
+        at_step = make_objectives(anew, *experiment.task(task), experiment.mesh)
 
         def look(step: Array, student: Params, fixed: Params, images: dict[str, Array]) -> Any:
             return at_step(step, fixed, images).gradients(student, *weights)
@@ -142,7 +142,7 @@ def largest(gradient: Params, share: float) -> Params:
 
     False where it is zero, also if that leaves fewer.
     """
-    host = [np.abs(leaf) for leaf in jax.tree.leaves(hosts.gathered(gradient))]
+    host = [np.abs(leaf) for leaf in jax.tree.leaves(hosts.gather(gradient))]
     values = np.concatenate([leaf.ravel() for leaf in host])
     at = max(0, len(values) - round(share * len(values)))
     threshold = np.partition(values, at)[at] if at < len(values) else np.inf

@@ -17,9 +17,9 @@ import numpy as np
 from l2l_jax.data import image_cache, image_folder, images, splits
 from l2l_jax.data.splits import Split
 from l2l_jax.engine import completions, retrained
-from l2l_jax.engine import step as steps
 from l2l_jax.engine.config import check_config
 from l2l_jax.engine.experiment import Experiment, build, load_original
+from l2l_jax.engine.step import make_update
 from l2l_jax.lib import files, hosts, preemption, sharding
 from l2l_jax.lib.errors import ConfigError, DataMissing
 from l2l_jax.registry import find
@@ -30,13 +30,13 @@ from l2l_jax.workdir import claim, split_files
 log = logging.getLogger(__name__)
 
 
-def prepare(config: Mapping[str, Any], folder: Path, stop: preemption.Flag) -> Experiment:
+def preflight(config: Mapping[str, Any], folder: Path, stop: preemption.Flag) -> Experiment:
     """Checks all that can be checked without a step, and only then makes the workdir this run's.
 
     config: complete (config.complete). Programs are traced, not compiled, so that an argument a
     method or a model does not like is found now and not after hours of training.
     """
-    with hosts.together():
+    with hosts.fail_together():
         experiment = _checked(config, folder, stop)
     if spec := config["reference"]:
         retrained = retrained.load(Path(spec).expanduser(), experiment.model)
@@ -50,7 +50,7 @@ def prepare(config: Mapping[str, Any], folder: Path, stop: preemption.Flag) -> E
         claim.note_original(
             folder, {"weights": config["reference"], "digest": retrained.digest}, "reference.json"
         )
-    if hosts.first():
+    if hosts.is_main():
         split_files.save(folder / "splits", experiment.splits)
     return experiment
 
@@ -118,7 +118,7 @@ def _choose_splits(
     begun = kept.exists()
     made = split_files.load(kept, sources) if begun else splits.make(config["split"], sources)
     rows = {part: splits.training_rows(made, part) for part in sources}
-    sources = image_cache.over(sources, rows, config["data"]["cache"])
+    sources = image_cache.cached(sources, rows, config["data"]["cache"])
     if begun:
         return sources, made
     chosen = {}
@@ -158,7 +158,7 @@ def _try_phase(experiment: Experiment, phase: str) -> None:
     for name in settings["tasks"]:
         module, args = experiment.task(name)
         module.visible(model.grid, **args)
-        update = steps.make_update(recipe, module, args, experiment.mesh)
+        update = make_update(recipe, module, args, experiment.mesh)
         jax.eval_shape(update, jax.eval_shape(recipe.init, model.template), fixed, rows)
 
 
@@ -191,8 +191,8 @@ def _agree(experiment: Experiment) -> None:
     chosen = {name: split.digest for name, split in experiment.splits.items()}
     original = experiment.weights.digest if experiment.weights else ""
     retrained = experiment.reference.digest if experiment.reference else ""
-    absent = sorted(completions.absent(experiment.config))
+    absent = sorted(completions.missing_files(experiment.config))
     said = [files.as_json(experiment.config), chosen, original, retrained, absent]
     digest = hashlib.sha256(json.dumps(said).encode()).digest()
-    if others := hosts.strangers(np.frombuffer(digest, np.uint8)):
+    if others := hosts.disagreeing(np.frombuffer(digest, np.uint8)):
         raise ConfigError(f"Processes {others} run another config, or see other data or weights.")

@@ -57,7 +57,7 @@ def load(folder: Path, model: ImageToImage) -> Weights:
     module = find("model", weights.about["model"])
     given, params, differs = module.build(**weights.about["args"]), weights.params, []
     if type(given) is type(model):
-        params = module.fit(params, model)
+        params = module.adapt(params, model)
         differs = pretrained.differing(given.identity, model.identity)
     text = trees.difference(params, model.canonical, folder.name, "the config's model")
     if text or differs:

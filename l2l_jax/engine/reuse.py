@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from l2l_jax.engine.experiment import Experiment
-from l2l_jax.lib import files, hosts, since, trees
+from l2l_jax.lib import config_dicts, files, hosts, trees
 from l2l_jax.lib.errors import ConfigError, NotSaved
 from l2l_jax.workdir import claim
 
@@ -26,25 +26,25 @@ log = logging.getLogger(__name__)
 
 MADE_BY = ("code", "packages", "devices", "processes")  # of versions.json: all that moves a bit
 MAKING = ".{}.taking-over"  # a phase's checkpoints until all of them are here
-PARTS = shutil.ignore_patterns(".*", "damaged-*", "*.orbax-checkpoint-tmp*")
+IGNORED_FILES = shutil.ignore_patterns(".*", "damaged-*", "*.orbax-checkpoint-tmp*")
 
 
-def take_over(experiment: Experiment) -> list[str]:
+def reuse_phases(experiment: Experiment) -> list[str]:
     """Brings the phases of config.runtime.begin_from here; the names of those that were brought.
 
     Called on every process once the workdir is claimed; the first one does it, the others wait.
     ConfigError if there is no run to begin from, NotSaved if the disk does not take it.
     """
     taken: list[str] = []
-    with hosts.together():
-        if hosts.first():
-            _sweep_up(experiment)
+    with hosts.fail_together():
+        if hosts.is_main():
+            _remove_partial(experiment)
             if begin_from := experiment.config["runtime"]["begin_from"]:
-                taken = _take_over(experiment, Path(begin_from).expanduser())
+                taken = _reuse_phases(experiment, Path(begin_from).expanduser())
     return taken
 
 
-def _take_over(experiment: Experiment, source: Path) -> list[str]:
+def _reuse_phases(experiment: Experiment, source: Path) -> list[str]:
     """On the first process: phase after phase until one of them cannot be taken over."""
     here, config = experiment.workdir, files.as_json(experiment.config)
     there = claim.config_of(source)
@@ -58,23 +58,23 @@ def _take_over(experiment: Experiment, source: Path) -> list[str]:
         reason = (
             _begun(here, phase)
             or difference(there, config, phase)
-            or _unlike(source, here)
+            or _provenance_difference(source, here)
             or _unfinished(source, phase, steps)
         )
         if reason:
             break
         try:
-            _bring(source, here, phase)
+            _link_phase(source, here, phase)
         except OSError as error:
             raise NotSaved(
-                f"{phase} could not be taken over from {source}: {error}. Nothing was lost; make "
+                f"{phase} could not be reused from {source}: {error}. Nothing was lost; make "
                 "room, or leave runtime.begin_from empty to do it here."
             ) from error
         taken.append(phase)
     if taken:
-        log.info("%s: taken over from %s", ", ".join(taken), source)
+        log.info("%s: reused from %s", ", ".join(taken), source)
     else:
-        log.info("nothing is taken over from %s: %s", source, reason)
+        log.info("nothing is reused from %s: %s", source, reason)
     return taken
 
 
@@ -84,7 +84,7 @@ def difference(there: Mapping[str, Any], here: Mapping[str, Any], phase: str) ->
     Both complete and as JSON; phase is one of here. "" if they say the same.
     """
     count = here["phases"].index(phase) + 1
-    return _first_difference(_way(there, count), _way(here, count))
+    return _first_difference(_upstream_config(there, count), _upstream_config(here, count))
 
 
 def shared(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
@@ -93,14 +93,14 @@ def shared(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
     return list(same)
 
 
-def _way(config: Mapping[str, Any], count: int) -> dict[str, Any]:
+def _upstream_config(config: Mapping[str, Any], count: int) -> dict[str, Any]:
     """All of a config that decides what its first `count` phases do."""
     phases = config["phases"][:count]
     tasks = {name for phase in phases for name in config[phase]["tasks"]}
     return {
         "phases": phases,
         **{key: config[key] for key in ("seed", "weights", "model", "split", *phases)},
-        "data": since.deciding(config)["data"],
+        "data": config_dicts.decisive(config)["data"],
         "tasks": {name: config["tasks"][name] for name in sorted(tasks)},
         "reference": config.get("reference", ""),
         "runtime": {"fsdp": config["runtime"]["fsdp"]},  # sums are then taken in another order
@@ -116,7 +116,7 @@ def _first_difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
     return ""
 
 
-def _unlike(source: Path, here: Path) -> str:
+def _provenance_difference(source: Path, here: Path) -> str:
     """How the weights, the images, or what either run was ever launched with differ, or ""."""
     told = [
         {
@@ -155,9 +155,9 @@ def done(folder: Path, phase: str, steps: int) -> bool:
 
 
 def _end(folder: Path, phase: str, steps: int) -> Path | None:
-    """The checkpoint after the last step of a phase, or after the one whose metrics say "over"."""
+    """The checkpoint after the last step of a phase, or after the one whose metrics say "ended"."""
     records = (r for r in files.read_jsonl(folder / "metrics.jsonl") if r["phase"] == phase)
-    ends = itertools.chain([steps], (r["step"] + 1 for r in records if r.get("over")))
+    ends = itertools.chain([steps], (r["step"] + 1 for r in records if r.get("ended")))
     paths = (folder / "checkpoints" / phase / str(end) for end in ends)
     return next((path for path in paths if path.is_dir()), None)
 
@@ -180,18 +180,18 @@ def _unfinished(folder: Path, phase: str, steps: int) -> str:
     return ""
 
 
-def _bring(source: Path, here: Path, phase: str) -> None:
+def _link_phase(source: Path, here: Path, phase: str) -> None:
     """The records first: a phase counts as done here from the moment its checkpoints appear."""
-    _bring_records(source, here, phase)
+    _copy_records(source, here, phase)
     theirs, home = source / "checkpoints" / phase, here / "checkpoints" / phase
     making = home.with_name(MAKING.format(phase))
-    shutil.copytree(theirs, making, ignore=PARTS, copy_function=_link)
+    shutil.copytree(theirs, making, ignore=IGNORED_FILES, copy_function=_link_file)
     if home.exists():
         shutil.rmtree(home)  # it holds no checkpoint: a save that was cut short, or nothing
     making.rename(home)
 
 
-def _bring_records(source: Path, here: Path, phase: str) -> None:
+def _copy_records(source: Path, here: Path, phase: str) -> None:
     """The phase's lines of metrics.jsonl and its entry of phases.json, in place of what is here."""
     kept = [r for r in files.read_jsonl(here / "metrics.jsonl") if r["phase"] != phase]
     new = [r for r in files.read_jsonl(source / "metrics.jsonl") if r["phase"] == phase]
@@ -203,7 +203,7 @@ def _bring_records(source: Path, here: Path, phase: str) -> None:
         files.write_json(here / "phases.json", ours)
 
 
-def _link(source: str, target: str) -> None:
+def _link_file(source: str, target: str) -> None:
     """A second name for the same file, into which nothing ever writes; or else a copy."""
     try:
         os.link(source, target)
@@ -211,7 +211,7 @@ def _link(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
-def _sweep_up(experiment: Experiment) -> None:
+def _remove_partial(experiment: Experiment) -> None:
     """Removes what a launch left that was killed on the way."""
     for phase in experiment.config["phases"]:
         left_over = experiment.workdir / "checkpoints" / MAKING.format(phase)

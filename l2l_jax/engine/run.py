@@ -14,8 +14,8 @@ import jax
 from l2l_jax.engine import reuse
 from l2l_jax.engine.config import check_config, complete_config
 from l2l_jax.engine.evaluation import evaluate
-from l2l_jax.engine.experiment import restored, walk
-from l2l_jax.engine.preflight import prepare
+from l2l_jax.engine.experiment import restored, run_phases
+from l2l_jax.engine.preflight import preflight
 from l2l_jax.engine.train import train
 from l2l_jax.lib import files, hosts, preemption
 from l2l_jax.report import judges, page
@@ -32,17 +32,17 @@ def run(config: Mapping[str, Any], folder: str | Path) -> dict[str, Any]:
     Preempted (exit code 143) after SIGTERM.
     """
     config, folder = complete_config(config), Path(folder).expanduser()
-    with hosts.together():
+    with hosts.fail_together():
         check_config(config)
         claim.check(folder, config)
-    if hosts.of_first(int(finished(folder))):
+    if hosts.from_main(int(finished(folder))):
         log.info("%s is finished; see %s", folder, folder / "report.html")
         return files.read_json(folder / "results.json")
     with preemption.watch() as stop, claim.locked(folder):
-        experiment = prepare(config, folder, stop)
-        reuse.take_over(experiment)
-        results = evaluate(experiment, walk(experiment, train))
-        if hosts.first():
+        experiment = preflight(config, folder, stop)
+        reuse.reuse_phases(experiment)
+        results = evaluate(experiment, run_phases(experiment, train))
+        if hosts.is_main():
             log.info("%s", summary(results))
             log.info("the page is %s", page.write(folder))
     return files.as_json(results)
@@ -54,8 +54,8 @@ def evaluate_again(folder: Path) -> None:
     if jax.device_count() % max(1, config["runtime"]["fsdp"]):
         config["runtime"]["fsdp"] = -1  # it was trained on other devices than these
     with preemption.watch() as stop, claim.locked(folder):
-        experiment = prepare(config, folder, stop)
-        evaluate(experiment, walk(experiment, restored))
+        experiment = preflight(config, folder, stop)
+        evaluate(experiment, run_phases(experiment, restored))
         page.write(folder)
 
 

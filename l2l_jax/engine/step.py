@@ -51,11 +51,11 @@ class State:
 class EndingState(State):
     """Of a method that may end its phase by itself."""
 
-    over: Array  # bool: nothing moves any more
+    ended: Array  # bool: nothing moves any more
 
 
 @dataclasses.dataclass(frozen=True)
-class Recipe:
+class UpdateRule:
     """What one phase does in each step; modules as `find` gives them, arguments from the config."""
 
     phase: str
@@ -110,7 +110,7 @@ class Recipe:
 class BatchObjectives:
     """The two objectives of one batch; see types.Objectives."""
 
-    recipe: Recipe
+    recipe: UpdateRule
     fixed: Params
     batch: UnlearnBatch  # leading axis [accumulate] if that is more than one
     rng: Array
@@ -154,7 +154,12 @@ class BatchObjectives:
 
 
 def draw(
-    recipe: Recipe, side: str, images: Array, task: ModuleType, args: Mapping[str, Any], rng: Array
+    recipe: UpdateRule,
+    side: str,
+    images: Array,
+    task: ModuleType,
+    args: Mapping[str, Any],
+    rng: Array,
 ) -> Batch:
     """Masks for a batch of uint8 images, which become float32 in [0, 1]; tokens stay tokens."""
     grid = recipe.model.grid
@@ -165,7 +170,7 @@ def draw(
 
 
 def make_objectives(
-    recipe: Recipe, task: ModuleType, task_args: Mapping[str, Any], mesh: Mesh
+    recipe: UpdateRule, task: ModuleType, task_args: Mapping[str, Any], mesh: Mesh
 ) -> Callable[[Array, Params, dict[str, Array]], BatchObjectives]:
     """(step, fixed, images) -> the objectives of that step's batch, with all that it draws."""
 
@@ -189,7 +194,9 @@ def make_objectives(
     return at_step
 
 
-def make_update(recipe: Recipe, task: ModuleType, task_args: Mapping[str, Any], mesh: Mesh) -> Step:
+def make_update(
+    recipe: UpdateRule, task: ModuleType, task_args: Mapping[str, Any], mesh: Mesh
+) -> Step:
     """The update as a pure function, not compiled: (state, fixed, images) -> (state, metrics)."""
 
     at_step = make_objectives(recipe, task, task_args, mesh)
@@ -213,11 +220,11 @@ def make_update(recipe: Recipe, task: ModuleType, task_args: Mapping[str, Any], 
         )
         if not isinstance(state, EndingState):
             return new, metrics
-        over = state.over | recipe.is_over(metrics)
+        over = state.ended | recipe.is_over(metrics)
         new = jax.tree.map(lambda x, y: jnp.where(over, x, y), state, new)
         # The step that finds the end counts, those dispatched before anybody noticed do not.
-        new = new.replace(step=state.step + ~state.over, over=over)
-        return new, metrics | {"over": over.astype(jnp.float32)}
+        new = new.replace(step=state.step + ~state.ended, ended=over)
+        return new, metrics | {"ended": over.astype(jnp.float32)}
 
     return update
 

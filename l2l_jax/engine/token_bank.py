@@ -21,7 +21,7 @@ from l2l_jax.data.splits import Split
 from l2l_jax.engine.experiment import Experiment
 from l2l_jax.lib import files, hosts, pixels, sharding
 from l2l_jax.lib import rng as rngs
-from l2l_jax.lib.errors import accepts
+from l2l_jax.lib.signatures import accepts
 from l2l_jax.types import Array, Params
 
 log = logging.getLogger(__name__)
@@ -34,8 +34,8 @@ class Tokenizer:
     """The model's frozen tokenizer as a program of this process's own devices."""
 
     def __init__(self, experiment: Experiment, params: Params):
-        frozen = {"tokenizer": hosts.gathered(params["tokenizer"])}
-        self.told = experiment.model.told(frozen)
+        frozen = {"tokenizer": hosts.gather(params["tokenizer"])}
+        self.told = experiment.model.inferred_args(frozen)
         self._mesh = sharding.make_mesh(devices=jax.local_devices())
         whole = jax.tree.map(lambda _: sharding.replicated(self._mesh), frozen)
         self._params = sharding.place(frozen, whole)
@@ -135,5 +135,5 @@ def noise_bank(phase: str, experiment: Experiment, split: Split, tokenizer: Toke
         moments = jnp.asarray(mean, jnp.float32), jnp.asarray(std, jnp.float32)
         noise = method.noise_images(rngs.fold(base, at), shape, *moments, **args)
         bank.append(tokenizer(np.asarray(noise)))
-    tokens = hosts.of_first(np.concatenate(bank).astype(np.uint16))
+    tokens = hosts.from_main(np.concatenate(bank).astype(np.uint16))
     return sharding.place(tokens, sharding.replicated(experiment.mesh))

@@ -9,8 +9,8 @@ import jax
 import numpy as np
 
 from l2l_jax.engine import measure, token_bank
-from l2l_jax.engine import step as steps
 from l2l_jax.engine.experiment import Experiment, counted
+from l2l_jax.engine.step import State, UpdateRule, make_update, shard_update
 from l2l_jax.lib import flops, hosts, trees
 from l2l_jax.lib.errors import NonFinite, Preempted
 from l2l_jax.lib.profiler import Profile, peak_memory
@@ -44,25 +44,25 @@ def train(
         if state is None:
             state = experiment.initial_state(phase, start)
         first, last = counted(state, total)
-        if first == last and not measure.missing(recipe, experiment):
+        if first == last and not measure.boundary_missing(recipe, experiment):
             log.info("%s: done already, %d steps", phase, first)
             return start | state.result, first, last
         if 0 < first < last:
             log.info("%s: continuing from step %d of %d", phase, first, total)
         began = time.perf_counter()
         rows, noise = token_bank.beforehand(phase, experiment, sides, start)
-        recipe, salient = measure.before(recipe, experiment, rows, start, original, noise)
+        recipe, salient = measure.resolve_arguments(
+            recipe, experiment, rows, start, original, noise
+        )
         spent = time.perf_counter() - began
         fixed = recipe.fixed(start, original, noise, salient)
 
         # 2. One program for each task: masks of another size are another program.
         tasks = [experiment.task(name) for name in settings["tasks"]]
-        updates = [steps.make_update(recipe, *task, experiment.mesh) for task in tasks]
+        updates = [make_update(recipe, *task, experiment.mesh) for task in tasks]
         shown = {side: experiment.abstract_images(settings["batch_size"]) for side in sides}
         work = np.mean([flops.count(update, abstract, fixed, shown) for update in updates])
-        compiled = [
-            steps.shard_update(u, state, fixed, tuple(sides), experiment.mesh) for u in updates
-        ]
+        compiled = [shard_update(u, state, fixed, tuple(sides), experiment.mesh) for u in updates]
         _log_sizes(recipe, total, state, fixed, work)
         experiment.note(phase, step_flops=work)
 
@@ -90,7 +90,7 @@ def train(
             writer.scalars(step, metrics | clock.rates(step) | {"seconds": clock.seconds})
             clock.report(step, metrics, runtime["log_every"])
             pending = None
-            return metrics.get("over", 0.0) > 0
+            return metrics.get("ended", 0.0) > 0
 
         for step in range(first, last):
             profile.before(step, state)
@@ -102,8 +102,8 @@ def train(
                 clock.compiled(step)
             over = settle()  # if so, the step just dispatched changed nothing, and has no number
             pending = None if over else (step, metrics)
-            asked = hosts.alone() or step % ASK_EVERY == 0
-            preempted = asked and hosts.any_of(experiment.stop.raised)
+            asked = hosts.single_process() or step % ASK_EVERY == 0
+            preempted = asked and hosts.any_process(experiment.stop.raised)
             if over or preempted or step + 1 == total or (step + 1) % runtime["save_every"] == 0:
                 over |= settle()  # a state is saved only once its numbers are known to be finite
                 checkpoints.save(int(state.step), state.saved())
@@ -114,7 +114,7 @@ def train(
             if over:
                 break
         checkpoints.wait()
-        measure.after(recipe, experiment, rows, state.result, fixed)
+        measure.note_boundaries(recipe, experiment, rows, state.result, fixed)
         return start | state.result, *counted(state, total)
 
 
@@ -130,9 +130,7 @@ def check_finite(metrics: Mapping[str, float], step: int, saved: list[int]) -> N
         )
 
 
-def _log_sizes(
-    recipe: steps.Recipe, total: int, state: steps.State, fixed: Params, work: float
-) -> None:
+def _log_sizes(recipe: UpdateRule, total: int, state: State, fixed: Params, work: float) -> None:
     """Known before the first step allocates anything on top of it."""
     trained = f"{recipe.phase}: {trees.count(state.student):,} parameters are trained"
     sizes = {"of optimizer state": state.optimizer, "held fixed": jax.tree.leaves(fixed)}

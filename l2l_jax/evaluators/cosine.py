@@ -13,7 +13,7 @@ METRIC = "cosine"
 
 
 def evaluate(
-    evaluation: Evaluation, *, network: str = "features"
+    evaluation: Evaluation, *, network: str = "main"
 ) -> Iterator[tuple[tuple[str, str, str], str, float]]:
     """cosine, in [-1, 1], for every variant, side and task."""
     for task in evaluation.tasks:

@@ -21,7 +21,7 @@ METRIC = "fid"
 
 
 def evaluate(
-    evaluation: Evaluation, *, network: str = "features"
+    evaluation: Evaluation, *, network: str = "main"
 ) -> Iterator[tuple[tuple[str, str, str], str, float]]:
     """fid for every variant, side and task; sides with fewer than two images have none."""
     for task in evaluation.tasks:

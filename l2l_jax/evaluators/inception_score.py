@@ -26,7 +26,7 @@ SMALLEST = 10  # images in a split
 
 
 def evaluate(
-    evaluation: Evaluation, *, splits: int = 10, network: str = "features", shuffle: bool = True
+    evaluation: Evaluation, *, splits: int = 10, network: str = "main", shuffle: bool = True
 ) -> Iterator[tuple[tuple[str, str, str], str, float]]:
     """is and is_std, the mean and the population standard deviation over the splits.
 

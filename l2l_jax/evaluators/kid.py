@@ -21,7 +21,7 @@ LEAST = {"subsets": 1, "size": 2}
 
 
 def evaluate(
-    evaluation: Evaluation, *, network: str = "features", subsets: int = 100, size: int = 1000
+    evaluation: Evaluation, *, network: str = "main", subsets: int = 100, size: int = 1000
 ) -> Iterator[tuple[tuple[str, str, str], str, float]]:
     """kid for every variant, side and task; subsets of at most `size` completions and images.
 

@@ -13,7 +13,7 @@ from l2l_jax.types import Evaluation
 
 
 def evaluate(evaluation: Evaluation) -> Iterator[tuple[tuple[str, str, str], str, float]]:
-    """Yields "apart": the distance to what the retrained model makes of the same image.
+    """Yields "retrain_distance": the distance to what the retrained model makes of the same image.
 
     Root mean square difference on the hidden pixels of an image, both in [0, 1], mean over the
     images of a side. For every variant but the retrained model itself.
@@ -21,6 +21,6 @@ def evaluate(evaluation: Evaluation) -> Iterator[tuple[tuple[str, str, str], str
     for task in evaluation.tasks:
         for variant in evaluation.variants:
             for side in evaluation.sides:
-                apart = evaluation.completions(variant, side, task).apart
+                apart = evaluation.completions(variant, side, task).retrain_distance
                 if apart is not None:
-                    yield (variant, side, task), "apart", float(np.mean(apart))
+                    yield (variant, side, task), "retrain_distance", float(np.mean(apart))

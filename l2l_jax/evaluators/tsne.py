@@ -19,7 +19,7 @@ def evaluate(
     *,
     points: int = 100,
     perplexity: float = 20.0,
-    network: str = "features",
+    network: str = "main",
 ) -> Iterator[tuple[tuple[str, str, str], str, float]]:
     """Yields no figure: distances in a t-SNE picture are not measurements."""
     from sklearn.manifold import TSNE  # a second to import, needed once

@@ -25,7 +25,7 @@ from l2l_jax.data.splits import Split
 from l2l_jax.lib import files, pixels, trees
 from l2l_jax.lib.errors import WrongWeights
 from l2l_jax.lib.nnx_pure import Pure
-from l2l_jax.types import Array, Features, Params, Source
+from l2l_jax.types import Array, FeatureNetwork, Params, Source
 from l2l_jax.weights import safetensors
 from l2l_jax.weights.safetensors import Weights
 
@@ -66,7 +66,7 @@ def build(
     lr: float = 2e-3,
     batch_size: int = 128,
     seed: int = 0,
-) -> Features:
+) -> FeatureNetwork:
     """The classifier of these splits; it resizes every image to `size`.
 
     Trained on the splits without a suffix, but for a proxy of another data set, whose classes are
@@ -100,7 +100,7 @@ def build(
             log.warning("judge: not kept for the next run: %s", error)
     if "accuracy" in judge.about:
         log.info("judge: classifier, held-out accuracy %.1f %%", 100 * judge.about["accuracy"])
-    return Features("classifier", judge.about, judge.params, apply)
+    return FeatureNetwork("classifier", judge.about, judge.params, apply)
 
 
 def _cached(path: Path) -> Weights | None:

@@ -19,7 +19,7 @@ from l2l_jax.data.splits import Split
 from l2l_jax.lib import precision, resample
 from l2l_jax.lib.errors import unknown
 from l2l_jax.lib.nnx_pure import Pure
-from l2l_jax.types import Array, Features, Params, Source
+from l2l_jax.types import Array, FeatureNetwork, Params, Source
 from l2l_jax.weights import feature_networks
 
 MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
@@ -109,7 +109,7 @@ def build(
     size: str = "h14",
     weights: str = "",
     dtype: str = "float32",
-) -> Features:
+) -> FeatureNetwork:
     """The tower of a size; no logits.
 
     weights: a file, "" for the official one (weights/feature_networks.py says where it is looked
@@ -129,7 +129,7 @@ def build(
     params, source = feature_networks.parameters(spec, network, to_ours)
     resize = f"pillow, {chosen.image}x{chosen.image}"
     about = {"size": size, "resize": resize, **source, "dtype": jnp.dtype(number).name}
-    return Features("clip", about, params, apply)
+    return FeatureNetwork("clip", about, params, apply)
 
 
 def to_ours(state: Mapping[str, np.ndarray], path: Path) -> Params:

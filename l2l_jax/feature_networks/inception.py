@@ -31,7 +31,7 @@ from l2l_jax.data.splits import Split
 from l2l_jax.lib import precision, resample
 from l2l_jax.lib.errors import ConfigError, unknown
 from l2l_jax.lib.nnx_pure import Pure
-from l2l_jax.types import Array, Features, Params, Source
+from l2l_jax.types import Array, FeatureNetwork, Params, Source
 from l2l_jax.weights import feature_networks
 
 FILES = {
@@ -218,7 +218,7 @@ def build(
     scale: str = "clean",
     size: int = SIZE,
     dtype: str = "float32",
-) -> Features:
+) -> FeatureNetwork:
     """The network of `kind`, images resized to size x size.
 
     weights: a file, "" for the official one (weights/feature_networks.py says where it is looked
@@ -241,7 +241,9 @@ def build(
 
     params, source = feature_networks.parameters(spec, network, to_ours)
     about: dict[str, Any] = dict(kind=kind, resize=f"{resize}, {size}x{size}", scale=scale)
-    return Features("inception", about | source | {"dtype": jnp.dtype(number).name}, params, apply)
+    return FeatureNetwork(
+        "inception", about | source | {"dtype": jnp.dtype(number).name}, params, apply
+    )
 
 
 def to_ours(state: Mapping[str, np.ndarray], path: Path) -> Params:

@@ -18,7 +18,7 @@ from flax import nnx
 from l2l_jax.data.splits import Split
 from l2l_jax.lib import precision, resample
 from l2l_jax.lib.nnx_pure import Pure
-from l2l_jax.types import Array, Features, Params, Source
+from l2l_jax.types import Array, FeatureNetwork, Params, Source
 from l2l_jax.weights import feature_networks
 
 FILE = "resnet50_places365.pth.tar"
@@ -90,7 +90,7 @@ def build(
     weights: str = "",
     size: int = 224,
     dtype: str = "float32",
-) -> Features:
+) -> FeatureNetwork:
     """The network, images resized to size x size.
 
     weights: a file, "" for the official one (weights/feature_networks.py says where it is looked
@@ -107,7 +107,7 @@ def build(
 
     params, source = feature_networks.parameters(file(weights=weights), network, to_ours)
     about = {"resize": f"pillow, {size}x{size}", **source, "dtype": jnp.dtype(number).name}
-    return Features("places", about, params, apply)
+    return FeatureNetwork("places", about, params, apply)
 
 
 def to_ours(state: Mapping[str, np.ndarray], path: Path) -> Params:

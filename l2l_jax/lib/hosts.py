@@ -10,23 +10,23 @@ import numpy as np
 from l2l_jax.lib.errors import ConfigError, Explained
 
 
-def first() -> bool:
+def is_main() -> bool:
     """Whether this process is the one that writes files."""
     return jax.process_index() == 0
 
 
-def alone() -> bool:
+def single_process() -> bool:
     return jax.process_count() == 1
 
 
-def any_of(flag: bool) -> bool:
+def any_process(flag: bool) -> bool:
     """Whether any process says so; every process gets the same answer."""
-    return bool(said_by(flag))
+    return bool(ranks_where(flag))
 
 
-def said_by(flag: bool) -> list[int]:
+def ranks_where(flag: bool) -> list[int]:
     """Ranks of the processes that say so."""
-    if alone():
+    if single_process():
         return [0] if flag else []
     from jax.experimental import multihost_utils
 
@@ -34,7 +34,7 @@ def said_by(flag: bool) -> list[int]:
 
 
 @contextlib.contextmanager
-def together() -> Iterator[None]:
+def fail_together() -> Iterator[None]:
     """What one process refuses in this block all refuse, so that none is left waiting.
 
     The block itself must ask the others nothing.
@@ -44,25 +44,25 @@ def together() -> Iterator[None]:
         yield
     except Explained as error:
         refusal = error
-    refusing = said_by(refusal is not None)
+    refusing = ranks_where(refusal is not None)
     if refusal:
         raise refusal
     if refusing:
         raise ConfigError(f"Processes {refusing} cannot begin; their own messages say why.")
 
 
-def of_first(value: Any) -> Any:
+def from_main(value: Any) -> Any:
     """The first process's value (a pytree of arrays or numbers), on every process."""
-    if alone():
+    if single_process():
         return value
     from jax.experimental import multihost_utils
 
     return multihost_utils.broadcast_one_to_all(value)
 
 
-def strangers(words: np.ndarray) -> list[int]:
+def disagreeing(words: np.ndarray) -> list[int]:
     """Ranks of the processes that hold another array than this one."""
-    if alone():
+    if single_process():
         return []
     from jax.experimental import multihost_utils
 
@@ -70,18 +70,18 @@ def strangers(words: np.ndarray) -> list[int]:
     return [rank for rank, other in enumerate(heard) if not np.array_equal(other, words)]
 
 
-def gathered(tree: Any) -> Any:
+def gather(tree: Any) -> Any:
     """Whole arrays as NumPy on every process, however they are sharded."""
-    if alone():
+    if single_process():
         return jax.device_get(tree)
     from jax.experimental import multihost_utils
 
     return multihost_utils.process_allgather(tree, tiled=True)
 
 
-def meet(name: str) -> None:
+def barrier(name: str) -> None:
     """No process passes before all have come."""
-    if not alone():
+    if not single_process():
         from jax.experimental import multihost_utils
 
         multihost_utils.sync_global_devices(name)

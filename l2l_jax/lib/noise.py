@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from l2l_jax.lib.errors import ConfigError, unknown
-from l2l_jax.types import Array, Hidden
+from l2l_jax.types import Array, Latents
 
 NOISES = ("gaussian_like", "standard", "uniform", "constant")
 
@@ -51,7 +51,7 @@ def noise_images(
     return jnp.clip(n, 0.0, 1.0) if clip else n
 
 
-def latents_like(rng: Array, hidden: Hidden) -> Hidden:
+def latents_like(rng: Array, hidden: Latents) -> Latents:
     """Gaussian latents with one mean and one standard deviation for each array of `hidden`."""
     leaves, tree = jax.tree.flatten(hidden)
     keys = jax.random.split(rng, len(leaves))

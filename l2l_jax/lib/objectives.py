@@ -3,10 +3,10 @@
 import jax
 import jax.numpy as jnp
 
-from l2l_jax.types import Array, Batch, Hidden, ImageToImage, Metrics, Outputs, Params
+from l2l_jax.types import Array, Batch, ImageToImage, Latents, Metrics, Outputs, Params
 
 
-def latent_distance(a: Hidden, b: Hidden, relative: bool = False) -> Array:
+def latent_distance(a: Latents, b: Latents, relative: bool = False) -> Array:
     """Mean squared difference, float32; summed over the arrays of a pytree (feature maps).
 
     relative: of each array in units of the mean square of b's, the goal's.

@@ -54,7 +54,7 @@ def objectives(
         made = jax.lax.stop_gradient(model.decode(params, model.encode(params, inputs), inputs))
         return jax.nn.softmax(made) if model.takes_tokens else made
 
-    apart = output_distance(outputs(student), outputs(teacher), model.asked(inputs))
+    apart = output_distance(outputs(student), outputs(teacher), model.loss_mask(inputs))
     moved = jnp.mean(jnp.sqrt(apart))
     risen = jnp.mean(model.loss(student, inputs))
     return jnp.zeros(()), -risen, {"moved": moved, "lambda": jnp.float32(lam)}

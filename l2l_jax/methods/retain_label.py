@@ -63,11 +63,11 @@ def objectives(
         )
         return retain, jnp.mean(model.loss(student, inputs)), metrics
 
-    def apart(inputs: Inputs, other: Inputs) -> Array:
+    def output_gap(inputs: Inputs, other: Inputs) -> Array:
         """Mean square between the student's output of `inputs` and the teacher's of `other`."""
         made = model.decode(student, model.encode(student, inputs), inputs)
         goal = model.decode(teacher, model.encode(teacher, other), other)
-        asked = model.asked(inputs) & model.asked(other)
+        asked = model.loss_mask(inputs) & model.loss_mask(other)
         return jnp.mean(output_distance(made, jax.lax.stop_gradient(goal), asked))
 
     kept = model.corrupt(teacher, keep.images, keep.mask, key_keep, visible=keep.visible)
@@ -76,4 +76,4 @@ def objectives(
         for images in (drop.images, label)
     )
     instead = kept if model.shows_hidden else instead  # or noise would be explained by itself
-    return apart(kept, kept), apart(dropped, instead), {}
+    return output_gap(kept, kept), output_gap(dropped, instead), {}

@@ -43,7 +43,7 @@ from l2l_jax.types import Array, ImageToImage, Metrics, Params, UnlearnBatch
 
 TRAINABLE = ("encoder", "decoder")
 SIDES = ("retain", "forget")
-SOLVER = "scaled"  # the one it is meant for
+SOLVER = "normalized"  # the one it is meant for
 TEACHER = False
 MAKES_ORIGINAL = False
 
@@ -65,7 +65,7 @@ def objectives(
             "1 (0.5: both weights are bounded)."
         )
     if not hasattr(model, "seen_as"):
-        return apart(model, student, batch, rng)
+        return without_noise(model, student, batch, rng)
     keep, drop = batch.retain, batch.forget
     key = rngs.fold(rng, "noise")  # one for both: the same noise level, the same noise
     kept, dropped = (
@@ -90,7 +90,7 @@ def weights(d_r: Array, d_f: Array, lam: float) -> tuple[Array, Array]:
     return w_r, jnp.exp(-jnp.logaddexp(of_keep - gap, of_drop))
 
 
-def apart(
+def without_noise(
     model: ImageToImage, student: Params, batch: UnlearnBatch, rng: Array
 ) -> tuple[Array, Array, Metrics]:
     """(the model's own loss on retain, minus that on forget, metrics of the model on retain)."""

@@ -143,7 +143,7 @@ class Autoencoder:
         """What weights belong to. Image size and cell are not in it: convolutions take any."""
         return dataclasses.asdict(self.size)
 
-    def told(self, params: Params) -> dict[str, object]:
+    def inferred_args(self, params: Params) -> dict[str, object]:
         """What parameters tell by themselves of `identity`: nothing."""
         del params
         return {}
@@ -191,12 +191,12 @@ class Autoencoder:
         """[B, h, w, C] float32."""
         return self.encoder.bind(params["encoder"])(inputs.images)
 
-    def decode(self, params: Params, hidden: Array, inputs: Inputs) -> Array:
+    def decode(self, params: Params, latents: Array, inputs: Inputs) -> Array:
         """[B, H, W, 3] float32 around [0, 1]."""
         del inputs
-        return self.decoder.bind(params["decoder"])(hidden)
+        return self.decoder.bind(params["decoder"])(latents)
 
-    def asked(self, inputs: Inputs) -> Array:
+    def loss_mask(self, inputs: Inputs) -> Array:
         """All pixels."""
         return jnp.ones((len(inputs.images), 1, 1, 1), bool)
 
@@ -285,11 +285,11 @@ NAMES = [
     *_layers("decoder.up"),
     *linear("decoder.out", "decoder/out", convolution),
 ]
-PARTS: dict[str, str] = {}
-UNTOLD = ("groups",)  # what a state dict does not tell, if it is not the 8 of "small"
+ACCEPTS_PART: dict[str, str] = {}
+AMBIGUOUS = ("groups",)  # what a state dict does not tell, if it is not the 8 of "small"
 
 
-def recognise(state: dict[str, np.ndarray], about: dict[str, object]) -> dict[str, object]:
+def infer_args(state: dict[str, np.ndarray], about: dict[str, object]) -> dict[str, object]:
     """The `build` arguments of a state dict that `weights export` wrote; about: what the user says.
 
     WrongWeights for any other: there are no official weights. The image size is 32 unless told.
@@ -313,22 +313,22 @@ def recognise(state: dict[str, np.ndarray], about: dict[str, object]) -> dict[st
     return {"size": "small", **shape, "image_size": image_size}
 
 
-from_official = as_is
+from_torch = as_is
 
 
-def to_official(state: dict[str, np.ndarray], model: Autoencoder) -> dict[str, object]:
+def to_torch(state: dict[str, np.ndarray], model: Autoencoder) -> dict[str, object]:
     """The content of a file for PyTorch, {"model": state dict}; the layers are in the docstring."""
     del model
     return {"model": state}
 
 
-def fit(params: Params, model: Autoencoder) -> Params:
+def adapt(params: Params, model: Autoencoder) -> Params:
     """Parameters of a file as they are: they hold nothing besides the network."""
     del model
     return params
 
 
-def resized(params: Params, grid: int) -> Params:
+def resize_positions(params: Params, grid: int) -> Params:
     """The same weights for another image size: convolutions do not care."""
     del grid
     return params

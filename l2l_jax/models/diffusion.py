@@ -15,12 +15,12 @@ pixels, under noise; completing an image (`reconstruct`) starts from noise and n
 them: by sqrt(gamma / (1 - gamma)) (y_0 - y'), a factor that is held at 1 once there is more image
 than noise, for there y_t itself says what the image is and the loss would be all 1 / (1 - gamma).
 
-`variant` says which embedding of gamma D has. "released": E's, as the published weights were
-trained; but then unlearning E moves D. "paper": a copy of its own, so that D is truly frozen, as
+`tying` says which embedding of gamma D has. "tied": E's, as the published weights were
+trained; but then unlearning E moves D. "frozen": a copy of its own, so that D is truly frozen, as
 Theorem 1 of Li et al. (ICLR 2024) needs. Published files can be loaded as either.
 
-Sampling. `sampler` is "ancestral", all steps of the schedule with fresh noise in each, or
-"deterministic", `sample_steps` of them (0: all) without. `sample_schedule` is the schedule that is
+Sampling. `sampler` is "ddpm", all steps of the schedule with fresh noise in each, or
+"ddim", `sample_steps` of them (0: all) without. `sample_schedule` is the schedule that is
 walked, ("linear", 2000, 1e-4, 0.09) for instance, or () for the one of training. What the released
 evaluation did: its config names the former for testing, but the buffers of the checkpoint, loaded
 after the schedule was set, overwrite it, so that all its images were sampled with the schedule of
@@ -56,7 +56,7 @@ SIZES = {
     "small": unet.Size(32, (1, 1, 2), 1, (), 32, 8),  # 935,171, for 32x32
     "test": unet.Size(8, (1,), 1, (), 8, 4),
 }
-VARIANTS, SAMPLERS = ("paper", "released"), ("deterministic", "ancestral")
+TYINGS, SAMPLERS = ("tied", "frozen"), ("ddim", "ddpm")
 RELEASED_TEST = ("linear", 2000, 1e-4, 0.09)  # named by the released config, used by nobody
 SMALLEST = dict(size="test", image_size=16, cell=4, steps=10, beta_end=0.5, sample_steps=2)
 
@@ -83,7 +83,7 @@ class Diffusion:
     walked: Schedule  # of sampling
     sampler: str
     sample_steps: int
-    variant: str
+    tying: str
     remat: bool
     dtype: Dtype
     takes_tokens = False
@@ -103,7 +103,7 @@ class Diffusion:
         known = {"schedule": name, "steps": trained.steps}
         return dataclasses.asdict(self.size) | known | bounds
 
-    def told(self, params: Params) -> dict[str, object]:
+    def inferred_args(self, params: Params) -> dict[str, object]:
         """What parameters tell by themselves of `identity`: nothing."""
         del params
         return {}
@@ -119,7 +119,7 @@ class Diffusion:
 
     @functools.cached_property
     def decoder(self) -> Pure:
-        owns = self.variant == "paper"
+        owns = self.tying == "frozen"
         return Pure(lambda rngs: unet.Decoder(self.size, owns, self.dtype, self.remat, rngs))
 
     @functools.cached_property
@@ -128,9 +128,9 @@ class Diffusion:
 
     @property
     def sampling(self) -> str:
-        walked, all_of_them = self.walked, self.sampler == "ancestral" or not self.sample_steps
+        walked, all_of_them = self.walked, self.sampler == "ddpm" or not self.sample_steps
         count = walked.steps if all_of_them else self.sample_steps
-        return f"{self.sampler}, {count} of {walked.steps} steps, {walked.told}"
+        return f"{self.sampler}, {count} of {walked.steps} steps, {walked.description}"
 
     @functools.cached_property
     def template(self) -> Params:
@@ -143,7 +143,7 @@ class Diffusion:
     def init(self, rng: Array) -> Params:
         encoder, decoder = jax.random.split(rng)
         params = {"encoder": self.encoder.init(encoder), "decoder": self.decoder.init(decoder)}
-        if self.variant == "paper":
+        if self.tying == "frozen":
             params["decoder"]["embed"] = jax.tree.map(jnp.copy, params["encoder"]["embed"])
         return params
 
@@ -207,14 +207,14 @@ class Diffusion:
         with exact(self.dtype):
             return encoder(inputs.given, inputs.noisy, inputs.gamma)
 
-    def decode(self, params: Params, hidden: tuple[Array, ...], inputs: Inputs) -> Array:
+    def decode(self, params: Params, latents: tuple[Array, ...], inputs: Inputs) -> Array:
         """[B, H, W, 3] float32, the noise; what it says outside the hole means nothing."""
-        embedding = params["decoder" if self.variant == "paper" else "encoder"]["embed"]
+        embedding = params["decoder" if self.tying == "frozen" else "encoder"]["embed"]
         decoder = self.decoder.bind(params["decoder"])
         with exact(self.dtype):
-            return decoder(hidden, self.embedding.bind(embedding)(inputs.gamma))
+            return decoder(latents, self.embedding.bind(embedding)(inputs.gamma))
 
-    def asked(self, inputs: Inputs) -> Array:
+    def loss_mask(self, inputs: Inputs) -> Array:
         """[B, H, W, 1]: the hole."""
         return inputs.hidden
 
@@ -256,10 +256,10 @@ class Diffusion:
             inputs = Inputs(start, noisy, hidden, jnp.broadcast_to(gamma, start.shape[:1]), noisy)
             return self.decode(params, self.encode(params, inputs), inputs)
 
-        if self.sampler == "ancestral":
-            return denoising.ancestral(predict, start, start, hidden, self.walked, noise)
+        if self.sampler == "ddpm":
+            return denoising.ddpm(predict, start, start, hidden, self.walked, noise)
         steps = self.sample_steps or self.walked.steps
-        return denoising.deterministic(predict, start, start, hidden, self.walked, steps)
+        return denoising.ddim(predict, start, start, hidden, self.walked, steps)
 
 
 def signed(images: Array) -> Array:
@@ -282,10 +282,10 @@ def build(
     steps: int = 2000,
     beta_start: float = 1e-6,
     beta_end: float = 1e-2,
-    sampler: str = "deterministic",
+    sampler: str = "ddim",
     sample_steps: int = files.FEW,
     sample_schedule: tuple = (),
-    variant: str = "paper",
+    tying: str = "frozen",
     remat: bool = False,
     dtype: str = "auto",
     width: int = 0,
@@ -298,13 +298,13 @@ def build(
     """A diffusion model of a known size, any number of which (0 or () = as known) can be changed.
 
     schedule, steps, beta_start, beta_end: of training. sampler, sample_steps, sample_schedule
-    (name, steps, first and last beta; () = as trained), variant: see above. cell: side in pixels
+    (name, steps, first and last beta; () = as trained), tying: see above. cell: side in pixels
     of the cells that masks are drawn on. remat recomputes each block backwards. dtype is that of
     the computation: "float32", "bfloat16", or "auto" (bfloat16 on accelerators). ConfigError for
     what does not divide, for unknown names, and for more steps than there are.
     """
-    kinds = {"diffusion size": SIZES, "variant": VARIANTS, "sampler": SAMPLERS}
-    for (what, known), name in zip(kinds.items(), (size, variant, sampler), strict=True):
+    kinds = {"diffusion size": SIZES, "tying": TYINGS, "sampler": SAMPLERS}
+    for (what, known), name in zip(kinds.items(), (size, tying, sampler), strict=True):
         if name not in known:
             raise unknown(what, name, known)
     given = dict(width=width, multipliers=_several("multipliers", multipliers), blocks=blocks)
@@ -324,13 +324,13 @@ def build(
             f"model.args.sample_steps={sample_steps}: the schedule that is walked has "
             f"{walked.steps} steps; take 1 to {walked.steps}, or 0 for all."
         )
-    if sampler == "ancestral" and sample_steps not in (0, walked.steps):
+    if sampler == "ddpm" and sample_steps not in (0, walked.steps):
         raise ConfigError(
             f"The ancestral sampler takes all {walked.steps} steps of its schedule: say "
             "model.args.sample_steps=0, or model.args.sampler=deterministic for fewer."
         )
     return Diffusion(
-        chosen, image_size, cell, trained, walked, sampler, sample_steps, variant, remat,
+        chosen, image_size, cell, trained, walked, sampler, sample_steps, tying, remat,
         compute_dtype(dtype),
     )  # fmt: skip
 
@@ -361,12 +361,12 @@ def _check(size: unet.Size, image_size: int, cell: int) -> None:
 # Files -------------------------------------------------------------------------------------------
 
 # What an official file does not tell, if it is not 32 as published; nor does it say its image size.
-UNTOLD = ("head", "groups")
-NAMES, from_official = files.NAMES, files.from_official
-PARTS: dict[str, str] = {}
+AMBIGUOUS = ("head", "groups")
+NAMES, from_torch = files.NAMES, files.from_torch
+ACCEPTS_PART: dict[str, str] = {}
 
 
-def recognise(state: dict[str, np.ndarray], about: dict[str, object]) -> dict[str, object]:
+def infer_args(state: dict[str, np.ndarray], about: dict[str, object]) -> dict[str, object]:
     """The `build` arguments of an official state dict; about: what the user says.
 
     WrongWeights names every array that is missing.
@@ -374,18 +374,18 @@ def recognise(state: dict[str, np.ndarray], about: dict[str, object]) -> dict[st
     return files.arguments(state, about, SIZES)
 
 
-def to_official(state: dict[str, np.ndarray], model: Diffusion) -> dict[str, object]:
+def to_torch(state: dict[str, np.ndarray], model: Diffusion) -> dict[str, object]:
     """The content of an official file: a bare state dict, the buffers of the schedule in it."""
-    return files.to_official(state, model.schedule, model.size.groups)
+    return files.to_torch(state, model.schedule, model.size.groups)
 
 
-def fit(params: Params, model: Diffusion) -> Params:
+def adapt(params: Params, model: Diffusion) -> Params:
     """Parameters of a file for this model: a decoder that owns its embedding gets a copy of it."""
     encoder, decoder = params.get("encoder", {}), dict(params.get("decoder", {}))
     shared, own = encoder.get("embed"), decoder.get("embed")
-    if model.variant == "paper" and own is None and shared is not None:
+    if model.tying == "frozen" and own is None and shared is not None:
         decoder["embed"] = shared
-    if model.variant == "released" and None not in (own, shared) and _same(own, shared):
+    if model.tying == "tied" and None not in (own, shared) and _same(own, shared):
         del decoder["embed"]
     return params | {"decoder": decoder}
 
@@ -394,7 +394,7 @@ def _same(a: Params, b: Params) -> bool:
     return all(jax.tree.leaves(jax.tree.map(np.array_equal, a, b)))
 
 
-def resized(params: Params, grid: int) -> Params:
+def resize_positions(params: Params, grid: int) -> Params:
     """The same weights for another image size: convolutions do not care."""
     del grid
     return params

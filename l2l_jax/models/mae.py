@@ -151,7 +151,7 @@ class MAE:
         about = {"norm_pix": self.norm_pix, "image_size": self.image_size}
         return dataclasses.asdict(self.size) | about
 
-    def told(self, params: Params) -> dict[str, object]:
+    def inferred_args(self, params: Params) -> dict[str, object]:
         """What parameters tell by themselves of `identity`: nothing."""
         del params
         return {}
@@ -218,12 +218,12 @@ class MAE:
         encoder = self.encoder.bind(params["encoder"])
         return encoder(inputs, params["positions"]["encoder"])
 
-    def decode(self, params: Params, hidden: Array, inputs: Inputs) -> Array:
+    def decode(self, params: Params, latents: Array, inputs: Inputs) -> Array:
         """[B, L, p * p * 3] float32, normalised pixels (patch-normalised with norm_pix)."""
         decoder = self.decoder.bind(params["decoder"])
-        return decoder(hidden, inputs, params["positions"]["decoder"])
+        return decoder(latents, inputs, params["positions"]["decoder"])
 
-    def asked(self, inputs: Inputs) -> Array:
+    def loss_mask(self, inputs: Inputs) -> Array:
         """[B, L, 1]: the hidden patches."""
         return inputs.hidden[..., None]
 
@@ -342,13 +342,13 @@ NAMES: list[Rule] = [
     *linear("decoder_pred", "decoder/pred"),
 ]
 
-from_official = fit = as_is
-PARTS: dict[str, str] = {}
-UNTOLD = ("heads", "decoder_heads")  # what an official file of an unpublished size does not tell
+from_torch = adapt = as_is
+ACCEPTS_PART: dict[str, str] = {}
+AMBIGUOUS = ("heads", "decoder_heads")  # what an official file of an unpublished size does not tell
 WHOLE_FILES = "mae_visualize_vit_{base,large,huge}.pth (plain pixels, what completing images needs)"
 
 
-def recognise(state: dict[str, np.ndarray], about: dict[str, object]) -> dict[str, object]:
+def infer_args(state: dict[str, np.ndarray], about: dict[str, object]) -> dict[str, object]:
     """The `build` arguments of an official state dict.
 
     about: what the shapes do not tell: the training arguments stored in the file, its name as
@@ -386,13 +386,13 @@ def recognise(state: dict[str, np.ndarray], about: dict[str, object]) -> dict[st
     return {"size": "base", **shape, **heads, **args}
 
 
-def to_official(state: dict[str, np.ndarray], model: MAE) -> dict[str, object]:
+def to_torch(state: dict[str, np.ndarray], model: MAE) -> dict[str, object]:
     """The content of an official file."""
     del model
     return {"model": state}
 
 
-def resized(params: Params, grid: int) -> Params:
+def resize_positions(params: Params, grid: int) -> Params:
     """The same weights for another image size: both position tables are interpolated."""
     tables = {k: positions.resize(t, grid) for k, t in params["positions"].items()}
     return params | {"positions": tables}

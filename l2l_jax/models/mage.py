@@ -14,11 +14,11 @@ overlaps it is masked, one more all around (`margin`), and nothing is dropped. I
 images are tokenised, as published: tokens next to a masked one have seen some of its pixels through
 the convolutions of the tokenizer.
 
-`variant` says what the logits are taken against. "released" ties them to E's word embeddings, with
-no gradient through the logits, as the published weights were trained; but then unlearning E moves
-D. "paper" gives D a copy of its own, so that the decoder is truly frozen, as Theorem 1 of Li et al.
-(ICLR 2024) needs. Published files, whose logits are tied, can be loaded as either: for "paper" D is
-given its copy of the words on loading.
+`tying` says what the logits are taken against. "tied" ties them to E's word embeddings, with
+no gradient through the logits, as the published weights were trained; then unlearning E moves D.
+"frozen" gives D a copy of its own, so that the decoder is truly frozen, as Theorem 1 of Li et al.
+(ICLR 2024) needs. Published files, whose logits are tied, can be loaded as either: for "frozen" D
+is given its copy of the words on loading.
 
 Released quirks kept: ids 0..codes-1 are codes, the class token is id codes + 76 and the mask token
 codes + 1000; LayerNorm epsilon is 1e-6, but 1e-5 before the logits; masked and dropped places are
@@ -35,9 +35,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from l2l_jax.lib import blur, pixels, trees
-from l2l_jax.lib.errors import ConfigError, check_args, defaults, unknown
+from l2l_jax.lib.errors import ConfigError, unknown
 from l2l_jax.lib.nnx_pure import Pure
 from l2l_jax.lib.precision import compute_dtype
+from l2l_jax.lib.signatures import check_args, defaults
 from l2l_jax.models import vqgan
 from l2l_jax.models.layers import parallel_decoding, positions, vit
 from l2l_jax.models.layers.masked_tokens import Decoder, Encoder, Inputs, arrange
@@ -46,7 +47,7 @@ from l2l_jax.weights.formats import mage as files
 
 CLASS, MASK = 76, 1000  # ids of the two, beyond the codes
 SMOOTHING = 0.1
-VARIANTS, COMPOSITES = ("paper", "released"), ("exact", "blurred")
+TYINGS, COMPOSITES = ("tied", "frozen"), ("exact", "blurred")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +82,7 @@ class MAGE:
 
     size: Size
     tokenizer: vqgan.VQGAN
-    variant: str
+    tying: str
     drop: float
     steps: int
     temperature: float
@@ -116,7 +117,7 @@ class MAGE:
         own = {"tokenizer": self.tokenizer.identity, "tokenizer_digest": self.tokenizer_digest}
         return dataclasses.asdict(self.size) | own | {"image_size": self.image_size}
 
-    def told(self, params: Params) -> dict[str, object]:
+    def inferred_args(self, params: Params) -> dict[str, object]:
         """The arguments that parameters (on the host) tell by themselves: which tokenizer it is."""
         return {"tokenizer_digest": trees.digest(params["tokenizer"])}
 
@@ -131,7 +132,7 @@ class MAGE:
     def decoder(self) -> Pure:
         size = self.size
         shape = self._stack(size.decoder_width, size.decoder_depth, size.decoder_heads)
-        ids, owns = (self.codes + files.SPARE, self.length), self.variant == "paper"
+        ids, owns = (self.codes + files.SPARE, self.length), self.tying == "frozen"
         return Pure(lambda rngs: Decoder(*ids, size.width, owns, shape, rngs))
 
     def _stack(self, width: int, depth: int, heads: int) -> vit.Stack:
@@ -157,7 +158,7 @@ class MAGE:
             "decoder": self.decoder.init(decoder),
             "tokenizer": self.tokenizer.init(tokenizer),
         }
-        if self.variant == "paper":
+        if self.tying == "frozen":
             params["decoder"]["words"] = jnp.copy(params["encoder"]["words"])
         return params
 
@@ -193,18 +194,18 @@ class MAGE:
         """[B, 1 + K, D] after the final LayerNorm, class token first."""
         return self.encoder.bind(params["encoder"])(inputs)
 
-    def decode(self, params: Params, hidden: Array, inputs: Inputs) -> Array:
+    def decode(self, params: Params, latents: Array, inputs: Inputs) -> Array:
         """[B, L, codes] float32 logits of every token."""
-        return self.logits(params, hidden, inputs, self.codes)[:, 1:]
+        return self.logits(params, latents, inputs, self.codes)[:, 1:]
 
-    def logits(self, params: Params, hidden: Array, inputs: Inputs, words: int) -> Array:
+    def logits(self, params: Params, latents: Array, inputs: Inputs, words: int) -> Array:
         """[B, 1 + L, words] float32: of the class token too, and of so many ids."""
-        tied = self.variant == "released"
+        tied = self.tying == "tied"
         owner = jax.lax.stop_gradient(params["encoder"]) if tied else params["decoder"]
         decoder = self.decoder.bind(params["decoder"])
-        return decoder(hidden, inputs, owner["words"][:words])
+        return decoder(latents, inputs, owner["words"][:words])
 
-    def asked(self, inputs: Inputs) -> Array:
+    def loss_mask(self, inputs: Inputs) -> Array:
         """[B, L, 1]: the masked tokens."""
         return inputs.hidden[..., None]
 
@@ -289,7 +290,7 @@ def build(
     image_size: int = 256,
     tokenizer: Mapping[str, object] = PUBLISHED,
     tokenizer_digest: str = "",
-    variant: str = "paper",
+    tying: str = "frozen",
     drop: float = 0.5,
     steps: int = 20,
     temperature: float = 6.0,
@@ -314,8 +315,8 @@ def build(
     """
     if size not in SIZES:
         raise unknown("MAGE size", size, SIZES)
-    if variant not in VARIANTS:
-        raise unknown("variant", variant, VARIANTS)
+    if tying not in TYINGS:
+        raise unknown("tying", tying, TYINGS)
     if composite not in COMPOSITES:
         raise unknown("composite", composite, COMPOSITES)
     if remat and not scan:
@@ -331,7 +332,7 @@ def build(
     return MAGE(
         size=dataclasses.replace(SIZES[size], **{k: v for k, v in given.items() if v}),
         tokenizer=vqgan.build(**{**tokenizer, "image_size": image_size, "dtype": "float32"}),
-        variant=variant,
+        tying=tying,
         drop=drop,
         steps=steps,
         temperature=temperature,
@@ -360,35 +361,37 @@ def _rank(values: Array) -> Array:
 # Files -------------------------------------------------------------------------------------------
 
 # What an official file of an unpublished size does not tell.
-UNTOLD = ("heads", "decoder_heads", "tokenizer")
-NAMES, from_official = files.NAMES, files.from_official
-PARTS = {"vqgan": "tokenizer"}  # weights that training can start from; the rest is made afresh
+AMBIGUOUS = ("heads", "decoder_heads", "tokenizer")
+NAMES, from_torch = files.NAMES, files.from_torch
+ACCEPTS_PART = {
+    "vqgan": "tokenizer"
+}  # weights that training can start from; the rest is made afresh
 
 
-def fit(params: Params, model: MAGE) -> Params:
+def adapt(params: Params, model: MAGE) -> Params:
     """Parameters of a file for this model: a decoder that owns its words gets a copy of them."""
     encoder, decoder = params.get("encoder", {}), dict(params.get("decoder", {}))
     words, own = encoder.get("words"), decoder.get("words")
-    if model.variant == "paper" and own is None and words is not None:
+    if model.tying == "frozen" and own is None and words is not None:
         decoder["words"] = words
-    if model.variant == "released" and own is not None and np.array_equal(own, words):
+    if model.tying == "tied" and own is not None and np.array_equal(own, words):
         del decoder["words"]
-    tokenizer = vqgan.fit(params.get("tokenizer", {}), model.tokenizer)
+    tokenizer = vqgan.adapt(params.get("tokenizer", {}), model.tokenizer)
     return params | {"decoder": decoder, "tokenizer": tokenizer}
 
 
-def recognise(state: dict[str, np.ndarray], about: dict[str, object]) -> dict[str, object]:
+def infer_args(state: dict[str, np.ndarray], about: dict[str, object]) -> dict[str, object]:
     """The `build` arguments of an official state dict; about: what the user says."""
     return files.arguments(state, about, SIZES)
 
 
-def to_official(state: dict[str, np.ndarray], model: MAGE) -> dict[str, object]:
+def to_torch(state: dict[str, np.ndarray], model: MAGE) -> dict[str, object]:
     """The content of an official file; see weights/formats/mage.py."""
     del model
-    return files.to_official(state)
+    return files.to_torch(state)
 
 
-def resized(params: Params, grid: int) -> Params:
+def resize_positions(params: Params, grid: int) -> Params:
     """The same weights for another image size: both tables of positions are interpolated."""
     parts = {k: dict(params[k]) for k in ("encoder", "decoder")}
     for part in parts.values():

@@ -85,7 +85,7 @@ class VQGAN:
         """What weights belong to. The image size is not in it: convolutions take any."""
         return dataclasses.asdict(self.size)
 
-    def told(self, params: Params) -> dict[str, object]:
+    def inferred_args(self, params: Params) -> dict[str, object]:
         """What parameters tell by themselves of `identity`: nothing."""
         del params
         return {}
@@ -128,13 +128,13 @@ class VQGAN:
         """[B, h, w, C] float32, before quantisation."""
         return self.encoder.bind(params["encoder"])(inputs.images)
 
-    def decode(self, params: Params, hidden: Array, inputs: Inputs) -> Array:
+    def decode(self, params: Params, latents: Array, inputs: Inputs) -> Array:
         """[B, H, W, 3] float32 around [0, 1], of the codes nearest to the latents."""
         del inputs
         decoder = self.decoder.bind(params["decoder"])
-        return decoder(quantize.straight_through(hidden, _quantized(decoder, hidden)))
+        return decoder(quantize.straight_through(latents, _quantized(decoder, latents)))
 
-    def asked(self, inputs: Inputs) -> Array:
+    def loss_mask(self, inputs: Inputs) -> Array:
         """All pixels."""
         return jnp.ones((len(inputs.images), 1, 1, 1), bool)
 
@@ -296,11 +296,11 @@ def names(theirs: str = "", ours: str = "") -> list[Rule]:
 
 
 NAMES = names()
-PARTS: dict[str, str] = {}
-UNTOLD = ("groups",)  # what an official file does not tell, if it is not the published 32
+ACCEPTS_PART: dict[str, str] = {}
+AMBIGUOUS = ("groups",)  # what an official file does not tell, if it is not the published 32
 
 
-def recognise(state: dict[str, np.ndarray], about: dict[str, object]) -> dict[str, object]:
+def infer_args(state: dict[str, np.ndarray], about: dict[str, object]) -> dict[str, object]:
     """The `build` arguments of an official state dict; about: what the user says.
 
     WrongWeights if it is no such network. Only a file of five levels tells its image size (256).
@@ -339,12 +339,12 @@ def recognise(state: dict[str, np.ndarray], about: dict[str, object]) -> dict[st
     return {"size": "published", **shape, "image_size": size}
 
 
-def from_official(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def from_torch(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """An official state dict without what training needed besides the network."""
     return {name: value for name, value in state.items() if not name.startswith("loss.")}
 
 
-def fit(params: Params, model: VQGAN) -> Params:
+def adapt(params: Params, model: VQGAN) -> Params:
     """Parameters of a file for this model: without a critic, or with a new one, as it trains."""
     decoder = dict(params.get("decoder", {}))
     if not model.adversarial:
@@ -355,13 +355,13 @@ def fit(params: Params, model: VQGAN) -> Params:
     return params | {"decoder": decoder}
 
 
-def to_official(state: dict[str, np.ndarray], model: VQGAN) -> dict[str, object]:
+def to_torch(state: dict[str, np.ndarray], model: VQGAN) -> dict[str, object]:
     """The content of an official file."""
     del model
     return {"state_dict": state}
 
 
-def resized(params: Params, grid: int) -> Params:
+def resize_positions(params: Params, grid: int) -> Params:
     """The same weights for another image size: convolutions do not care."""
     del grid
     return params

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from l2l_jax.lib import files, since
+from l2l_jax.lib import files
 from l2l_jax.lib.errors import ConfigError
 
 
@@ -52,13 +52,9 @@ def collect(workdir: Path) -> Record:
         )
     config, versions, results = (files.read_json(workdir / name) for name in needed)
     tsne = workdir / "tsne.json"
-    first = {"features": results["features"]} if "features" in results else {}
-    missing = {"networks": first, "sampling": ""}
-    missing |= {key: {} for key in ("measured", "skipped", "passes", "evaluated")}
-    results = missing | results  # if older
     return Record(
         name=workdir.name,
-        config=since.filled(config),  # older runs and newer ones are then compared key by key
+        config=config,
         versions=versions,
         results=results,
         metrics=list(files.read_jsonl(workdir / "metrics.jsonl")),

@@ -102,7 +102,7 @@ def _explained(groups: Sequence[Group]) -> Iterator[str]:
         "the masks, so that one original measured with several seeds varies too. "
     )
     found = [column for t in _tasks(groups) for column in tables.columns(tables.rows(groups, t))]
-    apart = APART + " " if any(metric == "apart" for _, metric in found) else ""
+    apart = APART + " " if any(metric == "retrain_distance" for _, metric in found) else ""
     yield (
         f"<p>{over if seeds > 1 else ''}An arrow shows the direction that is good for a side; "
         "green is the best of a column among models that forgot. FID, Inception Score and cosine "

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from l2l_jax.lib import since
+from l2l_jax.lib import config_dicts
 from l2l_jax.report.collect import Record
 
 VARIES = ("seed", "runtime")  # sections that may differ within a group, and `reference` anywhere
@@ -83,7 +83,7 @@ def settings_of(run: Record) -> dict[str, Any]:
     A path that names the seed, such as runs/original-s1 with seed 1, is the same for every seed.
     Phases that could end early are others with an aim, which a reference may give, than without.
     """
-    kept = {k: v for k, v in since.deciding(run.config).items() if k not in VARIES}
+    kept = {k: v for k, v in config_dicts.decisive(run.config).items() if k not in VARIES}
     kept["aim"] = sorted(run.results.get("ended", {}))
     seed = re.compile(rf"(?<![A-Za-z0-9])(s|seed)[-_=]?{run.seed}(?![A-Za-z0-9])")
     return {

@@ -38,7 +38,7 @@ def paragraph(results: Mapping[str, Any]) -> str:
         which = ", ".join(describe(m)[0] for m in _measured(results, name))
         if which:
             said.append(f"{which}: {_network(network)}")
-    apart = any("apart" in sides for sides in results.get("unlearned", {}).values())
+    apart = any("retrain_distance" in sides for sides in results.get("unlearned", {}).values())
     counts = " and ".join(f"{n:,} {side}" for side, n in results["counts"].items())
     said = html.escape(". ".join([*said, f"On {counts} images"]))
     return (

@@ -12,9 +12,9 @@ METRICS = {
     "cosine": ("cosine", "", "up", 3),
     "psnr": ("PSNR, hidden pixels", "dB", "up", 2),
     "l1": ("L1, hidden pixels", "", "down", 4),
-    "apart": ("distance to retrained", "", "down", 4),
+    "retrain_distance": ("distance to retrained", "", "down", 4),
 }
-BOTH = ("apart",)  # good in the same direction on both sides
+BOTH = ("retrain_distance",)  # good in the same direction on both sides
 APART = (
     "Distance to retrained is the root mean square difference, on hidden pixels, between the "
     "completions of a model and those of the retrained reference: smaller is closer, on both sides."

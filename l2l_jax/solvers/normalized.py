@@ -40,8 +40,8 @@ def update(
     del step
     if not (share >= 0 and norm >= 0):
         raise ConfigError(
-            f"scaled: share={share} and norm={norm} are lengths of the forget gradient, 0 or more; "
-            "norm=0 leaves it to share, share=0 as well is no forgetting."
+            f"normalized: share={share} and norm={norm} are lengths of the forget "
+            "gradient, 0 or more; norm=0 leaves it to share, share=0 as well is no forgetting."
         )
     (retain, forget), metrics = objectives.gradients(student, (1.0, 0.0), (0.0, 1.0))
     of_retain, of_forget = jnp.sqrt(dot(retain, retain)), jnp.sqrt(dot(forget, forget))

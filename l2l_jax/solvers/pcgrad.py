@@ -37,9 +37,9 @@ def update(
     """g, and metrics with the weighted loss and the share of parameters in conflict."""
     del step
     if scope not in SCOPES:
-        raise unknown("scope of the surgery", scope, SCOPES)
+        raise unknown("scope of pcgrad", scope, SCOPES)
     if not alpha >= 0:
-        raise ConfigError(f"surgery: alpha={alpha} would undo forgetting; it is 0 or more.")
+        raise ConfigError(f"pcgrad: alpha={alpha} would undo forgetting; it is 0 or more.")
     (retain, forget), metrics = objectives.gradients(student, (1.0, 0.0), (0.0, 1.0))
     if scope == "global":
         both = dot(retain, forget)

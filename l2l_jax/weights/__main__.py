@@ -19,7 +19,7 @@ from l2l_jax.lib import cli, trees
 from l2l_jax.lib.errors import ConfigError, DataMissing
 from l2l_jax.registry import find, names
 from l2l_jax.weights import feature_networks, safetensors, torch_writer
-from l2l_jax.weights.name_map import to_theirs
+from l2l_jax.weights.name_map import to_state_dict
 from l2l_jax.weights.pretrained import BUNDLED, OFFICIAL, read_official, url
 from l2l_jax.weights.safetensors import Weights
 
@@ -61,14 +61,14 @@ def export(source: Path, target: Path, half: bool = False, partial: bool = False
         params, about = weights.params, dict(weights.about)
         if half:  # what is told of parameters is told of those that the file will hold
             params = safetensors.rounded(params)
-            told = find("model", about["model"]).build(**about["args"]).told(params)
+            told = find("model", about["model"]).build(**about["args"]).inferred_args(params)
             about["args"] = about["args"] | told
         safetensors.save(target, params, about, half)
     else:
         module = find("model", weights.about["model"])
         model = module.build(**weights.about["args"])
-        state = to_theirs(weights.params, module.NAMES)
-        torch_writer.write(target, module.to_official(state, model))
+        state = to_state_dict(weights.params, module.NAMES)
+        torch_writer.write(target, module.to_torch(state, model))
     print(f"{target}: {target.stat().st_size:,} bytes")
 
 

@@ -15,15 +15,15 @@ import numpy as np
 from l2l_jax.lib import trees
 from l2l_jax.lib.errors import WrongWeights
 
-EXTRA = "l2l_jax"  # beside the state dict of an official file: what the official class has not
+EXTRA_KEY = "l2l_jax"  # beside the state dict of an official file: what the official class has not
 
 
 @dataclasses.dataclass(frozen=True)
 class Convert:
     """How an array changes on the way in and back out."""
 
-    to_ours: Callable[[np.ndarray], np.ndarray]
-    to_theirs: Callable[[np.ndarray], np.ndarray]
+    from_torch: Callable[[np.ndarray], np.ndarray]
+    to_torch: Callable[[np.ndarray], np.ndarray]
 
 
 identity = Convert(lambda x: x, lambda x: x)
@@ -35,20 +35,20 @@ convolution = Convert(  # and kernels [out, in, h, w], ours [h, w, in, out]
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    theirs: str
+    torch: str
     ours: str
     convert: Convert = identity
 
 
-def linear(theirs: str, ours: str, kernel: Convert = transpose) -> list[Rule]:
+def linear(torch: str, ours: str, kernel: Convert = transpose) -> list[Rule]:
     """The two arrays of a layer with a bias."""
-    weight = Rule(f"{theirs}.weight", f"{ours}/kernel", kernel)
-    return [weight, Rule(f"{theirs}.bias", f"{ours}/bias")]
+    weight = Rule(f"{torch}.weight", f"{ours}/kernel", kernel)
+    return [weight, Rule(f"{torch}.bias", f"{ours}/bias")]
 
 
-def norm(theirs: str, ours: str) -> list[Rule]:
+def norm(torch: str, ours: str) -> list[Rule]:
     """Scale and bias of a normalisation."""
-    return [Rule(f"{theirs}.weight", f"{ours}/scale"), Rule(f"{theirs}.bias", f"{ours}/bias")]
+    return [Rule(f"{torch}.weight", f"{ours}/scale"), Rule(f"{torch}.bias", f"{ours}/bias")]
 
 
 def _translate(name: str, pairs: Sequence[tuple[str, str]]) -> tuple[str, int] | None:
@@ -62,12 +62,12 @@ def _translate(name: str, pairs: Sequence[tuple[str, str]]) -> tuple[str, int] |
 
 
 def _apply(given: Mapping[str, np.ndarray], rules: Sequence[Rule], inward: bool) -> dict:
-    pairs = [(r.theirs, r.ours) if inward else (r.ours, r.theirs) for r in rules]
+    pairs = [(r.torch, r.ours) if inward else (r.ours, r.torch) for r in rules]
     result = {}
     for name, value in given.items():
         if hit := _translate(name, pairs):
             convert = rules[hit[1]].convert
-            result[hit[0]] = (convert.to_ours if inward else convert.to_theirs)(value)
+            result[hit[0]] = (convert.from_torch if inward else convert.to_torch)(value)
         elif not inward:
             raise WrongWeights(f"No rule for the name {name}.")
     return result
@@ -75,14 +75,14 @@ def _apply(given: Mapping[str, np.ndarray], rules: Sequence[Rule], inward: bool)
 
 def official(ours: str, rules: Sequence[Rule]) -> str:
     """The official name of one of our arrays. WrongWeights if no rule knows it."""
-    if hit := _translate(ours, [(rule.ours, rule.theirs) for rule in rules]):
+    if hit := _translate(ours, [(rule.ours, rule.torch) for rule in rules]):
         return hit[0]
     raise WrongWeights(f"No rule for the name {ours}.")
 
 
-def strangers(state: Mapping[str, np.ndarray], rules: Sequence[Rule]) -> str:
+def unknown_arrays(state: Mapping[str, np.ndarray], rules: Sequence[Rule]) -> str:
     """The official names that no rule knows, as a sentence ('' if there are none)."""
-    pairs = [(rule.theirs, rule.ours) for rule in rules]
+    pairs = [(rule.torch, rule.ours) for rule in rules]
     unknown = sorted(name for name in state if not _translate(name, pairs))
     listed = ", ".join(unknown[:10])
     more = f" and {len(unknown) - 10} more" if len(unknown) > 10 else ""
@@ -94,12 +94,12 @@ def as_is(tree: trees.Tree, *_: object) -> trees.Tree:
     return tree
 
 
-def to_ours(state: Mapping[str, np.ndarray], rules: Sequence[Rule]) -> trees.Tree:
+def to_params(state: Mapping[str, np.ndarray], rules: Sequence[Rule]) -> trees.Tree:
     """An official state dict as our nested tree, without what no rule knows (see `strangers`)."""
     return trees.unflatten(_apply(state, rules, inward=True))
 
 
-def to_theirs(tree: trees.Tree, rules: Sequence[Rule]) -> dict[str, np.ndarray]:
+def to_state_dict(tree: trees.Tree, rules: Sequence[Rule]) -> dict[str, np.ndarray]:
     """Our tree (canonical layout) as an official state dict, contiguous arrays."""
     state = _apply(trees.flatten(tree), rules, inward=False)
     return {name: np.ascontiguousarray(value) for name, value in state.items()}

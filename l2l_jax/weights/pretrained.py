@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from l2l_jax.lib import files, trees
-from l2l_jax.lib.errors import DataMissing, WrongWeights, check_args, over
+from l2l_jax.lib.errors import DataMissing, WrongWeights
+from l2l_jax.lib.signatures import check_args, merged
 from l2l_jax.registry import find
 from l2l_jax.weights import safetensors, torch_reader
-from l2l_jax.weights.name_map import EXTRA, strangers, to_ours
+from l2l_jax.weights.name_map import EXTRA_KEY, to_params, unknown_arrays
 from l2l_jax.weights.safetensors import Weights
 
 BUNDLED = Path(__file__).parent / "bundled"
@@ -84,22 +85,22 @@ def load(spec: str, name: str, args: Mapping[str, Any]) -> Weights:
     if path.suffix == ".safetensors":
         weights = safetensors.load(path)
     else:
-        told = {key: args[key] for key in (*module.UNTOLD, "image_size") if args.get(key)}
+        told = {key: args[key] for key in (*module.AMBIGUOUS, "image_size") if args.get(key)}
         weights = read_official(path, name, told)
     made = weights.about["args"]
     wanted, given = module.build(**args), find("model", weights.about["model"]).build(**made)
-    group = module.PARTS.get(weights.about["model"])
+    group = module.ACCEPTS_PART.get(weights.about["model"])
     if weights.about["model"] == name:
-        params, whole, expected = module.fit(weights.params, wanted), wanted.canonical, wanted
+        params, whole, expected = module.adapt(weights.params, wanted), wanted.canonical, wanted
     elif group:  # a part of the model: the rest is made afresh
         expected = getattr(wanted, group)
-        part = find("model", weights.about["model"]).fit(weights.params, expected)
+        part = find("model", weights.about["model"]).adapt(weights.params, expected)
         params = {group: part}
         whole = {group: wanted.canonical[group]}
     else:
         raise WrongWeights(f"{path} holds a {weights.about['model']}, the config names a {name}.")
     text = trees.difference(params, whole, path.name, "the config's model")
-    told = {} if text else wanted.told(params)
+    told = {} if text else wanted.inferred_args(params)
     known = expected.identity | {key: wanted.identity[key] for key in told}
     differs = differing(given.identity | told, known)
     if text or differs:
@@ -131,20 +132,22 @@ def read_official(path: Path, name: str, told: Mapping[str, Any]) -> Weights:
         state = state.get(key, state) if isinstance(state, dict) else state
     if not isinstance(state, dict):
         raise WrongWeights(f"{path} holds a {type(state).__name__}, not a state dict.")
-    if isinstance(content.get(EXTRA), dict):
-        state = state | content[EXTRA]
+    if isinstance(content.get(EXTRA_KEY), dict):
+        state = state | content[EXTRA_KEY]
     stored = content.get("args")
     about = vars(stored) if isinstance(stored, types.SimpleNamespace) else {}
-    native = module.recognise(state, about | {"file": path.name} | told)
-    args = over(native, told)
+    native = module.infer_args(state, about | {"file": path.name} | told)
+    args = merged(native, told)
     model = module.build(**args)
-    state = module.from_official(state)
-    params = module.fit(to_ours(state, module.NAMES), model)
+    state = module.from_torch(state)
+    params = module.adapt(to_params(state, module.NAMES), model)
     if args["image_size"] != native["image_size"]:
-        params = module.resized(params, model.grid[0])
-    unknown = strangers(state, module.NAMES)
+        params = module.resize_positions(params, model.grid[0])
+    unknown = unknown_arrays(state, module.NAMES)
     text = trees.difference(params, model.canonical, path.name, f"a whole {name}")
     if unknown or text:
         raise WrongWeights(f"{path} does not hold a whole {name} of {args}. {unknown} {text}")
     source = {"file": path.name, "sha256": files.sha256(path)}
-    return Weights(params, {"model": name, "args": args | model.told(params), "source": source})
+    return Weights(
+        params, {"model": name, "args": args | model.inferred_args(params), "source": source}
+    )

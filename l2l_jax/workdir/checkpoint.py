@@ -64,7 +64,7 @@ class Checkpoints:
         step, self._unsealed = self._unsealed, None
         with self._explained(step):
             self._manager.wait_until_finished()
-            if hosts.first():
+            if hosts.is_main():
                 self._seal(step)
 
     def close(self) -> None:
@@ -87,7 +87,7 @@ class Checkpoints:
             try:
                 state = self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
             except Exception as error:  # whatever is wrong with it, the one before may be whole
-                if not hosts.alone():
+                if not hosts.single_process():
                     raise
                 log.warning(
                     "checkpoint %s is damaged: %s", self.folder / str(step), str(error)[:500]
@@ -106,7 +106,7 @@ class Checkpoints:
         """The first process's list: all processes restore the same step."""
         padded = np.full(MOST, -1)
         padded[: len(steps[-MOST:])] = steps[-MOST:]
-        return [int(step) for step in hosts.of_first(padded) if step >= 0]
+        return [int(step) for step in hosts.from_main(padded) if step >= 0]
 
     def _put_aside(self, steps: list[int]) -> None:
         if not steps or not self._writes:
@@ -114,11 +114,11 @@ class Checkpoints:
         for step in steps:
             taken = len(list(self.folder.glob(f"damaged-{step}*")))
             aside = self.folder / (f"damaged-{step}" + (f"-{taken}" if taken else ""))
-            if hosts.first():
+            if hosts.is_main():
                 (self.folder / str(step)).rename(aside)
                 self._seal_of(step).unlink(missing_ok=True)
             log.warning("going back to the checkpoint before it; it is kept as %s", aside)
-        hosts.meet("damaged checkpoints are put aside")
+        hosts.barrier("damaged checkpoints are put aside")
         self._manager.reload()
 
     def _seal_of(self, step: int) -> Path:
@@ -137,7 +137,7 @@ class Checkpoints:
 
     def _is_whole(self, step: int) -> bool:
         """One whose writer was killed before sealing it has no seal; orbax had committed it."""
-        if not hosts.first() or not self._seal_of(step).exists():
+        if not hosts.is_main() or not self._seal_of(step).exists():
             return True
         want, got = files.read_json(self._seal_of(step)), self._digests(step)
         wrong = sorted(name for name in want | got if want.get(name) != got.get(name))

@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 
-from l2l_jax.lib import files, hosts, since
+from l2l_jax.lib import config_dicts, files, hosts
 from l2l_jax.lib.errors import ConfigError, did_you_mean
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,10 @@ def check(workdir: Path, config: Mapping[str, Any]) -> None:
                 f"{workdir} is not empty and holds no run ({named}). Use another --workdir."
             )
         return
-    there, here = (_leaves(since.deciding(c)) for c in (config_of(workdir), files.as_json(config)))
+    there, here = (
+        config_dicts.leaves(config_dicts.decisive(c))
+        for c in (config_of(workdir), files.as_json(config))
+    )
     keys = sorted(there | here)
     changed = [key for key in keys if there.get(key) != here.get(key)]
     if changed:
@@ -53,19 +56,12 @@ def check(workdir: Path, config: Mapping[str, Any]) -> None:
         )
 
 
-def _leaves(node: Any, prefix: str = "") -> dict[str, Any]:
-    """Dotted names of all values; an empty section counts as a value."""
-    if not isinstance(node, Mapping) or not node:
-        return {prefix.rstrip("."): node}
-    return {k: v for key, item in node.items() for k, v in _leaves(item, f"{prefix}{key}.").items()}
-
-
 @contextlib.contextmanager
 def locked(workdir: Path) -> Iterator[None]:
     """Keeps other launches out of the workdir while this one works in it."""
     with contextlib.ExitStack() as stack:
         taken = False
-        if hosts.first():
+        if hosts.is_main():
             workdir.mkdir(parents=True, exist_ok=True)
             file = stack.enter_context((workdir / ".lock").open("w"))
             try:
@@ -76,7 +72,7 @@ def locked(workdir: Path) -> Iterator[None]:
                 log.warning(
                     "%s cannot be locked (%s); see that nothing else runs in it", workdir, error
                 )
-        if hosts.of_first(int(taken)):
+        if hosts.from_main(int(taken)):
             raise ConfigError(
                 f"Another process is working in {workdir}; wait for it, or use another --workdir."
             )
@@ -88,7 +84,7 @@ def claim(workdir: Path, config: Mapping[str, Any], original: Mapping[str, Any] 
 
     original: what is known about config.weights, its digest at least.
     """
-    if hosts.first():
+    if hosts.is_main():
         for left_over in workdir.rglob(".*.tmp"):  # by a process that was killed while writing
             left_over.unlink()
         if not (workdir / "config.json").exists():
@@ -100,7 +96,7 @@ def claim(workdir: Path, config: Mapping[str, Any], original: Mapping[str, Any] 
 
 def note_original(workdir: Path, about: Mapping[str, Any], name: str = "original.json") -> None:
     """Writes down which weights, and their digest, the workdir began with."""
-    if hosts.first() and not (workdir / name).exists():
+    if hosts.is_main() and not (workdir / name).exists():
         files.write_json(workdir / name, dict(about))
 
 
@@ -124,7 +120,7 @@ def config_of(workdir: Path) -> dict[str, Any]:
             f"{workdir} holds no run (no config.json).{did_you_mean(workdir.name, near)} "
             f"Runs beside it: {', '.join(sorted(near)[:10]) or 'none'}."
         )
-    return since.filled(files.read_json(path))
+    return files.read_json(path)
 
 
 def versions() -> dict[str, Any]:
@@ -144,7 +140,7 @@ def _note_versions(workdir: Path) -> None:
     """versions.json: the first launch, and every later one that differs from the last."""
     path, now = workdir / "versions.json", versions()
     log.info("%s, %s process(es), %s", now["devices"], now["processes"], now["packages"])
-    if not hosts.first():
+    if not hosts.is_main():
         return
     if not path.exists():
         files.write_json(path, now | {"continued_with": []})

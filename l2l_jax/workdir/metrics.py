@@ -28,7 +28,7 @@ class Writer:
         self.phase = phase
         self.seconds = 0.0  # spent on this phase by earlier launches
         self._file = self._clu = None
-        if not hosts.first():
+        if not hosts.is_main():
             return
         self._path = workdir / "metrics.jsonl"
         records = files.read_jsonl(self._path)

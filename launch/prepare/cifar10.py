@@ -19,7 +19,7 @@ COUNTS = {"train": 50_000, "test": 10_000}
 FORMAT = "array_record"
 
 
-def prepare(folder: Path, downloads: Path | None = None) -> dict[str, int]:
+def preflight(folder: Path, downloads: Path | None = None) -> dict[str, int]:
     """{split: images} of the set in `folder`, which is made if it is not there.
 
     SystemExit with the reason if a package is missing, the download fails, or the set has another
@@ -62,6 +62,6 @@ if __name__ == "__main__":
     parser.add_argument("folder", type=Path, help="where cifar10/ will lie: the L2L_DATA of a run")
     parser.add_argument("--downloads", type=Path, help="folder of downloads, kept (default: there)")
     given = parser.parse_args()
-    found = prepare(given.folder.expanduser(), given.downloads)
+    found = preflight(given.folder.expanduser(), given.downloads)
     print(f"{given.folder}: {', '.join(f'{n:,} {name}' for name, n in found.items())} images")
     sys.exit(0)

@@ -42,7 +42,7 @@ def counted(folder):
 
 
 def over(source, rows, kind):
-    return image_cache.over({"train": source}, {"train": np.array(rows)}, kind)["train"]
+    return image_cache.cached({"train": source}, {"train": np.array(rows)}, kind)["train"]
 
 
 @pytest.mark.parametrize("kind", ["memory", "disk"])
@@ -67,7 +67,7 @@ def test_only_the_images_of_training_are_kept(folder, kind):
         kept.read(at)
     assert seen.count(0) == 2
     assert seen.count(1) == 1
-    assert image_cache.over({"train": source}, {"train": np.arange(6)}, "")["train"] is source
+    assert image_cache.cached({"train": source}, {"train": np.arange(6)}, "")["train"] is source
 
 
 def test_a_later_run_finds_what_is_on_disk_and_not_what_has_changed(folder):

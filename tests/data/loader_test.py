@@ -55,7 +55,7 @@ def test_a_cache_changes_nothing(hosts, kind, tmp_path, monkeypatch):
     monkeypatch.setenv("L2L_CACHE", str(tmp_path))
     seen, plain = [], source()
     given = replace(plain, read=lambda at: (seen.append(at), plain.read(at))[1], stamp=str)
-    cached = image_cache.over({"train": given}, {"train": np.arange(37)}, kind)["train"]
+    cached = image_cache.cached({"train": given}, {"train": np.arange(37)}, kind)["train"]
     read = [batches(12, host=Host(h, hosts, threads=2), given=cached) for h in range(hosts)]
     assert np.array_equal(np.concatenate(read, axis=1), batches(12))
     assert len(seen) < 2 * 37, "an image may be decoded by several threads at once, not for ever"
@@ -100,7 +100,7 @@ WORKERS = """
 import sys
 sys.path.insert(0, {root!r})
 import numpy as np
-from tests.lib.loader_test import batches
+from tests.data.loader_test import batches
 from l2l_jax.data.loader import Host
 if __name__ == "__main__":
     assert np.array_equal(batches(5, start=2, host=Host(workers=2)), batches(5, start=2))

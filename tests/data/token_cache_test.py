@@ -82,7 +82,7 @@ def test_processes_share_the_work(tmp_path):
 
 
 def test_a_folder_that_others_do_not_see_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(hosts, "first", lambda: False)  # the first wrote its own, elsewhere
+    monkeypatch.setattr(hosts, "is_main", lambda: False)  # the first wrote its own, elsewhere
     with pytest.raises(ConfigError, match=r"runtime\.token_folder be on a file system that they"):
         token_cache.claim(tmp_path, {"tokenizer": "aaaa"})
 

@@ -82,7 +82,7 @@ def test_folders_and_records_are_the_same_set(made, as_records, tmp_path, part):
     miniature.assert_same(source, coco.load(part, root=str(as_records)))
     (tmp_path / "images").symlink_to(made)
     miniature.assert_same(source, coco.load(part, root=str(tmp_path)))
-    miniature.assert_same(source, coco.load(part, made_up=24))
+    miniature.assert_same(source, coco.load(part, synthetic=24))
 
 
 def test_the_folder_is_that_of_the_environment(made, as_records, monkeypatch):

@@ -273,12 +273,12 @@ def test_made_up_images_are_true_files_of_mixed_kinds_written_once(made, monkeyp
     assert miniature.modes(made) == {("RGB", 1), ("L", 1), ("CMYK", 1), ("RGB", 6)}
     with monkeypatch.context() as patch:
         patch.setattr(synthetic, "jpeg", None)
-        source = imagenet.load("train", made_up=12, made_up_classes=NAMES, root="/nowhere")
+        source = imagenet.load("train", synthetic=12, synthetic_classes=NAMES, root="/nowhere")
     miniature.assert_same(source, imagenet.load("train", root=str(made)))
     assert len({source.read(at).shape for at in range(20)}) > 10, "odd sizes"
-    assert len(imagenet.load("eval", made_up=4).keys) == 8, "two of each, at least"
+    assert len(imagenet.load("eval", synthetic=4).keys) == 8, "two of each, at least"
     with pytest.raises(ConfigError, match="No class called 'n0144'"):
-        imagenet.load("train", made_up=2, made_up_classes=("n0144",))
+        imagenet.load("train", synthetic=2, synthetic_classes=("n0144",))
 
 
 def test_the_bundled_facts():

@@ -96,10 +96,10 @@ def test_the_classes_have_the_names_of_the_paper_and_the_official_numbers():
 
 def test_made_up_images_are_true_files_of_mixed_kinds(made):
     assert miniature.modes(made) == {("RGB", 1), ("L", 1), ("CMYK", 1), ("RGB", 6)}
-    source = places365.load("train", made_up=8, made_up_classes=NAMES)
+    source = places365.load("train", synthetic=8, synthetic_classes=NAMES)
     miniature.assert_same(source, places365.load("train", root=str(made)))
     with pytest.raises(ConfigError, match="No class called 'beech'"):
-        places365.load("train", made_up=2, made_up_classes=("beech",))
+        places365.load("train", synthetic=2, synthetic_classes=("beech",))
 
 
 def test_red_stays_red(tmp_path):

@@ -49,8 +49,8 @@ def test_each_figure_comes_from_its_network(workdir):
         assert results["unlearned"][side].keys() == {"fid", "kid", "clip"}
         assert -1 <= results["unlearned"][side]["clip"] <= 1
     assert results["measured"]["clip"] == {"evaluator": "cosine", "network": "tiny"}
-    assert results["measured"]["fid"]["network"] == "features"
-    assert results["networks"].keys() == {"features", "tiny"}
+    assert results["measured"]["fid"]["network"] == "main"
+    assert results["networks"].keys() == {"main", "tiny"}
     assert results["networks"]["tiny"]["resize"] == "pillow, 56x56"
     assert len(results["networks"]["tiny"]["digest"]) == 64
 
@@ -77,13 +77,13 @@ def test_random_weights_are_marked_on_the_page(workdir):
 def test_what_the_images_look_like_to_networks_is_kept(workdir, tmp_path, monkeypatch):
     """A second evaluation completes with the unlearned model only, and gives the same figures."""
     shutil.copytree(workdir, tmp_path / "run")
-    completed, over = [], completions.Judge._over
+    completed, over = [], completions.Completer._over
 
     def counted(self, side, program):
         completed.append(side)
         return over(self, side, program)
 
-    monkeypatch.setattr(completions.Judge, "_over", counted)
+    monkeypatch.setattr(completions.Completer, "_over", counted)
     evaluation.main(["--workdir", str(tmp_path / "run")])
     assert sorted(completed) == ["forget", "retain"]
     before, after = (files.read_json(path / "results.json") for path in (workdir, tmp_path / "run"))
@@ -161,9 +161,9 @@ def test_networks_are_tried_before_training(network, error, message, tmp_path):
 def bare_judge(stamp, weights=feature_networks.RANDOM):
     """Enough of one to ask what it keeps of two images."""
     source = Source(("a", "b"), np.zeros(2, np.int32), ("all",), lambda at: None, stamp=stamp)
-    made = completions.Judge.__new__(completions.Judge)
+    made = completions.Completer.__new__(completions.Completer)
     made.digests, made.seed = {"original": "1"}, 0
-    made._networks = {"features": SimpleNamespace(about={"weights": weights})}
+    made._networks = {"main": SimpleNamespace(about={"weights": weights})}
     made._experiment = SimpleNamespace(
         config=files.as_json(complete_config(config())),
         splits={"forget_eval": splits.pick("forget_eval", "eval", source, np.arange(2))},
@@ -204,7 +204,7 @@ def test_processes_that_have_other_files_are_told(monkeypatch):
     """And none of them is left waiting for weights that only others send."""
     heard = []
     answer = lambda words: heard.append(words.tolist()) or [1]  # noqa: E731
-    monkeypatch.setattr(completions.hosts, "strangers", answer)
+    monkeypatch.setattr(completions.hosts, "disagreeing", answer)
     with pytest.raises(ConfigError, match=r"Processes \[1\] have files of other networks"):
         completions.networks(SimpleNamespace(config=complete_config(config())))
     assert heard == [[False, True, False]], "features, gone, tiny"

@@ -18,7 +18,7 @@ from l2l_jax.engine.experiment import (
     ending,
     final_weights,
     restored,
-    walk,
+    run_phases,
 )
 from l2l_jax.engine.run import run
 from l2l_jax.lib import files, trees
@@ -87,7 +87,7 @@ def test_what_a_phase_hands_on_and_what_is_judged_is_the_average(workdir):
     assert differ(made.student, made.average)
     assert differ(moved.student, moved.average)
     bench = opened(workdir)
-    outcome = jax.device_get(walk(bench, restored))
+    outcome = jax.device_get(run_phases(bench, restored))
     groups = {group: outcome.original[group] for group in made.average}
     assert_same_bits(named(groups), named(made.average))
     assert_same_bits(named({"encoder": outcome.final["encoder"]}), named(moved.average))
@@ -213,7 +213,7 @@ def test_without_an_average_it_is_the_last_step(tmp_path):
     workdir = finished_run()
     state, bench = state_of(workdir, "unlearn"), opened(workdir)
     assert state.average is None
-    final = jax.device_get(walk(bench, restored).final)
+    final = jax.device_get(run_phases(bench, restored).final)
     assert_same_bits(named({"encoder": final["encoder"]}), named(state.student))
     told = {v: f"last step of phase {p}" for v, p in (("original", "pretrain"),
                                                       ("unlearned", "unlearn"))}  # fmt: skip
@@ -239,7 +239,7 @@ def test_what_was_evaluated_in_words(tmp_path):
     about = {"source": {"result": "last step of phase pretrain"}}
     judged = dataclasses.replace(bench, reference=Weights({}, about))
     judged.config["reference"] = "runs/retrained"
-    told = evaluation.told("retrained", judged, Outcome({}, {}, {"unlearn": (6, 6)}))
+    told = evaluation.describe_variant("retrained", judged, Outcome({}, {}, {"unlearn": (6, 6)}))
     assert told == "the reference runs/retrained, last step of phase pretrain"
     nothing = dataclasses.replace(bench, config={**config, "weights": ""})
     assert ending(nothing, {}) == "a random initialisation"

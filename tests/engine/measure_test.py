@@ -22,7 +22,7 @@ def config_of(method, rate=3e-2, **changes):
     config = small_config(**changes)
     config.unlearn.optimizer.update(dict(lr=rate, warmup=0.0))
     config.evaluate.batch_size = 8
-    common.by(config, method)
+    common.use_method(config, method)
     return config
 
 
@@ -67,7 +67,7 @@ def test_ascent_ends_where_it_is_as_far_as_the_retrained_model(runs):
     assert [r["step"] for r in last] == list(range(steps)), "no step is lost or told twice"
     assert all(r["moved"] < notes["lam"] for r in last[:-1])
     assert last[-1]["moved"] >= notes["lam"] == pytest.approx(last[-1]["lambda"])
-    assert [r["over"] for r in last] == [0.0] * (steps - 1) + [1.0]
+    assert [r["ended"] for r in last] == [0.0] * (steps - 1) + [1.0]
     assert found["steps"]["ascent"] == [steps, steps]
     assert found["ended"]["ascent"].startswith(f"ascent ended by itself at step {steps} of 30")
     assert found["cost"]["ascent"]["steps"] == steps
@@ -95,10 +95,13 @@ def test_the_retrained_model_is_judged_beside_the_others(runs):
     assert found["digests"]["weights"]["retrained"] == alone["digests"]["weights"]["retrained"]
     for side in ("retain", "forget"):
         assert found["retrained"][side]["psnr"] == pytest.approx(alone["retrained"][side]["psnr"])
-        assert "apart" not in found["retrained"][side]
+        assert "retrain_distance" not in found["retrained"][side]
         for variant in ("original", "unlearned"):
-            assert 0 < found[variant][side]["apart"] < 1
-    assert found["unlearned"]["forget"]["apart"] != found["original"]["forget"]["apart"]
+            assert 0 < found[variant][side]["retrain_distance"] < 1
+    assert (
+        found["unlearned"]["forget"]["retrain_distance"]
+        != found["original"]["forget"]["retrain_distance"]
+    )
 
 
 @pytest.mark.slow

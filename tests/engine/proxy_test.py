@@ -7,7 +7,7 @@ from configs import mae_imagenet, mae_places365
 from l2l_jax.data import splits
 from l2l_jax.datasets import imagenet, places365
 from l2l_jax.engine.config import complete_config
-from l2l_jax.engine.preflight import prepare
+from l2l_jax.engine.preflight import preflight
 from l2l_jax.lib import files
 from l2l_jax.lib.errors import ConfigError, DataMissing
 from l2l_jax.lib.preemption import Flag
@@ -42,7 +42,7 @@ def test_it_is_trained_on_and_written_down(plain):
     assert kept["proxy"]["classes"] == ["sea", "class0"]
     assert kept["forget"]["count"] == 20
     assert "proxy_eval" not in kept
-    bench = prepare(files.read_json(plain / "config.json"), plain, Flag())
+    bench = preflight(files.read_json(plain / "config.json"), plain, Flag())
     split = bench.training("pretrain")["retain"]
     assert split.keys == tuple(kept["proxy"]["keys"])
     image = bench.sources[split.part].read(split.indices[0])

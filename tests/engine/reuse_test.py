@@ -1,4 +1,4 @@
-"""Phases taken over from another workdir: the same bits as alone, or not taken over at all."""
+"""Phases reused from another workdir: the same bits as alone, or not taken over at all."""
 
 import dataclasses
 import logging
@@ -9,8 +9,8 @@ import pytest
 
 from l2l_jax.engine import reuse
 from l2l_jax.engine.config import complete_config
-from l2l_jax.engine.experiment import walk
-from l2l_jax.engine.preflight import prepare
+from l2l_jax.engine.experiment import run_phases
+from l2l_jax.engine.preflight import preflight
 from l2l_jax.engine.run import run
 from l2l_jax.engine.train import train
 from l2l_jax.lib import files, hosts
@@ -41,14 +41,14 @@ def config_with(alpha=0.25, begin_from="", **changes):
 
 
 def prepared(config, workdir):
-    return prepare(complete_config(config), workdir, Flag())
+    return preflight(complete_config(config), workdir, Flag())
 
 
 def trained(config, workdir):
     """What run.run does, without the evaluation."""
     experiment = prepared(config, workdir)
-    reuse.take_over(experiment)
-    walk(experiment, train)
+    reuse.reuse_phases(experiment)
+    run_phases(experiment, train)
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ def test_the_run_ends_at_the_bits_of_a_run_alone(source, alone, tmp_path, caplog
     caplog.set_level(logging.INFO)
     workdir = tmp_path / "run"
     run(config_with(alpha=0.5, begin_from=source), workdir)
-    assert f"pretrain: taken over from {source}" in caplog.text
+    assert f"pretrain: reused from {source}" in caplog.text
     assert "pretrain: done already" in caplog.text
     assert_like(workdir, alone)
     results, theirs = (files.read_json(w / "results.json") for w in (workdir, alone))
@@ -120,10 +120,10 @@ def test_all_phases_may_be_the_same(source, tmp_path):
     config = config_with(begin_from=source)
     config.evaluate.tasks = ("random",)
     experiment = prepared(config, tmp_path / "run")
-    assert reuse.take_over(experiment) == ["pretrain", "unlearn"]
+    assert reuse.reuse_phases(experiment) == ["pretrain", "unlearn"]
     assert_same_bits(params_of(tmp_path / "run"), params_of(source))
     assert metrics_of(tmp_path / "run") == metrics_of(source)
-    assert reuse.take_over(experiment) == [], "once"
+    assert reuse.reuse_phases(experiment) == [], "once"
 
 
 def changed(name, change):
@@ -208,9 +208,9 @@ def test_at_any_difference_nothing_is_taken_over(kind, source, waiting, tmp_path
     change, reason = DIFFERENCES[kind]
     there = shutil.copytree(source, tmp_path / "there")
     change(there)
-    assert reuse.take_over(beginning_from(waiting, there)) == []
+    assert reuse.reuse_phases(beginning_from(waiting, there)) == []
     (line,) = [message for message in caplog.messages if "taken over" in message]
-    assert line.startswith(f"nothing is taken over from {there}: ")
+    assert line.startswith(f"nothing is reused from {there}: ")
     assert reason in line
     assert not (waiting.workdir / "checkpoints").exists()
     assert not (waiting.workdir / "metrics.jsonl").exists()
@@ -229,7 +229,7 @@ def test_what_makes_no_difference(source, waiting, tmp_path):
     config(change)(there)
     here = shutil.copytree(waiting.workdir, tmp_path / "here")
     experiment = beginning_from(dataclasses.replace(waiting, workdir=here), there)
-    assert reuse.take_over(experiment) == ["pretrain"]
+    assert reuse.reuse_phases(experiment) == ["pretrain"]
 
 
 def test_a_phase_that_found_its_own_end_is_finished(source, waiting, tmp_path):
@@ -240,14 +240,14 @@ def test_a_phase_that_found_its_own_end_is_finished(source, waiting, tmp_path):
     config(lambda c: c["pretrain"].update(steps=9))(there)
     experiment = dataclasses.replace(waiting, workdir=here, config=longer)
     experiment = beginning_from(experiment, there)
-    assert reuse.take_over(experiment) == [], "two of nine steps"
+    assert reuse.reuse_phases(experiment) == [], "two of nine steps"
     with (there / "metrics.jsonl").open("a") as file:
-        file.write('{"phase": "unlearn", "step": 1, "over": 1.0}\n')
-        file.write('{"phase": "pretrain", "step": 1, "over": 0.0}\n')
-    assert reuse.take_over(experiment) == []
+        file.write('{"phase": "unlearn", "step": 1, "ended": 1.0}\n')
+        file.write('{"phase": "pretrain", "step": 1, "ended": 0.0}\n')
+    assert reuse.reuse_phases(experiment) == []
     with (there / "metrics.jsonl").open("a") as file:
-        file.write('{"phase": "pretrain", "step": 1, "over": 1.0}\n')
-    assert reuse.take_over(experiment) == ["pretrain"]
+        file.write('{"phase": "pretrain", "step": 1, "ended": 1.0}\n')
+    assert reuse.reuse_phases(experiment) == ["pretrain"]
     assert reuse.done(here, "pretrain", 9)
 
 
@@ -258,10 +258,10 @@ def test_a_phase_that_has_begun_here_goes_on_here(source, waiting, tmp_path, cap
     same = dataclasses.replace(waiting, workdir=here, config={**waiting.config, "unlearn": unlearn})
     experiment = beginning_from(same, source)
     (here / "checkpoints" / "pretrain" / "1").mkdir(parents=True)
-    assert reuse.take_over(experiment) == [], "nor what comes after it"
+    assert reuse.reuse_phases(experiment) == [], "nor what comes after it"
     assert "pretrain has checkpoints here" in caplog.text
     (here / "checkpoints" / "pretrain" / "1").rename(here / "checkpoints" / "pretrain" / "x")
-    assert reuse.take_over(experiment) == ["pretrain", "unlearn"], "a save cut short is none"
+    assert reuse.reuse_phases(experiment) == ["pretrain", "unlearn"], "a save cut short is none"
 
 
 def killed_at(file_number, monkeypatch):
@@ -274,7 +274,7 @@ def killed_at(file_number, monkeypatch):
             raise KeyboardInterrupt
         os.link(a, b)
 
-    monkeypatch.setattr(reuse, "_link", link)
+    monkeypatch.setattr(reuse, "_link_file", link)
 
 
 @pytest.mark.slow
@@ -306,7 +306,7 @@ def test_where_files_cannot_be_linked_they_are_copied(source, waiting, tmp_path,
     monkeypatch.setattr(os, "link", refuse)
     here = shutil.copytree(waiting.workdir, tmp_path / "here")
     experiment = beginning_from(dataclasses.replace(waiting, workdir=here), source)
-    assert reuse.take_over(experiment) == ["pretrain"]
+    assert reuse.reuse_phases(experiment) == ["pretrain"]
     path = "checkpoints/pretrain/2/_CHECKPOINT_METADATA"
     assert (here / path).read_bytes() == (source / path).read_bytes()
     assert (here / path).stat().st_ino != (source / path).stat().st_ino
@@ -314,9 +314,9 @@ def test_where_files_cannot_be_linked_they_are_copied(source, waiting, tmp_path,
 
 def test_what_cannot_be_begun_from_is_an_error(source, waiting, tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match=r"nowhere holds no run"):
-        reuse.take_over(beginning_from(waiting, tmp_path / "nowhere"))
+        reuse.reuse_phases(beginning_from(waiting, tmp_path / "nowhere"))
     with pytest.raises(ConfigError, match="is this workdir itself"):
-        reuse.take_over(beginning_from(waiting, waiting.workdir))
+        reuse.reuse_phases(beginning_from(waiting, waiting.workdir))
 
     def full(a, b, **_):
         raise OSError(28, "No space left on device")
@@ -324,12 +324,12 @@ def test_what_cannot_be_begun_from_is_an_error(source, waiting, tmp_path, monkey
     here = shutil.copytree(waiting.workdir, tmp_path / "here")
     monkeypatch.setattr(shutil, "copytree", full)
     with pytest.raises(NotSaved, match=r"pretrain could not be taken over .*No space left"):
-        reuse.take_over(beginning_from(dataclasses.replace(waiting, workdir=here), source))
+        reuse.reuse_phases(beginning_from(dataclasses.replace(waiting, workdir=here), source))
 
 
 def test_only_the_first_process_writes(source, waiting, monkeypatch):
-    monkeypatch.setattr(hosts, "first", lambda: False)
-    assert reuse.take_over(beginning_from(waiting, source)) == []
+    monkeypatch.setattr(hosts, "is_main", lambda: False)
+    assert reuse.reuse_phases(beginning_from(waiting, source)) == []
     assert not (waiting.workdir / "checkpoints").exists()
 
 

@@ -12,8 +12,8 @@ from PIL import Image
 from l2l_jax.datasets import fashion_mnist
 from l2l_jax.engine import evaluation
 from l2l_jax.engine.config import complete_config
-from l2l_jax.engine.experiment import restored, walk
-from l2l_jax.engine.preflight import prepare
+from l2l_jax.engine.experiment import restored, run_phases
+from l2l_jax.engine.preflight import preflight
 from l2l_jax.engine.run import run
 from l2l_jax.lib import cli, files, trees
 from l2l_jax.lib.errors import ConfigError
@@ -91,8 +91,8 @@ def test_metrics_begin_at_step_zero_with_both_objectives(finished):
 
 def test_only_the_encoder_moved(finished):
     workdir, results = finished
-    bench = prepare(files.read_json(workdir / "config.json"), workdir, Flag())
-    outcome = walk(bench, restored)
+    bench = preflight(files.read_json(workdir / "config.json"), workdir, Flag())
+    outcome = run_phases(bench, restored)
     original, final = bench.canonical(outcome.original), bench.canonical(outcome.final)
     moved = {group: trees.digest(original[group]) != trees.digest(final[group]) for group in final}
     assert moved == {"encoder": True, "decoder": False, "positions": False}
@@ -179,7 +179,7 @@ def test_proxy_in_place_of_retain(tmp_path):
     assert kept["proxy"] == ["class3"]
     assert kept["retain"] == kept["retain_eval"] == ["class2"]
     assert "proxy_eval" not in kept
-    bench = prepare(files.read_json(tmp_path / "run" / "config.json"), tmp_path / "run", Flag())
+    bench = preflight(files.read_json(tmp_path / "run" / "config.json"), tmp_path / "run", Flag())
     assert bench.trained_on() == {"forget", "proxy", "retain"}, "pretraining took them all"
     used = bench.training("unlearn")
     assert used["retain"].classes == ("class3",), "the proxy is trained on"
@@ -188,7 +188,7 @@ def test_proxy_in_place_of_retain(tmp_path):
 
 def lean(config, workdir):
     """A config all of whose phases and tasks trace, with fewer of them, to be run sooner."""
-    prepare(complete_config(config), workdir, Flag())
+    preflight(complete_config(config), workdir, Flag())
     for phase in config.phases:
         config[phase].steps = 4
     config.evaluate.tasks = config.evaluate.tasks[:1]
@@ -227,7 +227,7 @@ def test_a_small_form_from_the_command_line(tmp_path):
 )
 def test_every_config_runs_in_its_small_form(spec, made, tmp_path):
     config = lean(cli.load_config(f"{ROOT}/configs/{spec}"), tmp_path / "traced")
-    config.features = config.networks.clip  # the other judges take long to compile
+    config.networks.main = config.networks.clip  # the other judges take long to compile
     config.networks = dict()
     config.evaluators = dict(fid=dict())
     results = run(config, tmp_path / "run")
@@ -252,7 +252,7 @@ def test_a_folder_of_ones_own_images(tmp_path):
     for phase in ("pretrain", "unlearn"):
         config[phase].update(dict(batch_size=8, tasks=("random",)))
     config.evaluate.batch_size = 8
-    config.features.args.epochs = 1
+    config.networks.main.args.epochs = 1
     config.evaluators = dict(reconstruction=dict())
     results = run(lean(config, tmp_path / "traced"), tmp_path / "run")
     kept = [files.read_json(tmp_path / "run" / "splits" / f"forget{suffix}.json")["keys"]
@@ -307,8 +307,8 @@ def test_the_original_may_not_change_on_the_way(tmp_path):
 
 
 def test_an_older_page_is_never_taken_for_the_page_of_newer_results(copy):
-    bench = prepare(files.read_json(copy / "config.json"), copy, Flag())
-    evaluation.evaluate(bench, walk(bench, restored))  # killed before the page is written
+    bench = preflight(files.read_json(copy / "config.json"), copy, Flag())
+    evaluation.evaluate(bench, run_phases(bench, restored))  # killed before the page is written
     assert (copy / "results.json").exists()
     assert not (copy / "report.html").exists()
     run(small_config(), copy)

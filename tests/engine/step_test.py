@@ -8,10 +8,18 @@ import numpy as np
 import optax
 import pytest
 
-from l2l_jax.engine import step as steps
+from l2l_jax.engine.step import (
+    BatchObjectives,
+    EndingState,
+    UpdateRule,
+    draw,
+    make_update,
+    shard_update,
+)
 from l2l_jax.lib import optim, sharding, trees
 from l2l_jax.registry import find, names
 from l2l_jax.solvers import epsilon, normalized, weighted
+from l2l_jax.types import UnlearnBatch
 from tests.helpers import small_model
 
 B = 16
@@ -19,7 +27,7 @@ B = 16
 
 def recipe(method="l2l", accumulate=1, noise="gaussian_like", alpha=0.25, name="mae", **model):
     optimizer, rate = optim.make(steps=20, lr=3e-3, warmup=0.0)
-    return steps.Recipe(
+    return UpdateRule(
         phase="unlearn",
         model=small_model(name, **model),
         method=find("method", method),
@@ -56,8 +64,8 @@ def run(recipe, devices=1, fsdp=1, count=1):
         return sharding.place(jax.device_get(tree), sharding.parameters(mesh, tree))
 
     fixed, state = place(recipe.fixed(start, original)), place(recipe.init(start))
-    update = steps.make_update(recipe, find("task", "random"), dict(ratio=0.75), mesh)
-    compiled = steps.shard_update(update, state, fixed, recipe.method.SIDES, mesh)
+    update = make_update(recipe, find("task", "random"), dict(ratio=0.75), mesh)
+    compiled = shard_update(update, state, fixed, recipe.method.SIDES, mesh)
     seen = []
     for step in range(count):
         data = jax.device_put(rows_of(recipe, step), sharding.batch(mesh))
@@ -75,7 +83,7 @@ def test_masks_and_noise_are_a_function_of_seed_and_step():
 
     def forget(step, seed=7):
         made = dataclasses.replace(chosen, seed=seed)
-        update = steps.make_update(made, find("task", "random"), dict(ratio=0.75), mesh)
+        update = make_update(made, find("task", "random"), dict(ratio=0.75), mesh)
         state = dataclasses.replace(chosen.init(start), step=jnp.int32(step))
         return float(jax.jit(update)(state, fixed, images)[1]["forget"])
 
@@ -110,8 +118,8 @@ def objectives_of(r, salient=None):
     fixed = r.fixed(start, original, salient=salient)
     task, key = find("task", "random"), jax.random.key(0)
     images = rows_of(r, 0)
-    halves = {s: steps.draw(r, s, jnp.asarray(x), task, {}, key) for s, x in images.items()}
-    objectives = steps.BatchObjectives(r, fixed, steps.UnlearnBatch(**halves), key)
+    halves = {s: draw(r, s, jnp.asarray(x), task, {}, key) for s, x in images.items()}
+    objectives = BatchObjectives(r, fixed, UnlearnBatch(**halves), key)
     return objectives, {"encoder": start["encoder"]}
 
 
@@ -178,22 +186,22 @@ def test_a_method_that_finds_its_end_stops_there_whatever_is_dispatched_after():
     original, start = start_of(r)
     fixed = r.fixed(start, original)
     mesh = sharding.make_mesh(1, jax.devices()[:1])
-    update = jax.jit(steps.make_update(r, find("task", "random"), dict(ratio=0.75), mesh))
+    update = jax.jit(make_update(r, find("task", "random"), dict(ratio=0.75), mesh))
     first = r.init(start)
     assert not first.over
     state, metrics = update(first, fixed, rows_of(r, 0))
-    assert metrics["over"] == 1
+    assert metrics["ended"] == 1
     for _ in range(2):
-        assert (int(state.step), bool(state.over)) == (1, True)
+        assert (int(state.step), bool(state.ended)) == (1, True)
         kept = [jax.tree.leaves((s.student, s.optimizer, s.average)) for s in (state, first)]
         assert all(np.array_equal(x, y) for x, y in zip(*kept, strict=True))
         state, _ = update(state, fixed, rows_of(r, 1))
     never = dataclasses.replace(r, args=dict(lam=0.0))
-    update = steps.make_update(never, find("task", "random"), dict(ratio=0.75), mesh)
+    update = make_update(never, find("task", "random"), dict(ratio=0.75), mesh)
     state, metrics = jax.jit(update)(never.init(start), fixed, rows_of(never, 0))
-    assert metrics["over"] == 0, "without a lambda all steps are taken"
+    assert metrics["ended"] == 0, "without a lambda all steps are taken"
     assert int(state.step) == 1
-    assert not isinstance(recipe("l2l").init(start), steps.EndingState)
+    assert not isinstance(recipe("l2l").init(start), EndingState)
 
 
 def averaging(ema, count, salient=None):
@@ -206,7 +214,7 @@ def averaging(ema, count, salient=None):
     r = dataclasses.replace(recipe(), ema=ema, optimizer=optimizer, learning_rate=rate)
     original, start = start_of(r)
     mesh = sharding.make_mesh(1, jax.devices()[:1])
-    update = jax.jit(steps.make_update(r, find("task", "random"), dict(ratio=0.75), mesh))
+    update = jax.jit(make_update(r, find("task", "random"), dict(ratio=0.75), mesh))
     states = [r.init(start)]
     for step in range(count):
         fixed = r.fixed(start, original, salient=salient)
@@ -249,7 +257,7 @@ def test_what_may_not_move_does_not_move_in_the_average():
 
 def test_without_an_average_a_state_is_what_it_was_before_there_were_any():
     """Its arrays and their names, in the step and in the checkpoint; with one, one more field."""
-    for method, more in (("l2l", ()), ("ascent", ("over",))):
+    for method, more in (("l2l", ()), ("ascent", ("ended",))):
         r = recipe(method)
         _, start = start_of(r)
         state = r.init(start)
@@ -268,8 +276,8 @@ def test_the_average_lies_as_the_student_does_and_makes_room_for_the_next():
     fixed = sharding.place(whole, sharding.parameters(mesh, whole))
     shardings = sharding.parameters(mesh, jax.eval_shape(r.init, start))
     state = jax.jit(r.init, out_shardings=shardings)(start)
-    update = steps.make_update(r, find("task", "random"), dict(ratio=0.75), mesh)
-    compiled = steps.shard_update(update, state, fixed, r.method.SIDES, mesh)
+    update = make_update(r, find("task", "random"), dict(ratio=0.75), mesh)
+    compiled = shard_update(update, state, fixed, r.method.SIDES, mesh)
     rows = jax.device_put(rows_of(r, 0), sharding.batch(mesh))
     new, _ = compiled(state, fixed, rows)
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.average))

@@ -16,8 +16,8 @@ def mage_config(folder="", **cache):
     """helpers.small_config with the smallest MAGE; the tokenizer is a random one."""
     config = small_config()
     config.model = dict(name="mage", args=find("model", "mage").SMALLEST)
-    config.tasks.share = dict(task="share", args=dict())
-    config.pretrain.tasks = config.unlearn.tasks = ("share",)
+    config.tasks.random_ratio = dict(task="random_ratio", args=dict())
+    config.pretrain.tasks = config.unlearn.tasks = ("random_ratio",)
     config.unlearn.steps = 4
     config.data.token_cache.update(dict(noise=16) | cache)
     config.runtime.token_folder = folder

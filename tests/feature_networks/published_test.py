@@ -49,7 +49,7 @@ def files(tmp_path_factory):
 
 
 def seen(network, images):
-    """Features and logits of uint8 images."""
+    """FeatureNetwork and logits of uint8 images."""
     return jax.jit(network.apply)(network.params, jnp.asarray(images, jnp.float32) / 255)
 
 
@@ -114,7 +114,7 @@ def test_places_has_the_shapes_of_the_published_file():
 
 
 def test_places_is_a_resnet50_of_pytorch():
-    """Features and logits through functions of PyTorch, the normalisations not folded."""
+    """FeatureNetwork and logits through functions of PyTorch, the normalisations not folded."""
     torch = pytest.importorskip("torch")
     functional, rng, state = torch.nn.functional, np.random.default_rng(0), {}
 
@@ -208,7 +208,7 @@ def test_unknown_words_get_a_suggestion(args):
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_file_asked_for_is_a_published_one(name):
-    module = find("features", name)
+    module = find("feature_network", name)
     defaults = {"inception": dict(kind="fid"), "clip": dict(size="h14"), "places": {}}[name]
     assert module.file(weights="", **defaults) in feature_networks.OFFICIAL
     assert module.file(weights="mine.pth", **defaults) == "mine.pth"

@@ -8,12 +8,13 @@ import pytest
 from l2l_jax.data import splits
 from l2l_jax.engine import reuse
 from l2l_jax.engine.config import complete_config
-from l2l_jax.engine.experiment import walk
-from l2l_jax.engine.preflight import prepare
+from l2l_jax.engine.experiment import run_phases
+from l2l_jax.engine.preflight import preflight
 from l2l_jax.engine.train import train
 from l2l_jax.lib import files
-from l2l_jax.lib.errors import ConfigError, over
+from l2l_jax.lib.errors import ConfigError
 from l2l_jax.lib.preemption import Flag
+from l2l_jax.lib.signatures import merged
 from l2l_jax.registry import find
 from l2l_jax.types import Source
 from launch import samplers
@@ -44,13 +45,15 @@ def figures(**few):
 def test_pairs_that_the_margin_tells_apart():
     first = dict(a=1.0, b=2.0, c=2.1, d=5.0)
     found = samplers.ranked(first, first, 0.5)
-    assert found == {"tau": 1.0, "apart": 5, "alike": 5}, "b and c are not told apart"
+    assert found == {"tau": 1.0, "retrain_distance": 5, "alike": 5}, "b and c are not told apart"
     swapped = samplers.ranked(first, dict(a=1.0, b=2.1, c=2.0, d=5.0), 0.5)
-    assert swapped == {"tau": 0.667, "apart": 5, "alike": 5}, "so their order does not count"
+    assert swapped == {"tau": 0.667, "retrain_distance": 5, "alike": 5}, (
+        "so their order does not count"
+    )
     assert samplers.ranked(first, dict(d=1.0, c=2.0, b=3.0, a=4.0), 0.5)["alike"] == 0
     assert samplers.ranked(first, dict(a=1.0, b=1.0, c=2.0, d=5.0), 0.5)["alike"] == 4, "a tie"
     flat = samplers.ranked(first, dict.fromkeys("abcd", 3.0), 9.0)
-    assert flat == {"tau": None, "apart": 0, "alike": 0}
+    assert flat == {"tau": None, "retrain_distance": 0, "alike": 0}
 
 
 def test_verdicts_are_relative_to_the_original_and_limits_belong_to_them():
@@ -72,26 +75,28 @@ def test_verdicts_are_relative_to_the_original_and_limits_belong_to_them():
     }
     lost = samplers.compared(figures(n2=REAL | rows(a=(np.nan,) * 2, b=(18.0, 15.0))), 0.5, 1.0)
     assert lost["verdicts"]["steps=2"]["a"] == "not kept, not forgot"
-    assert lost["settled"]["steps=2"] == {"apart": 6, "alike": 4}
+    assert lost["settled"]["steps=2"] == {"retrain_distance": 6, "alike": 4}
 
 
 def test_a_verdict_nearer_to_its_limit_than_the_margin_is_not_settled():
     found = samplers.compared(figures(), 0.4, 1.0)  # a kept by 0.2 and c by 0.1, of 0.14
     assert found["verdicts"][REFERENCE]["c"] == "kept?, not forgot"
     assert found["verdicts"][REFERENCE]["a"] == "kept, forgot"
-    assert found["settled"][REFERENCE] == {"apart": 5, "alike": 5}
+    assert found["settled"][REFERENCE] == {"retrain_distance": 5, "alike": 5}
     few = rows(a=(19.8, 12.0), b=(18.0, 15.0), c=(19.5, 19.5))  # not kept
     found = samplers.compared(figures(n2=few), 0.4, 1.0)
     assert found["verdicts"]["steps=2"]["c"] == "not kept?, not forgot"
-    assert found["settled"]["steps=2"] == {"apart": 5, "alike": 5}
+    assert found["settled"]["steps=2"] == {"retrain_distance": 5, "alike": 5}
     assert found["agrees"]["steps=2"]
 
 
 def test_a_margin_is_twice_the_rms_of_what_other_noise_does_to_a_difference():
     found = samplers.compared(figures(), 0.5, 1.0)
     assert found["margins"] == pytest.approx(dict.fromkeys(COLUMNS, 2 * 0.1 * 0.5**0.5))
-    assert found["ranked"][REFERENCE]["retain PSNR"]["apart"] == 5, "a and c are 0.1 dB apart"
-    assert found["ranked"][REFERENCE]["forget PSNR"]["apart"] == 6
+    assert found["ranked"][REFERENCE]["retain PSNR"]["retrain_distance"] == 5, (
+        "a and c are 0.1 dB apart"
+    )
+    assert found["ranked"][REFERENCE]["forget PSNR"]["retrain_distance"] == 6
     assert found["agrees"] == {REFERENCE: True, AGAIN: True}
 
 
@@ -106,10 +111,10 @@ def test_a_margin_is_twice_the_rms_of_what_other_noise_does_to_a_difference():
 def test_a_sampler_agrees_in_verdicts_and_order(other, verdict, order):
     found = samplers.compared(figures(n2=other), 0.5, 1.0)
     settled = found["settled"]["steps=2"]
-    assert settled["apart"] == 6
+    assert settled["retrain_distance"] == 6
     assert (settled["alike"] == 6) == verdict
     pairs = found["ranked"]["steps=2"].values()
-    assert all(cell["alike"] == cell["apart"] for cell in pairs) == order
+    assert all(cell["alike"] == cell["retrain_distance"] for cell in pairs) == order
     assert found["agrees"]["steps=2"] == (verdict and order)
 
 
@@ -193,9 +198,9 @@ def make(root):
     """Two runs of one original; one is called as a variant that a judge knows."""
     for name, config in (("a", config_of()), ("retrained", config_of(rate=3e-2))):
         config["runtime"]["begin_from"] = str(root / "a") if name != "a" else ""
-        ready = prepare(config, root / name, Flag())
-        reuse.take_over(ready)
-        walk(ready, train)
+        ready = preflight(config, root / name, Flag())
+        reuse.reuse_phases(ready)
+        run_phases(ready, train)
         finish(root / name, config)
 
 
@@ -263,11 +268,11 @@ def test_other_originals_are_refused(refused):
 )
 def test_other_configs_are_refused(refused, said, key, value):
     config = config_of()
-    refused(said, config | {key: over(config[key], value)})
+    refused(said, config | {key: merged(config[key], value)})
 
 
 def test_samplers_may_differ_and_runs_are_finished_and_have_names(monkeypatch, tmp_path):
-    for name, sampler in (("one", {}), ("other", dict(sampler="ancestral", sample_steps=0))):
+    for name, sampler in (("one", {}), ("other", dict(sampler="ddpm", sample_steps=0))):
         config = config_of()
         config["model"]["args"].update(sampler)
         finish(tmp_path / name, config)

@@ -334,7 +334,7 @@ def test_killed_and_started_again_it_goes_on(grid, tmp_path):
     assert [line.split("  ")[1] for line in lines[:3]] == ["is finished", "ok", "FAILED"]
     assert "  lost: exit code 2" in done.stderr
     log = (out / "logs" / "l2l,alpha=0.5.log").read_text()
-    assert f"pretrain: taken over from {first}" in log
+    assert f"pretrain: reused from {first}" in log
     assert (out / "logs" / "l2l,alpha=0.1.log").read_text().count("$ ") == 1, "one run, one launch"
     page = (out / "report.html").read_text()
     assert all(f"l2l,alpha={alpha}" in page for alpha in (0.1, 0.5))

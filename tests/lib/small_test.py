@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from l2l_jax.lib import errors, files, flops, masks, optim, pixels, rng, sharding, trees
+from l2l_jax.lib import errors, files, flops, masks, optim, pixels, rng, sharding, signatures, trees
 from l2l_jax.lib.errors import ConfigError, WrongWeights
 from l2l_jax.weights import name_map, safetensors
 from l2l_jax.weights.name_map import Rule, transpose
@@ -50,20 +50,20 @@ RULES = [Rule("fc.{i}.weight", "layers/{i}/kernel", transpose), Rule("b", "bias"
 
 def test_names_go_both_ways():
     state = {"fc.0.weight": np.ones((2, 5)), "fc.10.weight": np.zeros((3, 4)), "b": np.arange(3)}
-    ours = name_map.to_ours(state, RULES)
+    ours = name_map.to_params(state, RULES)
     assert ours["layers"][10]["kernel"].shape == (4, 3)
-    back = name_map.to_theirs(ours, RULES)
+    back = name_map.to_state_dict(ours, RULES)
     assert back.keys() == state.keys()
     assert all(np.array_equal(back[k], state[k]) for k in state)
     assert all(value.flags["C_CONTIGUOUS"] for value in back.values())
-    assert name_map.strangers(state, RULES) == ""
-    assert name_map.strangers(state | {"fcx.1.weight": 0}, RULES) == (
+    assert name_map.unknown_arrays(state, RULES) == ""
+    assert name_map.unknown_arrays(state | {"fcx.1.weight": 0}, RULES) == (
         "No rule for the names fcx.1.weight."
     )
     with pytest.raises(WrongWeights, match=r"No rule for the name other\."):
-        name_map.to_theirs(ours | {"other": np.ones(1)}, RULES)
+        name_map.to_state_dict(ours | {"other": np.ones(1)}, RULES)
     two = [Rule("a.{i}.b.{j}", "x/{i}/{j}/y")]
-    assert name_map.to_ours({"a.3.b.12": 0}, two) == {"x": {3: {12: {"y": 0}}}}
+    assert name_map.to_params({"a.3.b.12": 0}, two) == {"x": {3: {12: {"y": 0}}}}
 
 
 def test_weight_files_keep_strided_arrays_and_notice_damage(tmp_path):
@@ -195,11 +195,11 @@ def test_errors_suggest_and_list():
     def function(x, *, alpha, beta=1):
         return x, alpha, beta
 
-    errors.check_args(function, {"alpha": 1}, "unlearn.args")
+    signatures.check_args(function, {"alpha": 1}, "unlearn.args")
     with pytest.raises(ConfigError, match=r"does not take 'alhpa'. Did you mean 'alpha'\?"):
-        errors.check_args(function, {"alhpa": 1}, "unlearn.args")
+        signatures.check_args(function, {"alhpa": 1}, "unlearn.args")
     with pytest.raises(ConfigError, match="needs a value for 'alpha'"):
-        errors.check_args(function, {}, "unlearn.args")
+        signatures.check_args(function, {}, "unlearn.args")
 
 
 def test_a_file_is_whole_or_absent(tmp_path):

@@ -29,7 +29,7 @@ class Linear:
     def decode(self, params, hidden, inputs):
         return params["decoder"] * hidden
 
-    def asked(self, inputs):
+    def loss_mask(self, inputs):
         return jnp.ones((1, 1, 1, 1), bool)
 
     def loss(self, params, inputs):
@@ -63,7 +63,7 @@ class Masked(Linear):
     def decode(self, params, hidden, inputs):
         return params["decoder"] * (hidden + hidden.mean((1, 2), keepdims=True))
 
-    def asked(self, inputs):
+    def loss_mask(self, inputs):
         return (inputs[0] == 0).all(-1, keepdims=True)
 
 

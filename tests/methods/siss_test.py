@@ -9,7 +9,7 @@ import pytest
 
 from configs import common
 from l2l_jax.engine.config import complete_config
-from l2l_jax.engine.preflight import prepare
+from l2l_jax.engine.preflight import preflight
 from l2l_jax.lib.errors import ConfigError
 from l2l_jax.lib.objectives import native_loss
 from l2l_jax.lib.preemption import Flag
@@ -218,18 +218,18 @@ def test_a_share_out_of_range_is_refused(lam):
 
 def test_its_recipe_has_a_solver_of_its_own():
     config = small_config(unlearn=common.phase("l2l", solver_args=dict(alpha=0.25)))
-    common.by(config, "siss")
+    common.use_method(config, "siss")
     assert config.phases == ("pretrain", "unlearn")
     phase = complete_config(config)["unlearn"]
     assert (phase["method"], phase["args"]) == ("siss", {"lam": 0.5})
-    assert (phase["solver"], phase["solver_args"]) == ("scaled", {"share": 0.1, "norm": 0.0})
+    assert (phase["solver"], phase["solver_args"]) == ("normalized", {"share": 0.1, "norm": 0.0})
 
 
 def test_another_solver_than_the_one_it_is_meant_for_is_said(tmp_path, caplog):
     config = small_config()
-    config.unlearn.update(dict(method="siss", solver="scaled"))
-    prepare(complete_config(config), tmp_path / "a", Flag())
+    config.unlearn.update(dict(method="siss", solver="normalized"))
+    preflight(complete_config(config), tmp_path / "a", Flag())
     assert "is meant for" not in caplog.text
     config.unlearn.solver = "weighted"
-    prepare(complete_config(config), tmp_path / "b", Flag())
+    preflight(complete_config(config), tmp_path / "b", Flag())
     assert "unlearn: siss is meant for the solver scaled" in caplog.text

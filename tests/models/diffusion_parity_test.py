@@ -21,7 +21,7 @@ from l2l_jax.models.layers import denoising, noise_schedule, unet
 from l2l_jax.models.layers.noise_schedule import BUFFERS, Schedule
 from l2l_jax.types import Batch, UnlearnBatch
 from l2l_jax.weights import torch_reader, torch_writer
-from l2l_jax.weights.name_map import to_ours, to_theirs
+from l2l_jax.weights.name_map import to_params, to_state_dict
 from l2l_jax.weights.pretrained import read_official
 from tests import _torchlike
 from tests.helpers import assert_same_bits, unpacked
@@ -61,20 +61,20 @@ def states():
 
 @functools.cache
 def model():
-    args = diffusion.recognise(states()["network_Network"], {"image_size": 32})
+    args = diffusion.infer_args(states()["network_Network"], {"image_size": 32})
     shape = dict(width=32, multipliers=(1, 2), blocks=1, attention=(2,), head=32, groups=32)
     trained = dict(schedule="linear", steps=50, beta_start=1e-6, beta_end=0.2)
     assert args == dict(size="published", image_size=32, cell=16) | shape | trained
     return diffusion.build(
-        **args | dict(cell=1), variant="released", sampler="ancestral", sample_steps=0,
+        **args | dict(cell=1), tying="tied", sampler="ddpm", sample_steps=0,
         sample_schedule=("linear", 5, 0.01, 0.7),
     )  # fmt: skip
 
 
 @functools.cache
 def params(name):
-    state = diffusion.from_official(states()[name])
-    return to_ours(state, diffusion.NAMES)
+    state = diffusion.from_torch(states()[name])
+    return to_params(state, diffusion.NAMES)
 
 
 def teacher():
@@ -108,7 +108,7 @@ def test_schedules(name):
     assert np.array_equal(schedule.betas, SCHEDULES[f"{name}/betas"]), "in float64"
     for buffer, value in schedule.buffers.items():
         assert np.array_equal(value, SCHEDULES[f"{name}/{buffer}"]), buffer
-    assert noise_schedule.recognise(schedule.buffers) == schedule
+    assert noise_schedule.infer_schedule(schedule.buffers) == schedule
 
 
 @pytest.mark.parametrize("name", noise_schedule.NAMES)
@@ -185,7 +185,7 @@ def test_every_step_of_sampling():
         jax.debug.callback(lambda x: seen.append(np.array(x)), noisy, ordered=True)
         return predict(noisy, gamma)
 
-    made = denoising.ancestral(watched, start, start, hidden, model().walked, step_noise)
+    made = denoising.ddpm(watched, start, start, hidden, model().walked, step_noise)
     made.block_until_ready()
     jax.effects_barrier()
     expected = last(IO["restoration/ret_arr"]).reshape(4, 3, 32, 32, 3)
@@ -197,7 +197,7 @@ def test_sampling_from_noise_with_nothing_known():
     start = last(IO["restoration_no_mask/start_noise"])
     hidden = jnp.ones((3, 32, 32, 1), bool)
     made = jax.jit(
-        lambda start: denoising.ancestral(predict, start, start, hidden, model().walked, step_noise)
+        lambda start: denoising.ddpm(predict, start, start, hidden, model().walked, step_noise)
     )(start)
     np.testing.assert_allclose(made, last(IO["restoration_no_mask/output"]), atol=SAMPLES)
 
@@ -235,7 +235,7 @@ def released(student, case, inputs):
 def compare(case, value, gradient):
     """With what is recorded of a loss; its gradient, of the parameters that were kept."""
     np.testing.assert_allclose(value, IO[f"loss/{case}/value"], rtol=LOSS)
-    theirs = to_theirs(jax.device_get(gradient), diffusion.NAMES)
+    theirs = to_state_dict(jax.device_get(gradient), diffusion.NAMES)
     prefix, seen = f"loss/{case}/grad/", 0
     for name in IO.files:
         if name.startswith(prefix):
@@ -304,10 +304,10 @@ def test_a_file_with_a_teacher_in_it(tmp_path):
     torch_writer.write(tmp_path / "16_Network.pth", state)
     assert any(name.startswith("teacher_denoise_fn.") for name in state)
     read = read_official(tmp_path / "16_Network.pth", "diffusion", {"image_size": 8})
-    m = diffusion.build(**read.about["args"] | dict(variant="released"))
+    m = diffusion.build(**read.about["args"] | dict(tying="tied"))
     given, noisy = jnp.split(last(EXAMPLE["input"]), 2, axis=-1)
     inputs = diffusion.Inputs(given, noisy, None, jnp.asarray(EXAMPLE["gammas"][:, 0]), None)
-    weights = diffusion.fit(read.params, m)
+    weights = diffusion.adapt(read.params, m)
     made = m.decode(weights, m.encode(weights, inputs), inputs)
     np.testing.assert_allclose(made, last(EXAMPLE["output_student"]), atol=OUTPUT)
     assert np.abs(made - last(EXAMPLE["output_teacher"])).max() > 10 * OUTPUT
@@ -317,9 +317,9 @@ def test_there_and_back_is_the_same(tmp_path):
     official = states()["network_Network"]
     torch_writer.write(tmp_path / "a.pth", official)
     read = read_official(tmp_path / "a.pth", "diffusion", {"image_size": 32})
-    paper = diffusion.build(**read.about["args"])
-    assert paper.variant == "paper"
-    assert not trees.difference(read.params, paper.canonical, "file", "model")
-    state = diffusion.to_official(to_theirs(read.params, diffusion.NAMES), paper)
+    frozen = diffusion.build(**read.about["args"])
+    assert frozen.tying == "frozen"
+    assert not trees.difference(read.params, frozen.canonical, "file", "model")
+    state = diffusion.to_torch(to_state_dict(read.params, diffusion.NAMES), frozen)
     torch_writer.write(tmp_path / "b.pth", state)
     assert_same_bits(torch_reader.read(tmp_path / "b.pth"), dict(official))

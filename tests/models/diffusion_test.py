@@ -21,7 +21,7 @@ from l2l_jax.tasks import center
 from l2l_jax.types import Batch, UnlearnBatch
 from l2l_jax.weights import __main__, safetensors, torch_reader, torch_writer
 from l2l_jax.weights.formats import diffusion as files
-from l2l_jax.weights.name_map import to_theirs
+from l2l_jax.weights.name_map import to_state_dict
 from l2l_jax.weights.pretrained import load, read_official
 from l2l_jax.weights.safetensors import Weights
 from tests.helpers import images, small_model
@@ -43,8 +43,8 @@ def noise_for(model):
         lambda leaf: rng.normal(0.1, 0.3, leaf.shape).astype(leaf.dtype), model.template
     )
     return (
-        diffusion.fit({**params, "decoder": {**params["decoder"], "embed": None}}, model)
-        if (model.variant == "paper")
+        diffusion.adapt({**params, "decoder": {**params["decoder"], "embed": None}}, model)
+        if (model.tying == "frozen")
         else params
     )
 
@@ -57,7 +57,7 @@ def draws(model, seed=0, count=2):
 
 
 def test_the_published_size_has_62_64_million_parameters_and_thirteen_maps():
-    model = diffusion.build(variant="released")
+    model = diffusion.build(tying="tied")
     assert trees.count(model.template) == 62_641_347
     shape = jax.ShapeDtypeStruct((1, 256, 256, 3), jnp.float32)
     gamma = jax.ShapeDtypeStruct((1,), jnp.float32)
@@ -148,15 +148,15 @@ def test_the_loss_is_that_of_the_hole():
 
 def test_the_decoder_of_the_paper_does_not_move_with_the_encoder():
     x, epsilon_fill = images(2, 16), draws(setting()[0])
-    for variant, still in (("paper", True), ("released", False)):
-        model = small_model("diffusion", variant=variant)
+    for tying, still in (("frozen", True), ("tied", False)):
+        model = small_model("diffusion", tying=tying)
         params = noise_for(model)
         made = model.noised(x, HOLE, jnp.array([0.3, 0.9]), *epsilon_fill)
         maps = model.encode(params, made)
         moved = jax.tree.map(lambda leaf: leaf + 0.1, params["encoder"]["embed"])
         other = params | {"encoder": params["encoder"] | {"embed": moved}}
         same = np.array_equal(model.decode(params, maps, made), model.decode(other, maps, made))
-        assert same == still, variant
+        assert same == still, tying
 
 
 def test_recomputing_blocks_changes_nothing():
@@ -291,12 +291,10 @@ def test_few_steps_of_a_perfect_model_arrive(steps):
     hidden = jnp.zeros((2, 8, 8, 1), bool).at[:, 2:6].set(True)
     start = jnp.where(hidden, 0.3, image)
     schedule = Schedule("linear", 10, 1e-3, 0.5)
-    made = denoising.deterministic(perfect(image), start, image, hidden, schedule, steps)
+    made = denoising.ddim(perfect(image), start, image, hidden, schedule, steps)
     np.testing.assert_allclose(made, image, atol=1e-4)
     noise = functools.partial(jax.random.normal, jax.random.key(0), image.shape)
-    made = denoising.ancestral(
-        perfect(image), start, image, hidden, schedule, lambda t: 0 * t + noise()
-    )
+    made = denoising.ddpm(perfect(image), start, image, hidden, schedule, lambda t: 0 * t + noise())
     np.testing.assert_allclose(made, image, atol=2e-2)
 
 
@@ -332,7 +330,7 @@ def test_few_steps_are_those_of_the_formula():
     assert 0.05 < np.mean(np.abs(y[hidden[..., 0]]) == 1) < 0.95, "some are clipped, some are not"
 
 
-@pytest.mark.parametrize("sampler", [{}, dict(sampler="ancestral", sample_steps=0)])
+@pytest.mark.parametrize("sampler", [{}, dict(sampler="ddpm", sample_steps=0)])
 def test_completions_are_the_same_on_eight_devices(sampler):
     model, (_, params) = small_model("diffusion", **sampler), setting()
     x, mask, found = images(8, 16), jnp.repeat(HOLE, 4, 0), []
@@ -354,8 +352,8 @@ def test_known_pixels_are_put_back_after_every_step():
     known, hidden = jnp.full((1, 4, 4, 3), 0.25), jnp.zeros((1, 4, 4, 1), bool).at[:, :2].set(True)
     schedule = Schedule("linear", 5, 1e-3, 0.5)
     for run in (
-        lambda: denoising.deterministic(predict, known, known, hidden, schedule, 5),
-        lambda: denoising.ancestral(
+        lambda: denoising.ddim(predict, known, known, hidden, schedule, 5),
+        lambda: denoising.ddpm(
             predict, known, known, hidden, schedule, lambda t: jnp.ones(known.shape) + t
         ),
     ):
@@ -383,10 +381,10 @@ def test_the_schedule_of_sampling_is_an_argument():
     assert other.walked == Schedule(*given)
     assert other.schedule == own.schedule
     assert other.identity == own.identity, "the weights are the same"
-    assert own.sampling == "deterministic, 2 of 10 steps, linear 1e-06 to 0.5"
-    assert other.sampling == "deterministic, 20 of 20 steps, linear 0.001 to 0.4"
-    every = small_model("diffusion", sampler="ancestral", schedule="cosine", sample_steps=0)
-    assert every.sampling == "ancestral, 10 of 10 steps, cosine"
+    assert own.sampling == "ddim, 2 of 10 steps, linear 1e-06 to 0.5"
+    assert other.sampling == "ddim, 20 of 20 steps, linear 0.001 to 0.4"
+    every = small_model("diffusion", sampler="ddpm", schedule="cosine", sample_steps=0)
+    assert every.sampling == "ddpm, 10 of 10 steps, cosine"
 
 
 def test_completions_depend_on_the_key_and_on_nothing_else():
@@ -403,8 +401,8 @@ def test_completions_depend_on_the_key_and_on_nothing_else():
 
 def official_file(path, without=(), **changes):
     """A file of the smallest network in the official form, from our own parameters."""
-    model, params = setting(variant="released")
-    state = diffusion.to_official(to_theirs(params, diffusion.NAMES), model)
+    model, params = setting(tying="tied")
+    state = diffusion.to_torch(to_state_dict(params, diffusion.NAMES), model)
     state = {k: v for k, v in (state | changes).items() if not any(w in k for w in without)}
     torch_writer.write(path, state)
     return model, params
@@ -422,7 +420,7 @@ def test_an_official_file_is_recognised_and_can_be_unlearned_as_the_paper_says(t
             read.params[part]["embed"]["first"]["kernel"],
             params["encoder"]["embed"]["first"]["kernel"],
         )
-    released = load(str(path), "diffusion", diffusion.SMALLEST | dict(variant="released"))
+    released = load(str(path), "diffusion", diffusion.SMALLEST | dict(tying="tied"))
     assert "embed" not in released.params["decoder"]
 
 
@@ -465,9 +463,9 @@ def test_no_other_arrays_are_named_in_their_place(monkeypatch, gone, count):
     lost = sorted(set(whole) - set(part))
     assert len(lost) == count
     with pytest.raises(WrongWeights, match=f"lacks {count} arrays.*") as error:
-        diffusion.recognise(part, {})
+        diffusion.infer_args(part, {})
     assert str(error.value).endswith(f"Missing: {', '.join(lost)}.")
-    assert diffusion.recognise(whole, {})["size"] == "three levels"
+    assert diffusion.infer_args(whole, {})["size"] == "three levels"
 
 
 def test_a_file_without_its_schedule_can_be_told_it(tmp_path):
@@ -498,13 +496,13 @@ def test_a_network_of_no_known_size_lacks_what_the_rest_tells_of():
     part = {name: value for name, value in whole.items() if "middle_block.1." not in name}
     match = r"lacks 6 arrays of the network the others tell of, of no size known; .*qkv"
     with pytest.raises(WrongWeights, match=match):
-        diffusion.recognise(part, {})
+        diffusion.infer_args(part, {})
 
 
 def test_groups_that_are_not_official_are_told_at_export(caplog):
     for groups, told in ((32, False), (8, True)):
         caplog.clear()
-        files.to_official({}, Schedule(), groups)
+        files.to_torch({}, Schedule(), groups)
         assert ("say --set groups=8" in caplog.text) == told
 
 
@@ -541,7 +539,7 @@ def test_an_embedding_of_its_own_is_exported_with_a_warning_and_comes_back(caplo
 @pytest.mark.parametrize("name", noise_schedule.NAMES)
 def test_every_schedule_is_recognised_by_its_buffers(name):
     schedule = Schedule(name, 40, 1e-4, 0.02)
-    found = noise_schedule.recognise(schedule.buffers)
+    found = noise_schedule.infer_schedule(schedule.buffers)
     assert found.name == ("linear" if name == "const" else name), "a line without a slope"
     np.testing.assert_allclose(found.betas, schedule.betas, rtol=1e-3)
 
@@ -557,12 +555,12 @@ def test_every_schedule_is_recognised_by_its_buffers(name):
     ],
 )
 def test_betas_are_recognised_to_the_digit(schedule):
-    assert noise_schedule.recognise(schedule.buffers) == schedule
+    assert noise_schedule.infer_schedule(schedule.buffers) == schedule
 
 
 @pytest.mark.parametrize("buffer", [np.ones(1), np.float32(1), np.full(40, np.nan)])
 def test_buffers_that_are_none_are_of_no_schedule(buffer):
-    assert noise_schedule.recognise(dict.fromkeys(BUFFERS, buffer)) is None
+    assert noise_schedule.infer_schedule(dict.fromkeys(BUFFERS, buffer)) is None
 
 
 def test_a_schedule_without_bounds_belongs_to_weights_whatever_bounds_are_said():
@@ -574,7 +572,7 @@ def test_a_schedule_without_bounds_belongs_to_weights_whatever_bounds_are_said()
 
 def test_a_constant_schedule_is_the_linear_one_that_its_file_is_recognised_as():
     given = small_model("diffusion", schedule="const", beta_start=0.3, beta_end=0.1)
-    found = noise_schedule.recognise(given.schedule.buffers)
+    found = noise_schedule.infer_schedule(given.schedule.buffers)
     args = dict(schedule=found.name, beta_start=found.start, beta_end=found.end)
     assert small_model("diffusion", **args).identity == given.identity
 
@@ -602,8 +600,8 @@ def test_bfloat16_computes_in_half_and_stays_close():
     ("args", "message"),
     [
         (dict(size="large"), "No diffusion size called 'large'"),
-        (dict(variant="papers"), "No variant called 'papers'. Did you mean 'paper'"),
-        (dict(sampler="ddim"), "No sampler called 'ddim'"),
+        (dict(tying="frosen"), "No tying called 'frosen'. Did you mean 'frozen'"),
+        (dict(sampler="ddmp"), "No sampler called 'ddmp'. Did you mean 'ddpm'"),
         (dict(schedule="linnear"), "No noise schedule called 'linnear'. Did you mean 'linear'"),
         (dict(sample_schedule=("sine", 5, 0.1, 0.2)), "No noise schedule called 'sine'"),
         (dict(sample_schedule=("linear", 5)), r"is \(name, steps, first beta, last beta\)"),
@@ -611,7 +609,7 @@ def test_bfloat16_computes_in_half_and_stays_close():
         (dict(beta_start=0.6), "0 < start <= end < 1"),
         (dict(sample_steps=11), r"sample_steps=11: .* has 10 steps; take 1 to 10, or 0"),
         (dict(sample_steps=-1), "take 1 to 10"),
-        (dict(sampler="ancestral"), r"takes all 10 steps .*sample_steps=0"),
+        (dict(sampler="ddpm"), r"takes all 10 steps .*sample_steps=0"),
         (
             dict(image_size=17, multipliers=(1, 2)),
             "cannot be halved 1 times, .*try image_size=16 or 20",
@@ -640,8 +638,8 @@ def test_bad_arguments(args, message):
 
 def test_a_retrained_reference_may_share_its_embedding(monkeypatch, tmp_path):
     """pretrain makes the released variant, unlearning wants the paper's."""
-    params = setting(variant="released")[1]
-    args = dict(diffusion.SMALLEST, variant="released")
+    params = setting(tying="tied")[1]
+    args = dict(diffusion.SMALLEST, tying="tied")
     made = Weights(params, {"model": "diffusion", "args": args})
     monkeypatch.setattr(retrained, "final_weights", lambda _: made)
     model = small_model("diffusion")

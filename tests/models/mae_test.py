@@ -107,15 +107,15 @@ def test_recognising_official_files():
         **{f"blocks.{i}.norm1.bias": np.zeros(768) for i in range(12)},
     }
     with pytest.raises(WrongWeights, match=r"mae_pretrain_vit_base_full\.pth"):
-        mae.recognise(state, {"file": "mae_pretrain_vit_base.pth"})
+        mae.infer_args(state, {"file": "mae_pretrain_vit_base.pth"})
     state |= {"decoder_embed.weight": np.zeros((512, 768))}
     state |= {f"decoder_blocks.{i}.norm1.bias": np.zeros(512) for i in range(8)}
-    args = mae.recognise(state, {"file": "mae_visualize_vit_base.pth"})
+    args = mae.infer_args(state, {"file": "mae_visualize_vit_base.pth"})
     assert args == {"size": "base", "image_size": 224, "norm_pix": False}
-    assert mae.recognise(state, {"file": "mae_pretrain_vit_base_full.pth"})["norm_pix"]
-    assert mae.recognise(state, {"file": "x.pth", "norm_pix_loss": True})["norm_pix"]
+    assert mae.infer_args(state, {"file": "mae_pretrain_vit_base_full.pth"})["norm_pix"]
+    assert mae.infer_args(state, {"file": "x.pth", "norm_pix_loss": True})["norm_pix"]
     del state["decoder_blocks.7.norm1.bias"]
     with pytest.raises(WrongWeights, match="--set heads=N"):
-        mae.recognise(state, {})
+        mae.infer_args(state, {})
     with pytest.raises(WrongWeights, match="not a masked autoencoder"):
-        mae.recognise({"x": np.zeros(1)}, {})
+        mae.infer_args({"x": np.zeros(1)}, {})

@@ -62,8 +62,8 @@ def state(file):
 def loaded(student=False, **changes):
     """(model, parameters) of the checkpoint, or of the student."""
     official = state(CHECKPOINT) | (state(STUDENT) if student else {})
-    model = mage.build(**mage.recognise(official, HEADS) | changes)
-    params = mage.fit(name_map.to_ours(mage.from_official(official), mage.NAMES), model)
+    model = mage.build(**mage.infer_args(official, HEADS) | changes)
+    params = mage.adapt(name_map.to_params(mage.from_torch(official), mage.NAMES), model)
     assert not trees.difference(params, model.canonical, "file", "model")
     return model, jax.tree.map(jnp.asarray, trees.stack(params, model.template))
 
@@ -102,13 +102,12 @@ def close(ours, theirs, atol, **more):
 
 def test_there_and_back_is_the_same():
     official = state(CHECKPOINT)
-    used = mage.from_official(official)
-    assert_same_bits(name_map.to_theirs(name_map.to_ours(used, mage.NAMES), mage.NAMES), used)
+    used = mage.from_torch(official)
+    assert_same_bits(name_map.to_state_dict(name_map.to_params(used, mage.NAMES), mage.NAMES), used)
     model, params = loaded()
-    assert model.variant == "paper"
-    exported = mage.to_official(name_map.to_theirs(jax.device_get(params), mage.NAMES), model)[
-        "model"
-    ]
+    assert model.tying == "frozen"
+    ours = name_map.to_state_dict(jax.device_get(params), mage.NAMES)
+    exported = mage.to_torch(ours, model)["model"]
     assert {k: v.shape for k, v in exported.items()} == {k: v.shape for k, v in official.items()}
     assert_same_bits({name: exported[name] for name in used}, used)
 
@@ -250,8 +249,8 @@ def test_gelu_before_the_logits_is_exact():
 @functools.cache
 def pair():
     """(model, original, student, inputs of three images), without the tokenizer's parameters."""
-    model, original = loaded(variant="released")
-    _, student = loaded(student=True, variant="released")
+    model, original = loaded(tying="tied")
+    _, student = loaded(student=True, tying="tied")
     both = ({group: x[group] for group in ("encoder", "decoder")} for x in (original, student))
     return model, *both, of_tokens(UNLEARN["gt_indices"])
 
@@ -273,7 +272,7 @@ def check(method, value, gradient):
         np.testing.assert_allclose(ours, expected[f"{method}/{name}"], rtol=METHOD, err_msg=name)
     norm = optax.tree.norm(gradient)
     np.testing.assert_allclose(norm, expected[f"{method}/grad_global_norm"], rtol=GRADIENT)
-    ours = name_map.to_theirs(jax.device_get(gradient), mage.NAMES)
+    ours = name_map.to_state_dict(jax.device_get(gradient), mage.NAMES)
     prefix = f"{method}/grad_every_4th_column/"
     compared = [key for key in expected.files if key.startswith(prefix)]
     assert compared

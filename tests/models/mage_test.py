@@ -15,7 +15,7 @@ from l2l_jax.registry import find
 from l2l_jax.tasks import center, outpaint, random_ratio, side
 from l2l_jax.types import Batch, UnlearnBatch
 from l2l_jax.weights import __main__, safetensors, torch_reader, torch_writer
-from l2l_jax.weights.name_map import to_theirs
+from l2l_jax.weights.name_map import to_state_dict
 from l2l_jax.weights.pretrained import load, read_official
 from tests.helpers import images, small_model
 
@@ -106,8 +106,8 @@ def test_completing_hides_what_overlaps_and_the_margin(module, args, count):
 # Frozen, tied ------------------------------------------------------------------------------------
 
 
-def gradient_of_l2l(variant):
-    model, params = setting(variant=variant)
+def gradient_of_l2l(tying):
+    model, params = setting(tying=tying)
     mask = random_ratio.mask(jax.random.key(1), 4, model.grid)
     parts = [Batch(images(4, 16, s), mask, random_ratio.visible(model.grid)) for s in (1, 2)]
 
@@ -120,9 +120,9 @@ def gradient_of_l2l(variant):
     return model, params, jax.grad(total)({"encoder": params["encoder"]})["encoder"]
 
 
-@pytest.mark.parametrize(("variant", "moves"), [("paper", False), ("released", True)])
-def test_unlearning_moves_the_decoder_only_where_it_is_tied(variant, moves):
-    model, params, gradient = gradient_of_l2l(variant)
+@pytest.mark.parametrize(("tying", "moves"), [("frozen", False), ("tied", True)])
+def test_unlearning_moves_the_decoder_only_where_it_is_tied(tying, moves):
+    model, params, gradient = gradient_of_l2l(tying)
     encoder = jax.tree.map(lambda x, g: x - 10 * g, params["encoder"], gradient)
     assert not np.array_equal(encoder["words"], params["encoder"]["words"])
     inputs = model.corrupt(
@@ -136,7 +136,7 @@ def test_unlearning_moves_the_decoder_only_where_it_is_tied(variant, moves):
 
 
 def test_no_gradient_reaches_the_words_through_tied_logits():
-    model, params = setting(variant="released")
+    model, params = setting(tying="tied")
     inputs = model.corrupt(
         params, images(4, 16), jnp.ones((4, *model.grid), bool), jax.random.key(1)
     )
@@ -271,8 +271,8 @@ def test_given_tokens_no_convolution_is_left():
 
 
 def official_file(path, without=(), **changes):
-    model, params = setting(variant="released")
-    state = mage.to_official(to_theirs(jax.device_get(params), mage.NAMES), model)["model"]
+    model, params = setting(tying="tied")
+    state = mage.to_torch(to_state_dict(jax.device_get(params), mage.NAMES), model)["model"]
     state = {k: v for k, v in (state | changes).items() if k not in without}
     torch_writer.write(path, {"model": state})
     return model
@@ -293,7 +293,7 @@ def test_an_official_file_holds_what_its_class_wants_and_comes_back(tmp_path):
     np.testing.assert_array_equal(read.params["decoder"]["words"], read.params["encoder"]["words"])
     assert args["tokenizer_digest"] == trees.digest(read.params["tokenizer"])
     assert model.grid == paper.grid
-    again = mage.to_official(to_theirs(read.params, mage.NAMES), model)["model"]
+    again = mage.to_torch(to_state_dict(read.params, mage.NAMES), model)["model"]
     assert again.keys() == content.keys()
     for name, value in content.items():
         np.testing.assert_array_equal(again[name], value)
@@ -303,7 +303,7 @@ def test_an_untied_decoder_is_exported_with_a_warning_and_comes_back(caplog, tmp
     model, params = setting()
     params = jax.device_get(params)
     params["encoder"] = params["encoder"] | {"words": params["encoder"]["words"] + 1}
-    content = mage.to_official(to_theirs(params, mage.NAMES), model)
+    content = mage.to_torch(to_state_dict(params, mage.NAMES), model)
     assert "mlm_layer.word_embeddings.weight" not in content["model"], "it loads strictly there"
     assert "decodes otherwise" in caplog.text
     torch_writer.write(tmp_path / "a.pth", content)
@@ -328,19 +328,19 @@ def test_files_that_do_not_hold_a_whole_mage(tmp_path):
     state = torch_reader.read(tmp_path / "a.pth")["model"]
     bare = {k: v for k, v in state.items() if not k.startswith("vqgan.")}
     with pytest.raises(WrongWeights, match="without its tokenizer"):
-        mage.recognise(bare, TOLD)
+        mage.infer_args(bare, TOLD)
     encoder = {k: v for k, v in state.items() if not k.startswith(("decoder", "mlm"))}
     with pytest.raises(
         WrongWeights, match=r"lacks decoder_embed\.weight, decoder_pos_embed_learned"
     ):
-        mage.recognise(encoder, TOLD)
+        mage.infer_args(encoder, TOLD)
     with pytest.raises(WrongWeights, match="not a MAGE"):
-        mage.recognise({"x": np.zeros(1)}, {})
+        mage.infer_args({"x": np.zeros(1)}, {})
 
 
-def ours(path, variant="paper"):
-    _, params = setting(variant=variant)
-    args = dict(mage.SMALLEST, variant=variant)
+def ours(path, tying="frozen"):
+    _, params = setting(tying=tying)
+    args = dict(mage.SMALLEST, tying=tying)
     safetensors.save(path, jax.device_get(params), {"model": "mage", "args": args})
     return trees.digest(jax.device_get(params)["tokenizer"])
 
@@ -357,21 +357,19 @@ def test_weights_belong_to_their_tokenizer(tmp_path):
 
 
 def test_a_tied_file_fits_both_variants_and_an_untied_one_only_its_own(tmp_path):
-    ours(tmp_path / "tied.safetensors", "released")
-    for variant in ("paper", "released"):
-        read = load(
-            str(tmp_path / "tied.safetensors"), "mage", dict(mage.SMALLEST, variant=variant)
-        )
-        assert ("words" in read.params["decoder"]) == (variant == "paper")
-    ours(tmp_path / "own.safetensors", "paper")
-    read = load(str(tmp_path / "own.safetensors"), "mage", dict(mage.SMALLEST, variant="released"))
+    ours(tmp_path / "tied.safetensors", "tied")
+    for tying in ("frozen", "tied"):
+        read = load(str(tmp_path / "tied.safetensors"), "mage", dict(mage.SMALLEST, tying=tying))
+        assert ("words" in read.params["decoder"]) == (tying == "frozen")
+    ours(tmp_path / "own.safetensors", "frozen")
+    read = load(str(tmp_path / "own.safetensors"), "mage", dict(mage.SMALLEST, tying="tied"))
     assert "words" not in read.params["decoder"], "the copy was still the same"
     params = jax.device_get(setting()[1])
     params["decoder"] = params["decoder"] | {"words": params["decoder"]["words"] + 1}
     about = {"model": "mage", "args": mage.SMALLEST}
     safetensors.save(tmp_path / "own.safetensors", params, about)
     with pytest.raises(WrongWeights, match=r"only in own\.safetensors: decoder/words"):
-        load(str(tmp_path / "own.safetensors"), "mage", dict(mage.SMALLEST, variant="released"))
+        load(str(tmp_path / "own.safetensors"), "mage", dict(mage.SMALLEST, tying="tied"))
 
 
 def test_half_precision_changes_the_digest_that_is_told(tmp_path):
@@ -386,16 +384,16 @@ def test_a_tokenizer_trained_with_a_critic_serves_without_it():
     trained = small_model("vqgan", adversarial=0.8)
     params = jax.device_get(trained.init(jax.random.key(0)))
     plain = small_model("vqgan")
-    fitted = mage.vqgan.fit(params, plain)
+    fitted = mage.vqgan.adapt(params, plain)
     assert not trees.difference(fitted, plain.canonical, "fitted", "model")
-    again = mage.vqgan.fit(fitted, trained)
+    again = mage.vqgan.adapt(fitted, trained)
     assert not trees.difference(again, trained.canonical, "fitted", "model")
 
 
 def test_another_image_size():
     _, params = setting()
     larger = mage.build(**dict(mage.SMALLEST, image_size=24))
-    moved = mage.resized(jax.device_get(params), larger.grid[0])
+    moved = mage.resize_positions(jax.device_get(params), larger.grid[0])
     assert not trees.difference(moved, larger.canonical, "resized", "model")
 
 
@@ -410,7 +408,7 @@ def test_exporting_needs_a_known_ending(tmp_path):
     [
         (dict(size="basee"), "Did you mean 'base'"),
         (dict(image_size=250), "try image_size=240 or 256"),
-        (dict(variant="papers"), "Did you mean 'paper'"),
+        (dict(tying="papers"), "Did you mean 'paper'"),
         (dict(composite="blured"), "Did you mean 'blurred'"),
         (dict(remat=True), "needs model.args.scan=True"),
         (dict(drop=2.0), "0 <= drop <= 1"),

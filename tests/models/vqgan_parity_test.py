@@ -47,8 +47,8 @@ def state(tmp_path_factory):
 @pytest.fixture(scope="module")
 def loaded(state):
     """(model, parameters) of the checkpoint."""
-    model = vqgan.build(**vqgan.recognise(state, dict(image_size=64)))
-    params = name_map.to_ours(vqgan.from_official(state), vqgan.NAMES)
+    model = vqgan.build(**vqgan.infer_args(state, dict(image_size=64)))
+    params = name_map.to_params(vqgan.from_torch(state), vqgan.NAMES)
     assert not trees.difference(params, model.canonical, "file", "model")
     return model, jax.tree.map(jnp.asarray, params)
 
@@ -76,7 +76,8 @@ def test_both_forms_of_a_checkpoint(form, state, loaded, tmp_path):
 
 
 def test_there_and_back_is_the_same(state):
-    assert_same_bits(name_map.to_theirs(name_map.to_ours(state, vqgan.NAMES), vqgan.NAMES), state)
+    params = name_map.to_params(state, vqgan.NAMES)
+    assert_same_bits(name_map.to_state_dict(params, vqgan.NAMES), state)
 
 
 def test_what_the_file_tells(loaded):

@@ -36,8 +36,8 @@ def seeds(tmp_path):
             tasks = {
                 "original": {"retain": cell(10.0 + seed, 20.0), "forget": cell(12.0, 19.0)},
                 "unlearned": {
-                    "retain": cell(fid, 19.0, apart=0.03),
-                    "forget": cell(fid * (5 if method == "l2l" else 6), 9.0, apart=0.2),
+                    "retain": cell(fid, 19.0, retrain_distance=0.03),
+                    "forget": cell(fid * (5 if method == "l2l" else 6), 9.0, retrain_distance=0.2),
                 },
                 "retrained": {"retain": cell(10.5, 19.5), "forget": cell(30.0, 14.0)},
             }
@@ -102,7 +102,7 @@ def test_seeds_are_one_row(seeds):
 
 def test_the_distance_to_the_retrained_model_is_good_when_small(seeds):
     for seed in range(3):
-        path = ["tasks", "center", "unlearned", "forget", "apart"]
+        path = ["tasks", "center", "unlearned", "forget", "retrain_distance"]
         change(seeds[2 * seed + 1], "results.json", path, 0.1)
     text = page_of(*seeds)
     found = rows_of(text)
@@ -122,10 +122,10 @@ def test_a_value_that_some_seeds_lack_says_so(seeds):
 @pytest.mark.parametrize(
     ("name", "path", "value", "said"),
     [
-        ("results.json", ["networks", "features", "digest"], "0" * 64, "the judges differ"),
+        ("results.json", ["networks", "main", "digest"], "0" * 64, "the judges differ"),
         ("splits/retain_eval.json", ["digest"], "0" * 64, "the images differ"),
         ("config.json", ["tasks", "center", "args", "cells"], 3, "the masks differ"),
-        ("results.json", ["sampling"], "ancestral, 10 of 10 steps", "the ways to complete differ"),
+        ("results.json", ["sampling"], "ddpm, 10 of 10 steps", "the ways to complete differ"),
         ("config.json", ["seed"], 7, "the seeds, and with them the masks, differ"),
         ("results.json", ["digests", "weights", "original"], "2" * 64, "the originals differ"),
     ],

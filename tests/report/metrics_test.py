@@ -35,12 +35,12 @@ def test_variants_stand_behind_their_base():
 def test_the_paragraph_names_the_network_of_each_figure():
     results = {
         "networks": {
-            "features": dict(name="inception", weights="a.pth", resize="clean, 299x299",
+            "main": dict(name="inception", weights="a.pth", resize="clean, 299x299",
                              scale="clean", dtype="float32", digest="ab" * 32),
             "tiny": dict(name="clip", weights="random", digest="cd" * 32),
             "unused": dict(name="places", digest="ef" * 32),
         },
-        "measured": {"fid": dict(network="features"), "clip": dict(network="tiny"), "psnr": {}},
+        "measured": {"fid": dict(network="main"), "clip": dict(network="tiny"), "psnr": {}},
         "counts": {"retain": 5000, "forget": 4999},
         "skipped": {},
     }  # fmt: skip

@@ -61,7 +61,7 @@ def test_the_distance_to_the_retrained_model(workdir):
     for variant, value in (("original", 0.1), ("unlearned", 0.05)):
         for side in ("retain", "forget"):
             for start in ([], ["tasks", "center"]):
-                change(workdir, "results.json", [*start, variant, side, "apart"], value)
+                change(workdir, "results.json", [*start, variant, side, "retrain_distance"], value)
     text = page.write(workdir).read_text()
     assert text.count('class="good">-0.0500') == 2, "smaller is better on both sides"
     assert "smaller is closer" in text

@@ -48,9 +48,9 @@ def make(folder, seed=0, phases=None, tasks=None, **more):
         "trained_on": ["forget", "retain"],
         "task": "center", "tasks": {"center": task}, "classes": classes,
         "counts": {"retain": 60, "forget": 40},
-        "networks": {"features": {"name": "classifier", "digest": "f" * 64, "accuracy": 0.88}},
-        "measured": {"fid": {"evaluator": "fid", "network": "features"}},
-        "skipped": {}, "passes": {}, "sampling": "one pass",
+        "networks": {"main": {"name": "classifier", "digest": "f" * 64, "accuracy": 0.88}},
+        "measured": {"fid": {"evaluator": "fid", "network": "main"}},
+        "skipped": {}, "passes": {}, "evaluated": {}, "sampling": "one pass",
         "digests": {"code": "c" * 64, "weights": {v: digests[v] for v in task}, "splits": {}},
         **more,
     }  # fmt: skip

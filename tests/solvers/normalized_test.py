@@ -87,5 +87,7 @@ def test_without_a_retain_gradient_the_share_is_one_of_the_forget_gradient():
 
 @pytest.mark.parametrize("args", [dict(share=-0.1), dict(norm=-1.0), dict(share=float("nan"))])
 def test_negative_lengths_are_refused(args):
-    with pytest.raises(ConfigError, match=r"scaled: share=.* are lengths of the forget gradient"):
+    with pytest.raises(
+        ConfigError, match=r"normalized: share=.* are lengths of the forget gradient"
+    ):
         update(**args)

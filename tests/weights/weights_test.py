@@ -10,8 +10,7 @@ from l2l_jax.engine.run import run
 from l2l_jax.lib import trees
 from l2l_jax.lib.errors import ConfigError, DataMissing, WrongWeights
 from l2l_jax.models import mae
-from l2l_jax.weights import __main__, safetensors, torch_reader, torch_writer
-from l2l_jax.weights.name_map import EXTRA
+from l2l_jax.weights import __main__, name_map, safetensors, torch_reader, torch_writer
 from l2l_jax.weights.pretrained import OFFICIAL, load, locate, url
 from tests.helpers import (
     assert_same_bits,
@@ -132,7 +131,9 @@ def test_what_no_shape_shows_is_checked_all_the_same(key, value, tmp_path):
 
 
 def test_what_is_no_state_dict_is_said_to_be_none(tmp_path):
-    torch_writer.write(tmp_path / "x.pth", {"model": np.zeros(2), EXTRA: {"y": np.zeros(2)}})
+    torch_writer.write(
+        tmp_path / "x.pth", {"model": np.zeros(2), name_map.EXTRA_KEY: {"y": np.zeros(2)}}
+    )
     with pytest.raises(WrongWeights, match=r"x\.pth holds a ndarray, not a state dict"):
         load(str(tmp_path / "x.pth"), "mae", mae.SMALLEST)
 

@@ -129,7 +129,7 @@ sys.path.insert(0, {root!r})
 import jax.numpy as jnp
 from pathlib import Path
 from l2l_jax.lib import checkpoint
-from l2l_jax.lib.errors import NotSaved
+from l2l_jax.lib.errors import (NotSaved)
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 c = checkpoint.Checkpoints(Path({folder!r}), 3)
 state = {{"w": jnp.sin(jnp.arange(300000.0))}}

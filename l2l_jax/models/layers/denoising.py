@@ -17,7 +17,7 @@ Predict = Callable[[Array, Array], Array]
 Noise = Callable[[Array], Array]
 
 
-def ancestral(
+def ddpm(
     predict: Predict,
     start: Array,
     known: Array,
@@ -47,7 +47,7 @@ def posterior(predict: Predict, y: Array, at: dict[str, Array]) -> tuple[Array, 
     return mean, at["posterior_log_variance_clipped"]
 
 
-def deterministic(
+def ddim(
     predict: Predict, start: Array, known: Array, hidden: Array, schedule: Schedule, steps: int
 ) -> Array:
     """So many steps, evenly spread over the schedule, no noise added (DDIM, Song et al. 2021).

@@ -42,7 +42,7 @@ class Schedule:
             )
 
     @property
-    def told(self) -> str:
+    def description(self) -> str:
         """In words, but for its steps."""
         bounds = "" if self.name in BOUNDLESS else f" {self.first:g} to {self.end:g}"
         return f"{self.name}{bounds}"
@@ -97,7 +97,7 @@ class Schedule:
 BUFFERS = tuple(Schedule().buffers)
 
 
-def recognise(buffers: Mapping[str, np.ndarray]) -> Schedule | None:
+def infer_schedule(buffers: Mapping[str, np.ndarray]) -> Schedule | None:
     """The schedule whose buffers these are (by their official names), or None.
 
     Its betas are the shortest decimal numbers that give them.

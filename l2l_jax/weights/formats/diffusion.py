@@ -25,13 +25,13 @@ OWN = "decoder_cond_embed"  # ours; officially D always shares E's embedding
 NAMES = [*unet.names(NETWORK), *unet.embedding_names(OWN, "decoder/embed")]
 
 
-def from_official(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def from_torch(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """An official state dict without the teacher's copy, which unlearning leaves in it, and the
     buffers of the schedule, which is an argument here."""
     return {k: v for k, v in state.items() if k not in BUFFERS and not k.startswith(TEACHER)}
 
 
-def to_official(state: dict[str, np.ndarray], schedule: Schedule, groups: int) -> dict[str, object]:
+def to_torch(state: dict[str, np.ndarray], schedule: Schedule, groups: int) -> dict[str, object]:
     """The content of an official file: a bare state dict with the buffers of the schedule.
 
     The official network has 32 groups in every normalisation: a warning tells of others. If the
@@ -144,7 +144,7 @@ def _schedule(state: dict[str, np.ndarray], about: dict[str, Any]) -> dict[str, 
         raise WrongWeights(
             f"This file lacks {', '.join(missing)} of its noise schedule; {ask} --set beta_end=0.01"
         )
-    found = noise_schedule.recognise(state)
+    found = noise_schedule.infer_schedule(state)
     if found is None and not told:
         raise WrongWeights(f"The buffers of this file are of no noise schedule known here; {ask}")
     if found is None:
@@ -155,8 +155,8 @@ def _schedule(state: dict[str, np.ndarray], about: dict[str, Any]) -> dict[str, 
     if as_said.steps != found.steps or not np.allclose(as_said.betas, found.betas, 1e-4):
         wrong = {k: x for k, x in said.items() if x != held[k]}
         raise WrongWeights(
-            f"The schedule of this file is {found.told} in {found.steps} steps, and not one of "
-            f"{', '.join(f'{k}={x}' for k, x in wrong.items())}; leave that out."
+            f"The schedule of this file is {found.description} in {found.steps} steps, and "
+            f"not one of {', '.join(f'{k}={x}' for k, x in wrong.items())}; leave that out."
         )
     return held
 

@@ -9,7 +9,7 @@ import numpy as np
 from l2l_jax.lib.errors import WrongWeights
 from l2l_jax.models import vqgan
 from l2l_jax.models.layers import vit
-from l2l_jax.weights.name_map import EXTRA, Convert, Rule, linear, norm
+from l2l_jax.weights.name_map import EXTRA_KEY, Convert, Rule, linear, norm
 
 log = logging.getLogger(__name__)
 
@@ -48,12 +48,12 @@ UNUSED = (  # parameters of the official class that no forward pass reads
 )
 
 
-def from_official(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def from_torch(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """An official state dict without what the network never uses."""
     return {name: value for name, value in state.items() if name not in UNUSED}
 
 
-def to_official(state: dict[str, np.ndarray]) -> dict[str, object]:
+def to_torch(state: dict[str, np.ndarray]) -> dict[str, object]:
     """The content of an official file, with what its class holds and never uses as zeros.
 
     If the decoder's words are no longer the encoder's, the official network, which ties them,
@@ -63,7 +63,7 @@ def to_official(state: dict[str, np.ndarray]) -> dict[str, object]:
     words, own = state["token_emb.word_embeddings.weight"], "mlm_layer.word_embeddings.weight"
     extra = {}
     if own in state and not np.array_equal(state[own], words):
-        extra = {EXTRA: {own: state[own]}}
+        extra = {EXTRA_KEY: {own: state[own]}}
         log.warning(
             "The decoder's words are not the encoder's any more. The official code ties them, so "
             "that there this model decodes otherwise; the file holds them beside the rest."
@@ -116,7 +116,7 @@ def arguments(
             f"This MAGE is not a whole one: it lacks {', '.join(missing)}. The published files "
             "(mage-vitb-1600.pth, mage-vitl-1600.pth) hold encoder, decoder and tokenizer."
         )
-    tokenizer = vqgan.recognise(inner, dict(about.get("tokenizer", {})))
+    tokenizer = vqgan.infer_args(inner, dict(about.get("tokenizer", {})))
     codes, (vocabulary, width) = (
         inner["quantize.embedding.weight"].shape[0],
         state["token_emb.word_embeddings.weight"].shape,

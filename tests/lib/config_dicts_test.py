@@ -1,0 +1,28 @@
+"""What changes no result may change between launches; everything else may not."""
+
+import pytest
+
+from l2l_jax.engine.config import complete_config
+from l2l_jax.lib import config_dicts, files
+from l2l_jax.lib.errors import ConfigError
+from l2l_jax.workdir import claim
+from tests.helpers import small_config
+
+
+def test_a_cache_decides_nothing(tmp_path):
+    config = files.as_json(complete_config(small_config()))
+    files.write_json(tmp_path / "config.json", config)
+    cached = files.as_json(config)
+    cached["data"]["cache"] = "memory"
+    cached["runtime"]["threads"] = 7
+    claim.check(tmp_path, cached)
+    config["spare"], cached["spare"] = config["unlearn"], config["unlearn"] | {"steps": 99}
+    assert config_dicts.decisive(cached) == config_dicts.decisive(config)
+    assert cached["data"]["cache"] == "memory", "what is given stays as it is"
+    cached["split"]["forget"]["images"] = 5
+    with pytest.raises(ConfigError, match=r"split\.forget\.images: 0 there, 5 here"):
+        claim.check(tmp_path, cached)
+    cached["split"]["forget"]["images"] = 0
+    cached["data"]["resize"] = "simd"
+    with pytest.raises(ConfigError, match=r"data\.resize"):
+        claim.check(tmp_path, cached)
