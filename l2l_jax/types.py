@@ -1,147 +1,218 @@
-"""The vocabulary: what a batch, a model, a method, a solver, a task, an evaluator are.
+"""The vocabulary: what a batch, a model, a method, a solver, a task and all other plug-ins are.
 
 Everything follows one sentence, h = D . E . T: a model corrupts an image (T), encodes what is left
 (E) and decodes the whole (D). Unlearning compares and moves E.
 
-Models are objects (`ImageToImage`). Methods, solvers, tasks, data sets, evaluators and feature
-networks are modules: `methods/l2l.py` *is* the method "l2l", and the protocols below say what such
-a module contains. Keyword-only arguments of their functions are the schema of their config.
+A model is an object with the interface `ImageToImage`. All other plug-ins are modules: the file
+methods/l2l.py *is* the method "l2l". This file declares everything that such a module may contain,
+as a dataclass whose fields have the names that the module uses. `registry.find` reads a module
+into its dataclass: a field without a default is required, a field with a default is optional, and
+an upper-case name that no field declares is an error if it looks like a misspelt field. The
+keyword-only arguments of a plug-in's main function are the keys of its `args` in the config.
+
+Shapes use these letters: B images of a batch, H x W pixels, h x w cells of a mask or tokens, N
+images of a split, D features, C classes. Images are float32 in [0, 1] unless a comment says
+otherwise.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import flax.struct
 import jax
 import numpy as np
+from jaxtyping import Bool, Float, Int, Key, UInt8
 
 Array = jax.Array
 Params = dict[str, Any]  # nested dict of arrays; its top-level keys are the parameter groups
-Inputs = Any  # what T makes: a pytree of arrays, the model's own business
-Latents = Any  # what E makes: a pytree of arrays, what unlearning compares
-Outputs = Array  # what D makes: [B, ...] float32; of a model of tokens, their logits
-Metrics = dict[str, Array]
+Metrics = dict[str, Array]  # scalars by name
+
+Images = Float[Array, "B H W 3"]  # in [0, 1]
+Tokens = Int[Array, "B h w"]
+Mask = Bool[Array, "B h w"]  # True = hidden; on cells, not pixels
+Scalar = Float[Array, ""]
+PerImage = Float[Array, "B"]
+Rng = Key[Array, ""]
+Visible = tuple[int, int]  # (fewest, most) visible cells of any image of the batch
+
+Inputs = Any  # what T returns: a pytree of arrays that only the model itself looks into
+Latents = Any  # what E returns: a pytree of arrays, what unlearning compares
+Outputs = Float[Array, "B ..."]  # what D returns; logits for a model of tokens
+
+RANDOM_WEIGHTS = "random"  # in place of a weights file: seeded random values, for tests
 
 
 @flax.struct.dataclass
 class Batch:
-    """Images of one side and what is hidden of them."""
+    """Images of one side (retain or forget) and the mask that hides a part of each."""
 
-    images: Array  # [B, H, W, 3] float32 in [0, 1], or the tokens a model made of them
+    images: Array  # [B, H, W, 3] float32, or the tokens [B, h, w] that the model makes of them
     mask: Array  # [B, h, w] bool, True = hidden
-    visible: tuple[int, int] | None = flax.struct.field(pytree_node=False, default=None)  # see Task
+    visible: Visible | None = flax.struct.field(pytree_node=False, default=None)  # see Task.visible
 
 
 @flax.struct.dataclass
 class UnlearnBatch:
-    """Two typed halves, so that no term can act on the wrong rows. None: the method uses one."""
+    """The two sides of a batch, so that no term can act on the wrong images.
+
+    A side is None if the method does not use it.
+    """
 
     retain: Batch | None
     forget: Batch | None
-    noise: Array | None = None  # tokens of noise images, one for each forget image, if made before
+    noise: Array | None = None  # [B, h, w] tokens of noise images, if they were made beforehand
 
 
+# Models ------------------------------------------------------------------------------------------
+
+
+@runtime_checkable
 class ImageToImage(Protocol):
-    """Completes images. Pure functions of a plain nested dict of arrays.
+    """A model that completes images: pure functions of a plain nested dict of arrays.
 
-    images: [B, H, W, 3] float32 in [0, 1]; each model normalises inside. mask: [B, h, w] bool,
-    True = hidden, on the model's grid or a multiple of it. `visible` says what is known (static) of
-    the number of visible cells, (fewest, most) over the batch: with it a model may drop hidden
-    cells, without it it must mask them out. Losses and completions agree; latents then hold zeros
-    where nothing is seen, so that their mean distance is smaller in that proportion.
-
-    A model with a frozen tokenizer takes_tokens: in `corrupt` images may be given as what
-    `tokenize` makes of them, [B, h, w] integers, which can be made once and kept.
-
-    A model whose T adds noise to the hole may also have, for methods/l2l.py and methods/siss.py,
-    only_noise(inputs) -> the same context and noise level, with pure noise in the hole;
-    seen_as(inputs, noisy) -> inputs of the same images and noise level whose hole is as in `noisy`,
-        [B, H, W, 3] like the field inputs.noisy, and the noise that would explain it;
-    energy(inputs) -> [B] float32, half the sum of the squares of that noise, over the hole.
+    images are [B, H, W, 3] float32 in [0, 1]; each model normalises inside. mask is [B, h, w] bool,
+    True = hidden, on the model's grid or on a multiple of it. `visible` is static and bounds the
+    number of visible cells of each image: (fewest, most). With it a model may drop hidden cells;
+    without it, it masks them out. Both give the same losses and completions; without it the latents
+    hold zeros where nothing is visible, so that their mean distance is smaller in proportion.
     """
 
     image_size: int  # H = W
     grid: tuple[int, int]  # cells a mask is drawn on
-    takes_tokens: bool  # whether images may be given as what `tokenize` makes of them
-    shows_hidden: bool  # whether E is shown hidden pixels, under noise; reconstruct never is
-    template: Params  # names, shapes and dtypes of the parameters
-    canonical: Params  # the same in the layout of files and digests: blocks as lists
-    identity: dict[str, Any]  # what weights belong to, also where no shape shows it
-    sampling: str  # how `reconstruct` completes, in words: figures of other ways are others
+    takes_tokens: bool  # whether `corrupt` also takes what `tokenize` returns in place of images
+    shows_hidden: bool  # whether E is shown hidden pixels under noise; `reconstruct` never is
+    sampling: str  # how `reconstruct` completes, in words; figures compare only if this is equal
 
-    def init(self, rng: Array) -> Params: ...
+    @property
+    def template(self) -> Params:
+        """Names, shapes and dtypes of the parameters, as jax.ShapeDtypeStruct."""
+
+    @property
+    def canonical(self) -> Params:
+        """The template in the layout of files and digests: a stack of blocks is a list."""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Settings that weights belong to, including those that no array shape shows."""
+
+    def init(self, rng: Rng) -> Params:
+        """Fresh parameters, float32."""
 
     def corrupt(
         self,
         params: Params,
         images: Array,
         mask: Array,
-        rng: Array,
+        rng: Rng,
         targets: Array | None = None,
-        visible: tuple[int, int] | None = None,
+        visible: Visible | None = None,
     ) -> Inputs:
-        """T: everything random or frozen happens here, once. `targets`: what D should make."""
+        """T: everything random or frozen happens here, once. targets: what D should return."""
 
-    def encode(self, params: Params, inputs: Inputs) -> Latents: ...
+    def encode(self, params: Params, inputs: Inputs) -> Latents:
+        """E: the latents."""
 
-    def decode(self, params: Params, hidden: Latents, inputs: Inputs) -> Outputs: ...
+    def decode(self, params: Params, latents: Latents, inputs: Inputs) -> Array:
+        """D: [B, ...] float32, pixels or logits."""
 
     def loss_mask(self, inputs: Inputs) -> Array:
-        """Bool, broadcasts to D's output: the values that the loss is about; others mean nothing.
+        """Bool, broadcasts to the output of D: True where the loss counts.
 
-        Where models are compared by what they make, only these count.
+        Comparisons of two models' outputs use these values only.
         """
 
-    def loss(self, params: Params, inputs: Inputs) -> Array:
-        """[B] the model's own training loss, per example."""
+    def loss(self, params: Params, inputs: Inputs) -> PerImage:
+        """[B] the model's own training loss of each image."""
 
-    def training_loss(self, params: Params, inputs: Inputs) -> tuple[Array, Metrics]:
-        """What training minimises, scalar: mean loss, and terms of the whole batch if any."""
+    def training_loss(self, params: Params, inputs: Inputs) -> tuple[Scalar, Metrics]:
+        """(scalar that training minimises, metrics): mean loss plus terms of the whole batch."""
 
     def reconstruct(
         self,
         params: Params,
-        images: Array,
-        mask: Array,
-        rng: Array,
-        visible: tuple[int, int] | None = None,
-    ) -> Array:
-        """[B, H, W, 3] in [0, 1], the full sampler; visible pixels returned as given."""
+        images: Images,
+        mask: Mask,
+        rng: Rng,
+        visible: Visible | None = None,
+    ) -> Images:
+        """[B, H, W, 3] in [0, 1]: runs the full sampler and returns visible pixels as given."""
 
-    def tokenize(self, params: Params, images: Array) -> Array:
-        """The first, fixed part of T: [B, h, w] int32, or the images of a model of pixels."""
+    def tokenize(self, params: Params, images: Images) -> Array:
+        """The first, frozen part of T: [B, h, w] int32; a model of pixels returns the images."""
 
     def inferred_args(self, params: Params) -> dict[str, Any]:
-        """What parameters on the host tell of `identity` by themselves, arguments of `build`."""
+        """Arguments of `build` that can be read off parameters on the host, for their file."""
 
 
-class Method(Protocol):
-    """A module of methods/: one objective, one pure function."""
+@runtime_checkable
+class TokenModel(ImageToImage, Protocol):
+    """A model with a discrete tokenizer: a VQ-GAN, or a MAGE over a frozen one."""
 
+    codes: int  # size of the codebook
+
+    def detokenize(self, params: Params, tokens: Tokens) -> Images:
+        """[B, H, W, 3] float32, not clipped."""
+
+
+@runtime_checkable
+class NoisyModel(ImageToImage, Protocol):
+    """A model whose T adds noise to the hole, such as a diffusion model. shows_hidden is True."""
+
+    def only_noise(self, inputs: Inputs) -> Inputs:
+        """The same visible pixels and noise level, with pure noise in the hole."""
+
+    def seen_as(self, inputs: Inputs, noisy: Images) -> Inputs:
+        """Inputs whose hole shows `noisy`, with the noise that explains it for these images."""
+
+    def energy(self, inputs: Inputs) -> PerImage:
+        """[B] half the sum of squares, over the hole, of the noise that explains the inputs."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelFile:
+    """A module of models/."""
+
+    name: str
+    build: Callable[..., ImageToImage]  # build(*, ...): the arguments are those of model.args
+    SMALLEST: Mapping[str, Any]  # arguments of the smallest model, which tests build
+
+
+# Methods and solvers -----------------------------------------------------------------------------
+
+Objective = Callable[..., tuple[Array, Array, Metrics]]
+
+
+def _data(model: ImageToImage, **args: Any) -> str:
+    del model, args
+    return "data"
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """A module of methods/: the two objectives of unlearning as one pure function.
+
+    objectives(model, student, teacher, batch, rng, *, ...) returns (retain objective, forget
+    objective, metrics), all scalars; minimising both objectives is the goal. student and teacher
+    are all parameter groups; the teacher is the original model, {} if TEACHER is False.
+    """
+
+    name: str
+    objectives: Objective
     TRAINABLE: tuple[str, ...]  # parameter groups that move, e.g. ("encoder",)
-    SIDES: tuple[str, ...]  # halves of the batch it uses: ("retain", "forget") or ("retain",)
-    # SOLVER = "...": the one it is meant for; a run with another says so.
+    SIDES: tuple[str, ...]  # sides of the batch it uses: ("retain", "forget") or ("retain",)
     TEACHER: bool  # whether it reads the original model
-    MAKES_ORIGINAL: bool  # whether its result is the model to be unlearned (pretrain)
-
-    # A method may also have
-    # noise_images(rng, shape, mean, std, **some): it wants noise in place of forget images. With
-    #     this function a bank of their tokens can be made beforehand; `some` of its arguments.
-    # UNTIL: (name of a metric, name of an argument). The phase ends when the metric reaches the
-    #     argument, if that is not 0; if it is, and config.reference names a retrained model, it
-    #     becomes the mean of the metric with that model in the student's place.
-
-    def objectives(
-        self,
-        model: ImageToImage,
-        student: Params,
-        teacher: Params,
-        batch: UnlearnBatch,
-        rng: Array,
-        **hyper: Any,
-    ) -> tuple[Array, Array, Metrics]:
-        """(retain objective, forget objective, metrics), scalars; minimising both is the goal."""
+    MAKES_ORIGINAL: bool = False  # whether its result is the model to be unlearned (pretrain)
+    retain_target: Callable[..., str] = _data  # retain_target(model, **args): what the retain
+    #     objective fits: "data", or "original" (then it is zero where the student is the teacher)
+    FORGET_TARGETS_RETAIN: bool = False  # whether the forget objective has retain images as target
+    SOLVER: str = ""  # the solver it is meant for; a run with another one logs a warning
+    UNTIL: tuple[str, str] | None = None  # (metric, argument): the phase ends when the metric
+    #     reaches the argument, unless that is 0. If it is 0 and config.reference names a retrained
+    #     model, the argument becomes the mean of the metric with that model as the student.
+    draw_noise: Callable[..., Array] | None = None  # draw_noise(rng, shape, mean, std, *, ...):
+    #     the noise images that replace forget images, so that their tokens can be made beforehand
+    VARIANTS: tuple[Mapping[str, Any], ...] = ()  # arguments that make another objective, to test
 
 
 class Objectives(Protocol):
@@ -150,33 +221,48 @@ class Objectives(Protocol):
     def gradients(
         self, student: Params, *weights: tuple[float, float]
     ) -> tuple[list[Params], Metrics]:
-        """The gradient of r * retain + f * forget for each (r, f), and metrics with both values.
+        """(gradient of r * retain + f * forget for each pair (r, f), metrics with both values).
 
-        Zero where values may not move (saliency).
+        A gradient is zero where values may not move (saliency).
         """
 
 
-class Solver(Protocol):
-    """A module of solvers/: turns the two objectives into one update direction."""
+@dataclasses.dataclass(frozen=True)
+class Solver:
+    """A module of solvers/: turns the two objectives into one update direction.
 
-    # A solver may also have, for what one phase must know of those before it,
-    # boundary(**hyper) -> str: what the forget objective at the end of the phase is to be noted as;
-    #     "": nothing. bound(**hyper) -> float: what it should not exceed there.
-    # resolved(found, **hyper) -> hyper: its arguments, given what phases before have noted.
+    update(objectives, student, step, *, ...) returns (gradient, metrics); the gradient has the
+    structure of `student`, the trainable groups; metrics include "loss". The last three fields come
+    together: they carry the value of the forget objective from one phase to a later one.
+    """
 
-    def update(
-        self, objectives: Objectives, student: Params, step: Array, **hyper: Any
-    ) -> tuple[Params, Metrics]: ...
+    name: str
+    update: Callable[..., tuple[Params, Metrics]]
+    VARIANTS: tuple[Mapping[str, Any], ...] = ()  # arguments that make another solver, to test
+    boundary: Callable[..., str] | None = None  # boundary(**args): under which name the forget
+    #     objective at the end of the phase is stored; "" for none
+    bound: Callable[..., float] | None = None  # bound(**args): what it should not exceed there
+    resolve: Callable[..., dict[str, Any]] | None = None  # resolve(found, **args) returns the
+    #     arguments completed by {boundary: value} of earlier phases; ConfigError if one is missing
 
 
-class Task(Protocol):
-    """A module of tasks/: draws masks on a grid. Arguments by keyword, the same in both."""
+# Tasks and data ----------------------------------------------------------------------------------
 
-    def mask(self, rng: Array, batch: int, grid: tuple[int, int], **args: Any) -> Array:
-        """[batch, h, w] bool, True = hidden; h, w are those of the grid or a multiple."""
 
-    def visible(self, grid: tuple[int, int], **args: Any) -> tuple[int, int]:
-        """(fewest, most) cells of the grid that are visible in an example."""
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A module of tasks/: draws masks on a grid. Both functions take the same keyword arguments.
+
+    mask(rng, batch, grid, *, ...) returns [batch, h, w] bool, True = hidden; h, w are those of the
+    grid or a multiple. visible(grid, *, ...) returns (fewest, most) visible cells of an image.
+    """
+
+    name: str
+    mask: Callable[..., Array]
+    visible: Callable[..., Visible]
+    EXAMPLE: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # arguments that fit a
+    #     grid of 4 x 4 cells, to test
+    HIDES: bool = True  # whether something is hidden of every image
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,46 +281,48 @@ class Source:
     stamp: Callable[[int], str] | None = None  # of an image: equal stamps mean equal pixels
 
 
-class Dataset(Protocol):
-    """A module of data/."""
+class SplitLike(Protocol):
+    """What a feature network may read of a split (data/splits.py): some rows of one part."""
 
-    def load(self, part: str, **args: Any) -> Source:
-        """part: "train" or "eval"."""
+    @property
+    def part(self) -> str:
+        """ "train", "eval", or "proxy"."""
+
+    @property
+    def indices(self) -> np.ndarray:
+        """Rows of the Source of that part."""
 
 
 @dataclasses.dataclass(frozen=True)
-class FeatureNetwork:
-    """A network that judges images. apply: [B, H, W, 3] in [0, 1] -> features and logits.
-
-    A module of feature_networks/ has build(sources, splits, image_size, *, ...) -> FeatureNetwork,
-    and, if it needs a published file, file(*, ...) -> its name.
-    """
+class Dataset:
+    """A module of datasets/: load(part, *, ...) returns a Source; part is "train" or "eval"."""
 
     name: str
-    about: dict[str, Any]  # digest, how it was made, what it is worth: stated in the report
-    params: Params
-    apply: Callable[[Params, Array], tuple[Array, Array]]  # [B, D], [B, C]; C may be 0
+    load: Callable[..., Source]
+    EXAMPLE: Mapping[str, Any] | None = None  # arguments that need no files of the user, to test
+
+
+# Evaluation --------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True)
 class Completions:
-    """What one variant of the model made of one side under one task; N images in key order."""
+    """What one variant of the model makes of one side under one task; N images in key order."""
 
     images: np.ndarray  # [K, H, W, 3] uint8, the first K examples as they are
     hidden: np.ndarray  # [K, H, W] bool
     completed: np.ndarray  # [K, H, W, 3] uint8
     l1: np.ndarray  # [N] mean absolute error on hidden pixels, in [0, 1]
     mse: np.ndarray  # [N] mean squared error on hidden pixels
-    features: np.ndarray | None  # [N, D] float32 of the completions; None: no such network is here
+    features: np.ndarray | None  # [N, D] float32 of the completions; None: the network is missing
     logits: np.ndarray | None  # [N, C]
     real_features: np.ndarray | None  # [N, D] of the same images, complete
     real_logits: np.ndarray | None  # [N, C]
-    retrain_distance: np.ndarray | None = (
-        None  # [N] root mean square distance to the retrained model's, on
-    )
-    #                                  hidden pixels, if there is such a model
+    retrain_distance: np.ndarray | None = None  # [N] root mean square distance on hidden pixels to
+    #     the retrained model's completions, if there is such a model
 
 
+@runtime_checkable
 class Evaluation(Protocol):
     """What an evaluator may ask for. Expensive things are computed once, when first asked for."""
 
@@ -244,24 +332,113 @@ class Evaluation(Protocol):
     seed: int
 
     def completions(self, variant: str, side: str, task: str, network: str = "main") -> Completions:
-        """With the features and logits of a network: a key of config.networks."""
+        """Completions with the features and logits of a network: a key of config.networks."""
 
-    def keep_picture(self, name: str, image: np.ndarray) -> None:
-        """Writes images/<name>.png; image: uint8 RGB [H, W, 3]."""
+    def keep_picture(self, name: str, image: UInt8[np.ndarray, "H W 3"]) -> None:
+        """Writes images/<name>.png."""
 
     def keep_record(self, name: str, record: Any) -> None:
         """Writes <name>.json."""
 
 
-class Evaluator(Protocol):
-    """A module of evaluators/: answers one question about a model.
+Cell = tuple[str, str, str]  # (variant, side, task)
 
-    With METRIC, the name of its figure, it may stand in a config under other names, such as
-    fid_places=dict(evaluator="fid", network="places"), and its figures are named after those. With
-    LOGITS = True its network must have some. LEAST = {argument: its smallest value}.
+
+@dataclasses.dataclass(frozen=True)
+class Figure:
+    """One number that an evaluator measures, and how to read it."""
+
+    name: str  # as yielded by `evaluate`, e.g. "psnr"
+    title: str  # for people, e.g. "PSNR, hidden pixels"
+    unit: str = ""
+    good: str = ""  # on the retain side: "up", "down", or "" if no direction is good
+    good_on_forget: str = "opposite"  # "opposite", or "same": a distance to the retrained model
+    digits: int = 4  # behind the decimal point
+    spread_of: str = ""  # the figure of which this one is the standard deviation; not shown alone
+    note: str = ""  # a sentence for the page that explains the figure, if it needs one
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluator:
+    """A module of evaluators/: answers one question about completions.
+
+    evaluate(evaluation, *, ...) yields ((variant, side, task), name of a figure, value) and may
+    keep pictures and records. An evaluator whose figures are one figure and its spread may stand in
+    a config under another name, e.g. fid_places=dict(evaluator="fid", network="places"); its figure
+    is then called after that name.
     """
 
-    def evaluate(
-        self, evaluation: Evaluation, **args: Any
-    ) -> Iterator[tuple[tuple[str, str, str], str, float]]:
-        """Yields ((variant, side, task), metric, value); may keep pictures and records."""
+    name: str
+    evaluate: Callable[..., Iterator[tuple[Cell, str, float]]]
+    FIGURES: tuple[Figure, ...]  # all that it yields, in the order in which a table shows them
+    NEEDS_LOGITS: bool = False  # whether its network must tell classes apart
+    MINIMUMS: Mapping[str, float] = dataclasses.field(default_factory=dict)  # of its arguments
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureNetwork:
+    """A network that describes images by features and class logits."""
+
+    name: str
+    about: dict[str, Any]  # digest, origin, resizing, accuracy: stated in the report
+    params: Params
+    apply: Callable[[Params, Array], tuple[Array, Array]]  # images [B, H, W, 3] in [0, 1] ->
+    #     (features [B, D], logits [B, C]); C may be 0
+
+
+Load = Callable[[str, Params, Callable[..., Params]], tuple[Params, dict[str, Any]]]
+Cached = Callable[[str, Callable[[], tuple[Params, dict[str, Any]]]], tuple[Params, dict[str, Any]]]
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkContext:
+    """What the build function of a feature network is given."""
+
+    sources: Mapping[str, Source]
+    splits: Mapping[str, SplitLike]
+    image_size: int
+    load: Load  # load(spec, template, from_torch) returns (parameters, statements about them) of a
+    #     published file; spec: its name, a path, or RANDOM_WEIGHTS. from_torch(state dict, path)
+    #     returns parameters. DataMissing if there is no file, WrongWeights if it does not fit.
+    cached: Cached  # cached(key, make) returns what make() returned for this key, maybe earlier
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkFile:
+    """A module of feature_networks/: build(context, *, ...) returns a FeatureNetwork."""
+
+    name: str
+    build: Callable[..., FeatureNetwork]
+    file: Callable[..., str] | None = None  # file(**args): the weights file that build needs
+
+
+# Files -------------------------------------------------------------------------------------------
+
+StateDict = dict[str, np.ndarray]
+
+
+def _unchanged(params: Any, *_: Any) -> Any:
+    return params
+
+
+@dataclasses.dataclass(frozen=True)
+class FileFormat:
+    """A module of weights/formats/: the official PyTorch files of one model, and file quirks.
+
+    A model without such a module trains, unlearns, saves and loads in this project's own format;
+    it has no official files (NAMES is None).
+    """
+
+    name: str
+    NAMES: Sequence[Any] | None = None  # rules of weights/name_map.py
+    AMBIGUOUS: tuple[str, ...] = ()  # build arguments that an official file may not determine
+    ACCEPTS_PART: Mapping[str, str] = dataclasses.field(default_factory=dict)  # {model: group}: a
+    #     file of that model gives this group of parameters; the rest is initialised
+    infer_args: Callable[[StateDict, dict[str, Any]], dict[str, Any]] | None = None  # (state dict,
+    #     what else is known) -> build arguments; WrongWeights if it is another network
+    from_torch: Callable[[StateDict], StateDict] = _unchanged  # drops what the network never uses
+    to_torch: Callable[[StateDict, ImageToImage], dict[str, Any]] | None = None  # (state dict,
+    #     model) -> content of an official file
+    adapt: Callable[[Params, ImageToImage], Params] = _unchanged  # parameters of a file for a model
+    #     of another setting, such as another tying
+    resize_positions: Callable[[Params, int], Params] = _unchanged  # (parameters, side of the grid)

@@ -20,11 +20,10 @@ PARTS = ["main", "evaluate", "weights.__main__", "flags", "engine", "report", "w
          "PLUGINS", "registry", "workdir", "data", "lib", "types"]  # fmt: skip
 ENGINE = ["run", "evaluation", "train", "preflight", "measure", "token_bank", "reuse", "retrained",
           "completions", "experiment", "step", "config"]  # fmt: skip
-PLUGINS = sorted(set(FOLDERS.values()))
+PLUGINS = sorted(folder for folder in FOLDERS.values() if "." not in folder)
 SHARED = {"models.layers"}  # what several plug-ins of a folder are made from
 EXCEPTIONS = {("models.mage", "models.vqgan")}  # a MAGE holds a VQ-GAN
 WITHOUT_JAX = ("report.", "workdir.layout", "lib.files", "lib.errors", "lib.cli", "lib.signatures")
-DUE = (("models.", "weights."), ("feature_networks.", "weights."), ("report.", "lib.since"))
 
 
 def name_of(path):
@@ -64,8 +63,6 @@ def test_imports_go_down(path):
     here = PARTS.index(part_of(module))
     for name in ours(path):
         there = PARTS.index(part_of(name))
-        if any(module.startswith(a) and name.startswith(b) for a, b in DUE):
-            continue
         assert here <= there, f"{module} imports upwards: {name}"
         if PARTS[here] == "PLUGINS":
             folder = module.split(".")[0]
@@ -128,7 +125,8 @@ def test_sizes_types_and_docstrings(path):
     text = path.read_text()
     if path.name != "__init__.py":
         assert ast.get_docstring(ast.parse(text)), "a file opens with what it is"
-    assert len(text.splitlines()) <= 400, "one subject in a file"
+    limit = 460 if path.name == "types.py" else 400  # every contract in one place
+    assert len(text.splitlines()) <= limit, "one subject in a file"
     if "lib" in path.parts:
         assert len(text.splitlines()) <= 200, "lib is small and boring"
     for function in functions(path):

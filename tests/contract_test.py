@@ -1,9 +1,9 @@
 """What every model, method, solver, task, data set and evaluator must keep, found by themselves."""
 
+import dataclasses
 import functools
 import itertools
 import json
-import types
 
 import jax
 import jax.numpy as jnp
@@ -13,22 +13,15 @@ import pytest
 
 from l2l_jax.engine.step import UpdateRule, make_update, shard_update
 from l2l_jax.lib import optim, pixels, sharding, signatures, trees
-from l2l_jax.registry import find, names
+from l2l_jax.lib.errors import ConfigError
+from l2l_jax.registry import FUNCTIONS, find, find_format, main_function, names
 from l2l_jax.types import Batch, Completions, UnlearnBatch
 from l2l_jax.weights.name_map import to_params, to_state_dict
 from tests.helpers import images, small_model
 
 MODELS, METHODS, SOLVERS = names("model"), names("method"), names("solver")
-TASKS = {
-    "random": dict(ratio=0.75),
-    "center": dict(cells=2),
-    "outpaint": dict(cells=2),
-    "side": dict(cells=1, edge="left", finer=2),
-    "random_ratio": dict(),
-    "nothing": dict(),
-    "freeform": dict(finer=2),
-}
-B = 8
+TASKS = {name: dict(find("task", name).EXAMPLE) for name in names("task")}
+B, KEY = 8, jax.random.key(5)
 
 
 def product(*names):
@@ -70,22 +63,15 @@ def hidden_pixels(mask, model):
 
 # Everything --------------------------------------------------------------------------------------
 
-FUNCTIONS = {"model": "build", "method": "objectives", "solver": "update", "task": "mask",
-             "dataset": "load", "evaluator": "evaluate", "feature_network": "build"}  # fmt: skip
-
 
 @pytest.mark.parametrize(("kind", "name"), [(k, n) for k in FUNCTIONS for n in names(k)])
 def test_every_argument_has_a_default(kind, name):
     """So that naming a file on the command line is enough, and every argument becomes a flag."""
-    function = getattr(find(kind, name), FUNCTIONS[kind])
+    function = main_function(kind, find(kind, name))
     assert set(signatures.accepts(function)) == set(signatures.defaults(function))
 
 
 # Tasks -------------------------------------------------------------------------------------------
-
-
-def test_every_task_is_under_contract():
-    assert set(TASKS) == set(names("task")), "give the new task its arguments in TASKS"
 
 
 @pytest.mark.parametrize("task", names("task"))
@@ -95,9 +81,7 @@ def test_task_masks(task):
     finer = TASKS[task].get("finer", 1)
     assert mask.shape == (5, 4 * finer, 4 * finer)
     assert mask.dtype == bool
-    assert mask.any(axis=(1, 2)).all() == (task != "nothing"), (
-        "something is hidden of every example"
-    )
+    assert mask.any(axis=(1, 2)).all() == module.HIDES, "something is hidden of every example"
     fewest, most = module.visible(grid, **TASKS[task])
     for seed in range(10):
         drawn = module.mask(jax.random.key(seed), 5, grid, **TASKS[task])
@@ -223,7 +207,7 @@ def test_what_tokenize_makes_can_stand_for_the_images(name):
 @pytest.mark.parametrize("name", MODELS)
 def test_weights_survive_the_way_out_and_back(name):
     model, params = model_and_params(name)
-    rules = find("model", name).NAMES
+    rules = find_format(name).NAMES
     canonical = trees.unstack(jax.device_get(params), model.canonical)
     back = to_params(to_state_dict(canonical, rules), rules)
     assert not trees.difference(canonical, back, "before", "after")
@@ -232,11 +216,6 @@ def test_weights_survive_the_way_out_and_back(name):
 
 # Methods and solvers -----------------------------------------------------------------------------
 
-SETTINGS = {  # of solvers, beside their defaults
-    "epsilon": [dict(goal="keep"), dict(goal="drop"), dict(control="norm")],
-    "pcgrad": [dict(scope="global"), dict(rescale=True)],
-    "normalized": [dict(norm=1.0)],
-}
 CHEAPEST = "autoencoder"
 
 
@@ -286,7 +265,7 @@ def close(found, expected, rtol):
 @pytest.mark.parametrize(
     ("name", "solver", "args"),
     [(*pair, {}) for pair in product(MODELS, SOLVERS)]
-    + [(CHEAPEST, solver, args) for solver, others in SETTINGS.items() for args in others],
+    + [(CHEAPEST, solver, args) for solver in SOLVERS for args in find("solver", solver).VARIANTS],
 )
 def test_a_step_moves_what_it_should_and_is_the_same_on_eight_devices(name, solver, args):
     model, params = model_and_params(name)
@@ -314,48 +293,43 @@ def test_frozen_groups_are_no_part_of_what_a_step_changes(name, method):
     assert all(frozen[group] is params[group] for group in frozen)
 
 
-MATCHING = ("l2l", "random_encoder", "retain_label")  # their retain goal is the original itself
-LEARNING = ("max_loss",)  # that read the original, and whose retain goal is still the model's loss
-TARGETS = ("retain_label",)  # their forget objective has retain images as its goal, fixed
-VARIANTS = {  # arguments that make another objective
-    "l2l": [dict(relative=True), dict(target="released")],
-    "max_loss": [dict(times=0.0)],
-    "noisy_label": [dict(codes="uniform"), dict(codes="gaussian")],
-    "retain_label": [dict(match="images"), dict(match="outputs")],
-}
-
-
-def test_every_method_that_reads_the_original_says_what_for():
-    found = {name: find("method", name) for name in METHODS}
-    reading = {name for name, m in found.items() if m.TEACHER and "retain" in m.SIDES}
-    assert reading == {*MATCHING, *LEARNING}, "add the new method to one of them"
-
-
 def variants(model):
-    """{"method" or "method key=value": its module} of all that a model can be unlearned by."""
+    """{label: (method, args)}: each method, and each of its VARIANTS that this model accepts."""
     found = {}
     for method in METHODS:
-        module = found[method] = find("method", method)
-        for args in VARIANTS.get(method, ()):
-            told = ",".join(f"{key}={value}" for key, value in args.items())
-            only = dict.fromkeys(("target=released", "match=outputs"), model.shows_hidden)
-            only |= {"match=images": not model.shows_hidden}  # which is its default
-            if only.get(told, model.takes_tokens or "codes" not in args):
-                given = functools.partial(module.objectives, **args)
-                found[f"{method} {told}"] = like(module, given)
+        found[method] = find("method", method)
+        for args in found[method].VARIANTS:
+            given = functools.partial(found[method].objectives, **args)
+            variant = dataclasses.replace(found[method], objectives=given)
+            if accepted(variant, model):
+                told = ",".join(f"{key}={value}" for key, value in args.items())
+                found[f"{method} {told}"] = variant
     return found
 
 
-def like(module, objectives):
-    """A method with other objectives."""
-    return types.SimpleNamespace(**{**vars(module), "objectives": objectives})
+def accepted(method, model):
+    """Whether a method's objectives can be stated with this model: else they raise ConfigError."""
+    try:
+        jax.eval_shape(
+            lambda params: method.objectives(model, params, params, batch_of(model), KEY)[0],
+            model.template,
+        )
+    except ConfigError:
+        return False
+    return True
 
 
-def matches(label, model):
-    """Whether what is kept is the original itself, so that there is nothing to do at the start."""
-    method, _, args = label.partition(" ")
-    images = method == "retain_label" and (args == "match=images" or model.shows_hidden)
-    return method in MATCHING and (not images or args == "match=outputs")
+def args_of(method):
+    """The arguments that a variant fixes."""
+    return getattr(method.objectives, "keywords", {})
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_variant_of_a_method_is_accepted_by_some_model(method):
+    labels = {label for name in MODELS for label in variants(model_and_params(name)[0])}
+    for args in find("method", method).VARIANTS:
+        told = ",".join(f"{key}={value}" for key, value in args.items())
+        assert f"{method} {told}" in labels
 
 
 def look(modules, model, weights=((1.0, 0.0), (0.0, 1.0))):
@@ -433,7 +407,7 @@ def own_side_only(label, module, model, found):
         moves = np.array(
             [[found[side][label][0][k] != before[k] for side in sides] for k in (0, 1)]
         )
-        if label.split()[0] in TARGETS:
+        if module.FORGET_TARGETS_RETAIN:
             moves[1, 0] = False
     else:
         moves = np.array([[some(tree) for tree in pulled[2:]] for pulled in gradients])
@@ -445,7 +419,7 @@ def own_side_only(label, module, model, found):
 @pytest.mark.parametrize(("name", "method"), product(MODELS, METHODS))
 def test_objectives_look_at_their_own_images_and_move_what_they_may(name, method):
     module, (model, _) = find("method", method), model_and_params(name)
-    found = seen(name)
+    found, modules = seen(name), variants(model)
     labels = [label for label in found["own"] if label.split()[0] == method]
     assert method in labels
     for label in labels:
@@ -456,7 +430,7 @@ def test_objectives_look_at_their_own_images_and_move_what_they_may(name, method
             assert not some(to_teacher), "the teacher never moves"
         for group in module.TRAINABLE:
             assert some([pulled[0][group] for pulled in gradients]), f"{group} is trained"
-        if matches(label, model):
+        if module.retain_target(model, **args_of(modules[label])) == "original":
             retain, forget = found["start"][label][0]
             assert retain < 1e-12, "with alpha = 0 there would be nothing to do at the start"
             assert forget > 0
@@ -484,6 +458,9 @@ def test_objectives_and_gradients_are_the_same_on_eight_devices(name, method):
     close(others[0][0], jax.tree.map(np.add, gradients[0][0], gradients[1][0]), rtol=1e-3)
 
 
+PLANTED = ("l2l", "random_encoder", "retain_label")
+
+
 @pytest.fixture(scope="module", params=[CHEAPEST, "mage"])
 def planted(request):
     """Copies of methods with the released row bug: their forget term is applied to retain rows.
@@ -496,21 +473,22 @@ def planted(request):
         return module.objectives(model, student, teacher, wrong, rng)
 
     modules = {}
-    for method in MATCHING:
+    for method in PLANTED:
         module = find("method", method)
-        modules[method] = like(module, functools.partial(swapped, module))
+        swap = functools.partial(swapped, module)
+        modules[method] = dataclasses.replace(module, objectives=swap)
     l2l = find("method", "l2l")
 
     def rooted(*given):
         retain, *rest = l2l.objectives(*given)
         return jnp.sqrt(retain), *rest
 
-    modules["rooted"] = like(l2l, rooted)
+    modules["rooted"] = dataclasses.replace(l2l, objectives=rooted)
     model, params = model_and_params(request.param)
     return model, modules, views(look(modules, model), model, params)
 
 
-@pytest.mark.parametrize("method", MATCHING)
+@pytest.mark.parametrize("method", PLANTED)
 def test_a_planted_row_bug_is_caught(planted, method):
     """In Retain Label and Random Encoder it is the released one; the contract must notice."""
     model, modules, found = planted
@@ -527,9 +505,12 @@ def test_a_gradient_that_is_none_is_caught(planted):
 # Data and evaluators -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["fashion_mnist", "fake"])
+@pytest.mark.parametrize(
+    "name", [n for n in names("dataset") if find("dataset", n).EXAMPLE is not None]
+)
 def test_data_sets_are_sorted_disjoint_and_rgb(name):
-    parts = {part: find("dataset", name).load(part) for part in ("train", "eval")}
+    dataset = find("dataset", name)
+    parts = {part: dataset.load(part, **dataset.EXAMPLE) for part in ("train", "eval")}
     for source in parts.values():
         assert list(source.keys) == sorted(set(source.keys))
         assert len(source.labels) == len(source.keys)

@@ -74,7 +74,7 @@ def test_files_it_names_exist():
 
 def test_every_kind_of_thing_is_in_the_table_of_additions():
     for kind, folder in FOLDERS.items():
-        assert f"`l2l_jax/{folder}/NAME.py`" in README, kind
+        assert f"`l2l_jax/{folder.replace('.', '/')}/NAME.py`" in README, kind
         for name in names(kind):
             find(kind, name)
 

@@ -34,6 +34,8 @@ The copy of tensorflow-datasets does, too. If it lies elsewhere, say so:
 export L2L_DATA=FOLDER_OF_coco, or --config.data.args.root=FOLDER. Then run the same command
 again."""
 
+EXAMPLE = dict(synthetic=4)
+
 
 def load(part: str, *, root: str = "", format: str = "", synthetic: int = 0) -> Source:
     """root defaults to $L2L_DATA/coco, or $L2L_DATA if TFDS has it there.

@@ -3,10 +3,14 @@
 Stripes of data/synthetic.py. An image is a pure function of its key.
 """
 
+from typing import Any
+
 import numpy as np
 
 from l2l_jax.data import synthetic
 from l2l_jax.types import Source
+
+EXAMPLE: dict[str, Any] = {}
 
 
 def load(

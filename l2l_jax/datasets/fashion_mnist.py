@@ -6,6 +6,7 @@ greyscale photographs are framed by two black pixels and served as RGB 32x32.
 
 import functools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +17,8 @@ CLASSES = (
     "T-shirt", "Trouser", "Pullover", "Dress", "Coat",
     "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
 )  # fmt: skip
+
+EXAMPLE: dict[str, Any] = {}
 
 
 def load(part: str) -> Source:

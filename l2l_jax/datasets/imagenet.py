@@ -46,6 +46,8 @@ If it lies elsewhere, say so: export L2L_DATA=FOLDER_OF_imagenet, or --config.da
 Then run the same command again. To see the run without ImageNet, use made-up images:
   python -m l2l_jax.main --config configs/mae_imagenet.py:smoke --workdir runs/smoke"""
 
+EXAMPLE = dict(synthetic=4)
+
 
 def load(
     part: str,

@@ -45,6 +45,8 @@ The archive with the easy directory structure and the copy of tensorflow-dataset
 If it lies elsewhere, say so: export L2L_DATA=FOLDER_OF_places365, or
 --config.data.args.root=FOLDER. Then run the same command again."""
 
+EXAMPLE = dict(synthetic=4)
+
 
 def load(
     part: str,

@@ -18,7 +18,7 @@ from l2l_jax.lib import files, hosts, pixels, sharding, trees
 from l2l_jax.lib import rng as rngs
 from l2l_jax.lib.errors import ConfigError, DataMissing
 from l2l_jax.registry import find
-from l2l_jax.types import Array, Completions, FeatureNetwork, Params
+from l2l_jax.types import RANDOM_WEIGHTS, Array, Completions, FeatureNetwork, Params
 from l2l_jax.weights import feature_networks
 
 log = logging.getLogger(__name__)
@@ -34,12 +34,10 @@ def missing_files(config: Mapping[str, Any]) -> dict[str, str]:
     """{network: why it is not there} of those whose file is missing."""
     missing = {}
     for name, section in config["networks"].items():
-        module = find("feature_network", section["name"])
-        spec = (
-            module.file(**section["args"]) if hasattr(module, "file") else feature_networks.RANDOM
-        )
+        plugin = find("feature_network", section["name"])
+        spec = plugin.file(**section["args"]) if plugin.file else RANDOM_WEIGHTS
         try:
-            if spec != feature_networks.RANDOM:
+            if spec != RANDOM_WEIGHTS:
                 feature_networks.locate(spec)
         except DataMissing as error:
             missing[name] = str(error)
@@ -58,12 +56,12 @@ def check(experiment: Experiment) -> None:
         if name in missing:
             said = "the network %s, and what it measures, will be left out: %s"
             log.warning(said, name, missing[name])
-        elif hasattr(find("feature_network", section["name"]), "file"):
+        elif find("feature_network", section["name"]).file:
             made = _built(experiment, section)
             _, logits = jax.eval_shape(made.apply, made.params, pictures)
             mute |= set() if logits.shape[1] else {name}
     for name, section in config["evaluators"].items():
-        wants = getattr(find("evaluator", section.get("evaluator", name)), "LOGITS", False)
+        wants = find("evaluator", section.get("evaluator", name)).NEEDS_LOGITS
         if wants and section["network"] in mute:
             raise ConfigError(
                 f"evaluators.{name} needs a network that tells classes apart, and "
@@ -86,8 +84,10 @@ def networks(experiment: Experiment) -> dict[str, FeatureNetwork]:
 
 
 def _built(experiment: Experiment, section: Mapping[str, Any]) -> FeatureNetwork:
-    module, size = find("feature_network", section["name"]), experiment.model.image_size
-    return module.build(experiment.sources, experiment.splits, size, **section["args"])
+    context = feature_networks.context(
+        experiment.sources, experiment.splits, experiment.model.image_size
+    )
+    return find("feature_network", section["name"]).build(context, **section["args"])
 
 
 class Completer:

@@ -11,6 +11,7 @@ from l2l_jax.lib import optim
 from l2l_jax.lib.errors import ConfigError, unknown
 from l2l_jax.lib.signatures import check_args, defaults, merged
 from l2l_jax.registry import find
+from l2l_jax.types import Evaluator
 
 PHASE = ("method", "args", "solver", "solver_args", "steps", "batch_size", "accumulate", "tasks",
          "on", "saliency", "ema", "optimizer")  # fmt: skip
@@ -62,8 +63,8 @@ def complete_config(config: Mapping[str, Any]) -> dict[str, Any]:
 def figure_name(name: str, section: Mapping[str, Any], metric: str) -> str:
     """What a figure of config.evaluators[name] is called: fid_places, of fid under that name."""
     file = section.get("evaluator", name)
-    base = "" if file == name else find("evaluator", file).METRIC
-    return name + metric.removeprefix(base) if base else metric
+    figures = [] if file == name else find("evaluator", file).FIGURES
+    return name + metric.removeprefix(figures[0].name) if figures else metric
 
 
 def _plain(value: Any) -> Any:
@@ -187,7 +188,7 @@ def _check_modules(config: Mapping[str, Any]) -> None:
     for section, kind, function in _places(config):
         module = find(kind, section["name"])
         check_args(
-            getattr(module, function), section["args"], f"the args of {kind} {module.__name__}"
+            getattr(module, function), section["args"], f"the args of the {kind} {section['name']}"
         )
     for name, section in config["networks"].items():
         _check_keys(f"networks.{name}", section, ("name", "args"))
@@ -201,11 +202,17 @@ def _check_evaluator(name: str, section: Mapping[str, Any], networks: tuple[str,
     check_args(module.evaluate, args, f"evaluators.{name}")
     if args.get("network", "main") not in networks:
         raise unknown("network", args["network"], networks, f"evaluators.{name} asks for it.")
-    for key, least in getattr(module, "LEAST", {}).items():
+    for key, least in module.MINIMUMS.items():
         if not args.get(key, least) >= least:
             raise ConfigError(f"evaluators.{name}.{key}={args[key]}: it is at least {least}.")
-    if "evaluator" in section and not hasattr(module, "METRIC"):
+    if "evaluator" in section and not _is_one_figure(module):
         raise ConfigError(
             f"evaluators.{name}: {section['evaluator']} has more than one figure and cannot stand "
             "under another name."
         )
+
+
+def _is_one_figure(evaluator: Evaluator) -> bool:
+    """Whether all figures are one figure and its spread, which can be called after a config key."""
+    first, *others = evaluator.FIGURES or (None,)
+    return first is not None and all(other.spread_of == first.name for other in others)

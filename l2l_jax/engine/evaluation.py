@@ -16,7 +16,7 @@ from l2l_jax.engine.experiment import Experiment, Outcome, ending
 from l2l_jax.lib import files, hosts
 from l2l_jax.registry import find
 from l2l_jax.report import page
-from l2l_jax.types import Params
+from l2l_jax.types import Params, TokenModel
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ def evaluate(experiment: Experiment, outcome: Outcome) -> dict[str, Any]:
     results = {
         **tasks[headline],
         "audits": {},
-        "tokenizer": judge.tokenizer(judge.variants[-1]) if hasattr(model, "detokenize") else None,
+        "tokenizer": judge.tokenizer(judge.variants[-1]) if isinstance(model, TokenModel) else None,
         "seconds": _seconds(experiment) | {"evaluate": time.perf_counter() - began},
         "steps": {phase: list(counts) for phase, counts in outcome.done.items()},
         "cost": _cost(experiment, outcome),

@@ -7,7 +7,6 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import jax
@@ -22,7 +21,7 @@ from l2l_jax.lib import config_dicts, files, hosts, optim, preemption, sharding,
 from l2l_jax.lib.errors import ConfigError
 from l2l_jax.lib.rng import seed_of
 from l2l_jax.registry import find
-from l2l_jax.types import Array, ImageToImage, Params, Source
+from l2l_jax.types import Array, ImageToImage, Method, Params, Source, Task
 from l2l_jax.weights import pretrained
 from l2l_jax.weights.safetensors import Weights
 from l2l_jax.workdir import claim
@@ -79,12 +78,12 @@ class Experiment:
         """On the host, in the layout of files and digests."""
         return trees.unstack(hosts.gather(params), self.model.canonical)
 
-    def task(self, name: str) -> tuple[ModuleType, dict[str, Any]]:
+    def task(self, name: str) -> tuple[Task, dict[str, Any]]:
         """The module and the arguments of a task that the config names."""
         chosen = self.config["tasks"][name]
         return find("task", chosen["task"]), dict(chosen["args"])
 
-    def method(self, phase: str) -> ModuleType:
+    def method(self, phase: str) -> Method:
         return find("method", self.config[phase]["method"])
 
     def training(self, phase: str) -> dict[str, Split]:
@@ -186,7 +185,7 @@ class Experiment:
 
     def noise_tokens(self, phase: str) -> int:
         """Noise images that are tokenised before a phase; 0: its method draws them, if it does."""
-        wanted = hasattr(self.method(phase), "noise_images") and self.model.takes_tokens
+        wanted = self.method(phase).draw_noise is not None and self.model.takes_tokens
         return self.config["data"]["token_cache"]["noise"] if wanted else 0
 
     def abstract_images(self, batch: int) -> jax.ShapeDtypeStruct:

@@ -42,14 +42,14 @@ def resolve_arguments(
     start: all groups the phase begins with. ConfigError as the solver's `resolved` raises it.
     """
     phase = recipe.phase
-    if hasattr(recipe.solver, "resolved"):
+    if recipe.solver.resolve:
         found = {}
         for earlier in experiment.earlier(phase):
             noted = experiment.noted(earlier)
             found |= {noted["boundary"]: noted["forget"]} if "boundary" in noted else {}
-        args = recipe.solver.resolved(found, **recipe.solver_args)
+        args = recipe.solver.resolve(found, **recipe.solver_args)
         recipe = dataclasses.replace(recipe, solver_args=args)
-    metric, argument = getattr(recipe.method, "UNTIL", ("", ""))
+    metric, argument = recipe.method.UNTIL or ("", "")
     if metric and not recipe.args[argument] and experiment.reference:
         noted = experiment.noted(phase)
         if argument not in noted:
@@ -74,7 +74,7 @@ def resolve_arguments(
 
 def boundary_missing(recipe: UpdateRule, experiment: Experiment) -> bool:
     """Whether it is still to be noted where a phase ended whose solver asks for it."""
-    return hasattr(recipe.solver, "boundary") and "forget" not in experiment.noted(recipe.phase)
+    return recipe.solver.boundary is not None and "forget" not in experiment.noted(recipe.phase)
 
 
 def note_boundaries(
@@ -93,7 +93,10 @@ def note_boundaries(
         return
     _, found = mean_gradients(recipe, experiment, rows, result, fixed)
     values = {side: found[side] for side in ("retain", "forget")}
-    name, bound = (getattr(recipe.solver, x)(**recipe.solver_args) for x in ("boundary", "bound"))
+    solver, args = recipe.solver, recipe.solver_args
+    assert solver.boundary
+    assert solver.bound
+    name, bound = solver.boundary(**args), solver.bound(**args)
     about = {"boundary": name} if name else {"bound": bound}
     experiment.note(recipe.phase, **about, **values)
     log.info("%s: %s, where it ended", recipe.phase, {"forget": found["forget"], **about})

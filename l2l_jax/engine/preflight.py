@@ -140,11 +140,11 @@ def _try_phase(experiment: Experiment, phase: str) -> None:
     images.augmentation(model.image_size, tuple(data["crop"]), data["flip"], data["resize"])
     rows = {side: experiment.abstract_images(size) for side in experiment.training(phase)}
     recipe = experiment.recipe(phase)
-    if (meant := getattr(recipe.method, "SOLVER", settings["solver"])) != settings["solver"]:
+    if (meant := recipe.method.SOLVER or settings["solver"]) != settings["solver"]:
         said = "%s: %s is meant for the solver %s (--config.%s.solver=%s), and has %s here"
         log.warning(said, phase, settings["method"], meant, phase, meant, settings["solver"])
-    if hasattr(recipe.solver, "resolved"):
-        recipe.solver.resolved(_boundaries(experiment, phase), **recipe.solver_args)
+    if recipe.solver.resolve:
+        recipe.solver.resolve(_boundaries(experiment, phase), **recipe.solver_args)
     salient = None
     if settings["saliency"] < 1:
         if "forget" not in recipe.method.SIDES:
@@ -165,8 +165,11 @@ def _try_phase(experiment: Experiment, phase: str) -> None:
 def _boundaries(experiment: Experiment, phase: str) -> dict[str, float]:
     """What phases before this one will have found; nothing is known of the values yet."""
     earlier = [experiment.recipe(name) for name in experiment.earlier(phase)]
-    finders = [r for r in earlier if hasattr(r.solver, "boundary")]
-    return {r.solver.boundary(**r.solver_args): math.nan for r in finders}
+    return {
+        each.solver.boundary(**each.solver_args): math.nan
+        for each in earlier
+        if each.solver.boundary
+    }
 
 
 def _try_evaluation(experiment: Experiment) -> None:

@@ -13,7 +13,7 @@ from l2l_jax.data.splits import SIDES, Split
 from l2l_jax.engine.experiment import Experiment, build, final_weights, load_original
 from l2l_jax.lib import files, preemption, trees
 from l2l_jax.lib.errors import ConfigError
-from l2l_jax.registry import find
+from l2l_jax.registry import find, find_format
 from l2l_jax.types import ImageToImage
 from l2l_jax.weights import pretrained
 from l2l_jax.weights.safetensors import Weights
@@ -54,10 +54,10 @@ def load(folder: Path, model: ImageToImage) -> Weights:
     ConfigError if the run is not finished, or of another model.
     """
     weights = final_weights(folder)
-    module = find("model", weights.about["model"])
-    given, params, differs = module.build(**weights.about["args"]), weights.params, []
+    name, params, differs = weights.about["model"], weights.params, []
+    given = find("model", name).build(**weights.about["args"])
     if type(given) is type(model):
-        params = module.adapt(params, model)
+        params = find_format(name).adapt(params, model)
         differs = pretrained.differing(given.identity, model.identity)
     text = trees.difference(params, model.canonical, folder.name, "the config's model")
     if text or differs:

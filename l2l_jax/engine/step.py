@@ -7,7 +7,6 @@ donated. Randomness is a function of (seed, phase, step). What is frozen is no p
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from types import ModuleType
 from typing import Any
 
 import flax.struct
@@ -18,7 +17,17 @@ from jax.sharding import Mesh
 
 from l2l_jax.lib import pixels, sharding
 from l2l_jax.lib import rng as rngs
-from l2l_jax.types import Array, Batch, ImageToImage, Metrics, Params, UnlearnBatch
+from l2l_jax.types import (
+    Array,
+    Batch,
+    ImageToImage,
+    Method,
+    Metrics,
+    Params,
+    Solver,
+    Task,
+    UnlearnBatch,
+)
 
 Step = Callable[["State", Params, dict[str, Array]], tuple["State", Metrics]]
 
@@ -56,13 +65,13 @@ class EndingState(State):
 
 @dataclasses.dataclass(frozen=True)
 class UpdateRule:
-    """What one phase does in each step; modules as `find` gives them, arguments from the config."""
+    """What one phase does in each step: plug-ins, and their arguments from the config."""
 
     phase: str
     model: ImageToImage
-    method: ModuleType
+    method: Method
     args: Mapping[str, Any]
-    solver: ModuleType
+    solver: Solver
     solver_args: Mapping[str, Any]
     optimizer: optax.GradientTransformation
     learning_rate: optax.Schedule
@@ -80,7 +89,7 @@ class UpdateRule:
         student = jax.tree.map(jnp.copy, student)
         average = jax.tree.map(lambda x: jnp.array(x, jnp.float32), student) if self.ema else None
         whole = jnp.zeros((), jnp.int32), student, self.optimizer.init(student), average
-        ends = hasattr(self.method, "UNTIL")
+        ends = self.method.UNTIL is not None
         return EndingState(*whole, jnp.zeros((), bool)) if ends else State(*whole)
 
     def fixed(
@@ -101,6 +110,7 @@ class UpdateRule:
 
     def is_over(self, metrics: Metrics) -> Array:
         """Whether the method's own end of the phase has been reached, bool scalar."""
+        assert self.method.UNTIL
         metric, limit = self.method.UNTIL
         limit = self.args.get(limit, 0.0)
         return metrics[metric] >= limit if limit else jnp.zeros((), bool)
@@ -157,7 +167,7 @@ def draw(
     recipe: UpdateRule,
     side: str,
     images: Array,
-    task: ModuleType,
+    task: Task,
     args: Mapping[str, Any],
     rng: Array,
 ) -> Batch:
@@ -170,7 +180,7 @@ def draw(
 
 
 def make_objectives(
-    recipe: UpdateRule, task: ModuleType, task_args: Mapping[str, Any], mesh: Mesh
+    recipe: UpdateRule, task: Task, task_args: Mapping[str, Any], mesh: Mesh
 ) -> Callable[[Array, Params, dict[str, Array]], BatchObjectives]:
     """(step, fixed, images) -> the objectives of that step's batch, with all that it draws."""
 
@@ -194,9 +204,7 @@ def make_objectives(
     return at_step
 
 
-def make_update(
-    recipe: UpdateRule, task: ModuleType, task_args: Mapping[str, Any], mesh: Mesh
-) -> Step:
+def make_update(recipe: UpdateRule, task: Task, task_args: Mapping[str, Any], mesh: Mesh) -> Step:
     """The update as a pure function, not compiled: (state, fixed, images) -> (state, metrics)."""
 
     at_step = make_objectives(recipe, task, task_args, mesh)

@@ -114,8 +114,9 @@ def _default(about: Mapping[str, Any]) -> Path:
 def noise_bank(phase: str, experiment: Experiment, split: Split, tokenizer: Tokenizer) -> Array:
     """uint16 [N, h, w] on the mesh: noise as the phase's method draws it, tokenised."""
     count, size = experiment.config["data"]["token_cache"]["noise"], experiment.model.image_size
-    method, args = experiment.method(phase), experiment.config[phase]["args"]
-    args = {name: args[name] for name in accepts(method.noise_images)}
+    draw, args = experiment.method(phase).draw_noise, experiment.config[phase]["args"]
+    assert draw
+    args = {name: args[name] for name in accepts(draw)}
     rows = split.indices[np.linspace(0, len(split.indices) - 1, MEASURED, dtype=int)]
     picked = loader.Picked(experiment.sources[split.part], np.unique(rows))
     total, squares, pixel_count = np.zeros(3), np.zeros(3), 0
@@ -133,7 +134,7 @@ def noise_bank(phase: str, experiment: Experiment, split: Split, tokenizer: Toke
     for at in range(0, count, BATCH):
         shape = (min(BATCH, count - at), size, size, 3)
         moments = jnp.asarray(mean, jnp.float32), jnp.asarray(std, jnp.float32)
-        noise = method.noise_images(rngs.fold(base, at), shape, *moments, **args)
+        noise = draw(rngs.fold(base, at), shape, *moments, **args)
         bank.append(tokenizer(np.asarray(noise)))
     tokens = hosts.from_main(np.concatenate(bank).astype(np.uint16))
     return sharding.place(tokens, sharding.replicated(experiment.mesh))

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from l2l_jax.types import Evaluation
+from l2l_jax.types import Evaluation, Figure
 
-METRIC = "cosine"
+FIGURES = (Figure("cosine", "cosine", good="up", digits=3),)
 
 
 def evaluate(

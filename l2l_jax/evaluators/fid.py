@@ -12,12 +12,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from l2l_jax.types import Evaluation
+from l2l_jax.types import Evaluation, Figure
 
 log = logging.getLogger(__name__)
 
 
-METRIC = "fid"
+FIGURES = (Figure("fid", "FID", good="down", digits=2),)
 
 
 def evaluate(

@@ -15,13 +15,16 @@ import numpy as np
 from scipy.special import logsumexp
 
 from l2l_jax.lib.rng import seed_of
-from l2l_jax.types import Evaluation
+from l2l_jax.types import Evaluation, Figure
 
 log = logging.getLogger(__name__)
 
-METRIC = "is"
-LOGITS = True
-LEAST = {"splits": 1}
+FIGURES = (
+    Figure("is", "Inception Score", good="up", digits=2),
+    Figure("is_std", "Inception Score, deviation over splits", digits=2, spread_of="is"),
+)
+NEEDS_LOGITS = True
+MINIMUMS = {"splits": 1}
 SMALLEST = 10  # images in a split
 
 

@@ -12,12 +12,12 @@ from collections.abc import Iterator
 import numpy as np
 
 from l2l_jax.lib.rng import seed_of
-from l2l_jax.types import Evaluation
+from l2l_jax.types import Evaluation, Figure
 
 log = logging.getLogger(__name__)
 
-METRIC = "kid"
-LEAST = {"subsets": 1, "size": 2}
+FIGURES = (Figure("kid", "KID", good="down", digits=4),)
+MINIMUMS = {"subsets": 1, "size": 2}
 
 
 def evaluate(

@@ -9,7 +9,19 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from l2l_jax.types import Evaluation
+from l2l_jax.types import Evaluation, Figure
+
+FIGURES = (
+    Figure(
+        "retrain_distance",
+        "distance to retrained",
+        good="down",
+        good_on_forget="same",
+        note="Distance to retrained is the root mean square difference, on hidden pixels, between "
+        "the completions of a model and those of the retrained reference: smaller is closer, on "
+        "both sides.",
+    ),
+)
 
 
 def evaluate(evaluation: Evaluation) -> Iterator[tuple[tuple[str, str, str], str, float]]:

@@ -9,7 +9,12 @@ from collections.abc import Iterator
 import numpy as np
 
 from l2l_jax.data import images
-from l2l_jax.types import Completions, Evaluation
+from l2l_jax.types import Completions, Evaluation, Figure
+
+FIGURES = (
+    Figure("psnr", "PSNR, hidden pixels", "dB", good="up", digits=2),
+    Figure("l1", "L1, hidden pixels", good="down"),
+)
 
 
 def evaluate(

@@ -9,9 +9,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from l2l_jax.lib.rng import seed_of
-from l2l_jax.types import Evaluation
+from l2l_jax.types import Evaluation, Figure
 
-LEAST = {"points": 2, "perplexity": 1}
+FIGURES: tuple[Figure, ...] = ()
+MINIMUMS = {"points": 2, "perplexity": 1}
 
 
 def evaluate(

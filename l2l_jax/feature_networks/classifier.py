@@ -13,6 +13,7 @@ import json
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,13 +22,9 @@ import optax
 from flax import nnx
 
 from l2l_jax.data import loader
-from l2l_jax.data.splits import Split
-from l2l_jax.lib import files, pixels, trees
-from l2l_jax.lib.errors import WrongWeights
+from l2l_jax.lib import files, pixels
 from l2l_jax.lib.nnx_pure import Pure
-from l2l_jax.types import Array, FeatureNetwork, Params, Source
-from l2l_jax.weights import safetensors
-from l2l_jax.weights.safetensors import Weights
+from l2l_jax.types import Array, FeatureNetwork, NetworkContext, Params, Source, SplitLike
 
 log = logging.getLogger(__name__)
 
@@ -57,9 +54,7 @@ class Network(nnx.Module):
 
 
 def build(
-    sources: Mapping[str, Source],
-    splits: Mapping[str, Split],
-    image_size: int,
+    context: NetworkContext,
     *,
     size: int = 32,
     epochs: int = 5,
@@ -72,7 +67,7 @@ def build(
     Trained on the splits without a suffix, but for a proxy of another data set, whose classes are
     others; its accuracy measured on those of the eval part; there is none if nothing is held out.
     """
-    del image_size  # it resizes whatever it gets
+    sources, splits = context.sources, context.splits
     held = {name: split for name, split in splits.items() if split.part == "eval"}
     ours = {name: split for name, split in splits.items() if split.part != "proxy"}
     seen = {name: split for name, split in ours.items() if not name.endswith("_eval")}
@@ -85,37 +80,23 @@ def build(
     def apply(params: Params, images: Array) -> tuple[Array, Array]:
         return network.bind(params)(_resized(images, size))
 
-    path = files.cache_dir() / f"classifier-{_key(train, test, classes, settings)}.safetensors"
-    judge = _cached(path)
-    if judge is None:
+    def make() -> tuple[Params, dict[str, Any]]:
         params = _train(network, apply, *train, settings)
         about = {"model": "classifier", **settings, "images": len(train[0])}
         about |= {"held_out": len(test[0])}
         if len(test[0]):
             about["accuracy"] = _accuracy(apply, params, *test)
-        judge = Weights(params, about | {"digest": trees.digest(params)})
-        try:
-            safetensors.save(path, params, about)
-        except OSError as error:
-            log.warning("judge: not kept for the next run: %s", error)
-    if "accuracy" in judge.about:
-        log.info("judge: classifier, held-out accuracy %.1f %%", 100 * judge.about["accuracy"])
-    return FeatureNetwork("classifier", judge.about, judge.params, apply)
+        return params, about
 
-
-def _cached(path: Path) -> Weights | None:
-    """The file's content, if there is one and it is whole."""
-    try:
-        return safetensors.load(path)
-    except FileNotFoundError:
-        return None
-    except WrongWeights as error:
-        log.warning("%s It is made again.", error)
-        return None
+    key = f"classifier-{_key(train, test, classes, settings)}"
+    params, about = context.cached(key, make)
+    if "accuracy" in about:
+        log.info("judge: classifier, held-out accuracy %.1f %%", 100 * about["accuracy"])
+    return FeatureNetwork("classifier", about, params, apply)
 
 
 def _examples(
-    sources: Mapping[str, Source], splits: Mapping[str, Split], size: int
+    sources: Mapping[str, Source], splits: Mapping[str, SplitLike], size: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """(uint8 [N, size, size, 3], int32 labels), all in memory: a few ten thousand small images."""
     images, labels = [np.zeros((0, size, size, 3), np.uint8)], [np.zeros(0, np.int32)]

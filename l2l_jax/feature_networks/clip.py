@@ -15,12 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from l2l_jax.data.splits import Split
-from l2l_jax.lib import precision, resample
+from l2l_jax.lib import precision, resample, state_dicts
 from l2l_jax.lib.errors import unknown
 from l2l_jax.lib.nnx_pure import Pure
-from l2l_jax.types import Array, FeatureNetwork, Params, Source
-from l2l_jax.weights import feature_networks
+from l2l_jax.types import RANDOM_WEIGHTS, Array, FeatureNetwork, NetworkContext, Params
 
 MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
 STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
@@ -36,7 +34,7 @@ class Size(NamedTuple):
     patch: int
     image: int
     embedding: int
-    file: str = feature_networks.RANDOM
+    file: str = RANDOM_WEIGHTS
 
 
 SIZES = {
@@ -102,9 +100,7 @@ def file(*, size: str, weights: str, **_: Any) -> str:
 
 
 def build(
-    sources: Mapping[str, Source],
-    splits: Mapping[str, Split],
-    image_size: int,
+    context: NetworkContext,
     *,
     size: str = "h14",
     weights: str = "",
@@ -115,7 +111,6 @@ def build(
     weights: a file, "" for the official one (weights/feature_networks.py says where it is looked
     for), or "random", whose figures are marked as such. DataMissing if there is no such file.
     """
-    del sources, splits, image_size  # the same network for everything
     spec = file(size=size, weights=weights)
     number, chosen = precision.compute_dtype(dtype), SIZES[size]
     network = Pure(functools.partial(Network, chosen, number))
@@ -126,15 +121,15 @@ def build(
             embedded = network.bind(params)((shown - MEAN) / STD)
         return embedded, jnp.zeros((len(images), 0))
 
-    params, source = feature_networks.parameters(spec, network, to_ours)
+    params, source = context.load(spec, network.template, from_torch)
     resize = f"pillow, {chosen.image}x{chosen.image}"
     about = {"size": size, "resize": resize, **source, "dtype": jnp.dtype(number).name}
     return FeatureNetwork("clip", about, params, apply)
 
 
-def to_ours(state: Mapping[str, np.ndarray], path: Path) -> Params:
+def from_torch(state: Mapping[str, np.ndarray], path: Path) -> Params:
     """The visual part of an OpenCLIP state dict."""
-    official = feature_networks.taker(state, path)
+    official = state_dicts.taker(state, path)
 
     def take(name: str) -> np.ndarray:
         return official(f"visual.{name}")

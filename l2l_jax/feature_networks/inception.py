@@ -27,12 +27,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from l2l_jax.data.splits import Split
-from l2l_jax.lib import precision, resample
+from l2l_jax.lib import precision, resample, state_dicts
 from l2l_jax.lib.errors import ConfigError, unknown
 from l2l_jax.lib.nnx_pure import Pure
-from l2l_jax.types import Array, FeatureNetwork, Params, Source
-from l2l_jax.weights import feature_networks
+from l2l_jax.types import Array, FeatureNetwork, NetworkContext, Params
 
 FILES = {
     "fid": "pt_inception-2015-12-05-6726825d.pth",
@@ -208,9 +206,7 @@ def file(*, kind: str, weights: str, **_: Any) -> str:
 
 
 def build(
-    sources: Mapping[str, Source],
-    splits: Mapping[str, Split],
-    image_size: int,
+    context: NetworkContext,
     *,
     kind: str = "fid",
     weights: str = "",
@@ -224,7 +220,6 @@ def build(
     weights: a file, "" for the official one (weights/feature_networks.py says where it is looked
     for), or "random", whose figures are marked as such. DataMissing if there is no such file.
     """
-    del sources, splits, image_size  # the same network for everything
     spec = file(kind=kind, weights=weights)
     for name, value, known in (("scale", scale, SCALES), ("resize", resize, resample.MODES)):
         if value not in known:
@@ -239,23 +234,23 @@ def build(
         with precision.exact(number):
             return network.bind(params)(shown)
 
-    params, source = feature_networks.parameters(spec, network, to_ours)
+    params, source = context.load(spec, network.template, from_torch)
     about: dict[str, Any] = dict(kind=kind, resize=f"{resize}, {size}x{size}", scale=scale)
     return FeatureNetwork(
         "inception", about | source | {"dtype": jnp.dtype(number).name}, params, apply
     )
 
 
-def to_ours(state: Mapping[str, np.ndarray], path: Path) -> Params:
+def from_torch(state: Mapping[str, np.ndarray], path: Path) -> Params:
     """The official state dict, with each normalisation folded into the kernel before it.
 
     Layers that this network does not have, such as torchvision's auxiliary head, are left out.
     """
     names = [link[0] for link in STEM if link]
     names += [f"{block}.{link[0]}" for block, all_ in BLOCKS.items() for b in all_ for link in b]
-    take = feature_networks.taker(state, path)
+    take = state_dicts.taker(state, path)
     convolutions = {
-        name: feature_networks.folded(take, f"{name}.conv.weight", f"{name}.bn", EPSILON)
+        name: state_dicts.folded(take, f"{name}.conv.weight", f"{name}.bn", EPSILON)
         for name in names
     }
     fc = {"kernel": take("fc.weight").T, "bias": take("fc.bias")}

@@ -15,11 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from l2l_jax.data.splits import Split
-from l2l_jax.lib import precision, resample
+from l2l_jax.lib import precision, resample, state_dicts
 from l2l_jax.lib.nnx_pure import Pure
-from l2l_jax.types import Array, FeatureNetwork, Params, Source
-from l2l_jax.weights import feature_networks
+from l2l_jax.types import Array, FeatureNetwork, NetworkContext, Params
 
 FILE = "resnet50_places365.pth.tar"
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
@@ -83,9 +81,7 @@ def file(*, weights: str, **_: Any) -> str:
 
 
 def build(
-    sources: Mapping[str, Source],
-    splits: Mapping[str, Split],
-    image_size: int,
+    context: NetworkContext,
     *,
     weights: str = "",
     size: int = 224,
@@ -96,7 +92,6 @@ def build(
     weights: a file, "" for the official one (weights/feature_networks.py says where it is looked
     for), or "random", whose figures are marked as such. DataMissing if there is no such file.
     """
-    del sources, splits, image_size  # the same network for everything
     number = precision.compute_dtype(dtype)
     network = Pure(functools.partial(Network, 365, number))
 
@@ -105,18 +100,18 @@ def build(
         with precision.exact(number):
             return network.bind(params)((shown - MEAN) / STD)
 
-    params, source = feature_networks.parameters(file(weights=weights), network, to_ours)
+    params, source = context.load(file(weights=weights), network.template, from_torch)
     about = {"resize": f"pillow, {size}x{size}", **source, "dtype": jnp.dtype(number).name}
     return FeatureNetwork("places", about, params, apply)
 
 
-def to_ours(state: Mapping[str, np.ndarray], path: Path) -> Params:
+def from_torch(state: Mapping[str, np.ndarray], path: Path) -> Params:
     """The official state dict, saved with or without DataParallel's "module." before each name."""
     state = {name.removeprefix("module."): array for name, array in state.items()}
-    take = feature_networks.taker(state, path)
+    take = state_dicts.taker(state, path)
 
     def folded(conv: str, norm: str) -> Params:
-        return feature_networks.folded(take, f"{conv}.weight", norm, EPSILON)
+        return state_dicts.folded(take, f"{conv}.weight", norm, EPSILON)
 
     def block(name: str) -> Params:
         three = {f"conv{i}": folded(f"{name}.conv{i}", f"{name}.bn{i}") for i in (1, 2, 3)}

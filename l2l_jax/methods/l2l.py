@@ -36,14 +36,23 @@ from l2l_jax.lib import rng as rngs
 from l2l_jax.lib.errors import ConfigError, unknown
 from l2l_jax.lib.noise import NOISES, about, noise_images
 from l2l_jax.lib.objectives import latent_distance
-from l2l_jax.types import Array, ImageToImage, Metrics, Params, UnlearnBatch
+from l2l_jax.types import Array, ImageToImage, Metrics, NoisyModel, Params, UnlearnBatch
 
 TRAINABLE = ("encoder",)
 SIDES = ("retain", "forget")
 TEACHER = True
 MAKES_ORIGINAL = False
+VARIANTS = (dict(relative=True), dict(target="released"))
+
+draw_noise = noise_images
 
 TARGETS = ("paper", "released")
+
+
+def retain_target(model: ImageToImage, **args: object) -> str:
+    """The retain latents stay where the original puts them."""
+    del model, args
+    return "original"
 
 
 def objectives(
@@ -61,7 +70,7 @@ def objectives(
     """(L_R, L_F, {}); student and teacher see the same mask and the same draws of T."""
     if target not in TARGETS:
         raise unknown("target of l2l", target, TARGETS)
-    if target == "released" and not hasattr(model, "only_noise"):
+    if target == "released" and not isinstance(model, NoisyModel):
         raise ConfigError(
             "l2l: target='released' puts pure noise into the hole that a diffusion model is shown, "
             "and this model is shown nothing of a hole; leave target at 'paper'."
@@ -80,6 +89,7 @@ def objectives(
 
     dropped = model.corrupt(teacher, drop.images, drop.mask, key_drop, visible=drop.visible)
     if target == "released":
+        assert isinstance(model, NoisyModel)
         nothing = model.only_noise(dropped)
     else:
         n = batch.noise  # as tokens, if they were made before

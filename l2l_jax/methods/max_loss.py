@@ -25,6 +25,7 @@ TRAINABLE = ("encoder", "decoder")
 SIDES = ("retain", "forget")
 TEACHER = True
 MAKES_ORIGINAL = False
+VARIANTS = (dict(times=0.0),)
 
 
 def objectives(

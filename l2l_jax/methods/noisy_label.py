@@ -31,6 +31,7 @@ TRAINABLE = ("encoder", "decoder")
 SIDES = ("retain", "forget")
 TEACHER = False
 MAKES_ORIGINAL = False
+VARIANTS = (dict(codes="uniform"), dict(codes="gaussian"))
 
 CODES = ("histogram", "uniform", "gaussian")
 

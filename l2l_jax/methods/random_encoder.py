@@ -26,6 +26,12 @@ TEACHER = True
 MAKES_ORIGINAL = False
 
 
+def retain_target(model: ImageToImage, **args: object) -> str:
+    """The retain latents stay where the original puts them."""
+    del model, args
+    return "original"
+
+
 def objectives(
     model: ImageToImage, student: Params, teacher: Params, batch: UnlearnBatch, rng: Array
 ) -> tuple[Array, Array, Metrics]:

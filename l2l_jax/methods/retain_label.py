@@ -32,8 +32,16 @@ TRAINABLE = ("encoder", "decoder")
 SIDES = ("retain", "forget")
 TEACHER = True
 MAKES_ORIGINAL = False
+FORGET_TARGETS_RETAIN = True
+VARIANTS = (dict(match="images"), dict(match="outputs"))
 
 MATCHES = ("outputs", "images")
+
+
+def retain_target(model: ImageToImage, *, match: str = "", **args: object) -> str:
+    """The outputs of the original, or the retain images themselves."""
+    del args
+    return "original" if (match or MATCHES[model.shows_hidden]) == "outputs" else "data"
 
 
 def objectives(

@@ -39,7 +39,7 @@ import jax.numpy as jnp
 from l2l_jax.lib import rng as rngs
 from l2l_jax.lib.errors import ConfigError
 from l2l_jax.lib.objectives import native_loss
-from l2l_jax.types import Array, ImageToImage, Metrics, Params, UnlearnBatch
+from l2l_jax.types import Array, ImageToImage, Metrics, NoisyModel, Params, UnlearnBatch
 
 TRAINABLE = ("encoder", "decoder")
 SIDES = ("retain", "forget")
@@ -64,7 +64,7 @@ def objectives(
             f"siss: lam={lam} is no share; it says how many samples come from forget images, 0 to "
             "1 (0.5: both weights are bounded)."
         )
-    if not hasattr(model, "seen_as"):
+    if not isinstance(model, NoisyModel):
         return without_noise(model, student, batch, rng)
     keep, drop = batch.retain, batch.forget
     key = rngs.fold(rng, "noise")  # one for both: the same noise level, the same noise

@@ -23,16 +23,14 @@ import itertools
 import flax.struct
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
 from l2l_jax.lib import pixels
-from l2l_jax.lib.errors import ConfigError, WrongWeights, unknown
+from l2l_jax.lib.errors import ConfigError, unknown
 from l2l_jax.lib.nnx_pure import Pure
 from l2l_jax.lib.precision import compute_dtype
 from l2l_jax.models.layers.vit import Dtype
 from l2l_jax.types import Array, Metrics, Params
-from l2l_jax.weights.name_map import Rule, as_is, convolution, linear, norm
 
 FILL = 0.5  # what stands in a hole; 0 after normalisation, like the padding of the convolutions
 EPSILON = 1e-5  # of GroupNorm, as in PyTorch
@@ -265,70 +263,3 @@ def _check_divides(image_size: int, part: int, how: str, culprit: str) -> None:
             f"An image of {image_size} pixels cannot be {how}; try image_size={near} or "
             f"{near + part}, or change model.args.{culprit}."
         )
-
-
-# Names of the same layers in PyTorch -------------------------------------------------------------
-
-
-def _layers(name: str) -> list[Rule]:
-    theirs, ours = f"{name}.{{i}}", f"{name.replace('.', '/')}/{{i}}"
-    return linear(f"{theirs}.conv", f"{ours}/conv", convolution) + norm(
-        f"{theirs}.norm", f"{ours}/norm"
-    )
-
-
-NAMES = [
-    *_layers("encoder.down"),
-    *_layers("encoder.middle"),
-    *linear("encoder.out", "encoder/out", convolution),
-    *_layers("decoder.middle"),
-    *_layers("decoder.up"),
-    *linear("decoder.out", "decoder/out", convolution),
-]
-ACCEPTS_PART: dict[str, str] = {}
-AMBIGUOUS = ("groups",)  # what a state dict does not tell, if it is not the 8 of "small"
-
-
-def infer_args(state: dict[str, np.ndarray], about: dict[str, object]) -> dict[str, object]:
-    """The `build` arguments of a state dict that `weights export` wrote; about: what the user says.
-
-    WrongWeights for any other: there are no official weights. The image size is 32 unless told.
-    """
-    if "encoder.down.0.conv.weight" not in state or "decoder.out.weight" not in state:
-        raise WrongWeights(
-            "This is no autoencoder of l2l_jax: it has no encoder.down.0.conv and decoder.out. "
-            "There are no official weights; train it, as configs/autoencoder_cifar10.py does."
-        )
-    levels = itertools.takewhile(
-        lambda name: name in state, (f"encoder.down.{i}.conv.weight" for i in itertools.count())
-    )
-    shape = dict(widths=tuple(state[name].shape[0] for name in levels))
-    shape["blocks"] = sum(f"encoder.middle.{i}.conv.weight" in state for i in range(len(state)))
-    shape["latent"] = state["encoder.out.weight"].shape[0]
-    shape["groups"] = about.get("groups", SIZES["small"].groups)
-    image_size = about.get("image_size", 32)
-    for name, known in SIZES.items():
-        if known == Size(**shape):
-            return {"size": name, "image_size": image_size}
-    return {"size": "small", **shape, "image_size": image_size}
-
-
-from_torch = as_is
-
-
-def to_torch(state: dict[str, np.ndarray], model: Autoencoder) -> dict[str, object]:
-    """The content of a file for PyTorch, {"model": state dict}; the layers are in the docstring."""
-    del model
-    return {"model": state}
-
-
-def adapt(params: Params, model: Autoencoder) -> Params:
-    """Parameters of a file as they are: they hold nothing besides the network."""
-    del model
-    return params
-
-
-def resize_positions(params: Params, grid: int) -> Params:
-    """The same weights for another image size: convolutions do not care."""
-    del grid
-    return params

@@ -38,7 +38,6 @@ import math
 import flax.struct
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from l2l_jax.lib import pixels
 from l2l_jax.lib import rng as rngs
@@ -49,7 +48,6 @@ from l2l_jax.models.layers import denoising, unet
 from l2l_jax.models.layers.noise_schedule import BOUNDLESS, Schedule
 from l2l_jax.models.layers.vit import Dtype
 from l2l_jax.types import Array, Metrics, Params
-from l2l_jax.weights.formats import diffusion as files
 
 SIZES = {
     "published": unet.Size(64, (1, 2, 4, 8), 2),  # 62,641,347 parameters, for 256x256 pixels
@@ -57,6 +55,7 @@ SIZES = {
     "test": unet.Size(8, (1,), 1, (), 8, 4),
 }
 TYINGS, SAMPLERS = ("tied", "frozen"), ("ddim", "ddpm")
+SAMPLE_STEPS = 50  # of DDIM, unless another number is asked for
 RELEASED_TEST = ("linear", 2000, 1e-4, 0.09)  # named by the released config, used by nobody
 SMALLEST = dict(size="test", image_size=16, cell=4, steps=10, beta_end=0.5, sample_steps=2)
 
@@ -283,7 +282,7 @@ def build(
     beta_start: float = 1e-6,
     beta_end: float = 1e-2,
     sampler: str = "ddim",
-    sample_steps: int = files.FEW,
+    sample_steps: int = SAMPLE_STEPS,
     sample_schedule: tuple = (),
     tying: str = "frozen",
     remat: bool = False,
@@ -356,45 +355,3 @@ def _check(size: unet.Size, image_size: int, cell: int) -> None:
                 f"An image of {image_size} pixels cannot be {how}; try image_size={near} or "
                 f"{near + both}."
             )
-
-
-# Files -------------------------------------------------------------------------------------------
-
-# What an official file does not tell, if it is not 32 as published; nor does it say its image size.
-AMBIGUOUS = ("head", "groups")
-NAMES, from_torch = files.NAMES, files.from_torch
-ACCEPTS_PART: dict[str, str] = {}
-
-
-def infer_args(state: dict[str, np.ndarray], about: dict[str, object]) -> dict[str, object]:
-    """The `build` arguments of an official state dict; about: what the user says.
-
-    WrongWeights names every array that is missing.
-    """
-    return files.arguments(state, about, SIZES)
-
-
-def to_torch(state: dict[str, np.ndarray], model: Diffusion) -> dict[str, object]:
-    """The content of an official file: a bare state dict, the buffers of the schedule in it."""
-    return files.to_torch(state, model.schedule, model.size.groups)
-
-
-def adapt(params: Params, model: Diffusion) -> Params:
-    """Parameters of a file for this model: a decoder that owns its embedding gets a copy of it."""
-    encoder, decoder = params.get("encoder", {}), dict(params.get("decoder", {}))
-    shared, own = encoder.get("embed"), decoder.get("embed")
-    if model.tying == "frozen" and own is None and shared is not None:
-        decoder["embed"] = shared
-    if model.tying == "tied" and None not in (own, shared) and _same(own, shared):
-        del decoder["embed"]
-    return params | {"decoder": decoder}
-
-
-def _same(a: Params, b: Params) -> bool:
-    return all(jax.tree.leaves(jax.tree.map(np.array_equal, a, b)))
-
-
-def resize_positions(params: Params, grid: int) -> Params:
-    """The same weights for another image size: convolutions do not care."""
-    del grid
-    return params

@@ -40,12 +40,12 @@ from l2l_jax.lib.nnx_pure import Pure
 from l2l_jax.lib.precision import compute_dtype
 from l2l_jax.lib.signatures import check_args, defaults
 from l2l_jax.models import vqgan
-from l2l_jax.models.layers import parallel_decoding, positions, vit
+from l2l_jax.models.layers import parallel_decoding, vit
 from l2l_jax.models.layers.masked_tokens import Decoder, Encoder, Inputs, arrange
 from l2l_jax.types import Array, Metrics, Params
-from l2l_jax.weights.formats import mage as files
 
 CLASS, MASK = 76, 1000  # ids of the two, beyond the codes
+SPARE = 1001  # ids beyond the codes: class labels, of which one is used, and the mask token
 SMOOTHING = 0.1
 TYINGS, COMPOSITES = ("tied", "frozen"), ("exact", "blurred")
 
@@ -125,14 +125,14 @@ class MAGE:
     def encoder(self) -> Pure:
         size = self.size
         shape = self._stack(size.width, size.depth, size.heads)
-        ids = self.codes + files.SPARE, self.length, self.codes + CLASS
+        ids = self.codes + SPARE, self.length, self.codes + CLASS
         return Pure(lambda rngs: Encoder(*ids, shape, rngs))
 
     @functools.cached_property
     def decoder(self) -> Pure:
         size = self.size
         shape = self._stack(size.decoder_width, size.decoder_depth, size.decoder_heads)
-        ids, owns = (self.codes + files.SPARE, self.length), self.tying == "frozen"
+        ids, owns = (self.codes + SPARE, self.length), self.tying == "frozen"
         return Pure(lambda rngs: Decoder(*ids, size.width, owns, shape, rngs))
 
     def _stack(self, width: int, depth: int, heads: int) -> vit.Stack:
@@ -356,44 +356,3 @@ def _check_tokenizer(args: Mapping[str, object]) -> None:
 
 def _rank(values: Array) -> Array:
     return jnp.argsort(jnp.argsort(values, axis=1), axis=1)
-
-
-# Files -------------------------------------------------------------------------------------------
-
-# What an official file of an unpublished size does not tell.
-AMBIGUOUS = ("heads", "decoder_heads", "tokenizer")
-NAMES, from_torch = files.NAMES, files.from_torch
-ACCEPTS_PART = {
-    "vqgan": "tokenizer"
-}  # weights that training can start from; the rest is made afresh
-
-
-def adapt(params: Params, model: MAGE) -> Params:
-    """Parameters of a file for this model: a decoder that owns its words gets a copy of them."""
-    encoder, decoder = params.get("encoder", {}), dict(params.get("decoder", {}))
-    words, own = encoder.get("words"), decoder.get("words")
-    if model.tying == "frozen" and own is None and words is not None:
-        decoder["words"] = words
-    if model.tying == "tied" and own is not None and np.array_equal(own, words):
-        del decoder["words"]
-    tokenizer = vqgan.adapt(params.get("tokenizer", {}), model.tokenizer)
-    return params | {"decoder": decoder, "tokenizer": tokenizer}
-
-
-def infer_args(state: dict[str, np.ndarray], about: dict[str, object]) -> dict[str, object]:
-    """The `build` arguments of an official state dict; about: what the user says."""
-    return files.arguments(state, about, SIZES)
-
-
-def to_torch(state: dict[str, np.ndarray], model: MAGE) -> dict[str, object]:
-    """The content of an official file; see weights/formats/mage.py."""
-    del model
-    return files.to_torch(state)
-
-
-def resize_positions(params: Params, grid: int) -> Params:
-    """The same weights for another image size: both tables of positions are interpolated."""
-    parts = {k: dict(params[k]) for k in ("encoder", "decoder")}
-    for part in parts.values():
-        part["positions"] = positions.resize(part["positions"], grid)
-    return params | parts

@@ -23,7 +23,6 @@ it needs the weights of another network.
 
 import dataclasses
 import functools
-import re
 
 import flax.struct
 import jax
@@ -32,14 +31,13 @@ import numpy as np
 from flax import nnx
 
 from l2l_jax.lib import pixels
-from l2l_jax.lib.errors import ConfigError, WrongWeights, unknown
+from l2l_jax.lib.errors import ConfigError, unknown
 from l2l_jax.lib.nnx_pure import Pure
 from l2l_jax.lib.precision import compute_dtype
 from l2l_jax.models.layers import critic, quantize
 from l2l_jax.models.layers.conv import Decoder, Encoder, Size
 from l2l_jax.models.layers.vit import Dtype
 from l2l_jax.types import Array, Metrics, Params
-from l2l_jax.weights.name_map import Rule, convolution, linear, norm
 
 FILL = np.array([0.485, 0.456, 0.406], np.float32)  # what stands in a hole, ImageNet's mean colour
 
@@ -262,106 +260,3 @@ def check_size(image_size: int, cell: int) -> None:
             f"An image of {image_size} pixels cannot be cut into tokens of {cell} pixels; "
             f"try image_size={near} or {near + cell}."
         )
-
-
-# Official names ----------------------------------------------------------------------------------
-
-
-def _block(theirs: str, ours: str) -> list[Rule]:
-    rules = [
-        Rule(f"{theirs}.conv{i}.weight", f"{ours}/conv{i}/kernel", convolution) for i in (1, 2)
-    ]
-    for name in ("norm1", "norm2"):
-        rules += norm(f"{theirs}.{name}", f"{ours}/{name}")
-    return [*rules, Rule(f"{theirs}.nin_shortcut.weight", f"{ours}/shortcut/kernel", convolution)]
-
-
-def names(theirs: str = "", ours: str = "") -> list[Rule]:
-    """The table with prefixes, as models that hold a tokenizer need it."""
-    rules = [Rule(f"{theirs}quantize.embedding.weight", f"{ours}decoder/codebook")]
-    rules += _block(
-        f"{theirs}encoder.down.{{i}}.block.{{j}}", f"{ours}encoder/down/{{i}}/block/{{j}}"
-    )
-    rules += _block(f"{theirs}decoder.up.{{i}}.block.{{j}}", f"{ours}decoder/up/{{i}}/block/{{j}}")
-    rules += linear(
-        f"{theirs}decoder.up.{{i}}.upsample.conv", f"{ours}decoder/up/{{i}}/upsample", convolution
-    )
-    for part in ("encoder", "decoder"):
-        for i in (1, 2):
-            rules += _block(f"{theirs}{part}.mid.block_{i}", f"{ours}{part}/block_{i}")
-        for conv in ("conv_in", "conv_out"):
-            rules += linear(f"{theirs}{part}.{conv}", f"{ours}{part}/{conv}", convolution)
-        rules += norm(f"{theirs}{part}.norm_out", f"{ours}{part}/norm_out")
-    return rules
-
-
-NAMES = names()
-ACCEPTS_PART: dict[str, str] = {}
-AMBIGUOUS = ("groups",)  # what an official file does not tell, if it is not the published 32
-
-
-def infer_args(state: dict[str, np.ndarray], about: dict[str, object]) -> dict[str, object]:
-    """The `build` arguments of an official state dict; about: what the user says.
-
-    WrongWeights if it is no such network. Only a file of five levels tells its image size (256).
-    """
-    if "quantize.embedding.weight" not in state or "encoder.conv_in.weight" not in state:
-        raise WrongWeights(
-            "This is not a VQ-GAN: it has no quantize.embedding and encoder.conv_in."
-        )
-    if foreign := [n for n in state if "attn" in n or "quant_conv" in n]:
-        raise WrongWeights(
-            f"This is a VQ-GAN of another layout (it has {foreign[0]}); the one of MaskGIT and "
-            "MAGE has no attention and no quant_conv."
-        )
-    at = [
-        re.fullmatch(r"encoder\.down\.(\d+)\.block\.(\d+)\.conv2\.weight", name) for name in state
-    ]
-    levels = {}
-    for found in filter(None, at):
-        levels.setdefault(int(found[1]), []).append(state[found[0]].shape[0])
-    gaps = [i for i in range(max(levels, default=0) + 1) if i not in levels]
-    if gaps:
-        raise WrongWeights(
-            "This VQ-GAN is not a whole one: it has no "
-            + ", ".join(f"encoder.down.{i}.block.*.conv2.weight" for i in gaps)
-            + "."
-        )
-    width = state["encoder.conv_in.weight"].shape[0]
-    codes, code_width = state["quantize.embedding.weight"].shape
-    multipliers = tuple(levels[i][0] // width for i in range(len(levels)))
-    shape = dict(width=width, multipliers=multipliers, blocks=len(levels[0]), codes=codes)
-    shape |= dict(code_width=code_width, groups=about.get("groups", 32))
-    size = about.get("image_size", 256)
-    for name, known in SIZES.items():
-        if known == Size(**shape):
-            return {"size": name, "image_size": size}
-    return {"size": "published", **shape, "image_size": size}
-
-
-def from_torch(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """An official state dict without what training needed besides the network."""
-    return {name: value for name, value in state.items() if not name.startswith("loss.")}
-
-
-def adapt(params: Params, model: VQGAN) -> Params:
-    """Parameters of a file for this model: without a critic, or with a new one, as it trains."""
-    decoder = dict(params.get("decoder", {}))
-    if not model.adversarial:
-        decoder.pop("critic", None)
-    elif "critic" not in decoder:
-        fresh = model.init(jax.random.key(0))["decoder"]["critic"]
-        decoder["critic"] = jax.device_get(fresh)
-    return params | {"decoder": decoder}
-
-
-def to_torch(state: dict[str, np.ndarray], model: VQGAN) -> dict[str, object]:
-    """The content of an official file."""
-    del model
-    return {"state_dict": state}
-
-
-def resize_positions(params: Params, grid: int) -> Params:
-    """The same weights for another image size: convolutions do not care."""
-    del grid
-    return params

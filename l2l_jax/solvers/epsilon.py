@@ -46,6 +46,8 @@ CONTROLS = ("norm", "gap")
 R = 0.5  # halfway between the boundaries
 TINY = 1e-20  # stands in for a squared norm of zero
 
+VARIANTS = (dict(goal="keep"), dict(goal="drop"), dict(control="norm"))
+
 
 def update(
     objectives: Objectives,
@@ -102,7 +104,7 @@ def bound(*, goal: str = "walk", epsilon: float = 0.0, **others: object) -> floa
     return epsilon if goal == "walk" else math.inf
 
 
-def resolved(found: dict[str, float], **args: object) -> dict[str, object]:
+def resolve(found: dict[str, float], **args: object) -> dict[str, object]:
     """The arguments with epsilon put in; found: the forget objective at the boundaries so far.
 
     ConfigError if a boundary is missing, epsilon lies outside, both are said that say it, or the

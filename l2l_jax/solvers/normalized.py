@@ -27,6 +27,8 @@ from l2l_jax.lib.errors import ConfigError
 from l2l_jax.lib.trees import combine, dot
 from l2l_jax.types import Array, Metrics, Objectives, Params
 
+VARIANTS = (dict(norm=1.0),)
+
 
 def update(
     objectives: Objectives,

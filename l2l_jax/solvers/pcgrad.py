@@ -24,6 +24,8 @@ from l2l_jax.types import Array, Metrics, Objectives, Params
 SCOPES = ("tensor", "global")
 TINY = 1e-20  # stands in for a squared norm of zero
 
+VARIANTS = (dict(scope="global"), dict(rescale=True))
+
 
 def update(
     objectives: Objectives,

@@ -6,6 +6,8 @@ import numpy as np
 from l2l_jax.lib.masks import bounds, central, refined
 from l2l_jax.types import Array
 
+EXAMPLE = dict(cells=2)
+
 
 def visible(grid: tuple[int, int], *, cells: int = 4, finer: int = 1) -> tuple[int, int]:
     """All cells but the block."""

@@ -24,6 +24,8 @@ from l2l_jax.types import Array
 LENGTH, DEVIATION = math.sqrt(2) / 8, 22 / 256  # of a line; at most twice the LENGTH
 ANGLE, LEAN = 2 * math.pi / 5, 2 * math.pi / 15  # of a line, and how far a stroke may leave it
 
+EXAMPLE = dict(finer=2)
+
 
 def visible(
     grid: tuple[int, int],

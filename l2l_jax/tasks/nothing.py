@@ -4,6 +4,8 @@ import jax.numpy as jnp
 
 from l2l_jax.types import Array
 
+HIDES = False
+
 
 def visible(grid: tuple[int, int]) -> tuple[int, int]:
     """(fewest, most) visible cells: all of them."""

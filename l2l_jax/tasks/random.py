@@ -6,6 +6,8 @@ import jax.numpy as jnp
 from l2l_jax.lib.errors import ConfigError
 from l2l_jax.types import Array
 
+EXAMPLE = dict(ratio=0.75)
+
 
 def visible(grid: tuple[int, int], *, ratio: float = 0.75) -> tuple[int, int]:
     """int(L * (1 - ratio)), truncated as released, in every example."""

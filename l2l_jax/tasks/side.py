@@ -9,6 +9,8 @@ from l2l_jax.types import Array
 
 EDGES = ("left", "right", "up", "down")
 
+EXAMPLE = dict(cells=1, edge="left", finer=2)
+
 
 def visible(
     grid: tuple[int, int], *, cells: int = 1, edge: str = "right", finer: int = 1

@@ -17,7 +17,7 @@ from typing import Any
 from l2l_jax.engine.experiment import final_weights
 from l2l_jax.lib import cli, trees
 from l2l_jax.lib.errors import ConfigError, DataMissing
-from l2l_jax.registry import find, names
+from l2l_jax.registry import find, find_format, names
 from l2l_jax.weights import feature_networks, safetensors, torch_writer
 from l2l_jax.weights.name_map import to_state_dict
 from l2l_jax.weights.pretrained import BUNDLED, OFFICIAL, read_official, url
@@ -65,10 +65,14 @@ def export(source: Path, target: Path, half: bool = False, partial: bool = False
             about["args"] = about["args"] | told
         safetensors.save(target, params, about, half)
     else:
-        module = find("model", weights.about["model"])
-        model = module.build(**weights.about["args"])
-        state = to_state_dict(weights.params, module.NAMES)
-        torch_writer.write(target, module.to_torch(state, model))
+        name = weights.about["model"]
+        form, model = find_format(name), find("model", name).build(**weights.about["args"])
+        if form.NAMES is None or form.to_torch is None:
+            raise ConfigError(
+                f"The model {name!r} has no official file format; export to a .safetensors file."
+            )
+        state = to_state_dict(weights.params, form.NAMES)
+        torch_writer.write(target, form.to_torch(state, model))
     print(f"{target}: {target.stat().st_size:,} bytes")
 
 

@@ -1,5 +1,6 @@
 """Published networks that judge images: where their files are, and what is in them."""
 
+import logging
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,11 +10,11 @@ import numpy as np
 
 from l2l_jax.lib import files, trees
 from l2l_jax.lib.errors import DataMissing, WrongWeights
-from l2l_jax.lib.nnx_pure import Pure
-from l2l_jax.types import Params
-from l2l_jax.weights import torch_reader
+from l2l_jax.types import RANDOM_WEIGHTS, NetworkContext, Params, Source, SplitLike
+from l2l_jax.weights import safetensors, torch_reader
 
-RANDOM = "random"
+log = logging.getLogger(__name__)
+
 HUGGING_FACE = "https://huggingface.co/laion"
 
 
@@ -90,13 +91,13 @@ def digest(path: Path) -> str:
     return found
 
 
-def parameters(
-    spec: str, network: Pure, to_ours: Callable[[Mapping[str, np.ndarray], Path], Params]
+def load(
+    spec: str, template: Params, from_torch: Callable[..., Params]
 ) -> tuple[Params, dict[str, Any]]:
-    """(parameters of a network, what is to be said of them). spec: a file, or "random"."""
-    if spec == RANDOM:
-        params = _drawn(network.template)
-        return params, {"weights": RANDOM, "digest": trees.digest(params)}
+    """(parameters, statements about them for the report); see NetworkContext.load."""
+    if spec == RANDOM_WEIGHTS:
+        params = _drawn(template)
+        return params, {"weights": RANDOM_WEIGHTS, "digest": trees.digest(params)}
     path = locate(spec)
     sha256 = digest(path)
     state = torch_reader.read(path)
@@ -104,8 +105,8 @@ def parameters(
         state = state.get(key, state) if isinstance(state, dict) else state
     if not isinstance(state, dict):
         raise WrongWeights(f"{path} holds a {type(state).__name__}, not a state dict.")
-    params = to_ours(state, path)
-    if text := trees.difference(params, network.template, path.name, "the network"):
+    params = from_torch(state, path)
+    if text := trees.difference(params, template, path.name, "the network"):
         raise WrongWeights(f"{path} does not fit.\n{text}")
     return params, {"weights": path.name, "sha256": sha256, "digest": trees.digest(params)}
 
@@ -121,22 +122,31 @@ def _drawn(template: Params) -> Params:
     return trees.unflatten(found)
 
 
-def taker(state: Mapping[str, np.ndarray], path: Path) -> Callable[[str], np.ndarray]:
-    """name -> array of an official file; WrongWeights names what is missing, and what is there."""
-
-    def take(name: str) -> np.ndarray:
-        if name not in state:
-            some = ", ".join(sorted(state)[:5])
-            raise WrongWeights(f"{path} has no {name}. Is it another network? It holds {some}, ...")
-        return np.asarray(state[name], np.float32)
-
-    return take
+def context(
+    sources: Mapping[str, Source], splits: Mapping[str, SplitLike], image_size: int
+) -> NetworkContext:
+    """What the build function of a feature network is given."""
+    return NetworkContext(sources, splits, image_size, load, cached)
 
 
-def folded(take: Callable[[str], np.ndarray], weight: str, norm: str, epsilon: float) -> Params:
-    """A convolution, [out, in, h, w], with the batch normalisation after it: kernel and bias."""
-    spread = np.sqrt(np.float64(take(f"{norm}.running_var")) + epsilon)
-    gain = take(f"{norm}.weight") / spread
-    kernel = take(weight).transpose(2, 3, 1, 0) * gain
-    bias = take(f"{norm}.bias") - take(f"{norm}.running_mean") * gain
-    return {"kernel": kernel.astype(np.float32), "bias": bias.astype(np.float32)}
+def cached(
+    key: str, make: Callable[[], tuple[Params, dict[str, Any]]]
+) -> tuple[Params, dict[str, Any]]:
+    """What make() returns, (parameters, statements), kept in the cache under `key`.
+
+    A damaged file is made again. If the cache cannot be written, the log says so.
+    """
+    path = files.cache_dir() / f"{key}.safetensors"
+    try:
+        found = safetensors.load(path)
+        return found.params, found.about
+    except FileNotFoundError:
+        pass
+    except WrongWeights as error:
+        log.warning("%s It is made again.", error)
+    params, about = make()
+    try:
+        safetensors.save(path, params, about)
+    except OSError as error:
+        log.warning("%s is not kept for the next run: %s", path.name, error)
+    return params, about | {"digest": trees.digest(params)}

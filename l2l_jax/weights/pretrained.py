@@ -12,7 +12,7 @@ from typing import Any
 from l2l_jax.lib import files, trees
 from l2l_jax.lib.errors import DataMissing, WrongWeights
 from l2l_jax.lib.signatures import check_args, merged
-from l2l_jax.registry import find
+from l2l_jax.registry import find, find_format
 from l2l_jax.weights import safetensors, torch_reader
 from l2l_jax.weights.name_map import EXTRA_KEY, to_params, unknown_arrays
 from l2l_jax.weights.safetensors import Weights
@@ -81,20 +81,21 @@ def load(spec: str, name: str, args: Mapping[str, Any]) -> Weights:
     spec: a .safetensors file of ours, an official .pth or .ckpt file, or bundled:NAME. name, args:
     the model section of the config. WrongWeights names every difference.
     """
-    path, module = locate(spec), find("model", name)
+    path, form = locate(spec), find_format(name)
     if path.suffix == ".safetensors":
         weights = safetensors.load(path)
     else:
-        told = {key: args[key] for key in (*module.AMBIGUOUS, "image_size") if args.get(key)}
+        told = {key: args[key] for key in (*form.AMBIGUOUS, "image_size") if args.get(key)}
         weights = read_official(path, name, told)
     made = weights.about["args"]
-    wanted, given = module.build(**args), find("model", weights.about["model"]).build(**made)
-    group = module.ACCEPTS_PART.get(weights.about["model"])
+    wanted = find("model", name).build(**args)
+    given = find("model", weights.about["model"]).build(**made)
+    group = form.ACCEPTS_PART.get(weights.about["model"])
     if weights.about["model"] == name:
-        params, whole, expected = module.adapt(weights.params, wanted), wanted.canonical, wanted
+        params, whole, expected = form.adapt(weights.params, wanted), wanted.canonical, wanted
     elif group:  # a part of the model: the rest is made afresh
         expected = getattr(wanted, group)
-        part = find("model", weights.about["model"]).adapt(weights.params, expected)
+        part = find_format(weights.about["model"]).adapt(weights.params, expected)
         params = {group: part}
         whole = {group: wanted.canonical[group]}
     else:
@@ -124,8 +125,10 @@ def read_official(path: Path, name: str, told: Mapping[str, Any]) -> Weights:
 
     Another image_size than the file's interpolates its positions.
     """
-    module = find("model", name)
-    check_args(module.build, told, f"the model {name}")
+    build, form = find("model", name).build, find_format(name)
+    if form.NAMES is None or form.infer_args is None:
+        raise WrongWeights(f"{path}: the model {name!r} has no official file format.")
+    check_args(build, told, f"the model {name}")
     content = torch_reader.read(path)
     state = content
     for key in ("model", "state_dict"):
@@ -136,14 +139,14 @@ def read_official(path: Path, name: str, told: Mapping[str, Any]) -> Weights:
         state = state | content[EXTRA_KEY]
     stored = content.get("args")
     about = vars(stored) if isinstance(stored, types.SimpleNamespace) else {}
-    native = module.infer_args(state, about | {"file": path.name} | told)
+    native = form.infer_args(state, about | {"file": path.name} | told)
     args = merged(native, told)
-    model = module.build(**args)
-    state = module.from_torch(state)
-    params = module.adapt(to_params(state, module.NAMES), model)
+    model = build(**args)
+    state = form.from_torch(state)
+    params = form.adapt(to_params(state, form.NAMES), model)
     if args["image_size"] != native["image_size"]:
-        params = module.resize_positions(params, model.grid[0])
-    unknown = unknown_arrays(state, module.NAMES)
+        params = form.resize_positions(params, model.grid[0])
+    unknown = unknown_arrays(state, form.NAMES)
     text = trees.difference(params, model.canonical, path.name, f"a whole {name}")
     if unknown or text:
         raise WrongWeights(f"{path} does not hold a whole {name} of {args}. {unknown} {text}")

@@ -17,7 +17,6 @@ from l2l_jax.report.collect import collect
 from l2l_jax.report.compare import compared as page_of
 from l2l_jax.report.compare import markdown
 from l2l_jax.types import Source
-from l2l_jax.weights import feature_networks
 from tests.helpers import once, small_config, trained
 
 NETWORKS = dict(
@@ -158,7 +157,7 @@ def test_networks_are_tried_before_training(network, error, message, tmp_path):
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
-def bare_judge(stamp, weights=feature_networks.RANDOM):
+def bare_judge(stamp, weights="random"):
     """Enough of one to ask what it keeps of two images."""
     source = Source(("a", "b"), np.zeros(2, np.int32), ("all",), lambda at: None, stamp=stamp)
     made = completions.Completer.__new__(completions.Completer)

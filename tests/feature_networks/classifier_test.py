@@ -12,6 +12,8 @@ from l2l_jax.datasets import fake
 from l2l_jax.feature_networks import classifier
 from l2l_jax.lib import trees
 from l2l_jax.lib.errors import BrokenImage
+from l2l_jax.weights import feature_networks
+from l2l_jax.weights.feature_networks import context
 
 ARGS = dict(size=16, epochs=3, batch_size=16)
 
@@ -29,7 +31,7 @@ def parts(tmp_path, monkeypatch):
 
 
 def test_it_learns_to_tell_classes_apart(parts):
-    features = classifier.build(*parts, 20, **ARGS)
+    features = classifier.build(context(*parts, 20), **ARGS)
     assert features.about["accuracy"] > 0.9
     assert features.about["images"] == 72
     assert features.about["held_out"] == 24
@@ -44,8 +46,10 @@ def test_a_proxy_of_another_data_set_is_not_learned(parts):
     sources, chosen = parts
     other = fake.load("train", classes=5, train=4, size=20)
     proxy = splits.pick("proxy", "proxy", other, np.arange(20))
-    alone = classifier.build(sources, chosen, 20, **ARGS)
-    beside = classifier.build(sources | {"proxy": other}, chosen | {"proxy": proxy}, 20, **ARGS)
+    alone = classifier.build(context(sources, chosen, 20), **ARGS)
+    beside = classifier.build(
+        context(sources | {"proxy": other}, chosen | {"proxy": proxy}, 20), **ARGS
+    )
     assert beside.about == alone.about
 
 
@@ -53,7 +57,7 @@ def test_without_held_out_images_there_is_no_accuracy(parts):
     """Single listed images are judged as they are: that says nothing about the judge."""
     sources, chosen = parts
     listed = dataclasses.replace(chosen["retain"], name="retain_eval")
-    about = classifier.build(sources, chosen | {"retain_eval": listed}, 20, **ARGS).about
+    about = classifier.build(context(sources, chosen | {"retain_eval": listed}, 20), **ARGS).about
     assert about["held_out"] == 0
     assert "accuracy" not in about
 
@@ -62,10 +66,10 @@ def test_a_cache_that_cannot_be_written_stops_nothing(parts, monkeypatch, caplog
     def full(*_):
         raise PermissionError("no")
 
-    kept = classifier.build(*parts, 20, **ARGS)
+    kept = classifier.build(context(*parts, 20), **ARGS)
     monkeypatch.setenv("L2L_CACHE", "/elsewhere")
-    monkeypatch.setattr(classifier.weightfile, "save", full)
-    again = classifier.build(*parts, 20, **ARGS)
+    monkeypatch.setattr(feature_networks.safetensors, "save", full)
+    again = classifier.build(context(*parts, 20), **ARGS)
     assert "not kept" in caplog.text
     assert again.about == kept.about
     assert trees.digest(again.params) == trees.digest(kept.params)
@@ -73,21 +77,21 @@ def test_a_cache_that_cannot_be_written_stops_nothing(parts, monkeypatch, caplog
 
 def test_it_is_made_once(parts, caplog):
     with caplog.at_level(logging.INFO):
-        first = classifier.build(*parts, 20, **ARGS)
-        again = classifier.build(*parts, 20, **ARGS)
+        first = classifier.build(context(*parts, 20), **ARGS)
+        again = classifier.build(context(*parts, 20), **ARGS)
     assert caplog.text.count("training a classifier") == 1
     assert trees.digest(first.params) == trees.digest(again.params)
 
 
 def test_other_images_under_the_same_names_make_another(parts, tmp_path):
     sources, chosen = parts
-    classifier.build(sources, chosen, 20, **ARGS)
-    classifier.build(sources, chosen, 20, **ARGS | dict(seed=1))
+    classifier.build(context(sources, chosen, 20), **ARGS)
+    classifier.build(context(sources, chosen, 20), **ARGS | dict(seed=1))
     fewer = chosen | {"retain": splits.pick("retain", "train", sources["train"], np.arange(50))}
-    classifier.build(sources, fewer, 20, **ARGS)
+    classifier.build(context(sources, fewer, 20), **ARGS)
     train = sources["train"]
     darker = dataclasses.replace(train, read=lambda at: train.read(at) // 2)
-    classifier.build(sources | {"train": darker}, chosen, 20, **ARGS)
+    classifier.build(context(sources | {"train": darker}, chosen, 20), **ARGS)
     assert len(list((tmp_path / "cache").iterdir())) == 4
 
 
@@ -103,15 +107,15 @@ def test_it_looks_at_the_images_of_the_splits_only(parts):
     broken = sources | {"eval": dataclasses.replace(sources["eval"], read=read)}
     without = np.delete(np.arange(24), 3)
     kept = splits.pick("retain_eval", "eval", broken["eval"], without)
-    features = classifier.build(broken, chosen | {"retain_eval": kept}, 20, **ARGS)
+    features = classifier.build(context(broken, chosen | {"retain_eval": kept}, 20), **ARGS)
     assert features.about["held_out"] == 23
 
 
 def test_a_damaged_file_is_made_again(parts, tmp_path, caplog):
-    first = classifier.build(*parts, 20, **ARGS)
+    first = classifier.build(context(*parts, 20), **ARGS)
     (path,) = (tmp_path / "cache").iterdir()
     path.write_bytes(path.read_bytes()[:-8] + b"\0" * 8)
     with caplog.at_level(logging.WARNING):
-        again = classifier.build(*parts, 20, **ARGS)
+        again = classifier.build(context(*parts, 20), **ARGS)
     assert "damaged" in caplog.text
     assert trees.digest(first.params) == trees.digest(again.params), "seeded: the same again"

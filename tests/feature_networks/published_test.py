@@ -18,6 +18,7 @@ from l2l_jax.lib import trees
 from l2l_jax.lib.errors import ConfigError, DataMissing, WrongWeights
 from l2l_jax.registry import find
 from l2l_jax.weights import feature_networks, torch_writer
+from l2l_jax.weights.feature_networks import context
 from tests.helpers import unpacked
 
 NETWORKS = ("inception", "clip", "places")
@@ -59,7 +60,9 @@ def seen(network, images):
 )
 def test_inception_features_are_those_of_the_reference(files, resize, scale, theirs):
     stored = np.load(unpacked("fid_is/inception_io.npz"))
-    network = inception.build({}, {}, 64, weights=str(files["fid"]), resize=resize, scale=scale)
+    network = inception.build(
+        context({}, {}, 64), weights=str(files["fid"]), resize=resize, scale=scale
+    )
     features, logits = seen(network, stored["images_uint8_nhwc"])
     np.testing.assert_allclose(features, stored[f"{theirs}/features"], atol=FEATURES)
     assert logits.shape == (2, 1008)
@@ -70,7 +73,7 @@ def test_inception_features_are_those_of_the_reference(files, resize, scale, the
 def test_torchvision_logits_are_those_of_the_reference(files):
     stored = np.load(unpacked("fid_is/inception_io.npz"))
     args = dict(kind="torchvision", resize="legacy", scale="cifar")
-    network = inception.build({}, {}, 64, weights=str(files["torchvision"]), **args)
+    network = inception.build(context({}, {}, 64), weights=str(files["torchvision"]), **args)
     _, logits = seen(network, stored["is_images_uint8_nhwc"])
     np.testing.assert_allclose(logits, stored["torchvision/logits"], atol=LOGITS)
 
@@ -79,7 +82,7 @@ def test_clip_embeddings_are_those_of_the_reference():
     """Raw images of odd sizes, through the resizing too."""
     stored = np.load(unpacked("clip/io.npz"))
     path = unpacked("clip/open_clip_pytorch_model.bin")
-    network = clip.build({}, {}, 56, size="tiny", weights=str(path))
+    network = clip.build(context({}, {}, 56), size="tiny", weights=str(path))
     for at, want in enumerate(stored["embedding"]):
         embedding, logits = seen(network, stored[f"raw_uint8_hwc/{at}"][None])
         np.testing.assert_allclose(embedding[0], want, atol=EMBEDDING)
@@ -88,7 +91,7 @@ def test_clip_embeddings_are_those_of_the_reference():
 
 def test_places_has_the_shapes_of_the_published_file():
     """Names and shapes of torchvision's resnet50 with 365 classes, under DataParallel's prefix."""
-    params = places.build({}, {}, 32, weights="random", size=32).params
+    params = places.build(context({}, {}, 32), weights="random", size=32).params
     state = {"module.fc.weight": params["fc"]["kernel"].T, "module.fc.bias": params["fc"]["bias"]}
 
     def add(name, norm, kernel):
@@ -105,7 +108,7 @@ def test_places_has_the_shapes_of_the_published_file():
                 add(f"{here}.{conv}", f"{here}.bn{conv[-1]}", block[conv]["kernel"])
             if "downsample" in block:
                 add(f"{here}.downsample.0", f"{here}.downsample.1", block["downsample"]["kernel"])
-    ours = places.to_ours(state, "file")
+    ours = places.from_torch(state, "file")
     assert not trees.difference(ours, params, "file", "network")
     gain = 2 / np.sqrt(4 + places.EPSILON)
     want = params["conv1"]["kernel"] * gain
@@ -153,22 +156,24 @@ def test_places_is_a_resnet50_of_pytorch():
         want, torch.tensor(state["fc.weight"]), torch.tensor(state["fc.bias"])
     )
 
-    network = places.build({}, {}, 64, weights="random", size=64)
-    network = dataclasses.replace(network, params=places.to_ours(state, "file"))
+    network = places.build(context({}, {}, 64), weights="random", size=64)
+    network = dataclasses.replace(network, params=places.from_torch(state, "file"))
     for ours, theirs in zip(seen(network, images), (want, logits), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-4 * float(theirs.abs().max()))
 
 
 def test_random_weights_say_so():
-    network = clip.build({}, {}, 56, size="tiny")
+    network = clip.build(context({}, {}, 56), size="tiny")
     assert network.about["weights"] == "random"
-    assert network.about["digest"] == clip.build({}, {}, 56, size="tiny").about["digest"]
+    assert network.about["digest"] == clip.build(context({}, {}, 56), size="tiny").about["digest"]
 
 
 def test_bfloat16_is_near_and_stated():
     images = np.random.default_rng(0).integers(0, 256, (2, 56, 56, 3), np.uint8)
-    near = clip.build({}, {}, 56, size="tiny", dtype="bfloat16")
-    exact, rough = (seen(n, images)[0] for n in (clip.build({}, {}, 56, size="tiny"), near))
+    near = clip.build(context({}, {}, 56), size="tiny", dtype="bfloat16")
+    exact, rough = (
+        seen(n, images)[0] for n in (clip.build(context({}, {}, 56), size="tiny"), near)
+    )
     assert near.about["dtype"] == "bfloat16"
     assert rough.dtype == np.float32
     assert 0 < np.abs(exact - rough).max() < 0.05 * np.abs(exact).max()
@@ -179,23 +184,23 @@ def test_a_missing_file_says_where_it_comes_from(monkeypatch, tmp_path):
     with pytest.raises(
         DataMissing, match=r"(?s)mseitzer/pytorch-fid.*launch/fetch_weights\.py pt_"
     ):
-        inception.build({}, {}, 32)
+        inception.build(context({}, {}, 32))
     with pytest.raises(DataMissing, match=r"There is no file .*mine\.pth"):
-        inception.build({}, {}, 32, weights=str(tmp_path / "mine.pth"))
+        inception.build(context({}, {}, 32), weights=str(tmp_path / "mine.pth"))
 
 
 def test_another_file_under_a_published_name_is_refused(monkeypatch, tmp_path):
     monkeypatch.setenv("L2L_WEIGHTS", str(tmp_path))
     torch_writer.write(tmp_path / inception.FILES["fid"], {"a": np.zeros(3, np.float32)})
     with pytest.raises(WrongWeights, match=r"(?s)not the published file.*begins with 6726825d"):
-        inception.build({}, {}, 32)
+        inception.build(context({}, {}, 32))
 
 
 def test_the_weights_of_another_network_are_refused(files, tmp_path):
     with pytest.raises(WrongWeights, match=r"has no visual.*another network"):
-        clip.build({}, {}, 56, size="tiny", weights=str(files["fid"]))
+        clip.build(context({}, {}, 56), size="tiny", weights=str(files["fid"]))
     with pytest.raises(WrongWeights, match="does not fit"):
-        inception.build({}, {}, 32, kind="torchvision", weights=str(files["fid"]))
+        inception.build(context({}, {}, 32), kind="torchvision", weights=str(files["fid"]))
 
 
 @pytest.mark.parametrize(
@@ -203,7 +208,7 @@ def test_the_weights_of_another_network_are_refused(files, tmp_path):
 )
 def test_unknown_words_get_a_suggestion(args):
     with pytest.raises(ConfigError, match="Did you mean"):
-        inception.build({}, {}, 32, **{"weights": "random", "size": 80, **args})
+        inception.build(context({}, {}, 32), **{"weights": "random", "size": 80, **args})
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -12,6 +12,7 @@ from l2l_jax.lib import trees
 from l2l_jax.lib.errors import ConfigError, WrongWeights
 from l2l_jax.models import autoencoder
 from l2l_jax.weights import torch_writer
+from l2l_jax.weights.formats import autoencoder as autoencoder_format
 from l2l_jax.weights.name_map import to_state_dict
 from l2l_jax.weights.pretrained import read_official
 from tests.helpers import images, small_model
@@ -125,8 +126,8 @@ def test_bad_arguments(args, message):
 
 
 def exported(path, params):
-    state = to_state_dict(params, autoencoder.NAMES)
-    torch_writer.write(path, autoencoder.to_torch(state, small_model("autoencoder")))
+    state = to_state_dict(params, autoencoder_format.NAMES)
+    torch_writer.write(path, autoencoder_format.to_torch(state, small_model("autoencoder")))
     return state
 
 
@@ -142,7 +143,7 @@ def test_weights_survive_a_pytorch_file(tmp_path, changes):
 
 def test_other_weights_are_refused():
     with pytest.raises(WrongWeights, match="There are no official weights; train it"):
-        autoencoder.infer_args({"encoder.conv_in.weight": np.zeros(1)}, {})
+        autoencoder_format.infer_args({"encoder.conv_in.weight": np.zeros(1)}, {})
 
 
 def in_torch(torch, size, state, image):

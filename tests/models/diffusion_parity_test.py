@@ -21,6 +21,7 @@ from l2l_jax.models.layers import denoising, noise_schedule, unet
 from l2l_jax.models.layers.noise_schedule import BUFFERS, Schedule
 from l2l_jax.types import Batch, UnlearnBatch
 from l2l_jax.weights import torch_reader, torch_writer
+from l2l_jax.weights.formats import diffusion as diffusion_format
 from l2l_jax.weights.name_map import to_params, to_state_dict
 from l2l_jax.weights.pretrained import read_official
 from tests import _torchlike
@@ -61,7 +62,7 @@ def states():
 
 @functools.cache
 def model():
-    args = diffusion.infer_args(states()["network_Network"], {"image_size": 32})
+    args = diffusion_format.infer_args(states()["network_Network"], {"image_size": 32})
     shape = dict(width=32, multipliers=(1, 2), blocks=1, attention=(2,), head=32, groups=32)
     trained = dict(schedule="linear", steps=50, beta_start=1e-6, beta_end=0.2)
     assert args == dict(size="published", image_size=32, cell=16) | shape | trained
@@ -73,8 +74,8 @@ def model():
 
 @functools.cache
 def params(name):
-    state = diffusion.from_torch(states()[name])
-    return to_params(state, diffusion.NAMES)
+    state = diffusion_format.from_torch(states()[name])
+    return to_params(state, diffusion_format.NAMES)
 
 
 def teacher():
@@ -235,7 +236,7 @@ def released(student, case, inputs):
 def compare(case, value, gradient):
     """With what is recorded of a loss; its gradient, of the parameters that were kept."""
     np.testing.assert_allclose(value, IO[f"loss/{case}/value"], rtol=LOSS)
-    theirs = to_state_dict(jax.device_get(gradient), diffusion.NAMES)
+    theirs = to_state_dict(jax.device_get(gradient), diffusion_format.NAMES)
     prefix, seen = f"loss/{case}/grad/", 0
     for name in IO.files:
         if name.startswith(prefix):
@@ -307,7 +308,7 @@ def test_a_file_with_a_teacher_in_it(tmp_path):
     m = diffusion.build(**read.about["args"] | dict(tying="tied"))
     given, noisy = jnp.split(last(EXAMPLE["input"]), 2, axis=-1)
     inputs = diffusion.Inputs(given, noisy, None, jnp.asarray(EXAMPLE["gammas"][:, 0]), None)
-    weights = diffusion.adapt(read.params, m)
+    weights = diffusion_format.adapt(read.params, m)
     made = m.decode(weights, m.encode(weights, inputs), inputs)
     np.testing.assert_allclose(made, last(EXAMPLE["output_student"]), atol=OUTPUT)
     assert np.abs(made - last(EXAMPLE["output_teacher"])).max() > 10 * OUTPUT
@@ -320,6 +321,6 @@ def test_there_and_back_is_the_same(tmp_path):
     frozen = diffusion.build(**read.about["args"])
     assert frozen.tying == "frozen"
     assert not trees.difference(read.params, frozen.canonical, "file", "model")
-    state = diffusion.to_torch(to_state_dict(read.params, diffusion.NAMES), frozen)
+    state = diffusion_format.to_torch(to_state_dict(read.params, diffusion_format.NAMES), frozen)
     torch_writer.write(tmp_path / "b.pth", state)
     assert_same_bits(torch_reader.read(tmp_path / "b.pth"), dict(official))

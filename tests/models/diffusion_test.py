@@ -16,10 +16,10 @@ from l2l_jax.methods import l2l
 from l2l_jax.models import diffusion
 from l2l_jax.models.layers import denoising, noise_schedule, unet
 from l2l_jax.models.layers.noise_schedule import BUFFERS, Schedule
-from l2l_jax.registry import find
 from l2l_jax.tasks import center
 from l2l_jax.types import Batch, UnlearnBatch
 from l2l_jax.weights import __main__, safetensors, torch_reader, torch_writer
+from l2l_jax.weights.formats import diffusion as diffusion_format
 from l2l_jax.weights.formats import diffusion as files
 from l2l_jax.weights.name_map import to_state_dict
 from l2l_jax.weights.pretrained import load, read_official
@@ -43,7 +43,7 @@ def noise_for(model):
         lambda leaf: rng.normal(0.1, 0.3, leaf.shape).astype(leaf.dtype), model.template
     )
     return (
-        diffusion.adapt({**params, "decoder": {**params["decoder"], "embed": None}}, model)
+        diffusion_format.adapt({**params, "decoder": {**params["decoder"], "embed": None}}, model)
         if (model.tying == "frozen")
         else params
     )
@@ -402,7 +402,7 @@ def test_completions_depend_on_the_key_and_on_nothing_else():
 def official_file(path, without=(), **changes):
     """A file of the smallest network in the official form, from our own parameters."""
     model, params = setting(tying="tied")
-    state = diffusion.to_torch(to_state_dict(params, diffusion.NAMES), model)
+    state = diffusion_format.to_torch(to_state_dict(params, diffusion_format.NAMES), model)
     state = {k: v for k, v in (state | changes).items() if not any(w in k for w in without)}
     torch_writer.write(path, state)
     return model, params
@@ -463,9 +463,9 @@ def test_no_other_arrays_are_named_in_their_place(monkeypatch, gone, count):
     lost = sorted(set(whole) - set(part))
     assert len(lost) == count
     with pytest.raises(WrongWeights, match=f"lacks {count} arrays.*") as error:
-        diffusion.infer_args(part, {})
+        diffusion_format.infer_args(part, {})
     assert str(error.value).endswith(f"Missing: {', '.join(lost)}.")
-    assert diffusion.infer_args(whole, {})["size"] == "three levels"
+    assert diffusion_format.infer_args(whole, {})["size"] == "three levels"
 
 
 def test_a_file_without_its_schedule_can_be_told_it(tmp_path):
@@ -496,7 +496,7 @@ def test_a_network_of_no_known_size_lacks_what_the_rest_tells_of():
     part = {name: value for name, value in whole.items() if "middle_block.1." not in name}
     match = r"lacks 6 arrays of the network the others tell of, of no size known; .*qkv"
     with pytest.raises(WrongWeights, match=match):
-        diffusion.infer_args(part, {})
+        diffusion_format.infer_args(part, {})
 
 
 def test_groups_that_are_not_official_are_told_at_export(caplog):
@@ -653,4 +653,4 @@ def test_a_retrained_reference_may_share_its_embedding(monkeypatch, tmp_path):
 def test_the_docstring_says_how_the_released_evaluation_sampled():
     text = re.sub(r"\s+", " ", diffusion.__doc__)
     assert "overwrite it, so that all its images were sampled with the schedule of training" in text
-    assert find("model", "diffusion").RELEASED_TEST == ("linear", 2000, 1e-4, 0.09)
+    assert diffusion.RELEASED_TEST == ("linear", 2000, 1e-4, 0.09)

@@ -18,6 +18,7 @@ from l2l_jax.models import mae
 from l2l_jax.models.layers import positions
 from l2l_jax.tasks import random
 from l2l_jax.weights import name_map, torch_reader
+from l2l_jax.weights.formats import mae as mae_format
 from tests.helpers import FIXTURES, unpacked
 
 IO = np.load(unpacked("mae/io.npz"))
@@ -39,9 +40,9 @@ def loaded(small_scale=False, **changes):
             r"(.*attn\.proj|.*mlp\.fc2|patch_embed.*|decoder_embed)\.\w+|.*_token|.*pos_embed"
         )
         state = {k: x * np.float32(0.02) if residual.fullmatch(k) else x for k, x in state.items()}
-    args = mae.infer_args(state, HEADS)
+    args = mae_format.infer_args(state, HEADS)
     model = mae.build(**args | changes)
-    params = name_map.to_params(state, mae.NAMES)
+    params = name_map.to_params(state, mae_format.NAMES)
     assert not trees.difference(params, model.canonical, "file", "model")
     return model, jax.tree.map(jnp.asarray, trees.stack(params, model.template))
 
@@ -146,7 +147,7 @@ def test_gradients(kind, norm_pix):
     model, params = loaded(norm_pix=norm_pix)
     inputs = inputs_of("random", model, params)
     gradient = jax.grad(lambda params: model.loss(params, inputs).mean())(params)
-    theirs = name_map.to_state_dict(jax.device_get(gradient), mae.NAMES)
+    theirs = name_map.to_state_dict(jax.device_get(gradient), mae_format.NAMES)
     compared = [key for key in IO.files if key.startswith(f"random/{kind}/")]
     assert compared
     for key in compared:
@@ -172,7 +173,7 @@ def test_one_adamw_step():
     trained = optax.apply_updates(trained, updates)
     np.testing.assert_allclose(before, after["loss_norm_pix_before"], atol=LOSS)
     np.testing.assert_allclose(loss(trained), after["loss_norm_pix_after"], atol=LOSS)
-    theirs = name_map.to_state_dict(jax.device_get(params | trained), mae.NAMES)
+    theirs = name_map.to_state_dict(jax.device_get(params | trained), mae_format.NAMES)
     for key in (key for key in after.files if key.startswith("after/")):
         np.testing.assert_allclose(
             theirs[key.removeprefix("after/")], after[key], atol=2e-6, err_msg=key

@@ -9,6 +9,7 @@ from l2l_jax.lib import flops, trees
 from l2l_jax.lib.errors import ConfigError, WrongWeights
 from l2l_jax.models import mae
 from l2l_jax.tasks import center, random
+from l2l_jax.weights.formats import mae as mae_format
 from tests.helpers import images, small_model
 
 PUBLISHED = {"base": 111_907_840, "large": 329_541_888, "huge": 657_074_508}
@@ -107,15 +108,15 @@ def test_recognising_official_files():
         **{f"blocks.{i}.norm1.bias": np.zeros(768) for i in range(12)},
     }
     with pytest.raises(WrongWeights, match=r"mae_pretrain_vit_base_full\.pth"):
-        mae.infer_args(state, {"file": "mae_pretrain_vit_base.pth"})
+        mae_format.infer_args(state, {"file": "mae_pretrain_vit_base.pth"})
     state |= {"decoder_embed.weight": np.zeros((512, 768))}
     state |= {f"decoder_blocks.{i}.norm1.bias": np.zeros(512) for i in range(8)}
-    args = mae.infer_args(state, {"file": "mae_visualize_vit_base.pth"})
+    args = mae_format.infer_args(state, {"file": "mae_visualize_vit_base.pth"})
     assert args == {"size": "base", "image_size": 224, "norm_pix": False}
-    assert mae.infer_args(state, {"file": "mae_pretrain_vit_base_full.pth"})["norm_pix"]
-    assert mae.infer_args(state, {"file": "x.pth", "norm_pix_loss": True})["norm_pix"]
+    assert mae_format.infer_args(state, {"file": "mae_pretrain_vit_base_full.pth"})["norm_pix"]
+    assert mae_format.infer_args(state, {"file": "x.pth", "norm_pix_loss": True})["norm_pix"]
     del state["decoder_blocks.7.norm1.bias"]
     with pytest.raises(WrongWeights, match="--set heads=N"):
-        mae.infer_args(state, {})
+        mae_format.infer_args(state, {})
     with pytest.raises(WrongWeights, match="not a masked autoencoder"):
-        mae.infer_args({"x": np.zeros(1)}, {})
+        mae_format.infer_args({"x": np.zeros(1)}, {})

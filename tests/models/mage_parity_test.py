@@ -27,6 +27,7 @@ from l2l_jax.models.layers import parallel_decoding, quantize
 from l2l_jax.models.layers.masked_tokens import arrange
 from l2l_jax.tasks import center, outpaint, random_ratio, side
 from l2l_jax.weights import name_map, torch_reader
+from l2l_jax.weights.formats import mage as mage_format
 from tests.helpers import FIXTURES, assert_same_bits
 
 FOLDER = FIXTURES / "mage"
@@ -62,8 +63,10 @@ def state(file):
 def loaded(student=False, **changes):
     """(model, parameters) of the checkpoint, or of the student."""
     official = state(CHECKPOINT) | (state(STUDENT) if student else {})
-    model = mage.build(**mage.infer_args(official, HEADS) | changes)
-    params = mage.adapt(name_map.to_params(mage.from_torch(official), mage.NAMES), model)
+    model = mage.build(**mage_format.infer_args(official, HEADS) | changes)
+    params = mage_format.adapt(
+        name_map.to_params(mage_format.from_torch(official), mage_format.NAMES), model
+    )
     assert not trees.difference(params, model.canonical, "file", "model")
     return model, jax.tree.map(jnp.asarray, trees.stack(params, model.template))
 
@@ -102,12 +105,14 @@ def close(ours, theirs, atol, **more):
 
 def test_there_and_back_is_the_same():
     official = state(CHECKPOINT)
-    used = mage.from_torch(official)
-    assert_same_bits(name_map.to_state_dict(name_map.to_params(used, mage.NAMES), mage.NAMES), used)
+    used = mage_format.from_torch(official)
+    assert_same_bits(
+        name_map.to_state_dict(name_map.to_params(used, mage_format.NAMES), mage_format.NAMES), used
+    )
     model, params = loaded()
     assert model.tying == "frozen"
-    ours = name_map.to_state_dict(jax.device_get(params), mage.NAMES)
-    exported = mage.to_torch(ours, model)["model"]
+    ours = name_map.to_state_dict(jax.device_get(params), mage_format.NAMES)
+    exported = mage_format.to_torch(ours, model)["model"]
     assert {k: v.shape for k, v in exported.items()} == {k: v.shape for k, v in official.items()}
     assert_same_bits({name: exported[name] for name in used}, used)
 
@@ -272,7 +277,7 @@ def check(method, value, gradient):
         np.testing.assert_allclose(ours, expected[f"{method}/{name}"], rtol=METHOD, err_msg=name)
     norm = optax.tree.norm(gradient)
     np.testing.assert_allclose(norm, expected[f"{method}/grad_global_norm"], rtol=GRADIENT)
-    ours = name_map.to_state_dict(jax.device_get(gradient), mage.NAMES)
+    ours = name_map.to_state_dict(jax.device_get(gradient), mage_format.NAMES)
     prefix = f"{method}/grad_every_4th_column/"
     compared = [key for key in expected.files if key.startswith(prefix)]
     assert compared

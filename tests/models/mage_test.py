@@ -15,6 +15,7 @@ from l2l_jax.registry import find
 from l2l_jax.tasks import center, outpaint, random_ratio, side
 from l2l_jax.types import Batch, UnlearnBatch
 from l2l_jax.weights import __main__, safetensors, torch_reader, torch_writer
+from l2l_jax.weights.formats import mage as mage_format
 from l2l_jax.weights.name_map import to_state_dict
 from l2l_jax.weights.pretrained import load, read_official
 from tests.helpers import images, small_model
@@ -272,7 +273,9 @@ def test_given_tokens_no_convolution_is_left():
 
 def official_file(path, without=(), **changes):
     model, params = setting(tying="tied")
-    state = mage.to_torch(to_state_dict(jax.device_get(params), mage.NAMES), model)["model"]
+    state = mage_format.to_torch(to_state_dict(jax.device_get(params), mage_format.NAMES), model)[
+        "model"
+    ]
     state = {k: v for k, v in (state | changes).items() if k not in without}
     torch_writer.write(path, {"model": state})
     return model
@@ -293,7 +296,7 @@ def test_an_official_file_holds_what_its_class_wants_and_comes_back(tmp_path):
     np.testing.assert_array_equal(read.params["decoder"]["words"], read.params["encoder"]["words"])
     assert args["tokenizer_digest"] == trees.digest(read.params["tokenizer"])
     assert model.grid == paper.grid
-    again = mage.to_torch(to_state_dict(read.params, mage.NAMES), model)["model"]
+    again = mage_format.to_torch(to_state_dict(read.params, mage_format.NAMES), model)["model"]
     assert again.keys() == content.keys()
     for name, value in content.items():
         np.testing.assert_array_equal(again[name], value)
@@ -303,7 +306,7 @@ def test_an_untied_decoder_is_exported_with_a_warning_and_comes_back(caplog, tmp
     model, params = setting()
     params = jax.device_get(params)
     params["encoder"] = params["encoder"] | {"words": params["encoder"]["words"] + 1}
-    content = mage.to_torch(to_state_dict(params, mage.NAMES), model)
+    content = mage_format.to_torch(to_state_dict(params, mage_format.NAMES), model)
     assert "mlm_layer.word_embeddings.weight" not in content["model"], "it loads strictly there"
     assert "decodes otherwise" in caplog.text
     torch_writer.write(tmp_path / "a.pth", content)
@@ -328,14 +331,14 @@ def test_files_that_do_not_hold_a_whole_mage(tmp_path):
     state = torch_reader.read(tmp_path / "a.pth")["model"]
     bare = {k: v for k, v in state.items() if not k.startswith("vqgan.")}
     with pytest.raises(WrongWeights, match="without its tokenizer"):
-        mage.infer_args(bare, TOLD)
+        mage_format.infer_args(bare, TOLD)
     encoder = {k: v for k, v in state.items() if not k.startswith(("decoder", "mlm"))}
     with pytest.raises(
         WrongWeights, match=r"lacks decoder_embed\.weight, decoder_pos_embed_learned"
     ):
-        mage.infer_args(encoder, TOLD)
+        mage_format.infer_args(encoder, TOLD)
     with pytest.raises(WrongWeights, match="not a MAGE"):
-        mage.infer_args({"x": np.zeros(1)}, {})
+        mage_format.infer_args({"x": np.zeros(1)}, {})
 
 
 def ours(path, tying="frozen"):
@@ -393,7 +396,7 @@ def test_a_tokenizer_trained_with_a_critic_serves_without_it():
 def test_another_image_size():
     _, params = setting()
     larger = mage.build(**dict(mage.SMALLEST, image_size=24))
-    moved = mage.resize_positions(jax.device_get(params), larger.grid[0])
+    moved = mage_format.resize_positions(jax.device_get(params), larger.grid[0])
     assert not trees.difference(moved, larger.canonical, "resized", "model")
 
 

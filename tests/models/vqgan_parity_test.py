@@ -20,6 +20,7 @@ from l2l_jax.lib import trees
 from l2l_jax.models import vqgan
 from l2l_jax.models.layers import quantize
 from l2l_jax.weights import name_map, pretrained, torch_reader, torch_writer
+from l2l_jax.weights.formats import vqgan as vqgan_format
 from tests.helpers import FIXTURES, assert_same_bits
 
 FOLDER = FIXTURES / "vqgan"
@@ -47,8 +48,8 @@ def state(tmp_path_factory):
 @pytest.fixture(scope="module")
 def loaded(state):
     """(model, parameters) of the checkpoint."""
-    model = vqgan.build(**vqgan.infer_args(state, dict(image_size=64)))
-    params = name_map.to_params(vqgan.from_torch(state), vqgan.NAMES)
+    model = vqgan.build(**vqgan_format.infer_args(state, dict(image_size=64)))
+    params = name_map.to_params(vqgan_format.from_torch(state), vqgan_format.NAMES)
     assert not trees.difference(params, model.canonical, "file", "model")
     return model, jax.tree.map(jnp.asarray, params)
 
@@ -76,8 +77,8 @@ def test_both_forms_of_a_checkpoint(form, state, loaded, tmp_path):
 
 
 def test_there_and_back_is_the_same(state):
-    params = name_map.to_params(state, vqgan.NAMES)
-    assert_same_bits(name_map.to_state_dict(params, vqgan.NAMES), state)
+    params = name_map.to_params(state, vqgan_format.NAMES)
+    assert_same_bits(name_map.to_state_dict(params, vqgan_format.NAMES), state)
 
 
 def test_what_the_file_tells(loaded):

@@ -13,6 +13,7 @@ from l2l_jax.lib.errors import ConfigError, WrongWeights
 from l2l_jax.models import vqgan
 from l2l_jax.models.layers import quantize
 from l2l_jax.weights import torch_writer
+from l2l_jax.weights.formats import vqgan as vqgan_format
 from l2l_jax.weights.name_map import to_state_dict
 from l2l_jax.weights.pretrained import read_official
 from tests.helpers import images, small_model
@@ -199,7 +200,7 @@ def test_bad_arguments(args, message):
 
 def official_file(path, **changes):
     model, params = setting()
-    state = to_state_dict(jax.device_get(params), vqgan.NAMES)
+    state = to_state_dict(jax.device_get(params), vqgan_format.NAMES)
     torch_writer.write(path, {"state_dict": {k: v for k, v in state.items() if k not in changes}})
     return model
 
@@ -213,10 +214,10 @@ def test_official_files_and_what_they_lack(tmp_path):
     with pytest.raises(WrongWeights, match=r"only in a whole vqgan: decoder/conv_in/bias"):
         read_official(tmp_path / "part.ckpt", "vqgan", told)
     with pytest.raises(WrongWeights, match="not a VQ-GAN"):
-        vqgan.infer_args({"x": np.zeros(1)}, {})
+        vqgan_format.infer_args({"x": np.zeros(1)}, {})
     state = {"quantize.embedding.weight": 0, "encoder.conv_in.weight": 0, "quant_conv.weight": 0}
     with pytest.raises(WrongWeights, match="another layout"):
-        vqgan.infer_args(state, {})
+        vqgan_format.infer_args(state, {})
 
 
 @pytest.mark.parametrize(
@@ -229,4 +230,4 @@ def test_a_level_that_is_not_there_is_named(kept, lacks):
              "encoder.conv_in.weight": np.zeros((8, 3, 3, 3))}  # fmt: skip
     state |= {f"encoder.down.{i}.block.0.conv2.weight": np.zeros((8, 8, 3, 3)) for i in kept}
     with pytest.raises(WrongWeights, match=rf"not a whole one: it has no {lacks}"):
-        vqgan.infer_args(state, {"groups": 4})
+        vqgan_format.infer_args(state, {"groups": 4})

@@ -27,7 +27,7 @@ def test_the_page_tells_the_figures(workdir):
 
 
 def test_costs_stand_with_the_provenance(workdir):
-    assert "cost, unlearn" not in page.write(workdir).read_text(), "an older run"
+    assert "cost, unlearn" not in page.write(workdir).read_text(), "none was measured"
     cost = dict(seconds=83.2, steps=200, flops=3.1e13, memory=2.34e9)
     change(workdir, "results.json", ["cost"], {"unlearn": cost})
     text = page.write(workdir).read_text()
@@ -35,9 +35,8 @@ def test_costs_stand_with_the_provenance(workdir):
 
 
 def test_which_weights_were_evaluated_stands_with_their_digest(workdir):
-    older = page.write(workdir).read_text()
-    assert f"weights, original</dt><dd><code>{'0' * 64}</code>" in older
-    assert collect(workdir).config["unlearn"]["ema"] == 0, "as a newer run says it"
+    bare = page.write(workdir).read_text()
+    assert f"weights, original</dt><dd><code>{'0' * 64}</code>" in bare
     told = {"original": "as loaded from a&b", "unlearned": "moving average of phase unlearn"}
     change(workdir, "results.json", ["evaluated"], told)
     text = page.write(workdir).read_text()

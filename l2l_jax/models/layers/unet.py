@@ -25,7 +25,6 @@ from l2l_jax.lib.precision import exact
 from l2l_jax.models.layers.attention import attention
 from l2l_jax.models.layers.vit import Dtype
 from l2l_jax.types import Array
-from l2l_jax.weights.name_map import Convert, Rule, convolution, linear, norm
 
 EPSILON = 1e-5
 
@@ -268,42 +267,3 @@ def _skips(size: Size) -> list[int]:
     for at, width in enumerate(widths):
         found += [width] * size.blocks + ([width] if at + 1 < len(widths) else [])
     return found
-
-
-# Official names ----------------------------------------------------------------------------------
-
-_pointwise = Convert(  # a convolution over one axis, [out, in, 1] <-> [in, out]
-    lambda w: w[:, :, 0].T, lambda k: k.T[:, :, None]
-)
-
-
-def embedding_names(theirs: str, ours: str) -> list[Rule]:
-    """The two layers of an `Embedding`."""
-    return linear(f"{theirs}.0", f"{ours}/first") + linear(f"{theirs}.2", f"{ours}/second")
-
-
-def _layer_names(theirs: str, ours: str) -> list[Rule]:
-    return [
-        *norm(f"{theirs}.in_layers.0", f"{ours}/norm1"),
-        *linear(f"{theirs}.in_layers.2", f"{ours}/conv1", convolution),
-        *linear(f"{theirs}.emb_layers.1", f"{ours}/level"),
-        *norm(f"{theirs}.out_layers.0", f"{ours}/norm2"),
-        *linear(f"{theirs}.out_layers.3", f"{ours}/conv2", convolution),
-        *linear(f"{theirs}.skip_connection", f"{ours}/shortcut", convolution),
-        *norm(f"{theirs}.norm", f"{ours}/norm"),
-        *linear(f"{theirs}.qkv", f"{ours}/qkv", _pointwise),
-        *linear(f"{theirs}.proj_out", f"{ours}/proj", _pointwise),
-        *linear(theirs, f"{ours}/conv", convolution),
-    ]
-
-
-def names(theirs: str) -> list[Rule]:
-    """Official names of the whole network, `theirs` being the name of its module, with a dot."""
-    return [
-        *embedding_names(f"{theirs}cond_embed", "encoder/embed"),
-        *_layer_names(f"{theirs}input_blocks.{{i}}.{{j}}", "encoder/blocks/{i}/{j}"),
-        *_layer_names(f"{theirs}middle_block.{{j}}", "encoder/middle/{j}"),
-        *_layer_names(f"{theirs}output_blocks.{{i}}.{{j}}", "decoder/blocks/{i}/{j}"),
-        *norm(f"{theirs}out.0", "decoder/norm_out"),
-        *linear(f"{theirs}out.2", "decoder/conv_out", convolution),
-    ]

@@ -13,9 +13,6 @@ from flax import nnx
 
 from l2l_jax.models.layers.attention import attention
 from l2l_jax.types import Array
-from l2l_jax.weights.name_map import Rule
-from l2l_jax.weights.name_map import linear as linear_names
-from l2l_jax.weights.name_map import norm as norm_names
 
 EPSILON = 1e-6
 Dtype = jnp.dtype | type
@@ -100,16 +97,6 @@ class Stack:
 
     def norm(self, rngs: nnx.Rngs) -> nnx.LayerNorm:
         return nnx.LayerNorm(self.width, epsilon=EPSILON, dtype=self.dtype, rngs=rngs)
-
-
-def names(theirs: str, ours: str) -> list[Rule]:
-    """Official and own names of a stack of blocks (timm's layout)."""
-    layers = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
-    pairs = [(f"{theirs}.{{i}}.{x}", f"{ours}/{{i}}/{x.replace('.', '/')}") for x in layers]
-    rules = [rule for pair in pairs for rule in linear_names(*pair)]
-    for x in ("norm1", "norm2"):
-        rules += norm_names(f"{theirs}.{{i}}.{x}", f"{ours}/{{i}}/{x}")
-    return rules
 
 
 def apply_blocks(

@@ -6,23 +6,28 @@ import math
 import re
 from typing import Any
 
+import jax
 import numpy as np
 
 from l2l_jax.lib import trees
 from l2l_jax.lib.errors import WrongWeights
 from l2l_jax.lib.nnx_pure import Pure
+from l2l_jax.models.diffusion import SAMPLE_STEPS, SIZES, Diffusion
 from l2l_jax.models.layers import noise_schedule, unet
 from l2l_jax.models.layers.noise_schedule import BUFFERS, Schedule
+from l2l_jax.types import Params
+from l2l_jax.weights.formats._layers import embedding_names, unet_names
 from l2l_jax.weights.name_map import official
 
 log = logging.getLogger(__name__)
 
 GROUPS = 32  # of every official normalisation
-FEW = 50  # steps of sampling, unless another number is asked for
 NETWORK, TEACHER = "denoise_fn.", "teacher_denoise_fn."
 OWN = "decoder_cond_embed"  # ours; officially D always shares E's embedding
 
-NAMES = [*unet.names(NETWORK), *unet.embedding_names(OWN, "decoder/embed")]
+NAMES = [*unet_names(NETWORK), *embedding_names(OWN, "decoder/embed")]
+
+AMBIGUOUS = ("head", "groups")  # if they are not the published 32
 
 
 def from_torch(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -31,7 +36,7 @@ def from_torch(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {k: v for k, v in state.items() if k not in BUFFERS and not k.startswith(TEACHER)}
 
 
-def to_torch(state: dict[str, np.ndarray], schedule: Schedule, groups: int) -> dict[str, object]:
+def to_torch(state: dict[str, np.ndarray], model: Diffusion) -> dict[str, Any]:
     """The content of an official file: a bare state dict with the buffers of the schedule.
 
     The official network has 32 groups in every normalisation: a warning tells of others. If the
@@ -39,6 +44,7 @@ def to_torch(state: dict[str, np.ndarray], schedule: Schedule, groups: int) -> d
     it, decodes otherwise than this one: a warning says so, and the file holds it under a name of
     our own, which the official code (it loads without strict) passes over.
     """
+    groups = model.size.groups
     if groups != GROUPS:
         log.warning(
             "The official network normalises in %d groups, this one in %d: the official code "
@@ -56,21 +62,19 @@ def to_torch(state: dict[str, np.ndarray], schedule: Schedule, groups: int) -> d
             "it beside the rest."
         )
         state |= own
-    return state | schedule.buffers
+    return state | model.schedule.buffers
 
 
-def arguments(
-    state: dict[str, np.ndarray], about: dict[str, Any], sizes: dict[str, unet.Size]
-) -> dict[str, Any]:
+def infer_args(state: dict[str, np.ndarray], about: dict[str, Any]) -> dict[str, Any]:
     """The `build` arguments of an official state dict; about: what the user says.
 
     WrongWeights names every array that is missing.
     """
     if not any(name.startswith(NETWORK) for name in state):
         raise WrongWeights(f"This is no file of Palette: no name in it begins with {NETWORK}")
-    size = _size(state, about, sizes)
+    size = _size(state, about)
     if missing := sorted(expected(size) - set(state)):
-        known = size in sizes.values()
+        known = size in SIZES.values()
         which = "that the others belong to" if known else "the others tell of, of no size known"
         raise WrongWeights(
             f"This file lacks {len(missing)} arrays of the network {which}; nothing is made up in "
@@ -78,24 +82,22 @@ def arguments(
         )
     side = int(about.get("image_size", 256))
     args = _schedule(state, about) | {"image_size": side, "cell": math.gcd(side, 16)}
-    if args["steps"] < FEW:
+    if args["steps"] < SAMPLE_STEPS:
         args["sample_steps"] = 0
-    for name, known in sizes.items():
+    for name, known in SIZES.items():
         if known == size:
             return {"size": name, **args}
     return {"size": "published", **dataclasses.asdict(size), **args}
 
 
-def _size(
-    state: dict[str, np.ndarray], about: dict[str, Any], sizes: dict[str, unet.Size]
-) -> unet.Size:
+def _size(state: dict[str, np.ndarray], about: dict[str, Any]) -> unet.Size:
     """What names and shapes tell; head and groups as told, of a known size, or 32 as published.
 
     Of a file that lacks something: the size, known or told, that the fewest names speak against.
     """
     names = {name for name in state if name.startswith(NETWORK)}
     size = _told(state)
-    alike = [known for known in sizes.values() if known.width == size.width]
+    alike = [known for known in SIZES.values() if known.width == size.width]
     if expected(size) != names:
         size = min([*alike, size], key=lambda each: len(expected(each) ^ names))
     hidden = {key: about[key] for key in ("head", "groups") if about.get(key)}
@@ -168,3 +170,18 @@ def expected(size: unet.Size) -> set[str]:
     decoder = Pure(lambda rngs: unet.Decoder(size, False, np.float32, False, rngs))
     template = {"encoder": encoder.template, "decoder": decoder.template}
     return {official(name, NAMES) for name in trees.flatten(template)}
+
+
+def adapt(params: Params, model: Diffusion) -> Params:
+    """Parameters of a file for this model: a decoder that owns its embedding gets a copy of it."""
+    encoder, decoder = params.get("encoder", {}), dict(params.get("decoder", {}))
+    shared, own = encoder.get("embed"), decoder.get("embed")
+    if model.tying == "frozen" and own is None and shared is not None:
+        decoder["embed"] = shared
+    if model.tying == "tied" and None not in (own, shared) and _same(own, shared):
+        del decoder["embed"]
+    return params | {"decoder": decoder}
+
+
+def _same(a: Params, b: Params) -> bool:
+    return all(jax.tree.leaves(jax.tree.map(np.array_equal, a, b)))

@@ -2,18 +2,20 @@
 
 import logging
 import re
-from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from l2l_jax.lib.errors import WrongWeights
 from l2l_jax.models import vqgan
-from l2l_jax.models.layers import vit
+from l2l_jax.models.layers import positions
+from l2l_jax.models.mage import MAGE, SIZES, SPARE
+from l2l_jax.types import Params
+from l2l_jax.weights.formats import vqgan as vqgan_format
+from l2l_jax.weights.formats._layers import vit_blocks
 from l2l_jax.weights.name_map import EXTRA_KEY, Convert, Rule, linear, norm
 
 log = logging.getLogger(__name__)
-
-SPARE = 1001  # ids beyond the codes: class labels, of which one is used, and the mask token
 
 _first = Convert(lambda x: x[0], lambda x: x[None])  # [1, 1 + L, D] <-> [1 + L, D]
 _bias = Convert(lambda x: x[0, 0], lambda x: x[None, None])  # [1, 1, V] <-> [V]
@@ -22,18 +24,21 @@ NAMES: list[Rule] = [
     Rule("token_emb.word_embeddings.weight", "encoder/words"),
     Rule("token_emb.position_embeddings.weight", "encoder/positions"),
     *norm("token_emb.LayerNorm", "encoder/norm_in"),
-    *vit.names("blocks", "encoder/blocks"),
+    *vit_blocks("blocks", "encoder/blocks"),
     *norm("norm", "encoder/norm"),
     *linear("decoder_embed", "decoder/embed"),
     Rule("decoder_pos_embed_learned", "decoder/positions", _first),
-    *vit.names("decoder_blocks", "decoder/blocks"),
+    *vit_blocks("decoder_blocks", "decoder/blocks"),
     *norm("decoder_norm", "decoder/norm"),
     *linear("mlm_layer.fc", "decoder/fc"),
     *norm("mlm_layer.ln", "decoder/ln"),
     Rule("mlm_layer.bias", "decoder/bias", _bias),
     Rule("mlm_layer.word_embeddings.weight", "decoder/words"),  # ours; officially always tied
-    *vqgan.names("vqgan.", "tokenizer/"),
+    *vqgan_format.names("vqgan.", "tokenizer/"),
 ]
+
+AMBIGUOUS = ("heads", "decoder_heads", "tokenizer")  # of an unpublished size
+ACCEPTS_PART = {"vqgan": "tokenizer"}  # training can start from it; the rest is initialised
 
 UNUSED = (  # parameters of the official class that no forward pass reads
     "cls_token",
@@ -53,13 +58,14 @@ def from_torch(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name: value for name, value in state.items() if name not in UNUSED}
 
 
-def to_torch(state: dict[str, np.ndarray]) -> dict[str, object]:
+def to_torch(state: dict[str, np.ndarray], model: MAGE) -> dict[str, Any]:
     """The content of an official file, with what its class holds and never uses as zeros.
 
     If the decoder's words are no longer the encoder's, the official network, which ties them,
     decodes otherwise than this one: a warning says so, and the file holds them beside its "model",
     where the official code does not look.
     """
+    del model
     words, own = state["token_emb.word_embeddings.weight"], "mlm_layer.word_embeddings.weight"
     extra = {}
     if own in state and not np.array_equal(state[own], words):
@@ -89,10 +95,8 @@ def to_torch(state: dict[str, np.ndarray]) -> dict[str, object]:
     return {"model": state | unused | ids, **extra}
 
 
-def arguments(
-    state: dict[str, np.ndarray], about: dict[str, object], sizes: Mapping[str, object]
-) -> dict[str, object]:
-    """The `build` arguments of an official state dict; about: what the user says; sizes: the known.
+def infer_args(state: dict[str, np.ndarray], about: dict[str, Any]) -> dict[str, Any]:
+    """The `build` arguments of an official state dict; about: what the user says.
 
     Needed are, for a size nobody published, both numbers of heads. WrongWeights for a file without
     its tokenizer, or whose vocabulary is not that of its tokenizer.
@@ -116,7 +120,7 @@ def arguments(
             f"This MAGE is not a whole one: it lacks {', '.join(missing)}. The published files "
             "(mage-vitb-1600.pth, mage-vitl-1600.pth) hold encoder, decoder and tokenizer."
         )
-    tokenizer = vqgan.infer_args(inner, dict(about.get("tokenizer", {})))
+    tokenizer = vqgan_format.infer_args(inner, dict(about.get("tokenizer", {})))
     codes, (vocabulary, width) = (
         inner["quantize.embedding.weight"].shape[0],
         state["token_emb.word_embeddings.weight"].shape,
@@ -134,7 +138,7 @@ def arguments(
     side = round((state["token_emb.position_embeddings.weight"].shape[0] - 1) ** 0.5)
     del tokenizer["image_size"]
     args = {"image_size": side * cell, "tokenizer": tokenizer}
-    for name, size in sizes.items():
+    for name, size in SIZES.items():
         if all(getattr(size, key) == value for key, value in shape.items()):
             return {"size": name, **args}
     if not ("heads" in about and "decoder_heads" in about):
@@ -148,3 +152,23 @@ def arguments(
 
 def _depth(state: dict[str, np.ndarray], stack: str) -> int:
     return sum(bool(re.fullmatch(rf"{stack}\.\d+\.norm1\.bias", name)) for name in state)
+
+
+def adapt(params: Params, model: MAGE) -> Params:
+    """Parameters of a file for this model: a decoder that owns its words gets a copy of them."""
+    encoder, decoder = params.get("encoder", {}), dict(params.get("decoder", {}))
+    words, own = encoder.get("words"), decoder.get("words")
+    if model.tying == "frozen" and own is None and words is not None:
+        decoder["words"] = words
+    if model.tying == "tied" and own is not None and np.array_equal(own, words):
+        del decoder["words"]
+    tokenizer = vqgan_format.adapt(params.get("tokenizer", {}), model.tokenizer)
+    return params | {"decoder": decoder, "tokenizer": tokenizer}
+
+
+def resize_positions(params: Params, grid: int) -> Params:
+    """The same weights for another image size: both tables of positions are interpolated."""
+    parts = {k: dict(params[k]) for k in ("encoder", "decoder")}
+    for part in parts.values():
+        part["positions"] = positions.resize(part["positions"], grid)
+    return params | parts
