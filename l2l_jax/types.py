@@ -63,6 +63,13 @@ class UnlearnBatch:
     forget: Batch | None
     noise: Array | None = None  # [B, h, w] tokens of noise images, if they were made beforehand
 
+    def side(self, name: str) -> Batch:
+        """The batch of the side "retain" or "forget". ValueError if the batch has no such side."""
+        batch = {"retain": self.retain, "forget": self.forget}[name]
+        if batch is None:
+            raise ValueError(f"The batch has no {name} images: SIDES of the method lacks {name!r}.")
+        return batch
+
 
 # Models ------------------------------------------------------------------------------------------
 
@@ -215,6 +222,7 @@ class Method:
     VARIANTS: tuple[Mapping[str, Any], ...] = ()  # arguments that make another objective, to test
 
 
+@runtime_checkable
 class Objectives(Protocol):
     """The two objectives of one batch as functions of the trainable parameters."""
 
@@ -281,6 +289,7 @@ class Source:
     stamp: Callable[[int], str] | None = None  # of an image: equal stamps mean equal pixels
 
 
+@runtime_checkable
 class SplitLike(Protocol):
     """What a feature network may read of a split (data/splits.py): some rows of one part."""
 
