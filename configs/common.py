@@ -1,125 +1,29 @@
-"""What every config is made of. A config is plain values; nothing here knows about JAX.
+"""What configs share: the defaults of every key, the recipe of every method, the data sets.
 
-Durations are steps, sizes are images of one side (retain or forget) over all devices, shares are
-between 0 and 1. Tuples, not lists: lists cannot be overridden on the command line.
+A config is plain values. docs/config.md lists all keys with their meaning.
 """
 
 import ml_collections
 
-
-def side() -> dict:
-    """How one side of the split is chosen: one of the first four, and how much of it.
-
-    All empty: retain is the rest, and a proxy from another data set (data.proxy) all of it.
-    """
-    return dict(
-        classes=(),  # names, numbers, or titles if there is but one class with it
-        files="",  # a text file of image keys, one a line, or a split's JSON
-        random=0,  # so many classes, drawn with split.seed from those nobody listed
-        rest=False,  # everything that no other side took
-        images_per_class=0,  # training images of each class; 0 = split.images_per_class
-        images=0,  # training images in all, evenly over the classes; 0 = all
-    )
+from l2l_jax.engine import config as table
+from l2l_jax.registry import names
 
 
 def phase(method: str, **changes: object) -> dict:
-    """One phase: a method, a solver, an optimizer, so many steps."""
-    settings = dict(
-        method=method,  # a file of l2l_jax/methods
-        args=dict(),  # its keyword-only arguments
-        solver="weighted",  # a file of l2l_jax/solvers
-        solver_args=dict(),
-        steps=100,
-        batch_size=64,  # images of each side in one step, over all devices
-        accumulate=1,  # split each batch into so many passes, to save memory
-        tasks=(),  # names from config.tasks; step i takes the i-th, round and round
-        on="retain",  # what plays the retain side: "retain", its "proxy", or "all" of data
-        saliency=1.0,  # share of the parameters that move: those with the largest forget gradient
-        ema=0.0,  # decay of a moving average of what is trained, which is then the result; 0 = none
-        optimizer=dict(
-            lr=1e-4,  # peak
-            warmup=0.05,  # share of the steps that rise from 0
-            final=0.0,  # learning rate at the end of the cosine
-            b1=0.9,
-            b2=0.95,
-            eps=1e-8,
-            weight_decay=0.05,  # not on biases and norm scales
-            clip=0.0,  # bound of the global gradient norm; 0 = none
-        ),
-    )
+    """One phase: the defaults of l2l_jax/engine/config.py with changes; optimizer: some keys."""
+    settings = table.defaults(table.PHASE) | dict(method=method)
     settings["optimizer"] |= changes.pop("optimizer", {})
     return settings | changes
 
 
 def base() -> ml_collections.ConfigDict:
-    """Every section that a config has; experiments change values."""
-    return ml_collections.ConfigDict(
-        dict(
-            seed=0,
-            phases=("unlearn",),  # sections of this config, in order
-            weights="",  # the original: a file, or bundled:NAME; "" if a phase makes it
-            reference="",  # the workdir of a model retrained without the forget images, if any
-            model=dict(name="", args=dict()),
-            data=dict(
-                name="",  # a file of l2l_jax/data
-                args=dict(),
-                crop=(),  # random crops of such shares of the area; () = the central square
-                flip=False,  # mirror half of the training images
-                resize="pillow",  # what resizes crops; "simd": cykooz.resizer, alike but faster
-                cache="",  # keeps decoded training images, in "memory" or on "disk"
-                proxy=dict(name="", args=dict()),  # another data set that split.proxy is taken from
-                broken="stop",  # what an unreadable image does: "stop" the run, or "skip" it
-                token_cache=dict(  # only for models over a frozen tokenizer
-                    views=0,  # augmented views of each image, tokenised beforehand; 0 = none
-                    noise=1024,  # noise images tokenised beforehand; 0 = new ones in every step
-                ),
-            ),
-            split=dict(
-                forget=side(),
-                retain=side(),
-                proxy=side(),  # in place of retain in phases with on="proxy"; never evaluated
-                seed=0,
-                images_per_class=0,  # of the training part, for sides that say none; 0 = all
-                eval_images_per_class=0,
-            ),
-            tasks=dict(),  # NAME=dict(task=a file of l2l_jax/tasks, args=its arguments)
-            unlearn=phase("l2l"),
-            evaluate=dict(tasks=(), batch_size=256),
-            networks=dict(  # NAME=dict(name=a file of l2l_jax/feature_networks, args)
-                main=dict(
-                    name="classifier", args=dict()
-                ),  # what evaluators use unless told otherwise
-            ),
-            evaluators=dict(  # NAME=dict(evaluator=a file, if NAME is none; network; ...)
-                reconstruction=dict(),
-                fid=dict(),
-                inception_score=dict(),
-                cosine=dict(),
-                output_distance=dict(),
-                tsne=dict(),
-            ),
-            runtime=dict(  # changes no result; may differ when a run is continued
-                fsdp=1,  # devices that share one copy of the parameters; -1 = all
-                save_every=500,  # steps
-                keep=2,  # checkpoints
-                log_every=5.0,  # seconds between lines of progress
-                threads=8,  # that read images
-                workers=0,  # processes that read images; 0 = threads of this one
-                tensorboard=True,
-                token_folder="",  # of data.token_cache, seen by all processes; "" = below the cache
-                begin_from="",  # a workdir whose equal first phases are taken over; see adopt.py
-                profile_from=0,  # step at which a trace of profile_steps steps begins
-                profile_steps=0,
-            ),
-        )
-    )
+    """Every section with its defaults (l2l_jax/engine/config.py); experiments change values."""
+    return ml_collections.ConfigDict(table.defaults() | dict(unlearn=phase("l2l")))
 
 
-METHODS = (
-    *("l2l", "max_loss", "noisy_label", "retain_label", "random_encoder", "finetune"),
-    *("ascent", "epsilon", "pcgrad", "saliency", "siss", "retrain"),
-)
-UNLEARNING = METHODS[:-1]  # where there is no recipe to make an original
+RECIPES = ("epsilon", "pcgrad", "saliency", "retrain")  # more than a method; see use_method
+METHODS = tuple(name for name in names("method") if name != "pretrain") + RECIPES
+UNLEARNING = METHODS[:-1]  # without retrain: where there is no recipe to make an original
 
 
 def method(words: list[str]) -> str:

@@ -35,7 +35,7 @@ from PIL import Image
 
 from l2l_jax.data import image_cache, image_folder, images, loader
 from l2l_jax.engine import experiment
-from l2l_jax.engine.config import complete_config
+from l2l_jax.engine.plan import complete_config
 from l2l_jax.engine.preflight import preflight
 from l2l_jax.engine.step import make_update, shard_update
 from l2l_jax.engine.train import train

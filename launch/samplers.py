@@ -36,8 +36,9 @@ from scipy import stats
 
 from l2l_jax.data import splits
 from l2l_jax.engine.completions import MAIN, Completer, missing_files, networks
-from l2l_jax.engine.config import complete_config
-from l2l_jax.engine.experiment import Experiment, final_weights, restored, run_phases
+from l2l_jax.engine.experiment import Experiment
+from l2l_jax.engine.outcome import final_weights, restored, run_phases
+from l2l_jax.engine.plan import complete_config
 from l2l_jax.engine.preflight import preflight
 from l2l_jax.engine.run import finished
 from l2l_jax.lib import cli, files, preemption, trees

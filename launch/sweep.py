@@ -43,7 +43,7 @@ from ml_collections import config_flags
 
 from l2l_jax import flags
 from l2l_jax.engine import reuse
-from l2l_jax.engine.config import check_config, complete_config
+from l2l_jax.engine.plan import complete_config, resolve
 from l2l_jax.engine.run import finished
 from l2l_jax.lib import cli, files, trees
 from l2l_jax.lib.errors import ConfigError, did_you_mean
@@ -120,7 +120,7 @@ def resolved(spec: str, overrides: Sequence[str]) -> dict[str, Any]:
     except (absl_flags.Error, ValueError, TypeError) as error:
         raise ConfigError(f"{spec}: {error}") from error
     config = complete_config(given.config)
-    check_config(config)
+    resolve(config)
     return files.as_json(config)
 
 

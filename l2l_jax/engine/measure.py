@@ -20,6 +20,7 @@ import numpy as np
 
 from l2l_jax.data import loader
 from l2l_jax.engine.experiment import Experiment
+from l2l_jax.engine.plan import TaskPlan
 from l2l_jax.engine.step import UpdateRule, make_objectives
 from l2l_jax.lib import hosts, sharding
 from l2l_jax.types import Array, Params
@@ -30,55 +31,55 @@ BATCHES = 32  # that a mean is taken over
 
 
 def resolve_arguments(
-    recipe: UpdateRule,
+    rule: UpdateRule,
     experiment: Experiment,
     rows: Mapping[str, loader.Rows],
     start: Params,
     original: Params,
     noise: Array | None,
 ) -> tuple[UpdateRule, Params | None]:
-    """(the recipe with what had to be found out put in, which values may move or None: all).
+    """(the rule with what had to be found out put in, which values may move or None: all).
 
     start: all groups the phase begins with. ConfigError as the solver's `resolved` raises it.
     """
-    phase = recipe.phase
-    if recipe.solver.resolve:
+    phase = rule.phase
+    if rule.solver.resolve:
         found = {}
-        for earlier in experiment.earlier(phase):
-            noted = experiment.noted(earlier)
+        for earlier in experiment.plan.earlier(phase):
+            noted = experiment.noted(earlier.name)
             found |= {noted["boundary"]: noted["forget"]} if "boundary" in noted else {}
-        args = recipe.solver.resolve(found, **recipe.solver_args)
-        recipe = dataclasses.replace(recipe, solver_args=args)
-    metric, argument = recipe.method.UNTIL or ("", "")
-    if metric and not recipe.args[argument] and experiment.reference:
+        args = rule.solver.resolve(found, **rule.solver_args)
+        rule = dataclasses.replace(rule, solver_args=args)
+    metric, argument = rule.method.UNTIL or ("", "")
+    if metric and not rule.args[argument] and experiment.reference:
         noted = experiment.noted(phase)
         if argument not in noted:
-            retrained = experiment.placed(experiment.reference.params)
-            student = {group: retrained[group] for group in recipe.method.TRAINABLE}
-            fixed = recipe.fixed(retrained, original, noise)
-            value = mean_gradients(recipe, experiment, rows, student, fixed)[1][metric]
+            retrained = experiment.place(experiment.reference.params)
+            student = {group: retrained[group] for group in rule.method.TRAINABLE}
+            fixed = rule.fixed(retrained, original, noise)
+            value = mean_gradients(rule, experiment, rows, student, fixed)[1][metric]
             experiment.note(phase, **{argument: value})
         value = experiment.noted(phase)[argument]
         log.info(
             "%s: %s of the retrained model is %.4g, and this phase's aim", phase, metric, value
         )
-        recipe = dataclasses.replace(recipe, args={**recipe.args, argument: value})
-    share = experiment.config[phase]["saliency"]
+        rule = dataclasses.replace(rule, args={**rule.args, argument: value})
+    share = experiment.plan.phases[phase].saliency
     if share == 1:
-        return recipe, None
-    student = {group: start[group] for group in recipe.method.TRAINABLE}
-    fixed = recipe.fixed(start, original, noise)
-    (gradient,), _ = mean_gradients(recipe, experiment, rows, student, fixed, (0.0, 1.0))
-    return recipe, largest(gradient, share)
+        return rule, None
+    student = {group: start[group] for group in rule.method.TRAINABLE}
+    fixed = rule.fixed(start, original, noise)
+    (gradient,), _ = mean_gradients(rule, experiment, rows, student, fixed, (0.0, 1.0))
+    return rule, largest(gradient, share)
 
 
-def boundary_missing(recipe: UpdateRule, experiment: Experiment) -> bool:
+def boundary_missing(rule: UpdateRule, experiment: Experiment) -> bool:
     """Whether it is still to be noted where a phase ended whose solver asks for it."""
-    return recipe.solver.boundary is not None and "forget" not in experiment.noted(recipe.phase)
+    return rule.solver.boundary is not None and "forget" not in experiment.noted(rule.phase)
 
 
 def note_boundaries(
-    recipe: UpdateRule,
+    rule: UpdateRule,
     experiment: Experiment,
     rows: Mapping[str, loader.Rows],
     result: Params,
@@ -89,21 +90,21 @@ def note_boundaries(
     result: the trainable groups that it hands on, so the moving average if there is one: that is
     the model that the next phase begins with, or the run ends with.
     """
-    if not boundary_missing(recipe, experiment):
+    if not boundary_missing(rule, experiment):
         return
-    _, found = mean_gradients(recipe, experiment, rows, result, fixed)
+    _, found = mean_gradients(rule, experiment, rows, result, fixed)
     values = {side: found[side] for side in ("retain", "forget")}
-    solver, args = recipe.solver, recipe.solver_args
+    solver, args = rule.solver, rule.solver_args
     assert solver.boundary
     assert solver.bound
     name, bound = solver.boundary(**args), solver.bound(**args)
     about = {"boundary": name} if name else {"bound": bound}
-    experiment.note(recipe.phase, **about, **values)
-    log.info("%s: %s, where it ended", recipe.phase, {"forget": found["forget"], **about})
+    experiment.note(rule.phase, **about, **values)
+    log.info("%s: %s, where it ended", rule.phase, {"forget": found["forget"], **about})
 
 
 def mean_gradients(
-    recipe: UpdateRule,
+    rule: UpdateRule,
     experiment: Experiment,
     rows: Mapping[str, loader.Rows],
     student: Params,
@@ -115,20 +116,20 @@ def mean_gradients(
     student: the trainable groups; fixed: as UpdateRule.fixed makes it. The images are those of the
     phase's first steps, masks and noise drawn anew.
     """
-    phase = recipe.phase
-    anew = dataclasses.replace(recipe, phase=f"{phase}, looked at")
+    phase = rule.phase
+    anew = dataclasses.replace(rule, phase=f"{phase}, looked at")
     of = jax.tree.map(lambda x: x.sharding, student)
     out = ([of] * len(weights), sharding.replicated(experiment.mesh))
 
-    def compiled(task: str) -> Any:
-        at_step = make_objectives(anew, *experiment.task(task), experiment.mesh)
+    def compiled(task: TaskPlan) -> Any:
+        at_step = make_objectives(anew, task, experiment.mesh)
 
         def look(step: Array, student: Params, fixed: Params, images: dict[str, Array]) -> Any:
             return at_step(step, fixed, images).gradients(student, *weights)
 
         return jax.jit(look, out_shardings=out)
 
-    programs = [compiled(task) for task in experiment.config[phase]["tasks"]]
+    programs = [compiled(task) for task in experiment.plan.phases[phase].tasks]
     total = None
     with contextlib.closing(experiment.batches(phase, rows, 0)) as batches:
         for step in range(BATCHES):

@@ -20,7 +20,7 @@ from typing import Any
 from l2l_jax.engine.experiment import Experiment
 from l2l_jax.lib import config_dicts, files, hosts, trees
 from l2l_jax.lib.errors import ConfigError, NotSaved
-from l2l_jax.workdir import claim
+from l2l_jax.workdir.layout import Workdir
 
 log = logging.getLogger(__name__)
 
@@ -46,8 +46,8 @@ def reuse_phases(experiment: Experiment) -> list[str]:
 
 def _reuse_phases(experiment: Experiment, source: Path) -> list[str]:
     """On the first process: phase after phase until one of them cannot be taken over."""
-    here, config = experiment.workdir, files.as_json(experiment.config)
-    there = claim.config_of(source)
+    here, config = experiment.workdir.folder, files.as_json(experiment.config)
+    there = Workdir(source).read_config()
     if source.resolve() == here.resolve():
         raise ConfigError(f"runtime.begin_from={source} is this workdir itself; name another one.")
     taken, reason = [], "all phases are here already"
@@ -120,11 +120,10 @@ def _provenance_difference(source: Path, here: Path) -> str:
     """How the weights, the images, or what either run was ever launched with differ, or ""."""
     told = [
         {
-            "the digest of the weights": _read(folder / "original.json", {}).get("digest"),
-            "the digest of the reference": _read(folder / "reference.json", {}).get("digest"),
+            "the digest of the weights": _read(Workdir(folder).original).get("digest"),
+            "the digest of the reference": _read(Workdir(folder).reference).get("digest"),
             "the digest of the split": {
-                path.stem: files.read_json(path)["digest"]
-                for path in sorted((folder / "splits").glob("*.json"))
+                name: split["digest"] for name, split in Workdir(folder).read_splits().items()
             },
         }
         for folder in (source, here)
@@ -141,12 +140,12 @@ def _provenance_difference(source: Path, here: Path) -> str:
 
 def _launches(folder: Path) -> list[dict[str, Any]]:
     """What each launch ran with, the first one first."""
-    first = _read(folder / "versions.json", {})
+    first = Workdir(folder).read_versions()
     return [first, *first.get("continued_with", [])]
 
 
-def _read(path: Path, default: Any) -> Any:
-    return files.read_json(path) if path.exists() else default
+def _read(path: Path) -> dict[str, Any]:
+    return files.read_json(path) if path.exists() else {}
 
 
 def done(folder: Path, phase: str, steps: int) -> bool:
@@ -156,15 +155,15 @@ def done(folder: Path, phase: str, steps: int) -> bool:
 
 def _end(folder: Path, phase: str, steps: int) -> Path | None:
     """The checkpoint after the last step of a phase, or after the one whose metrics say "ended"."""
-    records = (r for r in files.read_jsonl(folder / "metrics.jsonl") if r["phase"] == phase)
+    records = (r for r in Workdir(folder).read_metrics() if r["phase"] == phase)
     ends = itertools.chain([steps], (r["step"] + 1 for r in records if r.get("ended")))
-    paths = (folder / "checkpoints" / phase / str(end) for end in ends)
+    paths = (Workdir(folder).checkpoints(phase) / str(end) for end in ends)
     return next((path for path in paths if path.is_dir()), None)
 
 
 def _begun(folder: Path, phase: str) -> str:
     """Why a phase is left to this run: it has checkpoints, whole or damaged. "" if it has none."""
-    found = [path.name for path in (folder / "checkpoints" / phase).glob("*") if path.is_dir()]
+    found = [path.name for path in Workdir(folder).checkpoints(phase).glob("*") if path.is_dir()]
     begun = any(name.isdigit() or name.startswith("damaged-") for name in found)
     return f"{phase} has checkpoints here and goes on from them" if begun else ""
 
@@ -174,7 +173,7 @@ def _unfinished(folder: Path, phase: str, steps: int) -> str:
     root = _end(folder, phase, steps)
     if root is None:
         return f"{phase} is not finished there"
-    for name, digest in _read(root.with_name(f"{root.name}.sha256.json"), {}).items():
+    for name, digest in _read(root.with_name(f"{root.name}.sha256.json")).items():
         if not (root / name).is_file() or files.sha256(root / name) != digest:
             return f"{root} is damaged"
     return ""
@@ -183,7 +182,7 @@ def _unfinished(folder: Path, phase: str, steps: int) -> str:
 def _link_phase(source: Path, here: Path, phase: str) -> None:
     """The records first: a phase counts as done here from the moment its checkpoints appear."""
     _copy_records(source, here, phase)
-    theirs, home = source / "checkpoints" / phase, here / "checkpoints" / phase
+    theirs, home = Workdir(source).checkpoints(phase), Workdir(here).checkpoints(phase)
     making = home.with_name(MAKING.format(phase))
     shutil.copytree(theirs, making, ignore=IGNORED_FILES, copy_function=_link_file)
     if home.exists():
@@ -193,14 +192,14 @@ def _link_phase(source: Path, here: Path, phase: str) -> None:
 
 def _copy_records(source: Path, here: Path, phase: str) -> None:
     """The phase's lines of metrics.jsonl and its entry of phases.json, in place of what is here."""
-    kept = [r for r in files.read_jsonl(here / "metrics.jsonl") if r["phase"] != phase]
-    new = [r for r in files.read_jsonl(source / "metrics.jsonl") if r["phase"] == phase]
-    with files.replacing(here / "metrics.jsonl") as file:
+    kept = [r for r in Workdir(here).read_metrics() if r["phase"] != phase]
+    new = [r for r in Workdir(source).read_metrics() if r["phase"] == phase]
+    with files.replacing(Workdir(here).metrics) as file:
         file.writelines(json.dumps(record).encode() + b"\n" for record in kept + new)
-    entries = _read(source / "phases.json", {})
+    entries = Workdir(source).read_notes()
     if phase in entries:
-        ours = _read(here / "phases.json", {}) | {phase: entries[phase]}
-        files.write_json(here / "phases.json", ours)
+        notes = Workdir(here).read_notes() | {phase: entries[phase]}
+        files.write_json(Workdir(here).notes, notes)
 
 
 def _link_file(source: str, target: str) -> None:
@@ -213,6 +212,6 @@ def _link_file(source: str, target: str) -> None:
 
 def _remove_partial(experiment: Experiment) -> None:
     """Removes what a launch left that was killed on the way."""
-    for phase in experiment.config["phases"]:
-        left_over = experiment.workdir / "checkpoints" / MAKING.format(phase)
+    for phase in experiment.plan.phases:
+        left_over = experiment.workdir.checkpoints(MAKING.format(phase))
         shutil.rmtree(left_over, ignore_errors=True)

@@ -8,8 +8,8 @@ import shutil
 import pytest
 
 from l2l_jax.engine import reuse
-from l2l_jax.engine.config import complete_config
-from l2l_jax.engine.experiment import run_phases
+from l2l_jax.engine.outcome import run_phases
+from l2l_jax.engine.plan import complete_config, resolve
 from l2l_jax.engine.preflight import preflight
 from l2l_jax.engine.run import run
 from l2l_jax.engine.train import train
@@ -41,7 +41,7 @@ def config_with(alpha=0.25, begin_from="", **changes):
 
 
 def prepared(config, workdir):
-    return preflight(complete_config(config), workdir, Flag())
+    return preflight(resolve(config), workdir, Flag())
 
 
 def trained(config, workdir):
@@ -79,7 +79,8 @@ def waiting(tmp_path_factory):
 
 def beginning_from(experiment, folder):
     runtime = experiment.config["runtime"] | {"begin_from": str(folder)}
-    return dataclasses.replace(experiment, config={**experiment.config, "runtime": runtime})
+    plan = dataclasses.replace(experiment.plan, config={**experiment.config, "runtime": runtime})
+    return dataclasses.replace(experiment, plan=plan)
 
 
 def metrics_of(workdir):
@@ -212,8 +213,8 @@ def test_at_any_difference_nothing_is_taken_over(kind, source, waiting, tmp_path
     (line,) = [message for message in caplog.messages if "taken over" in message]
     assert line.startswith(f"nothing is reused from {there}: ")
     assert reason in line
-    assert not (waiting.workdir / "checkpoints").exists()
-    assert not (waiting.workdir / "metrics.jsonl").exists()
+    assert not (waiting.workdir.folder / "checkpoints").exists()
+    assert not waiting.workdir.metrics.exists()
 
 
 def test_what_makes_no_difference(source, waiting, tmp_path):
@@ -330,7 +331,7 @@ def test_what_cannot_be_begun_from_is_an_error(source, waiting, tmp_path, monkey
 def test_only_the_first_process_writes(source, waiting, monkeypatch):
     monkeypatch.setattr(hosts, "is_main", lambda: False)
     assert reuse.reuse_phases(beginning_from(waiting, source)) == []
-    assert not (waiting.workdir / "checkpoints").exists()
+    assert not (waiting.workdir.folder / "checkpoints").exists()
 
 
 def test_begin_from_may_change_between_launches(source):
