@@ -36,7 +36,7 @@ Step = Callable[["State", Params, dict[str, Array]], tuple["State", Metrics]]
 class State:
     """All that a step changes, and all that a checkpoint holds."""
 
-    step: Array  # int32, updates done
+    step: Any  # int32 scalar, updates done; Any, as JAX also fills trees with abstract values
     student: Params  # the trainable groups
     optimizer: Any
     average: Params | None  # moving average of the student; None if none is asked for
@@ -60,7 +60,7 @@ class State:
 class EndingState(State):
     """Of a method that may end its phase by itself."""
 
-    ended: Array  # bool: nothing moves any more
+    ended: Any  # bool scalar: nothing moves any more
 
 
 @dataclasses.dataclass(frozen=True)

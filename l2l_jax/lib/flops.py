@@ -21,7 +21,7 @@ def counting() -> bool:
     return _counting.get()
 
 
-def count(function: Callable, *args: Any) -> float:
+def count(function: Callable, *args: Any) -> int | float:
     """FLOPs of one call function(*args); args are arrays or jax.ShapeDtypeStruct."""
     token = _counting.set(True)
     try:
@@ -30,12 +30,12 @@ def count(function: Callable, *args: Any) -> float:
         _counting.reset(token)
 
 
-def _jaxpr(jaxpr: core.Jaxpr) -> float:
+def _jaxpr(jaxpr: core.Jaxpr) -> int | float:
     """FLOPs of all equations."""
     return sum(_equation(equation) for equation in jaxpr.eqns)
 
 
-def _equation(equation: core.JaxprEqn) -> float:
+def _equation(equation: core.JaxprEqn) -> int | float:
     name, params = equation.primitive.name, equation.params
     if name == "dot_general":
         return _dot(equation)
@@ -57,14 +57,14 @@ def _inner(params: dict[str, Any]) -> Iterator[core.Jaxpr]:
                 yield item
 
 
-def _dot(equation: core.JaxprEqn) -> float:
+def _dot(equation: core.JaxprEqn) -> int | float:
     (contracted, _), _ = equation.params["dimension_numbers"]
     left = _shape(equation.invars[0])
     inner = math.prod(left[axis] for axis in contracted)
     return 2.0 * inner * math.prod(_shape(equation.outvars[0]))
 
 
-def _conv(equation: core.JaxprEqn) -> float:
+def _conv(equation: core.JaxprEqn) -> int | float:
     kernel = _shape(equation.invars[1])
     out_channels = kernel[equation.params["dimension_numbers"].rhs_spec[0]]
     return 2.0 * math.prod(_shape(equation.outvars[0])) * math.prod(kernel) / out_channels

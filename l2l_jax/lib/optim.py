@@ -9,7 +9,9 @@ from l2l_jax.types import Params
 UNDECAYED = ("bias", "scale")
 
 
-def schedule(*, lr: float, warmup: float, final: float, steps: int) -> optax.Schedule:
+def schedule(
+    *, lr: int | float, warmup: int | float, final: int | float, steps: int
+) -> optax.Schedule:
     """Learning rate by step: linear from 0 to lr, then half a cosine down to final.
 
     warmup: the fraction of the steps that the linear part takes. ConfigError unless 0 <= warmup < 1
@@ -39,11 +41,11 @@ def decayed(params: Params) -> Params:
 def adamw(
     learning_rate: optax.Schedule,
     *,
-    b1: float,
-    b2: float,
-    eps: float,
-    weight_decay: float,
-    clip: float,
+    b1: int | float,
+    b2: int | float,
+    eps: int | float,
+    weight_decay: int | float,
+    clip: int | float,
 ) -> optax.GradientTransformation:
     """AdamW with decoupled weight decay, which the learning rate scales.
 
@@ -56,14 +58,14 @@ def adamw(
 def make(
     *,
     steps: int,
-    lr: float,
-    warmup: float = 0.05,
-    final: float = 0.0,
-    b1: float = 0.9,
-    b2: float = 0.95,
-    eps: float = 1e-8,
-    weight_decay: float = 0.05,
-    clip: float = 0.0,
+    lr: int | float,
+    warmup: int | float = 0.05,
+    final: int | float = 0.0,
+    b1: int | float = 0.9,
+    b2: int | float = 0.95,
+    eps: int | float = 1e-8,
+    weight_decay: int | float = 0.05,
+    clip: int | float = 0.0,
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
     """(optimizer, learning rate by step) of a phase; the arguments are its optimizer section.
 

@@ -56,7 +56,7 @@ def parameters(mesh: Mesh, abstract: Params) -> Params:
     """
     shards = mesh.shape["fsdp"]
 
-    def rule(leaf: jax.ShapeDtypeStruct) -> NamedSharding:
+    def rule(leaf: Any) -> NamedSharding:
         axes = [i for i, n in enumerate(leaf.shape) if n % shards == 0]
         if shards == 1 or leaf.size < MIN_SHARDED_SIZE or not axes:
             return replicated(mesh)
@@ -69,7 +69,7 @@ def parameters(mesh: Mesh, abstract: Params) -> Params:
 def abstract(mesh: Mesh, tree: Params) -> Params:
     """The tree as jax.ShapeDtypeStruct with shardings, the target of restoring a checkpoint."""
 
-    def leaf(x: jax.ShapeDtypeStruct, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
+    def leaf(x: Any, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
 
     return jax.tree.map(leaf, tree, parameters(mesh, tree))
@@ -78,7 +78,7 @@ def abstract(mesh: Mesh, tree: Params) -> Params:
 def place(tree: Params, shardings: Params) -> Params:
     """Arrays of the host, placed with these shardings; every process must hold equal values."""
 
-    def put(leaf: np.ndarray, sharding: NamedSharding) -> jax.Array:
+    def put(leaf: Any, sharding: NamedSharding) -> jax.Array:
         leaf = np.asarray(leaf)
         return jax.make_array_from_callback(leaf.shape, sharding, lambda index: leaf[index])
 

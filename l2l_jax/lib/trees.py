@@ -100,7 +100,7 @@ def dot(a: Tree, b: Tree) -> jax.Array:
     return jnp.asarray(sum(jax.tree.leaves(jax.tree.map(inner, a, b))))
 
 
-def inner(a: jax.Array, b: jax.Array) -> jax.Array:
+def inner(a: jax.Array | np.ndarray, b: jax.Array | np.ndarray) -> jax.Array:
     """Inner product <a, b> of two arrays, scalar.
 
     In full precision. Sharded arrays stay sharded; jnp.vdot would gather them.
