@@ -1,7 +1,7 @@
 """SIGTERM: save the training state, then exit.
 
-In the training loop (`Flag.deferred`) the signal is recorded, and the loop checks for it between
-steps. Anywhere else there is nothing to save, and the process exits at once.
+In the training loop (`Flag.deferred`) the signal is recorded, and the loop checks for it
+between steps. Anywhere else there is nothing to save, and the process exits at once.
 """
 
 import contextlib
