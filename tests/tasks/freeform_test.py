@@ -1,4 +1,4 @@
-"""Free-form holes: the released distribution, drawn as Pillow draws it, within the stated bounds."""
+"""Free-form holes: the released distribution, drawn as Pillow does, within the stated bounds."""
 
 import functools
 
