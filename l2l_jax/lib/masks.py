@@ -100,9 +100,9 @@ def brushed(
 def touched(length: int | float, cells: int, finer: int) -> tuple[int, int]:
     """(fewest, most) cells of one side that an interval of this length hides, wherever it lies.
 
-    length: a fraction of the side. The rule is that of `boxed` on a grid `finer` times as fine:
-    n centres are 1/n apart, so an interval contains at least floor(length * n) consecutive centres
-    and at most one more.
+    length: a fraction of the side. The rule is that of `boxed` on a grid `finer` times as
+    fine: n centres are 1/n apart, so an interval contains at least floor(length * n) consecutive
+    centres and at most one more.
     """
     fewest = max(0, math.floor((length - ROUNDING) * cells * finer))
     most = math.ceil((length + ROUNDING) * cells * finer)
