@@ -152,7 +152,7 @@ class BatchObjectives:
         if pieces == 1:
             return one(self.batch, self.rng)
 
-        def add(total: Any, piece: tuple[int, UnlearnBatch]) -> tuple[Any, None]:
+        def add(total: Any, piece: tuple[Array, UnlearnBatch]) -> tuple[Any, None]:
             result = one(piece[1], rngs.fold(self.rng, piece[0]))
             return jax.tree.map(jnp.add, total, result), None
 
