@@ -67,8 +67,8 @@ class Completer:
 
             self._columns[key] = self.cached(key, lambda: self.over_batches(side, program))
         columns, real = self._columns[key], self._real(side)
-        features = {name: columns.get(f"{network}/{name}") for name in OUTPUTS}
-        features |= {f"real_{name}": real.get(f"{network}/{name}") for name in OUTPUTS}
+        features: dict[str, Any] = {k: columns.get(f"{network}/{k}") for k in OUTPUTS}
+        features |= {f"real_{k}": real.get(f"{network}/{k}") for k in OUTPUTS}
         return Completions(**{k: x for k, x in columns.items() if "/" not in k}, **features)
 
     def cached(self, key: tuple[str, str, str], make: Callable[[], Columns]) -> Columns:
@@ -98,7 +98,7 @@ class Completer:
             with np.load(path) as stored:
                 return dict(stored)
         columns = make()
-        files.keep(path, lambda file: np.savez(file, **columns))
+        files.keep(path, lambda file: np.savez(file, allow_pickle=False, **columns))
         return columns
 
     def keep_picture(self, name: str, image: np.ndarray) -> None:

@@ -294,7 +294,7 @@ def _check_value(where: str, value: Any, option: Option) -> None:
     if not isinstance(value, kinds) or wrong_bool:
         raise ConfigError(f"{where} is a {option.kind}, not {value!r}: {option.meaning}.")
     if option.choices and value not in option.choices:
-        raise unknown(f"value of {where}", value, option.choices)
+        raise unknown(f"value of {where}", str(value), option.choices)
     if isinstance(value, int | float) and not isinstance(value, bool):
         low = value > option.low if option.open_low else value >= option.low
         high = value < option.high if option.open_high else value <= option.high

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +116,7 @@ class Experiment:
         """The newest whole checkpoint of a phase as a state on the mesh; None if there is none."""
         abstract = self.abstract_state(phase)
         saved = checkpoints.restore(abstract.saved())
-        return None if saved is None else abstract.replace(**saved)
+        return None if saved is None else dataclasses.replace(abstract, **saved)
 
     def checkpoints(self, phase: str, writes: bool) -> Checkpoints:
         """The checkpoints of a phase; writes: whether this launch adds to them."""
@@ -127,7 +127,7 @@ class Experiment:
 
     def batches(
         self, phase: str, rows: Mapping[str, loader.Rows], first: int
-    ) -> Iterator[dict[str, Array]]:
+    ) -> Generator[dict[str, Array], None, None]:
         """{side: uint8 [B, H, W, 3] or tokens, on the mesh} from step `first` on, without end."""
         size, place = self.plan.phases[phase].batch_size, sharding.batch(self.mesh)
         with contextlib.ExitStack() as stack:

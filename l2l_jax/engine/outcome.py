@@ -4,6 +4,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from l2l_jax.engine.experiment import Experiment, load_original, without_data
 from l2l_jax.engine.plan import Plan, resolve
@@ -65,7 +66,7 @@ def counted(state: State, total: int) -> tuple[int, int]:
 
 def describe_parameters(plan: Plan, done: Counts) -> str:
     """Which parameters the phases lead to, in words."""
-    for phase, (count, total) in reversed(done.items()):
+    for phase, (count, total) in reversed(list(done.items())):
         ema, planned = plan.phases[phase].ema, plan.phases[phase].steps
         if count and ema:
             updates = count - (count == total < planned)  # the step that finds the end is none
@@ -118,7 +119,7 @@ def weights_of(experiment: Experiment, outcome: Outcome) -> Weights:
     plan, model = experiment.plan, experiment.model
     decisive = config_dicts.decisive(experiment.workdir.read_config())
     final = experiment.canonical(outcome.final)
-    about = {"model": plan.model.plugin.name}
+    about: dict[str, Any] = {"model": plan.model.plugin.name}
     about["args"] = dict(plan.model.args) | model.inferred_args(final)
     about["source"] = {
         "config": files.digest_of_lines([json.dumps(decisive, sort_keys=True)]),

@@ -100,9 +100,9 @@ class EvaluatorPlan:
     args: Args
 
     @property
-    def network(self) -> str | None:
-        """The feature network that it reads, a key of config.networks; None if it reads none."""
-        return self.args.get("network")
+    def network(self) -> str:
+        """The feature network that it reads, a key of config.networks; "" if it reads none."""
+        return self.args.get("network", "")
 
     @property
     def figures(self) -> dict[str, Figure]:
@@ -208,7 +208,8 @@ def resolve(config: Mapping[str, Any]) -> Plan:
     tasks = {name: _task(name, section) for name, section in config["tasks"].items()}
     phases = _phases(config, tasks)
     data, proxy = config["data"], config["data"]["proxy"]
-    networks = {name: _network(name, section) for name, section in config["networks"].items()}
+    names = sorted(config["networks"], key=lambda name: (name != "main", name))  # main is first
+    networks = {name: _network(name, config["networks"][name]) for name in names}
     plan = Plan(
         config=config,
         model=ModelPlan(*_plugin("model", config["model"])),

@@ -192,7 +192,7 @@ def make_objectives(
         if (bank := fixed["noise"]) is not None:
             rows = (len(images["forget"]),)
             drawn = jax.random.randint(rngs.fold(rng, "bank"), rows, 0, len(bank))
-            batch = batch.replace(noise=bank[drawn].astype(jnp.int32))
+            batch = dataclasses.replace(batch, noise=bank[drawn].astype(jnp.int32))
         if rule.accumulate > 1:
             batch = jax.tree.map(split, batch)
         return BatchObjectives(rule, fixed, batch, rngs.fold(rng, "method"))
@@ -219,15 +219,15 @@ def make_update(rule: UpdateRule, task: TaskPlan, mesh: Mesh) -> Step:
             "learning_rate": rule.learning_rate(state.step),
         }
         average = _averaged(state.average, student, rule.ema)
-        new = state.replace(
-            step=state.step + 1, student=student, optimizer=optimizer, average=average
+        new = dataclasses.replace(
+            state, step=state.step + 1, student=student, optimizer=optimizer, average=average
         )
         if not isinstance(state, EndingState):
             return new, metrics
         ended = state.ended | rule.has_ended(metrics)
         new = jax.tree.map(lambda x, y: jnp.where(ended, x, y), state, new)
         # The step that finds the end counts, those dispatched before anybody noticed do not.
-        new = new.replace(step=state.step + ~state.ended, ended=ended)
+        new = dataclasses.replace(new, step=state.step + ~state.ended, ended=ended)
         return new, metrics | {"ended": ended.astype(jnp.float32)}
 
     return update

@@ -1,9 +1,9 @@
-"""What a model with a frozen tokenizer needs to see of images only once: their tokens.
+"""Tokens that are computed once before training, for models over a frozen tokenizer.
 
-With data.token_cache.views = K the training images are tokenised before the first step, K augmented
-views of each, and a step reads tokens in place of pixels; augmentation is then K fixed views and no
-longer fresh. With data.token_cache.noise = N noise targets are drawn from N tokenised noise images
-whose moments are those of the forget images, in place of being tokenised anew in every step.
+With data.token_cache.views = K the training images are tokenised before the first step: K augmented
+views of each, fixed for the whole phase. A step then reads tokens in place of pixels. With
+data.token_cache.noise = N, noise targets are drawn from N tokenised noise images whose mean and
+standard deviation are those of the forget images, in place of being tokenised in every step.
 """
 
 import json
@@ -31,7 +31,7 @@ MOMENT_IMAGES = 2048  # forget images at most, whose moments the noise has
 
 
 class Tokenizer:
-    """The model's frozen tokenizer as a program of this process's own devices."""
+    """The model's frozen tokenizer as a program on the devices of this process alone."""
 
     def __init__(self, experiment: Experiment, params: Params):
         frozen = {"tokenizer": hosts.gather(params["tokenizer"])}
@@ -88,8 +88,10 @@ def prepare(
     data, size = experiment.config["data"], experiment.model.image_size
     as_tokens, noise = views(experiment), noise_count(experiment, phase)
     tokenizer = Tokenizer(experiment, params) if as_tokens or noise else None
-    bank = noise_bank(phase, experiment, sides["forget"], tokenizer) if noise else None
-    if as_tokens:
+    bank = None
+    if tokenizer and noise:
+        bank = noise_bank(phase, experiment, sides["forget"], tokenizer)
+    if tokenizer and as_tokens:
         kept = cached(experiment, sides, tokenizer)
         return {side: (kept[side], token_cache.any_view) for side in sides}, bank
     augment = images.augmentation(size, tuple(data["crop"]), data["flip"], data["resize"])

@@ -61,7 +61,9 @@ def train(
         updates = [make_update(rule, task, experiment.mesh) for task in planned.tasks]
         images = token_bank.abstract_images(experiment, planned.batch_size)
         batch = dict.fromkeys(sides, images)
-        step_flops = np.mean([flops.count(update, abstract, fixed, batch) for update in updates])
+        step_flops = float(
+            np.mean([flops.count(update, abstract, fixed, batch) for update in updates])
+        )
         compiled = [shard_update(u, state, fixed, tuple(sides), experiment.mesh) for u in updates]
         _log_sizes(rule, total, state, fixed, step_flops)
         experiment.note(phase, step_flops=step_flops)

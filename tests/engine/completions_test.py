@@ -120,14 +120,14 @@ def test_names_that_nobody_has(evaluators, message, tmp_path):
 def test_a_network_nobody_wrote(tmp_path):
     wrong = config()
     wrong.networks.tiny.name = "clipp"
-    with pytest.raises(ConfigError, match="No features called 'clipp'"):
+    with pytest.raises(ConfigError, match="No feature network called 'clipp'"):
         trained(wrong, tmp_path / "run")
 
 
 def test_without_any_network_the_rest_is_measured(tmp_path):
     """As on a machine that has no published network: the first one is missing, too."""
     bare = small_config()
-    bare.features = NETWORKS["gone"]
+    bare.networks.main = NETWORKS["gone"]
     results = run(bare, tmp_path / "run")
     assert results["unlearned"]["forget"].keys() == {"psnr", "l1"}
     assert results["skipped"].keys() == {"fid", "inception_score", "cosine", "tsne"}
@@ -206,4 +206,4 @@ def test_processes_that_have_other_files_are_told(monkeypatch):
     monkeypatch.setattr(networks.hosts, "disagreeing", answer)
     with pytest.raises(ConfigError, match=r"Processes \[1\] have files of other networks"):
         networks.load(SimpleNamespace(plan=resolve(config())))
-    assert heard == [[False, True, False]], "features, gone, tiny"
+    assert heard == [[False, True, False]], "main, gone, tiny"
