@@ -232,6 +232,7 @@ class Method:
     VARIANTS: tuple[Mapping[str, Any], ...] = ()  # arguments that make another objective, to test
 
 
+@runtime_checkable
 class Objectives(Protocol):
     """The two objectives of one batch as functions of the trainable parameters."""
 
@@ -299,6 +300,7 @@ class Source:
     stamp: Callable[[int], str] | None = None  # of an image: equal stamps mean equal pixels
 
 
+@runtime_checkable
 class SplitLike(Protocol):
     """What a feature network may read of a split (data/splits.py): some rows of one part."""
 

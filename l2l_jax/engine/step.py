@@ -7,7 +7,7 @@ donated. Randomness is a function of (seed, phase, step). What is frozen is no p
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, no_type_check
 
 import flax.struct
 import jax
@@ -32,6 +32,7 @@ from l2l_jax.types import (
 Step = Callable[["State", Params, dict[str, Array]], tuple["State", Metrics]]
 
 
+@no_type_check  # JAX also builds it from shapes and shardings
 @flax.struct.dataclass
 class State:
     """All that a step changes, and all that a checkpoint holds."""
@@ -56,6 +57,7 @@ class State:
         return {name: value for name, value in fields.items() if value is not None}
 
 
+@no_type_check
 @flax.struct.dataclass
 class EndingState(State):
     """Of a method that may end its phase by itself."""
@@ -152,7 +154,7 @@ class BatchObjectives:
         if pieces == 1:
             return one(self.batch, self.rng)
 
-        def add(total: Any, piece: tuple[int, UnlearnBatch]) -> tuple[Any, None]:
+        def add(total: Any, piece: tuple[Array, UnlearnBatch]) -> tuple[Any, None]:
             result = one(piece[1], rngs.fold(self.rng, piece[0]))
             return jax.tree.map(jnp.add, total, result), None
 

@@ -35,7 +35,7 @@ def recipe(method="l2l", accumulate=1, noise="gaussian_like", alpha=0.25, name="
         model=small_model(name, **model),
         method=find("method", method),
         args=dict(noise=noise) if method == "l2l" else {},
-        solver=weighted,
+        solver=find("solver", "weighted"),
         solver_args=dict(alpha=alpha),
         optimizer=optimizer,
         learning_rate=rate,
@@ -136,24 +136,24 @@ def test_solvers_weigh_what_may_move_and_nothing_else(accumulate):
     if accumulate > 1:
         halved = jax.tree.map(lambda x: x.reshape(2, -1, *x.shape[1:]), objectives.batch)
         objectives = dataclasses.replace(objectives, batch=halved)
-    (retain, forget), _ = objectives.gradients(student, (1, 0), (0, 1))
+    (retain, forget), _ = objectives.gradients(student, (1.0, 0.0), (0.0, 1.0))
     for pulled in (retain, forget):
         for x, may in zip(jax.tree.leaves(pulled), jax.tree.leaves(salient), strict=True):
             assert not x[~may].any()
             assert x[may].any()
-    gradient, _ = normalized.update(objectives, student, 0, share=0.3)
+    gradient, _ = normalized.update(objectives, student, jnp.int32(0), share=0.3)
     added = jax.tree.map(jnp.subtract, gradient, retain)
     lengths = [float(optax.tree.norm(tree)) for tree in (added, retain)]
     assert lengths[0] == pytest.approx(0.3 * lengths[1], rel=1e-3)
-    gradient, metrics = epsilon.update(objectives, student, 0, goal="drop", scale=3.0)
+    gradient, metrics = epsilon.update(objectives, student, jnp.int32(0), goal="drop", scale=3.0)
     assert metrics["eta"] > 0
     assert trees.dot(forget, gradient) == pytest.approx(float(metrics["psi"]), rel=1e-3)
 
 
 def test_the_solver_asks_for_one_gradient_and_gets_the_weighted_sum():
     objectives, student = objectives_of(recipe(alpha=0.7))
-    (retain, forget, both), _ = objectives.gradients(student, (1, 0), (0, 1), (1, 0.7))
-    gradient, metrics = weighted.update(objectives, student, 0, alpha=0.7)
+    (retain, forget, both), _ = objectives.gradients(student, (1.0, 0.0), (0.0, 1.0), (1.0, 0.7))
+    gradient, metrics = weighted.update(objectives, student, jnp.int32(0), alpha=0.7)
     expected = jax.tree.map(lambda x, y: x + 0.7 * y, retain, forget)
     for x, y, z in zip(*map(jax.tree.leaves, (gradient, expected, both)), strict=True):
         np.testing.assert_allclose(x, y, atol=1e-6)
@@ -191,7 +191,7 @@ def test_a_method_that_finds_its_end_stops_there_whatever_is_dispatched_after():
     mesh = sharding.make_mesh(1, jax.devices()[:1])
     update = jax.jit(make_update(r, TASK, mesh))
     first = r.init(start)
-    assert not first.over
+    assert not first.ended
     state, metrics = update(first, fixed, rows_of(r, 0))
     assert metrics["ended"] == 1
     for _ in range(2):
