@@ -1,7 +1,8 @@
-"""The train step: uint8 images in, one update of the trainable groups out.
+"""The train step: takes uint8 images or tokens and updates the trainable parameter groups.
 
-A pure function under jax.jit, every array at its border with a declared sharding, the state
-donated. Randomness is a function of (seed, phase, step). What is frozen is no part of the state.
+It is a pure function under jax.jit. Every array that it takes or returns has a declared sharding,
+and the state is donated. Its randomness is a function of (seed, phase, step). Frozen parameters are
+not part of the state.
 """
 
 import dataclasses
@@ -35,24 +36,20 @@ Step = Callable[["State", Params, dict[str, Array]], tuple["State", Metrics]]
 @no_type_check  # JAX also builds it from shapes and shardings
 @flax.struct.dataclass
 class State:
-    """All that a step changes, and all that a checkpoint holds."""
+    """What a step changes, which is also what a checkpoint holds."""
 
-    step: Array  # int32, updates done
+    step: Array  # int32, number of updates done
     student: Params  # the trainable groups
     optimizer: Any
-    average: Params | None  # moving average of the student; None if none is asked for
+    average: Params | None  # moving average of the student, float32; None without ema
 
     @property
     def result(self) -> Params:
-        """What the phase hands on: the average if there is one, else the student as it is."""
+        """The result of the phase: the moving average if there is one, else the student."""
         return self.student if self.average is None else self.average
 
     def saved(self) -> dict[str, Any]:
-        """The fields that there are, by name.
-
-        A missing average has no key: orbax writes None down, and would then ask checkpoints from
-        before there were averages for it.
-        """
+        """{name: value} of the fields that are not None, for orbax, which would store a None."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {name: value for name, value in fields.items() if value is not None}
 
@@ -60,9 +57,9 @@ class State:
 @no_type_check
 @flax.struct.dataclass
 class EndingState(State):
-    """Of a method that may end its phase by itself."""
+    """The state for a method that may end its phase before the last step."""
 
-    ended: Array  # bool: nothing moves any more
+    ended: Array  # bool scalar: the phase has ended, and no step changes anything any more
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,20 +76,21 @@ class UpdateRule:
     learning_rate: optax.Schedule
     seed: int
     accumulate: int = 1
-    ema: float = 0.0  # decay of the moving average; 0: there is none
+    ema: float = 0.0  # decay of the moving average; 0 = no average
 
     def init(self, params: Params) -> State:
-        """The state before the first step; params: all groups of the model.
+        """The state before the first step. params: all groups of the model.
 
-        The moving average begins with what the phase begins with, so that nothing else is in it.
+        The moving average starts at the student's initial values.
         """
         student = {group: params[group] for group in self.method.TRAINABLE}
         # A copy: the state is donated, the parameters it starts from are not.
         student = jax.tree.map(jnp.copy, student)
         average = jax.tree.map(lambda x: jnp.array(x, jnp.float32), student) if self.ema else None
-        whole = jnp.zeros((), jnp.int32), student, self.optimizer.init(student), average
-        ends = self.method.UNTIL is not None
-        return EndingState(*whole, jnp.zeros((), bool)) if ends else State(*whole)
+        fields = jnp.zeros((), jnp.int32), student, self.optimizer.init(student), average
+        if self.method.UNTIL is None:
+            return State(*fields)
+        return EndingState(*fields, jnp.zeros((), bool))
 
     def fixed(
         self,
@@ -101,10 +99,11 @@ class UpdateRule:
         noise: Array | None = None,
         salient: Params | None = None,
     ) -> Params:
-        """What a step reads and never writes: the student's frozen groups, the teacher, and more.
+        """What a step reads and never changes: {"frozen", "teacher", "noise", "salient"}.
 
-        noise: tokens of noise images, [N, h, w] integers. salient: bools like the student, which
-        values may move. None: fresh noise, all values.
+        start: all groups that the phase begins with; original: the teacher. noise: tokens of noise
+        images, [N, h, w] integers; None: the method draws noise in each step. salient: bools like
+        the student, True for values that may move; None: all of them.
         """
         frozen = {k: v for k, v in start.items() if k not in self.method.TRAINABLE}
         teacher = original if self.method.TEACHER else {}
@@ -113,8 +112,8 @@ class UpdateRule:
     def has_ended(self, metrics: Metrics) -> Array:
         """Bool scalar: whether the method's stopping criterion is met."""
         assert self.method.UNTIL
-        metric, limit = self.method.UNTIL
-        limit = self.args.get(limit, 0.0)
+        metric, argument = self.method.UNTIL
+        limit = self.args.get(argument, 0.0)
         return metrics[metric] >= limit if limit else jnp.zeros((), bool)
 
 
@@ -139,9 +138,9 @@ class BatchObjectives:
     def gradients(
         self, student: Params, *weights: tuple[float, float]
     ) -> tuple[list[Params], Metrics]:
-        """One forward pass, one backward pass for each pair; means over the micro-batches.
+        """See types.Objectives: one forward pass, one backward pass for each pair of weights.
 
-        Zero where values may not move, so that a solver weighs what moves and nothing else.
+        Means over the micro-batches; zero where values may not move.
         """
 
         def one(batch: UnlearnBatch, rng: Array) -> tuple[list[Params], Metrics]:
@@ -228,7 +227,7 @@ def make_update(rule: UpdateRule, task: TaskPlan, mesh: Mesh) -> Step:
             return new, metrics
         ended = state.ended | rule.has_ended(metrics)
         new = jax.tree.map(lambda x, y: jnp.where(ended, x, y), state, new)
-        # The step that finds the end counts, those dispatched before anybody noticed do not.
+        # The step that meets the criterion counts; steps dispatched after it do not.
         new = dataclasses.replace(new, step=state.step + ~state.ended, ended=ended)
         return new, metrics | {"ended": ended.astype(jnp.float32)}
 
@@ -236,7 +235,7 @@ def make_update(rule: UpdateRule, task: TaskPlan, mesh: Mesh) -> Step:
 
 
 def _averaged(average: Params | None, student: Params, decay: float) -> Params | None:
-    """decay * average + (1 - decay) * student, in a form that leaves what stands still alone."""
+    """decay * average + (1 - decay) * student, so that a value that does not move stays equal."""
     if average is None:
         return None
     return jax.tree.map(lambda a, x: a + (1 - decay) * (x - a), average, student)
