@@ -63,6 +63,13 @@ class UnlearnBatch:
     forget: Batch | None
     noise: Array | None = None  # [B, h, w] tokens of noise images, if they were made beforehand
 
+    def side(self, name: str) -> Batch:
+        """The batch of the side "retain" or "forget". ValueError if the batch has no such side."""
+        batch = {"retain": self.retain, "forget": self.forget}[name]
+        if batch is None:
+            raise ValueError(f"The batch has no {name} images: SIDES of the method lacks {name!r}.")
+        return batch
+
 
 # Models ------------------------------------------------------------------------------------------
 

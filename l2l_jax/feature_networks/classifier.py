@@ -1,10 +1,10 @@
 """A small convolutional classifier, trained once on the run's own training images.
 
-The judge of data sets for which no published network exists, as paper A used a Places network for
-Places. It sees the training images of every split, forgotten ones included: a judge must know what
-was forgotten. Features are the 64 values before the last layer. Seeded, cached under $L2L_CACHE by
-the digests of its images, its settings and this file, and stated in the report with its accuracy on
-the held-out images of the run.
+The feature network for data sets without a published one; paper A used a Places network for Places
+in the same way. It is trained on the training images of every split, forget images included, since
+it has to recognise the forgotten classes. Features are the 64 values before the last layer.
+Training is seeded. The result is cached under $L2L_CACHE by the digests of its images, its settings
+and this file. The report states its accuracy on the held-out images of the run.
 """
 
 import functools
@@ -20,17 +20,21 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
+from jaxtyping import Array, Float, Int, UInt8
 
 from l2l_jax.data import loader
 from l2l_jax.lib import files, pixels
 from l2l_jax.lib.nnx_pure import Pure
-from l2l_jax.types import Array, FeatureNetwork, NetworkContext, Params, Source, SplitLike
+from l2l_jax.types import FeatureNetwork, Images, NetworkContext, Params, Source, SplitLike
 
 log = logging.getLogger(__name__)
 
 WIDTHS = (32, 64, 128)
 FEATURES = 64
-Apply = Callable[[Params, Array], tuple[Array, Array]]
+
+Features = Float[Array, "B D"]
+Logits = Float[Array, "B C"]
+Apply = Callable[[Params, Array], tuple[Features, Logits]]
 
 
 class Network(nnx.Module):
@@ -45,7 +49,7 @@ class Network(nnx.Module):
         self.features = nnx.Linear(WIDTHS[-1] * 16, FEATURES, rngs=rngs)
         self.logits = nnx.Linear(FEATURES, classes, rngs=rngs)
 
-    def __call__(self, x: Array) -> tuple[Array, Array]:
+    def __call__(self, x: Float[Array, "B H W 3"]) -> tuple[Features, Logits]:
         for conv, norm in zip(self.convs, self.norms, strict=True):
             x = jax.nn.gelu(norm(conv(x)))
         x = jax.image.resize(x, (x.shape[0], 4, 4, x.shape[-1]), "linear")
@@ -62,28 +66,31 @@ def build(
     batch_size: int = 128,
     seed: int = 0,
 ) -> FeatureNetwork:
-    """The classifier of these splits; it resizes every image to `size`.
+    """The classifier of the run's images; it resizes every image to size x size.
 
-    Trained on the splits without a suffix, but for a proxy of another data set, whose classes are
-    others; its accuracy measured on those of the eval part; there is none if nothing is held out.
+    It is trained on the splits without the suffix "_eval", except a proxy of another data set,
+    which has other classes. Its accuracy is measured on the splits of the eval part, if any.
     """
     sources, splits = context.sources, context.splits
-    held = {name: split for name, split in splits.items() if split.part == "eval"}
-    ours = {name: split for name, split in splits.items() if split.part != "proxy"}
-    seen = {name: split for name, split in ours.items() if not name.endswith("_eval")}
-    train = _examples(sources, seen, size)
-    test = _examples(sources, held, size)
+    held_out = {name: split for name, split in splits.items() if split.part == "eval"}
+    trained_on = {
+        name: split
+        for name, split in splits.items()
+        if split.part != "proxy" and not name.endswith("_eval")
+    }
+    train = _examples(sources, trained_on, size)
+    test = _examples(sources, held_out, size)
     classes = sources["train"].classes
     network = Pure(lambda rngs: Network(len(classes), rngs))
     settings = dict(size=size, epochs=epochs, lr=lr, batch_size=batch_size, seed=seed)
 
-    def apply(params: Params, images: Array) -> tuple[Array, Array]:
+    def apply(params: Params, images: Images) -> tuple[Features, Logits]:
         return network.bind(params)(_resized(images, size))
 
     def make() -> tuple[Params, dict[str, Any]]:
         params = _train(network, apply, *train, settings)
-        about = {"model": "classifier", **settings, "images": len(train[0])}
-        about |= {"held_out": len(test[0])}
+        about: dict[str, Any] = {"model": "classifier", **settings}
+        about |= {"images": len(train[0]), "held_out": len(test[0])}
         if len(test[0]):
             about["accuracy"] = _accuracy(apply, params, *test)
         return params, about
@@ -91,14 +98,14 @@ def build(
     key = f"classifier-{_key(train, test, classes, settings)}"
     params, about = context.cached(key, make)
     if "accuracy" in about:
-        log.info("judge: classifier, held-out accuracy %.1f %%", 100 * about["accuracy"])
+        log.info("feature network: classifier, held-out accuracy %.1f %%", 100 * about["accuracy"])
     return FeatureNetwork("classifier", about, params, apply)
 
 
 def _examples(
     sources: Mapping[str, Source], splits: Mapping[str, SplitLike], size: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """(uint8 [N, size, size, 3], int32 labels), all in memory: a few ten thousand small images."""
+) -> tuple[UInt8[np.ndarray, "N size size 3"], Int[np.ndarray, " N"]]:
+    """(images, labels) of all splits, in memory: a few tens of thousands of small images."""
     images, labels = [np.zeros((0, size, size, 3), np.uint8)], [np.zeros(0, np.int32)]
     for split in splits.values():
         source = sources[split.part]
@@ -110,7 +117,7 @@ def _examples(
 
 
 def _key(train: tuple, test: tuple, classes: tuple[str, ...], settings: Mapping) -> str:
-    """What the classifier and its accuracy depend on."""
+    """A digest of all that the classifier and its accuracy depend on."""
     total = hashlib.sha256(files.sha256(Path(__file__)).encode())
     total.update(json.dumps([classes, settings]).encode())
     for array in (*train, *test):
@@ -118,7 +125,7 @@ def _key(train: tuple, test: tuple, classes: tuple[str, ...], settings: Mapping)
     return total.hexdigest()[:16]
 
 
-def _resized(images: Array, size: int) -> Array:
+def _resized(images: Images, size: int) -> Float[Array, "B {size} {size} 3"]:
     """[B, H, W, 3] in [0, 1] -> [B, size, size, 3] in [-1, 1], antialiased."""
     if images.shape[1] != size:
         images = jax.image.resize(images, (images.shape[0], size, size, 3), "linear")
@@ -128,11 +135,11 @@ def _resized(images: Array, size: int) -> Array:
 def _train(
     network: Pure, apply: Apply, images: np.ndarray, labels: np.ndarray, settings: Mapping
 ) -> Params:
-    """AdamW on the cross-entropy; the order of images is a function of the seed."""
-    log.info("judge: training a classifier on %d images of this run", len(images))
+    """Parameters trained with AdamW on the cross-entropy; the seed gives the order of images."""
+    log.info("feature network: training a classifier on %d images of this run", len(images))
     batch, seed = min(settings["batch_size"], len(images)), settings["seed"]
-    each = len(images) // batch
-    steps = settings["epochs"] * each
+    epoch_steps = len(images) // batch
+    steps = settings["epochs"] * epoch_steps
     optimizer = optax.adamw(optax.cosine_decay_schedule(settings["lr"], steps))
 
     @jax.jit
@@ -147,14 +154,15 @@ def _train(
     params = network.init(jax.random.key(seed))
     state = optimizer.init(params)
     for step in range(steps):
-        epoch, at = divmod(step, each)
+        epoch, batch_index = divmod(step, epoch_steps)
         order = np.random.default_rng((seed, epoch)).permutation(len(images))
-        chosen = order[at * batch : (at + 1) * batch]
-        params, state = update(params, state, images[chosen], labels[chosen])
+        rows = order[batch_index * batch : (batch_index + 1) * batch]
+        params, state = update(params, state, images[rows], labels[rows])
     return jax.device_get(params)
 
 
 def _accuracy(apply: Apply, params: Params, images: np.ndarray, labels: np.ndarray) -> float:
+    """Fraction of the images that are classified correctly, in [0, 1]."""
     forward = jax.jit(functools.partial(apply, params))
     parts = np.array_split(images, -(-len(images) // 512))
     guesses = [np.asarray(forward(pixels.unit(jnp.asarray(part)))[1]).argmax(1) for part in parts]

@@ -1,8 +1,8 @@
-"""The image half of CLIP (Radford et al. 2021), as OpenCLIP trained it on LAION-2B.
+"""The image encoder of CLIP (Radford et al. 2021), as OpenCLIP trained it on LAION-2B.
 
-Paper A embeds with ViT-H/14; ViT-B/32 is for small machines, and its figures are others. The
-embedding is the class token's after the last norm and the projection, not normalised. Images are
-resized as Pillow does on bytes (bicubic, short side, central square), then standardised.
+Paper A embeds images with ViT-H/14; ViT-B/32 is for small machines and gives other figures. The
+embedding is that of the class token after the last norm and the projection, not normalised. Images
+are resized as Pillow does on bytes (bicubic, short side, central square), then standardised.
 """
 
 import functools
@@ -14,11 +14,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jaxtyping import Array, Float
 
 from l2l_jax.lib import precision, resample, state_dicts
 from l2l_jax.lib.errors import unknown
 from l2l_jax.lib.nnx_pure import Pure
-from l2l_jax.types import RANDOM_WEIGHTS, Array, FeatureNetwork, NetworkContext, Params
+from l2l_jax.types import RANDOM_WEIGHTS, FeatureNetwork, Images, NetworkContext, Params
 
 MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
 STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
@@ -26,7 +27,10 @@ EPSILON = 1e-5
 
 
 class Size(NamedTuple):
-    """image and patch in pixels; head: width of one; file: the official one, if any."""
+    """Dimensions of a network. image, patch: sides in pixels; head: width of one attention head.
+
+    file: the official weights file, if there is one.
+    """
 
     width: int
     depth: int
@@ -40,7 +44,7 @@ class Size(NamedTuple):
 SIZES = {
     "h14": Size(1280, 32, 80, 14, 224, 1024, "CLIP-ViT-H-14-laion2B-s32B-b79K.bin"),
     "b32": Size(768, 12, 64, 32, 224, 512, "CLIP-ViT-B-32-laion2B-s34B-b79K.bin"),
-    "tiny": Size(80, 2, 20, 14, 56, 48),  # for tests: nobody has trained one
+    "tiny": Size(80, 2, 20, 14, 56, 48),  # for tests; there are no trained weights
 }
 
 
@@ -57,7 +61,7 @@ class Block(nnx.Module):
         self.ln_2 = nnx.LayerNorm(width, epsilon=EPSILON, dtype=dtype, rngs=rngs)
         self.fc, self.proj = linear(width, 4 * width), linear(4 * width, width)
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
         qkv = self.qkv(self.ln_1(x))
         q, k, v = (p.reshape(*x.shape[:2], self.heads, -1) for p in jnp.split(qkv, 3, axis=-1))
         x = x + self.out(jax.nn.dot_product_attention(q, k, v).reshape(x.shape))
@@ -68,20 +72,20 @@ class Network(nnx.Module):
     """[B, image, image, 3] standardised -> [B, embedding]."""
 
     def __init__(self, size: Size, dtype: type, rngs: nnx.Rngs):
-        draw, cells = nnx.initializers.normal(0.02), (size.image // size.patch) ** 2
+        normal, cells = nnx.initializers.normal(0.02), (size.image // size.patch) ** 2
         patch = (size.patch, size.patch)
         self.conv = nnx.Conv(
             3, size.width, patch, strides=patch, padding="VALID", use_bias=False, dtype=dtype,
             rngs=rngs,
         )  # fmt: skip
-        self.token = nnx.Param(draw(rngs.params(), (size.width,)))
-        self.positions = nnx.Param(draw(rngs.params(), (cells + 1, size.width)))
+        self.token = nnx.Param(normal(rngs.params(), (size.width,)))
+        self.positions = nnx.Param(normal(rngs.params(), (cells + 1, size.width)))
         self.ln_pre = nnx.LayerNorm(size.width, epsilon=EPSILON, dtype=dtype, rngs=rngs)
         self.blocks = nnx.List([Block(size, dtype, rngs) for _ in range(size.depth)])
         self.ln_post = nnx.LayerNorm(size.width, epsilon=EPSILON, dtype=jnp.float32, rngs=rngs)
-        self.proj = nnx.Param(draw(rngs.params(), (size.width, size.embedding)))
+        self.proj = nnx.Param(normal(rngs.params(), (size.width, size.embedding)))
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Float[Array, "B H W 3"]) -> Float[Array, "B D"]:
         patches = self.conv(x)
         patches = patches.reshape(x.shape[0], -1, patches.shape[-1])
         token = jnp.broadcast_to(self.token[...], (x.shape[0], 1, patches.shape[-1]))
@@ -93,7 +97,7 @@ class Network(nnx.Module):
 
 
 def file(*, size: str, weights: str, **_: Any) -> str:
-    """The file that `build` needs with these arguments."""
+    """The weights file that `build` needs with these arguments."""
     if size not in SIZES:
         raise unknown("size of clip", size, SIZES)
     return weights or SIZES[size].file
@@ -106,29 +110,29 @@ def build(
     weights: str = "",
     dtype: str = "float32",
 ) -> FeatureNetwork:
-    """The tower of a size; no logits.
+    """The network of a key of SIZES; it gives no logits.
 
-    weights: a file, "" for the official one (weights/feature_networks.py says where it is looked
-    for), or "random", whose figures are marked as such. DataMissing if there is no such file.
+    weights: a file, "" for the official one (weights/feature_networks.py searches for it), or
+    "random", which the report marks as such. DataMissing if the file does not exist.
     """
     spec = file(size=size, weights=weights)
-    number, chosen = precision.compute_dtype(dtype), SIZES[size]
-    network = Pure(functools.partial(Network, chosen, number))
+    compute_dtype, dimensions = precision.compute_dtype(dtype), SIZES[size]
+    network = Pure(functools.partial(Network, dimensions, compute_dtype))
 
-    def apply(params: Params, images: Array) -> tuple[Array, Array]:
-        shown = resample.cover(images * 255.0, chosen.image, "pillow") / 255.0
-        with precision.exact(number):
-            embedded = network.bind(params)((shown - MEAN) / STD)
-        return embedded, jnp.zeros((len(images), 0))
+    def apply(params: Params, images: Images) -> tuple[Float[Array, "B D"], Float[Array, "B 0"]]:
+        resized = resample.cover(images * 255.0, dimensions.image, "pillow") / 255.0
+        with precision.exact(compute_dtype):
+            embeddings = network.bind(params)((resized - MEAN) / STD)
+        return embeddings, jnp.zeros((len(images), 0))
 
     params, source = context.load(spec, network.template, from_torch)
-    resize = f"pillow, {chosen.image}x{chosen.image}"
-    about = {"size": size, "resize": resize, **source, "dtype": jnp.dtype(number).name}
+    resize = f"pillow, {dimensions.image}x{dimensions.image}"
+    about = {"size": size, "resize": resize, **source, "dtype": jnp.dtype(compute_dtype).name}
     return FeatureNetwork("clip", about, params, apply)
 
 
 def from_torch(state: Mapping[str, np.ndarray], path: Path) -> Params:
-    """The visual part of an OpenCLIP state dict."""
+    """Parameters from the visual part of an OpenCLIP state dict. path: named in errors."""
     official = state_dicts.taker(state, path)
 
     def take(name: str) -> np.ndarray:
@@ -151,8 +155,8 @@ def from_torch(state: Mapping[str, np.ndarray], path: Path) -> Params:
             "proj": linear(f"{mlp}.c_proj.weight", f"{mlp}.c_proj.bias"),
         }
 
-    at, blocks = "visual.transformer.resblocks.{}.ln_1.weight", {}
-    while at.format(len(blocks)) in state:
+    first_name, blocks = "visual.transformer.resblocks.{}.ln_1.weight", {}
+    while first_name.format(len(blocks)) in state:
         blocks[len(blocks)] = block(f"transformer.resblocks.{len(blocks)}")
     return {
         "conv": {"kernel": take("conv1.weight").transpose(2, 3, 1, 0)},

@@ -1,20 +1,20 @@
-"""Inception-v3 as the field measures with it: FID features, and logits for the Inception Score.
+"""Inception-v3, the standard network for FID features and for logits of the Inception Score.
 
-Szegedy et al. (CVPR 2016), in the two forms whose weights are published:
+Szegedy et al. (CVPR 2016), in the two variants with published weights:
 
     fid           TensorFlow's network of 2015 (Heusel et al. 2017), ported to PyTorch: 1,008
-                  outputs, averages that leave the margin out, the last block's pool takes maxima
-    torchvision   1,000 outputs, averages that count the margin
+                  outputs, average pooling without the padding, max pooling in the last block
+    torchvision   1,000 outputs, average pooling that includes the padding
 
-`features` are the 2,048 means of the last block. What the network is shown is part of a figure:
-`resize` is a mode of lib/resample.py, `scale` what bytes become,
+`features` are the 2,048 spatial means of the last block. FID and the Inception Score depend on how
+images are prepared: `resize` is a mode of lib/resample.py, `scale` maps values x in 0..255 to
 
     clean       (x - 128) / 128          clean-fid, with resize="clean": the default
     unit        2 x / 255 - 1            pytorch-fid, with resize="legacy"
-    cifar       CIFAR-10's mean and standard deviation: what the released code of paper A gives
+    cifar       (x / 255 - mean) / std of CIFAR-10: what the released code of paper A gives
                 torchvision's network, which expects another range
 
-Batch normalisation (epsilon 0.001) is folded into the kernels when weights are read.
+Batch normalisation (epsilon 0.001) is folded into the kernels when the weights are read.
 """
 
 import functools
@@ -26,11 +26,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jaxtyping import Array, Float
 
 from l2l_jax.lib import precision, resample, state_dicts
 from l2l_jax.lib.errors import ConfigError, unknown
 from l2l_jax.lib.nnx_pure import Pure
-from l2l_jax.types import Array, FeatureNetwork, NetworkContext, Params
+from l2l_jax.types import FeatureNetwork, Images, NetworkContext, Params
 
 FILES = {
     "fid": "pt_inception-2015-12-05-6726825d.pth",
@@ -40,10 +41,12 @@ OUTPUTS = {"fid": 1008, "torchvision": 1000}
 SCALES = ("clean", "unit", "cifar")
 CIFAR = np.array([[0.4914, 0.4822, 0.4465], [0.2023, 0.1994, 0.2010]], np.float32)  # mean, std
 EPSILON = 1e-3  # of batch normalisation
-SIZE, SMALLEST = 299, 75
+SIZE, MIN_SIZE = 299, 75  # pixels
 PADDED, VALID = "SAME", "VALID"
 
-# A convolution: (name, channels, kernel, stride, padding). A branch is a chain of them.
+Maps = Float[Array, "B H W C"]
+
+# A convolution: (name, output channels, kernel, stride, padding). A branch is a chain of them.
 Link = tuple[str, int, tuple[int, int], int, str]
 
 
@@ -76,7 +79,7 @@ def _mixed_c(width: int) -> list[list[Link]]:
 
 
 def _mixed_e() -> list[list[Link]]:
-    """Links whose names end in a and b both follow the one before them."""
+    """Two links whose names end in "a" and "b" have the same input: the link before "a"."""
     across, down = (1, 3), (3, 1)
     return [
         [_link("branch1x1", 320)],
@@ -88,7 +91,8 @@ def _mixed_e() -> list[list[Link]]:
     ]  # fmt: skip
 
 
-# Blocks with a pool branch end in one of 1x1; those that shrink the grid add the maxima themselves.
+# The last branch of a block is average pooling and a 1x1 convolution. Blocks without it halve the
+# grid and also concatenate the max pooling of their input.
 BLOCKS: dict[str, list[list[Link]]] = {
     "Mixed_5b": _mixed_a(32),
     "Mixed_5c": _mixed_a(64),
@@ -110,7 +114,7 @@ BLOCKS: dict[str, list[list[Link]]] = {
     "Mixed_7b": _mixed_e(),
     "Mixed_7c": _mixed_e(),
 }  # fmt: skip
-STEM: list[Link | None] = [  # None: maxima over 3x3, stride 2
+STEM: list[Link | None] = [  # None: max pooling over 3x3, stride 2
     ("Conv2d_1a_3x3", 32, (3, 3), 2, VALID),
     ("Conv2d_2a_3x3", 32, (3, 3), 1, VALID),
     ("Conv2d_2b_3x3", 64, (3, 3), 1, PADDED),
@@ -122,7 +126,7 @@ STEM: list[Link | None] = [  # None: maxima over 3x3, stride 2
 
 
 class Network(nnx.Module):
-    """[B, H, W, 3] as scaled -> ([B, 2048], [B, outputs]). Sides from SMALLEST pixels on."""
+    """Images as `scaled` makes them, H and W at least MIN_SIZE -> (features, logits)."""
 
     def __init__(self, kind: str, dtype: type, rngs: nnx.Rngs):
         self.kind, channels, convolutions = kind, 3, {}
@@ -143,15 +147,18 @@ class Network(nnx.Module):
                 inner = channels
                 for link in branch:
                     outer = add(f"{block}.", link, inner)
-                    forked = link[0].endswith(("a", "b"))
-                    total += outer if forked else 0
-                    inner = inner if forked else outer
-                total += 0 if forked else outer
+                    if _forked(link):
+                        total += outer
+                    else:
+                        inner = outer
+                total += 0 if _forked(branch[-1]) else inner
             channels = total
         self.convolutions = nnx.Dict(convolutions)
         self.fc = nnx.Linear(channels, OUTPUTS[kind], rngs=rngs)
 
-    def __call__(self, x: Array) -> tuple[Array, Array]:
+    def __call__(
+        self, x: Float[Array, "B H W 3"]
+    ) -> tuple[Float[Array, "B 2048"], Float[Array, "B outputs"]]:
         for link in STEM:
             x = _maxima(x, 2) if link is None else self._apply(link[0], x)
         for block, branches in BLOCKS.items():
@@ -168,16 +175,22 @@ class Network(nnx.Module):
             maxima = self.kind == "fid" and block == "Mixed_7c"
             x = _maxima(x, 1) if maxima else _means(x, margin=self.kind == "torchvision")
         forks = []
-        for name, *_ in branch:
-            made = self._apply(f"{block}.{name}", x)
-            if name.endswith(("a", "b")):
-                forks.append(made)
+        for link in branch:
+            y = self._apply(f"{block}.{link[0]}", x)
+            if _forked(link):
+                forks.append(y)
             else:
-                x = made
+                x = y
         return jnp.concatenate(forks, axis=-1) if forks else x
 
 
+def _forked(link: Link) -> bool:
+    """Whether the link is one of two parallel ends of its branch."""
+    return link[0].endswith(("a", "b"))
+
+
 def _pooled(branches: list[list[Link]]) -> bool:
+    """Whether a block has the average pooling branch."""
     return branches[-1][0][0] == "branch_pool"
 
 
@@ -186,12 +199,12 @@ def _maxima(x: Array, stride: int) -> Array:
 
 
 def _means(x: Array, margin: bool) -> Array:
-    """Means over 3x3; margin: zeros beyond the edge count as pixels."""
+    """Means over 3x3; margin: whether the zeros of the padding count as pixels."""
     return nnx.avg_pool(x, (3, 3), (1, 1), PADDED, count_include_pad=margin)
 
 
-def scaled(images: Array, scale: str) -> Array:
-    """0..255 -> what the network sees."""
+def scaled(images: Images, scale: str) -> Images:
+    """Images in 0..255 -> the input of the network, in about [-1, 1]; scale: one of SCALES."""
     if scale == "clean":
         return (images - 128.0) / 128.0
     unit = images / 255.0
@@ -199,7 +212,7 @@ def scaled(images: Array, scale: str) -> Array:
 
 
 def file(*, kind: str, weights: str, **_: Any) -> str:
-    """The file that `build` needs with these arguments."""
+    """The weights file that `build` needs with these arguments."""
     if kind not in FILES:
         raise unknown("kind of inception", kind, FILES)
     return weights or FILES[kind]
@@ -215,36 +228,40 @@ def build(
     size: int = SIZE,
     dtype: str = "float32",
 ) -> FeatureNetwork:
-    """The network of `kind`, images resized to size x size.
+    """The network of a key of FILES; it resizes every image to size x size.
 
-    weights: a file, "" for the official one (weights/feature_networks.py says where it is looked
-    for), or "random", whose figures are marked as such. DataMissing if there is no such file.
+    weights: a file, "" for the official one (weights/feature_networks.py searches for it), or
+    "random", which the report marks as such. DataMissing if the file does not exist. ConfigError
+    for an unknown name, and for a size below MIN_SIZE.
     """
     spec = file(kind=kind, weights=weights)
     for name, value, known in (("scale", scale, SCALES), ("resize", resize, resample.MODES)):
         if value not in known:
             raise unknown(f"{name} of inception", value, known)
-    if size < SMALLEST:
-        raise ConfigError(f"Of {size} pixels nothing is left; inception's size is {SMALLEST} on.")
-    number = precision.compute_dtype(dtype)
-    network = Pure(functools.partial(Network, kind, number))
+    if size < MIN_SIZE:
+        raise ConfigError(
+            f"inception: size={size} leaves no pixel after pooling; use at least {MIN_SIZE}."
+        )
+    compute_dtype = precision.compute_dtype(dtype)
+    network = Pure(functools.partial(Network, kind, compute_dtype))
 
-    def apply(params: Params, images: Array) -> tuple[Array, Array]:
-        shown = scaled(resample.resize(images * 255.0, (size, size), resize), scale)
-        with precision.exact(number):
-            return network.bind(params)(shown)
+    def apply(params: Params, images: Images) -> tuple[Float[Array, "B D"], Float[Array, "B C"]]:
+        prepared = scaled(resample.resize(images * 255.0, (size, size), resize), scale)
+        with precision.exact(compute_dtype):
+            return network.bind(params)(prepared)
 
     params, source = context.load(spec, network.template, from_torch)
     about: dict[str, Any] = dict(kind=kind, resize=f"{resize}, {size}x{size}", scale=scale)
     return FeatureNetwork(
-        "inception", about | source | {"dtype": jnp.dtype(number).name}, params, apply
+        "inception", about | source | {"dtype": jnp.dtype(compute_dtype).name}, params, apply
     )
 
 
 def from_torch(state: Mapping[str, np.ndarray], path: Path) -> Params:
-    """The official state dict, with each normalisation folded into the kernel before it.
+    """Parameters from the official state dict, each normalisation folded into its convolution.
 
-    Layers that this network does not have, such as torchvision's auxiliary head, are left out.
+    Layers that this network does not have, such as torchvision's auxiliary head, are ignored.
+    path: named in errors.
     """
     names = [link[0] for link in STEM if link]
     names += [f"{block}.{link[0]}" for block, all_ in BLOCKS.items() for b in all_ for link in b]

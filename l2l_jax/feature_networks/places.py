@@ -1,8 +1,9 @@
 """ResNet-50 trained on Places365 (Zhou et al. 2018): 2,048 features, logits of 365 scenes.
 
-What judges scenes; He et al. 2016 with the stride in the 3x3 convolution, as the published file
-has it. Batch normalisation (epsilon 1e-5) is folded into the kernels when weights are read. Images
-are resized as Pillow does on bytes (bicubic) to 224x224, then standardised with ImageNet's values.
+The feature network for images of scenes: the network of He et al. 2016 with the stride in the 3x3
+convolution, as in the published file. Batch normalisation (epsilon 1e-5) is folded into the kernels
+when the weights are read. Images are resized to 224x224 as Pillow does on bytes (bicubic), then
+standardised with ImageNet's values.
 """
 
 import functools
@@ -14,30 +15,32 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jaxtyping import Array, Float
 
 from l2l_jax.lib import precision, resample, state_dicts
 from l2l_jax.lib.nnx_pure import Pure
-from l2l_jax.types import Array, FeatureNetwork, NetworkContext, Params
+from l2l_jax.types import FeatureNetwork, Images, NetworkContext, Params
 
 FILE = "resnet50_places365.pth.tar"
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 STD = np.array([0.229, 0.224, 0.225], np.float32)
 DEPTHS, WIDTHS = (3, 4, 6, 3), (64, 128, 256, 512)
 EPSILON = 1e-5
-EXPAND = 4
+EXPANSION = 4  # output channels of a bottleneck per inner channel
+CLASSES = 365
 
 
 class Bottleneck(nnx.Module):
-    """relu(1x1), relu(3x3), 1x1; plus the input, projected where shapes differ; relu."""
+    """relu(conv3(relu(conv2(relu(conv1(x))))) + x), x projected where shapes differ."""
 
     def __init__(self, inner: int, width: int, stride: int, dtype: type, rngs: nnx.Rngs):
         conv = functools.partial(_convolution, dtype=dtype, rngs=rngs)
         self.conv1, self.conv2 = conv(inner, width, 1), conv(width, width, 3, stride)
-        self.conv3 = conv(width, EXPAND * width, 1)
-        changes = stride > 1 or inner != EXPAND * width
-        self.downsample = conv(inner, EXPAND * width, 1, stride) if changes else None
+        self.conv3 = conv(width, EXPANSION * width, 1)
+        changes = stride > 1 or inner != EXPANSION * width
+        self.downsample = conv(inner, EXPANSION * width, 1, stride) if changes else None
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w c"]:
         y = jax.nn.relu(self.conv2(jax.nn.relu(self.conv1(x))))
         return jax.nn.relu(self.conv3(y) + (self.downsample(x) if self.downsample else x))
 
@@ -56,18 +59,21 @@ class Network(nnx.Module):
 
     def __init__(self, classes: int, dtype: type, rngs: nnx.Rngs):
         self.conv1, inner, layers = _convolution(3, 64, 7, 2, dtype=dtype, rngs=rngs), 64, []
-        for at, (depth, width) in enumerate(zip(DEPTHS, WIDTHS, strict=True)):
+        for stage, (depth, width) in enumerate(zip(DEPTHS, WIDTHS, strict=True)):
             blocks = []
             for block in range(depth):
-                stride = 2 if at and not block else 1
+                stride = 2 if stage and not block else 1
                 blocks.append(Bottleneck(inner, width, stride, dtype, rngs))
-                inner = EXPAND * width
+                inner = EXPANSION * width
             layers.append(nnx.List(blocks))
         self.layers = nnx.List(layers)
         self.fc = nnx.Linear(inner, classes, rngs=rngs)
 
-    def __call__(self, x: Array) -> tuple[Array, Array]:
-        x = nnx.max_pool(jax.nn.relu(self.conv1(x)), (3, 3), (2, 2), ((1, 1), (1, 1)))
+    def __call__(
+        self, x: Float[Array, "B H W 3"]
+    ) -> tuple[Float[Array, "B D"], Float[Array, "B C"]]:
+        padding: Any = ((1, 1), (1, 1))  # declared as str in Flax, which passes it to JAX
+        x = nnx.max_pool(jax.nn.relu(self.conv1(x)), (3, 3), (2, 2), padding)
         for blocks in self.layers:
             for block in blocks:
                 x = block(x)
@@ -76,7 +82,7 @@ class Network(nnx.Module):
 
 
 def file(*, weights: str, **_: Any) -> str:
-    """The file that `build` needs with these arguments."""
+    """The weights file that `build` needs with these arguments."""
     return weights or FILE
 
 
@@ -87,26 +93,29 @@ def build(
     size: int = 224,
     dtype: str = "float32",
 ) -> FeatureNetwork:
-    """The network, images resized to size x size.
+    """The network; it resizes every image to size x size.
 
-    weights: a file, "" for the official one (weights/feature_networks.py says where it is looked
-    for), or "random", whose figures are marked as such. DataMissing if there is no such file.
+    weights: a file, "" for the official one (weights/feature_networks.py searches for it), or
+    "random", which the report marks as such. DataMissing if the file does not exist.
     """
-    number = precision.compute_dtype(dtype)
-    network = Pure(functools.partial(Network, 365, number))
+    compute_dtype = precision.compute_dtype(dtype)
+    network = Pure(functools.partial(Network, CLASSES, compute_dtype))
 
-    def apply(params: Params, images: Array) -> tuple[Array, Array]:
-        shown = resample.resize(images * 255.0, (size, size), "pillow") / 255.0
-        with precision.exact(number):
-            return network.bind(params)((shown - MEAN) / STD)
+    def apply(params: Params, images: Images) -> tuple[Float[Array, "B D"], Float[Array, "B C"]]:
+        resized = resample.resize(images * 255.0, (size, size), "pillow") / 255.0
+        with precision.exact(compute_dtype):
+            return network.bind(params)((resized - MEAN) / STD)
 
     params, source = context.load(file(weights=weights), network.template, from_torch)
-    about = {"resize": f"pillow, {size}x{size}", **source, "dtype": jnp.dtype(number).name}
+    about = {"resize": f"pillow, {size}x{size}", **source, "dtype": jnp.dtype(compute_dtype).name}
     return FeatureNetwork("places", about, params, apply)
 
 
 def from_torch(state: Mapping[str, np.ndarray], path: Path) -> Params:
-    """The official state dict, saved with or without DataParallel's "module." before each name."""
+    """Parameters from the official state dict. path: named in errors.
+
+    The file may have been saved with DataParallel, which adds "module." before each name.
+    """
     state = {name.removeprefix("module."): array for name, array in state.items()}
     take = state_dicts.taker(state, path)
 
@@ -114,14 +123,14 @@ def from_torch(state: Mapping[str, np.ndarray], path: Path) -> Params:
         return state_dicts.folded(take, f"{conv}.weight", norm, EPSILON)
 
     def block(name: str) -> Params:
-        three = {f"conv{i}": folded(f"{name}.conv{i}", f"{name}.bn{i}") for i in (1, 2, 3)}
+        convs = {f"conv{i}": folded(f"{name}.conv{i}", f"{name}.bn{i}") for i in (1, 2, 3)}
         if f"{name}.downsample.0.weight" in state:
-            three["downsample"] = folded(f"{name}.downsample.0", f"{name}.downsample.1")
-        return three
+            convs["downsample"] = folded(f"{name}.downsample.0", f"{name}.downsample.1")
+        return convs
 
     layers = {
-        at: {i: block(f"layer{at + 1}.{i}") for i in range(depth)}
-        for at, depth in enumerate(DEPTHS)
+        stage: {i: block(f"layer{stage + 1}.{i}") for i in range(depth)}
+        for stage, depth in enumerate(DEPTHS)
     }
     fc = {"kernel": take("fc.weight").T, "bias": take("fc.bias")}
     return {"conv1": folded("conv1", "bn1"), "layers": layers, "fc": fc}

@@ -1,4 +1,4 @@
-"""Masks grown and softened on the device, to the bit as Pillow does it on uint8.
+"""Masks grown and blurred on the device; the blur is bit for bit that of Pillow on uint8.
 
 Pillow approximates a Gaussian by three box filters in each direction, with fractional edges and
 rounding after every pass (Gwosdek et al. 2011). The released evaluation blends with such a mask.
@@ -8,39 +8,39 @@ import math
 
 import jax
 import jax.numpy as jnp
-
-from l2l_jax.types import Array
+import numpy as np
+from jaxtyping import Array, Bool, Float, UInt32
 
 PASSES = 3
 
 
-def grow(mask: Array, by: int) -> Array:
-    """[B, h, w] bool -> the same, True also up to `by` cells away, diagonals included."""
+def grow(mask: Bool[Array | np.ndarray, "B h w"], by: int) -> Bool[Array | np.ndarray, "B h w"]:
+    """The mask, True also for cells up to `by` cells away, diagonals included."""
     if not by:
         return mask
     window, strides = (1, 2 * by + 1, 2 * by + 1), (1, 1, 1)
     return jax.lax.reduce_window(mask, False, jax.lax.bitwise_or, window, strides, "SAME")
 
 
-def box_radius(radius: float) -> float:
-    """The radius of the box whose threefold pass has the variance of a Gaussian of `radius`."""
+def box_radius(radius: int | float) -> float:
+    """The radius of a box filter whose three passes have the variance of a Gaussian of `radius`."""
     variance = radius**2 / PASSES
     whole = math.floor((math.sqrt(12 * variance + 1) - 1) / 2)
     part = (2 * whole + 1) * (whole * (whole + 1) - 3 * variance)
     return whole + part / (6 * (variance - (whole + 1) ** 2))
 
 
-def gaussian(mask: Array, radius: float) -> Array:
-    """[B, H, W] bool -> [B, H, W] float32 in [0, 1], in steps of 1/255. Edges are repeated."""
-    x = mask.astype(jnp.uint32) * 255
+def gaussian(mask: Bool[Array | np.ndarray, "B H W"], radius: int | float) -> Float[Array, "B H W"]:
+    """The blurred mask, float32 in [0, 1] in steps of 1/255. Edge values continue outside."""
+    x = jnp.asarray(mask).astype(jnp.uint32) * 255
     for axis in (2, 1):
         for _ in range(PASSES):
             x = _box(x, box_radius(radius), axis)
     return x.astype(jnp.float32) / 255.0
 
 
-def _box(x: Array, radius: float, axis: int) -> Array:
-    """One pass over values 0..255 in 32-bit fixed point; a window fits, since 255 * 2^24 < 2^32."""
+def _box(x: UInt32[Array, "B H W"], radius: float, axis: int) -> UInt32[Array, "B H W"]:
+    """One pass over values 0..255 in 32-bit fixed point: 255 * 2^24 < 2^32, so no overflow."""
     whole = int(radius)
     weight = int((1 << 24) / (radius * 2 + 1))
     edge = ((1 << 24) - (whole * 2 + 1) * weight) // 2

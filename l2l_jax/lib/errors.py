@@ -1,65 +1,68 @@
-"""Errors that contain their cure: what is wrong, what exists, what was meant, what to do."""
+"""Errors for the user. Their messages say what is wrong, what exists, and what to do."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class Explained(Exception):
-    """An error of the user's world, not of the code: shown without a traceback."""
+    """An error that the user can correct, not a bug: command lines show it without a traceback."""
 
 
 class ConfigError(Explained, ValueError):
-    """A config that cannot be run; the message says what to change."""
+    """The config cannot be run; the message says what to change."""
 
 
 class DataMissing(Explained, FileNotFoundError):
-    """Data or weights that are not there; the message says where they come from."""
+    """Data or weights are missing; the message says where to get them."""
 
 
 class BrokenImage(Explained, ValueError):
-    """An image file that cannot be decoded; the message names the file and the reason."""
+    """An image file cannot be decoded; the message names the file and the reason."""
 
 
 class WrongWeights(Explained, ValueError):
-    """A weights file that does not fit; the message names the difference."""
+    """A weights file does not fit the model; the message names the difference."""
 
 
 class NonFinite(Explained, FloatingPointError):
-    """A number that is not finite any more; the message says between which steps it happened."""
+    """A metric became nan or infinite; the message says between which steps."""
 
 
 class Unrestorable(Explained, RuntimeError):
-    """Checkpoints exist but none can be read."""
+    """Checkpoints exist, but none of them can be read."""
 
 
 class NotSaved(Explained, OSError):
-    """A checkpoint could not be written; the ones before it are untouched."""
+    """A checkpoint or file could not be written; earlier ones are unchanged."""
 
 
 class Preempted(SystemExit):
-    """Raised on SIGTERM once nothing can be lost; the process ends with 143 = 128 + SIGTERM."""
+    """Raised after SIGTERM, once everything is saved; exit code 143 = 128 + SIGTERM.
+
+    where: the point at which the run stopped, for the log.
+    """
 
     def __init__(self, where: str):
         super().__init__(143)
         self.where = where
 
 
-FULL = ("No space left", "os_error_code='28'", "File too large", "Disk quota exceeded")
+FULL_DISK = ("No space left", "os_error_code='28'", "File too large", "Disk quota exceeded")
 
 
 def is_full(error: Exception) -> bool:
-    """Whether a failed write failed for want of room, by what orbax and the system say then."""
-    return any(mark in str(error) for mark in FULL)
+    """Whether a write failed because the disk or the quota is full, judged by the message."""
+    return any(text in str(error) for text in FULL_DISK)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """' Did you mean 'max_loss'?' or nothing."""
+    """A hint with the most similar known name, " Did you mean 'max_loss'?", or ""."""
     close = difflib.get_close_matches(str(name), [str(k) for k in known], n=1, cutoff=0.5)
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
 def unknown(kind: str, name: str, known: Iterable[str], advice: str = "") -> ConfigError:
-    """The error for a name that is not among the known ones."""
+    """The error for a name that is not in `known`; it lists them all. advice: what else to do."""
     known = sorted(str(k) for k in known)
     listed = ", ".join(known) or "none"
     hint = did_you_mean(name, known)

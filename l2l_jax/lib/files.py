@@ -1,4 +1,4 @@
-"""Small files that are either whole or absent, and the digests that name things."""
+"""Atomic writes of small files, JSON, digests, and the cache folder."""
 
 import contextlib
 import hashlib
@@ -15,7 +15,10 @@ log = logging.getLogger(__name__)
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file to write to that takes the name `path` only once it is complete and on disk."""
+    """Opens a temporary file for writing; it is renamed to `path` once it is complete and on disk.
+
+    After an error inside the block the temporary file is gone and `path` is unchanged.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
@@ -31,7 +34,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 def keep(path: Path, write: Callable[[BinaryIO], Any]) -> None:
-    """Writes what can be made again; where that is not possible, a warning says so."""
+    """Writes a cache file by write(file), atomically; logs a warning if that is impossible."""
     try:
         with replacing(path) as file:
             write(file)
@@ -40,22 +43,26 @@ def keep(path: Path, write: Callable[[BinaryIO], Any]) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Indented UTF-8 JSON, atomically."""
+    """Writes indented UTF-8 JSON, atomically."""
     with replacing(path) as file:
         file.write(json.dumps(value, indent=1, ensure_ascii=False).encode() + b"\n")
 
 
 def as_json(value: Any) -> Any:
-    """What a value looks like after a round trip through JSON: tuples as lists, and so on."""
+    """The value after a round trip through JSON: tuples become lists, keys become strings."""
     return json.loads(json.dumps(value))
 
 
 def read_json(path: Path) -> Any:
+    """The content of a JSON file."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    """The records of a file of JSON lines; a last line cut off by a kill is left out."""
+    """Yields the records of a file of JSON lines; none if the file is missing.
+
+    Stops at a line that is no JSON: the last line may be incomplete after a kill.
+    """
     if path.exists():
         for line in path.read_text(encoding="utf-8").splitlines():
             try:
@@ -65,28 +72,30 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def stamp(path: str | Path) -> str:
-    """Path, size and time of change: two that are equal tell of the same content."""
-    there = os.stat(path)
-    return f"{os.path.abspath(path)} {there.st_size} {there.st_mtime_ns}"
+    """Path, size and modification time as text; equal stamps mean equal content."""
+    status = os.stat(path)
+    return f"{os.path.abspath(path)} {status.st_size} {status.st_mtime_ns}"
 
 
 def sha256(path: Path) -> str:
+    """Hexadecimal digest of the content of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def digest_of_lines(lines: list[str]) -> str:
+    """Hexadecimal sha256 of the lines, joined by newlines."""
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def code_digest() -> str:
-    """sha256 over every Python file of this package: which code made a result."""
+    """sha256 over every Python file of this package; identifies the code that made a result."""
     root = Path(__file__).parents[1]
     files = sorted(root.rglob("*.py"), key=lambda p: p.relative_to(root).as_posix())
     return digest_of_lines([f"{p.relative_to(root).as_posix()} {sha256(p)}" for p in files])
 
 
 def cache_dir() -> Path:
-    """Where things live that can be made again: $L2L_CACHE, or ~/.cache/l2l_jax."""
+    """The folder of files that can be made again: $L2L_CACHE, or ~/.cache/l2l_jax."""
     default = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "l2l_jax"
     return Path(os.environ.get("L2L_CACHE", default)).expanduser()

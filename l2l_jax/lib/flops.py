@@ -1,7 +1,8 @@
-"""Floating-point operations of a function, counted on its jaxpr before anything is compiled.
+"""Floating-point operations of a function, counted on its jaxpr, without compiling it.
 
-Only matrix products and convolutions count, two operations a multiply-add, as is usual for model
-FLOP utilisation. Loops are counted as often as they run, which XLA's own cost analysis does not do.
+Only matrix products and convolutions are counted, with two operations per multiply-add, as is usual
+for model FLOP utilisation. The body of a loop is counted once per iteration; XLA's own cost
+analysis counts it once.
 """
 
 import contextvars
@@ -16,12 +17,12 @@ _counting = contextvars.ContextVar("counting", default=False)
 
 
 def counting() -> bool:
-    """Whether a count is being taken: fused kernels, opaque to it, then step aside."""
+    """Whether `count` is running: models then use no fused kernels, which it cannot count."""
     return _counting.get()
 
 
-def count(function: Callable, *args: Any) -> float:
-    """FLOPs of one call with arguments of these shapes (arrays or ShapeDtypeStructs)."""
+def count(function: Callable, *args: Any) -> int | float:
+    """FLOPs of one call function(*args); args are arrays or jax.ShapeDtypeStruct."""
     token = _counting.set(True)
     try:
         return _jaxpr(jax.make_jaxpr(function)(*args).jaxpr)
@@ -29,23 +30,25 @@ def count(function: Callable, *args: Any) -> float:
         _counting.reset(token)
 
 
-def _jaxpr(jaxpr: core.Jaxpr) -> float:
+def _jaxpr(jaxpr: core.Jaxpr) -> int | float:
+    """FLOPs of all equations."""
     return sum(_equation(equation) for equation in jaxpr.eqns)
 
 
-def _equation(equation: core.JaxprEqn) -> float:
+def _equation(equation: core.JaxprEqn) -> int | float:
     name, params = equation.primitive.name, equation.params
     if name == "dot_general":
         return _dot(equation)
     if name == "conv_general_dilated":
         return _conv(equation)
     inner = [_jaxpr(jaxpr) for jaxpr in _inner(params)]
-    if name == "cond":
+    if name == "cond":  # the most expensive branch
         return max(inner)
     return sum(inner) * (params["length"] if name == "scan" else 1)
 
 
 def _inner(params: dict[str, Any]) -> Iterator[core.Jaxpr]:
+    """The jaxprs among the parameters of an equation: bodies of loops, branches, calls."""
     for value in params.values():
         for item in value if isinstance(value, tuple | list) else (value,):
             if isinstance(item, core.ClosedJaxpr):
@@ -54,14 +57,18 @@ def _inner(params: dict[str, Any]) -> Iterator[core.Jaxpr]:
                 yield item
 
 
-def _dot(equation: core.JaxprEqn) -> float:
+def _dot(equation: core.JaxprEqn) -> int | float:
     (contracted, _), _ = equation.params["dimension_numbers"]
-    left = equation.invars[0].aval.shape
+    left = _shape(equation.invars[0])
     inner = math.prod(left[axis] for axis in contracted)
-    return 2.0 * inner * math.prod(equation.outvars[0].aval.shape)
+    return 2.0 * inner * math.prod(_shape(equation.outvars[0]))
 
 
-def _conv(equation: core.JaxprEqn) -> float:
-    kernel = equation.invars[1].aval.shape
+def _conv(equation: core.JaxprEqn) -> int | float:
+    kernel = _shape(equation.invars[1])
     out_channels = kernel[equation.params["dimension_numbers"].rhs_spec[0]]
-    return 2.0 * math.prod(equation.outvars[0].aval.shape) * math.prod(kernel) / out_channels
+    return 2.0 * math.prod(_shape(equation.outvars[0])) * math.prod(kernel) / out_channels
+
+
+def _shape(variable: Any) -> tuple[int, ...]:
+    return variable.aval.shape

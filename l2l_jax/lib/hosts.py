@@ -1,4 +1,4 @@
-"""Several processes as one: who is first, what all agree on. One process pays nothing for it."""
+"""Agreement and communication between the processes of a run; no cost for a single process."""
 
 import contextlib
 from collections.abc import Iterator
@@ -11,21 +11,22 @@ from l2l_jax.lib.errors import ConfigError, Explained
 
 
 def is_main() -> bool:
-    """Whether this process is the one that writes files."""
+    """Whether this is process 0, the one that writes files."""
     return jax.process_index() == 0
 
 
 def single_process() -> bool:
+    """Whether the run has one process only."""
     return jax.process_count() == 1
 
 
 def any_process(flag: bool) -> bool:
-    """Whether any process says so; every process gets the same answer."""
+    """Whether the flag is True in any process; the same answer in every process."""
     return bool(ranks_where(flag))
 
 
 def ranks_where(flag: bool) -> list[int]:
-    """Ranks of the processes that say so."""
+    """Ranks of the processes in which the flag is True; the same list in every process."""
     if single_process():
         return [0] if flag else []
     from jax.experimental import multihost_utils
@@ -35,24 +36,25 @@ def ranks_where(flag: bool) -> list[int]:
 
 @contextlib.contextmanager
 def fail_together() -> Iterator[None]:
-    """What one process refuses in this block all refuse, so that none is left waiting.
+    """Raises in every process if one process raises an error for the user inside the block.
 
-    The block itself must ask the others nothing.
+    Otherwise the other processes would wait for it forever. A process without an error of its own
+    raises ConfigError. The block itself must not communicate with other processes.
     """
-    refusal = None
+    own_error = None
     try:
         yield
     except Explained as error:
-        refusal = error
-    refusing = ranks_where(refusal is not None)
-    if refusal:
-        raise refusal
-    if refusing:
-        raise ConfigError(f"Processes {refusing} cannot begin; their own messages say why.")
+        own_error = error
+    failed = ranks_where(own_error is not None)
+    if own_error:
+        raise own_error
+    if failed:
+        raise ConfigError(f"Processes {failed} cannot begin; their own messages say why.")
 
 
 def from_main(value: Any) -> Any:
-    """The first process's value (a pytree of arrays or numbers), on every process."""
+    """The value of process 0 (a pytree of arrays or numbers), in every process."""
     if single_process():
         return value
     from jax.experimental import multihost_utils
@@ -60,18 +62,18 @@ def from_main(value: Any) -> Any:
     return multihost_utils.broadcast_one_to_all(value)
 
 
-def disagreeing(words: np.ndarray) -> list[int]:
-    """Ranks of the processes that hold another array than this one."""
+def disagreeing(array: np.ndarray) -> list[int]:
+    """Ranks of the processes whose array differs from that of this process."""
     if single_process():
         return []
     from jax.experimental import multihost_utils
 
-    heard = multihost_utils.process_allgather(words)
-    return [rank for rank, other in enumerate(heard) if not np.array_equal(other, words)]
+    gathered = multihost_utils.process_allgather(array)
+    return [rank for rank, other in enumerate(gathered) if not np.array_equal(other, array)]
 
 
 def gather(tree: Any) -> Any:
-    """Whole arrays as NumPy on every process, however they are sharded."""
+    """The tree with whole NumPy arrays, in every process, however they are sharded."""
     if single_process():
         return jax.device_get(tree)
     from jax.experimental import multihost_utils
@@ -80,7 +82,7 @@ def gather(tree: Any) -> Any:
 
 
 def barrier(name: str) -> None:
-    """No process passes before all have come."""
+    """Waits until every process has reached the barrier of this name."""
     if not single_process():
         from jax.experimental import multihost_utils
 

@@ -1,7 +1,7 @@
 """Masks on a grid of cells. True = hidden, everywhere.
 
-A task may draw on a grid `finer` times as fine as the model's, so that a hole need not end where a
-cell ends; whatever overlaps a hole is then hidden from the model as a whole.
+A task may draw its mask on a grid `finer` times as fine as the model's, so that a hole may end
+inside a cell of the model. The model then hides every cell that a hole overlaps.
 """
 
 import math
@@ -9,15 +9,21 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, Float
 
 from l2l_jax.lib.errors import ConfigError
-from l2l_jax.types import Array
 
-ROUNDING = 1e-6  # of the side of an image; what float32 loses of a place on it is less
+ROUNDING = 1e-6  # tolerance, in units of the image's side: above the rounding errors of float32
+
+AnyArray = Array | np.ndarray
 
 
-def central(grid: tuple[int, int], cells: int) -> np.ndarray:
-    """[h, w] bool, the central cells x cells block; an odd remainder goes right and below."""
+def central(grid: tuple[int, int], cells: int) -> Bool[np.ndarray, "h w"]:
+    """True in the central block of cells x cells.
+
+    If it cannot lie exactly in the middle, the larger margin is right or below. ConfigError unless
+    the block is smaller than the grid.
+    """
     if not 0 < cells < min(grid):
         raise ConfigError(
             f"A central block of {cells} cells does not fit a {grid[0]}x{grid[1]} grid; "
@@ -29,25 +35,32 @@ def central(grid: tuple[int, int], cells: int) -> np.ndarray:
     return block
 
 
-def refined(grid: tuple[int, int], finer: int) -> tuple[int, int]:
-    """The grid with every cell cut into finer x finer."""
+def refined(grid: tuple[int, int], finer: int | float) -> tuple[int, int]:
+    """The grid with every cell divided into finer x finer. ConfigError unless finer = 1, 2, ..."""
     if not isinstance(finer, int) or finer < 1:
-        raise ConfigError(f"A grid is a whole number of times as fine as the model's, not {finer}.")
+        raise ConfigError(
+            f"finer is how many times as fine as the model's grid the mask is: 1, 2, ..., not "
+            f"{finer}."
+        )
     return grid[0] * finer, grid[1] * finer
 
 
-def bounds(hidden: np.ndarray, finer: int) -> tuple[int, int]:
-    """(fewest, most) cells of the model that a fixed mask leaves visible: the same number."""
+def bounds(hidden: Bool[np.ndarray, "h w"], finer: int) -> tuple[int, int]:
+    """(fewest, most) cells of the model's grid that a fixed mask leaves visible: equal numbers."""
     rows, columns = (side // finer for side in hidden.shape)
     coarse = hidden.reshape(rows, finer, columns, finer).any(axis=(1, 3))
-    return int((~coarse).sum()), int((~coarse).sum())
+    visible = int((~coarse).sum())
+    return visible, visible
 
 
-def boxed(low: Array, high: Array, grid: tuple[int, int]) -> Array:
-    """[B, h, w] bool: cells whose centre is in a box from `low` up to `high`.
+def boxed(
+    low: Float[AnyArray, "B 2"], high: Float[AnyArray, "B 2"], grid: tuple[int, int]
+) -> Bool[Array, "B h w"]:
+    """True for cells whose centre is in the box from corner `low` to corner `high`.
 
-    Both [B, 2], (row, column) as shares of the side of the image.
+    A corner is (row, column) as fractions of the image's side.
     """
+    low, high = jnp.asarray(low), jnp.asarray(high)
     rows, columns = (
         (low[:, axis, None] <= at) & (at < high[:, axis, None])
         for axis, at in enumerate(map(_centres, grid))
@@ -55,44 +68,48 @@ def boxed(low: Array, high: Array, grid: tuple[int, int]) -> Array:
     return rows[:, :, None] & columns[:, None, :]
 
 
-def brushed(points: Array, width: Array, grid: tuple[int, int]) -> Array:
-    """[B, h, w] bool: cells whose centre is within half a width of one of K strokes.
+def brushed(
+    points: Float[AnyArray, "B K V 2"], width: Float[AnyArray, "B K"], grid: tuple[int, int]
+) -> Bool[Array, "B h w"]:
+    """True for cells whose centre is within half a width of one of K strokes.
 
-    points: [B, K, V, 2], the ends of straight lines, (row, column) as shares of the side of the
-    image; width: [B, K], 0 for no stroke. A brush is at least as wide as the diagonal of a cell, so
-    that a stroke hides every cell that its middle passes through. One line is drawn after the
-    other: nothing is ever as large as all of them on the whole grid.
+    points: the corners of each stroke, which is a chain of V - 1 straight lines, as (row, column)
+    in fractions of the image's side. width: of each stroke, 0 for no stroke. A brush is at least as
+    wide as the diagonal of a cell, so that a stroke hides every cell that its middle line crosses.
+    Lines are drawn one after the other: no array holds all lines on the whole grid.
     """
-    least = math.hypot(1 / grid[0], 1 / grid[1])
-    reach = jnp.where(width > 0, jnp.maximum(width, least) / 2 + ROUNDING, -1.0)
+    points, width = jnp.asarray(points), jnp.asarray(width)
+    diagonal = math.hypot(1 / grid[0], 1 / grid[1])
+    reach = jnp.where(width > 0, jnp.maximum(width, diagonal) / 2 + ROUNDING, -1.0)
     rows, columns = _centres(grid[0])[:, None], _centres(grid[1])[None, :]
 
     def draw(hidden: Array, line: tuple[Array, Array, Array]) -> tuple[Array, None]:
-        (top, left), (down, right), near = (x.T[..., None, None] for x in line)
+        (top, left), (down, right), radius = (x.T[..., None, None] for x in line)
         y, x = rows - top, columns - left
         length = jnp.maximum(down**2 + right**2, ROUNDING**2)
         along = jnp.clip((y * down + x * right) / length, 0.0, 1.0)
-        away = (y - along * down) ** 2 + (x - along * right) ** 2
-        return hidden | (away <= near * jnp.abs(near)), None
+        squared = (y - along * down) ** 2 + (x - along * right) ** 2  # distance to the line
+        return hidden | (squared <= radius * jnp.abs(radius)), None
 
-    starts, ways = points[:, :, :-1], jnp.diff(points, axis=2)
-    reach = jnp.broadcast_to(reach[..., None], ways.shape[:3])
-    lines = jax.tree.map(_lines_first, (starts, ways, reach))
+    starts, directions = points[:, :, :-1], jnp.diff(points, axis=2)
+    reach = jnp.broadcast_to(reach[..., None], directions.shape[:3])
+    lines = jax.tree.map(_lines_first, (starts, directions, reach))
     return jax.lax.scan(draw, jnp.zeros((points.shape[0], *grid), bool), lines)[0]
 
 
-def touched(length: float, cells: int, finer: int) -> tuple[int, int]:
-    """(fewest, most) of the cells of a side that a stretch of it hides, wherever it lies.
+def touched(length: int | float, cells: int, finer: int) -> tuple[int, int]:
+    """(fewest, most) cells of one side that an interval of this length hides, wherever it lies.
 
-    As `boxed` does it on a grid `finer` times as fine: n centres are 1/n apart, so a stretch holds
-    at least floor(length * n) of them and at most one more, all next to each other.
+    length: a fraction of the side. The rule is that of `boxed` on a grid `finer` times as fine: n
+    centres are 1/n apart, so an interval contains at least floor(length * n) consecutive centres
+    and at most one more.
     """
     fewest = max(0, math.floor((length - ROUNDING) * cells * finer))
     most = math.ceil((length + ROUNDING) * cells * finer)
     return -(-fewest // finer), min(cells, (most - 2) // finer + 2)
 
 
-def _centres(cells: int) -> np.ndarray:
+def _centres(cells: int) -> Float[np.ndarray, " cells"]:
     return ((np.arange(cells) + 0.5) / cells).astype(np.float32)
 
 

@@ -1,42 +1,45 @@
-"""What forget images, their targets, or their latents are replaced by: noise of known moments."""
+"""Noise with given moments, in place of forget images, of their targets or of their latents."""
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from l2l_jax.lib.errors import ConfigError, unknown
-from l2l_jax.types import Array, Latents
+from l2l_jax.types import Latents, Rng
 
 NOISES = ("gaussian_like", "standard", "uniform", "constant")
 
 
-def about(images: Array) -> tuple[tuple[int, ...], Array, Array]:
-    """Shape, and mean and standard deviation of each channel: [3] float32 twice.
+def about(images: Array) -> tuple[tuple[int, ...], Float[Array, " C"], Float[Array, " C"]]:
+    """Returns (shape, mean of each channel, standard deviation of each channel) of [B, H, W, C].
 
-    ConfigError for tokens, of which there are no moments.
+    ConfigError for tokens [B, h, w]: the moments of the images cannot be computed from them.
     """
     if images.ndim != 4:
         raise ConfigError(
-            "Noise like the forget images needs their pixels, and only their tokens are given; let "
-            "data.token_cache.noise be at least 1, so that it is drawn beforehand."
+            "Noise with the moments of the forget images needs their pixels, but the batch holds "
+            "their tokens; let data.token_cache.noise be at least 1 to draw the noise beforehand."
         )
     return images.shape, jnp.mean(images, axis=(0, 1, 2)), jnp.std(images, axis=(0, 1, 2))
 
 
 def noise_images(
-    rng: Array,
+    rng: Rng,
     shape: tuple[int, ...],
-    mean: Array,
-    std: Array,
+    mean: Float[Array, " C"],
+    std: Float[Array, " C"],
     *,
     noise: str = "gaussian_like",
     clip: bool = False,
-) -> Array:
-    """n, one per forget image: [B, H, W, 3] float32 around [0, 1], given their moments.
+) -> Float[Array, "B H W C"]:
+    """Noise images of the given shape, float32 on the scale of images; no gradient.
+
+    mean, std: of each channel, e.g. of the forget images. clip: clip to [0, 1]. noise:
 
     gaussian_like   N(mean, std), channel by channel
     standard        N(0, I) on pixels scaled to [-1, 1]
     uniform         U(0, 1)
-    constant        the mean, no randomness
+    constant        the mean, not random
     """
     if noise not in NOISES:
         raise unknown("noise", noise, NOISES)
@@ -45,15 +48,15 @@ def noise_images(
     elif noise == "uniform":
         n = jax.random.uniform(rng, shape)
     else:
-        mean, std = (mean, std) if noise == "gaussian_like" else (0.5, 0.5)
-        n = mean + std * jax.random.normal(rng, shape)
+        normal = jax.random.normal(rng, shape)
+        n = mean + std * normal if noise == "gaussian_like" else 0.5 + 0.5 * normal
     n = jax.lax.stop_gradient(n)
     return jnp.clip(n, 0.0, 1.0) if clip else n
 
 
-def latents_like(rng: Array, hidden: Latents) -> Latents:
-    """Gaussian latents with one mean and one standard deviation for each array of `hidden`."""
-    leaves, tree = jax.tree.flatten(hidden)
+def latents_like(rng: Rng, latents: Latents) -> Latents:
+    """Gaussian latents; each array has the (scalar) mean and standard deviation of its original."""
+    leaves, tree = jax.tree.flatten(latents)
     keys = jax.random.split(rng, len(leaves))
     drawn = [
         jnp.mean(x) + jnp.std(x) * jax.random.normal(key, x.shape)

@@ -1,4 +1,4 @@
-"""AdamW with linear warm-up and a half cosine, as the papers train."""
+"""AdamW with linear warm-up and cosine decay of the learning rate, as in the papers."""
 
 import jax
 import optax
@@ -9,39 +9,48 @@ from l2l_jax.types import Params
 UNDECAYED = ("bias", "scale")
 
 
-def schedule(*, lr: float, warmup: float, final: float, steps: int) -> optax.Schedule:
-    """Learning rate by step: 0 -> lr over the first `warmup` share, then a half cosine to final."""
+def schedule(
+    *, lr: int | float, warmup: int | float, final: int | float, steps: int
+) -> optax.Schedule:
+    """Learning rate by step: linear from 0 to lr, then half a cosine down to final.
+
+    warmup: the fraction of the steps that the linear part takes. ConfigError unless 0 <= warmup < 1
+    and steps >= 1.
+    """
     if not 0 <= warmup < 1 or steps < 1:
         raise ConfigError(
             "optimizer.warmup is the share of the steps that warm up, 0 <= warmup < 1, and steps "
             f"is at least 1; got warmup={warmup}, steps={steps}."
         )
-    warm = round(warmup * steps)
-    start = 0.0 if warm else lr
-    return optax.warmup_cosine_decay_schedule(start, lr, warm, max(steps, warm + 1), final)
+    warmup_steps = round(warmup * steps)
+    start = 0.0 if warmup_steps else lr
+    end = max(steps, warmup_steps + 1)
+    return optax.warmup_cosine_decay_schedule(start, lr, warmup_steps, end, final)
 
 
 def decayed(params: Params) -> Params:
-    """True for the leaves that weight decay acts on: all but biases and norm scales."""
-    leaf = jax.tree_util.DictKey
-    named = jax.tree_util.tree_map_with_path
+    """A tree of bools: whether weight decay acts on the leaf. Not on biases and norm scales."""
+    DictKey = jax.tree_util.DictKey
 
-    def last(path: tuple, _: object) -> bool:
-        return not (isinstance(path[-1], leaf) and path[-1].key in UNDECAYED)
+    def is_decayed(path: tuple, _: object) -> bool:
+        return not (isinstance(path[-1], DictKey) and path[-1].key in UNDECAYED)
 
-    return named(last, params)
+    return jax.tree_util.tree_map_with_path(is_decayed, params)
 
 
 def adamw(
     learning_rate: optax.Schedule,
     *,
-    b1: float,
-    b2: float,
-    eps: float,
-    weight_decay: float,
-    clip: float,
+    b1: int | float,
+    b2: int | float,
+    eps: int | float,
+    weight_decay: int | float,
+    clip: int | float,
 ) -> optax.GradientTransformation:
-    """AdamW (decoupled decay, scaled by the learning rate); clip > 0 bounds the norm first."""
+    """AdamW with decoupled weight decay, which the learning rate scales.
+
+    clip: if > 0, the gradient is first scaled down to at most this global norm.
+    """
     core = optax.adamw(learning_rate, b1, b2, eps, weight_decay=weight_decay, mask=decayed)
     return optax.chain(optax.clip_by_global_norm(clip), core) if clip else core
 
@@ -49,17 +58,22 @@ def adamw(
 def make(
     *,
     steps: int,
-    lr: float,
-    warmup: float = 0.05,
-    final: float = 0.0,
-    b1: float = 0.9,
-    b2: float = 0.95,
-    eps: float = 1e-8,
-    weight_decay: float = 0.05,
-    clip: float = 0.0,
+    lr: int | float,
+    warmup: int | float = 0.05,
+    final: int | float = 0.0,
+    b1: int | float = 0.9,
+    b2: int | float = 0.95,
+    eps: int | float = 1e-8,
+    weight_decay: int | float = 0.05,
+    clip: int | float = 0.0,
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    """The optimizer section of a phase as an optimizer and its learning rate."""
+    """(optimizer, learning rate by step) of a phase; the arguments are its optimizer section.
+
+    ConfigError for a negative clip and for what `schedule` refuses.
+    """
     if not clip >= 0:
-        raise ConfigError(f"optimizer.clip={clip} is the largest norm of a gradient; 0: any.")
+        raise ConfigError(
+            f"optimizer.clip={clip} is the largest norm of a gradient, 0 or more; 0 sets no limit."
+        )
     rate = schedule(lr=lr, warmup=warmup, final=final, steps=steps)
     return adamw(rate, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay, clip=clip), rate

@@ -1,18 +1,24 @@
-"""Images on the device: from bytes to numbers, and what a mask of cells hides of them."""
+"""Images on the device: bytes to floats, and masks on cells to masks on pixels."""
 
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, UInt8
 
 from l2l_jax.lib.errors import ConfigError
-from l2l_jax.types import Array
+
+AnyArray = Array | np.ndarray
 
 
-def unit(images: Array) -> Array:
-    """uint8 -> float32 in [0, 1]."""
+def unit(images: UInt8[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """uint8 in 0..255 -> float32 in [0, 1]."""
     return images.astype(jnp.float32) / 255.0
 
 
-def hidden(mask: Array, image_size: int) -> Array:
-    """[B, h, w] bool on cells -> [B, H, W, 1] bool on pixels; h and w must divide image_size."""
+def hidden(mask: Bool[AnyArray, "B h w"], image_size: int) -> Bool[Array, "B H W 1"]:
+    """[B, h, w] on cells -> [B, H, W, 1] on pixels, H = W = image_size.
+
+    ConfigError unless h and w divide image_size.
+    """
     height, width = mask.shape[1:]
     if image_size % height or image_size % width:
         raise ConfigError(f"A {height}x{width} grid does not divide {image_size} pixels.")
@@ -20,16 +26,24 @@ def hidden(mask: Array, image_size: int) -> Array:
     return jnp.repeat(rows, image_size // width, axis=2)[..., None]
 
 
-def coarse(mask: Array, grid: tuple[int, int]) -> Array:
-    """[B, h, w] bool -> [B, *grid]: whether anything of a cell is hidden; h, w: multiples of it."""
+def coarse(mask: Bool[AnyArray, "B h w"], grid: tuple[int, int]) -> Bool[Array, "B rows cols"]:
+    """[B, h, w] -> [B, *grid]: True for a cell of the grid if any part of it is hidden.
+
+    ValueError unless h and w are multiples of the grid.
+    """
     (_, height, width), (rows, columns) = mask.shape, grid
     if height % rows or width % columns:
         raise ValueError(
             f"A mask of {height}x{width} cells does not fit a grid of {rows}x{columns}."
         )
+    mask = jnp.asarray(mask)
     return mask.reshape(-1, rows, height // rows, columns, width // columns).any(axis=(2, 4))
 
 
-def paste(images: Array, made: Array, mask: Array) -> Array:
-    """`made`, clipped to [0, 1], where hidden; elsewhere `images` untouched. [B, H, W, 3]."""
-    return jnp.where(hidden(mask, images.shape[1]), jnp.clip(made, 0.0, 1.0), images)
+def paste(
+    images: Float[AnyArray, "B H W 3"],
+    completed: Float[AnyArray, "B H W 3"],
+    mask: Bool[AnyArray, "B h w"],
+) -> Float[Array, "B H W 3"]:
+    """`completed`, clipped to [0, 1], on hidden pixels; `images`, unchanged, on visible ones."""
+    return jnp.where(hidden(mask, images.shape[1]), jnp.clip(completed, 0.0, 1.0), images)

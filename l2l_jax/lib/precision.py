@@ -1,4 +1,4 @@
-"""Which number type the computation runs in. Parameters, losses and metrics are float32 always."""
+"""The dtype of the computation. Parameters, losses and metrics are always float32."""
 
 import contextlib
 
@@ -9,8 +9,11 @@ from l2l_jax.lib.errors import unknown
 
 
 def modern_gpu() -> bool:
-    """An NVIDIA GPU from Ampere (8.0) on, which computes in bfloat16 and fuses attention."""
-    capability = getattr(jax.devices()[0], "compute_capability", "")  # an AMD GPU says gfx90a
+    """Whether the first device is an NVIDIA GPU of compute capability 8.0 (Ampere) or later.
+
+    Such a GPU has bfloat16 and fused attention.
+    """
+    capability = getattr(jax.devices()[0], "compute_capability", "")  # "gfx90a" on an AMD GPU
     try:
         return jax.default_backend() == "gpu" and float(capability) >= 8.0
     except ValueError:
@@ -18,7 +21,10 @@ def modern_gpu() -> bool:
 
 
 def compute_dtype(name: str) -> type:
-    """'float32', 'bfloat16', or 'auto': bfloat16 on TPU and modern GPUs, float32 elsewhere."""
+    """The dtype of a name: "float32", "bfloat16", or "auto".
+
+    "auto" is bfloat16 on TPUs and modern GPUs, float32 elsewhere. ConfigError for another name.
+    """
     dtypes = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
     if name == "auto":
         name = "bfloat16" if jax.default_backend() == "tpu" or modern_gpu() else "float32"
@@ -28,6 +34,9 @@ def compute_dtype(name: str) -> type:
 
 
 def exact(dtype: type) -> contextlib.AbstractContextManager:
-    """Within it products of float32 are whole ones, also where an accelerator would round them."""
-    whole = dtype == jnp.float32
-    return jax.default_matmul_precision("highest") if whole else contextlib.nullcontext()
+    """A context in which matrix products of float32 have full precision; no effect for bfloat16.
+
+    By default accelerators round the factors of a float32 product.
+    """
+    is_float32 = dtype == jnp.float32
+    return jax.default_matmul_precision("highest") if is_float32 else contextlib.nullcontext()

@@ -1,7 +1,7 @@
-"""SIGTERM means: save what only memory holds, then go.
+"""SIGTERM: save the training state, then exit.
 
-While there is such a state (`Flag.deferred`, the training loop) the signal is noted and polled
-between steps; anywhere else there is nothing to save and the process ends at once.
+In the training loop (`Flag.deferred`) the signal is recorded, and the loop checks for it between
+steps. Anywhere else there is nothing to save, and the process exits at once.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ from l2l_jax.lib.errors import Preempted
 
 
 class Flag:
-    """Whether this process was asked to stop, and whether it must first be let finish a step."""
+    """Whether SIGTERM has arrived, and whether exiting must wait for the training loop."""
 
     def __init__(self) -> None:
         self.raised = False
@@ -21,13 +21,13 @@ class Flag:
 
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:
-        """A block that polls `raised` itself."""
+        """A block that checks `raised` itself; SIGTERM inside it does not exit."""
         self._deferred = True
         try:
             yield
         finally:
             self._deferred = False
-        if self.raised:  # after the last poll
+        if self.raised:  # after the last check of the block
             raise Preempted("a point with nothing to save")
 
     def note(self, _: int, __: FrameType | None) -> None:
@@ -39,14 +39,14 @@ class Flag:
 
 @contextlib.contextmanager
 def watch() -> Iterator[Flag]:
-    """Handles SIGTERM while the block runs. Outside the main thread nothing is handled."""
+    """Handles SIGTERM while the block runs; in another than the main thread it handles nothing."""
     flag = Flag()
     try:
-        before = signal.signal(signal.SIGTERM, flag.note)
-    except ValueError:  # signals are the main thread's; a notebook thread lives without
+        previous = signal.signal(signal.SIGTERM, flag.note)
+    except ValueError:  # Python allows handlers in the main thread only
         yield flag
         return
     try:
         yield flag
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, previous)

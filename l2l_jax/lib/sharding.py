@@ -1,6 +1,7 @@
-"""One mesh, one small rule. Batches are split over every device, large arrays over "fsdp"."""
+"""The device mesh: batches are split over all devices, large parameters over the axis "fsdp"."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -10,49 +11,54 @@ from jax.sharding import PartitionSpec as P
 from l2l_jax.lib.errors import ConfigError
 from l2l_jax.types import Params
 
-MIN_SIZE = 2**10  # smaller arrays are kept whole on every device
+MIN_SHARDED_SIZE = 2**10  # values; smaller arrays are replicated
 
 
-def make_mesh(fsdp: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """The mesh ("data", "fsdp") over all devices; fsdp=-1 shards parameters over all of them.
+def make_mesh(fsdp: int = 1, devices: Sequence[Any] | None = None) -> Mesh:
+    """The mesh with axes ("data", "fsdp") over all devices.
 
-    In the order of their processes, so that rows of a batch lie in the order of the hosts that read
-    them; jax.make_mesh would take a TPU's devices in the order of its wires.
+    fsdp: size of the second axis; -1: all devices. Devices are sorted by process, so that a batch
+    has its rows in the order of the hosts that read them; jax.make_mesh would sort a TPU's devices
+    by its topology. ConfigError unless fsdp divides the number of devices.
     """
     devices = jax.devices() if devices is None else devices
     devices = sorted(devices, key=lambda device: (device.process_index, device.id))
     count = len(devices)
     fsdp = count if fsdp == -1 else fsdp
     if fsdp < 1 or count % fsdp:
-        fits = [n for n in range(1, count + 1) if count % n == 0]
+        divisors = [n for n in range(1, count + 1) if count % n == 0]
         raise ConfigError(
-            f"runtime.fsdp={fsdp} does not divide {count} devices; try one of {fits}."
+            f"runtime.fsdp={fsdp} does not divide {count} devices; try one of {divisors}."
         )
     grid = np.array(devices).reshape(count // fsdp, fsdp)
     return Mesh(grid, ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
+    """Whole arrays on every device."""
     return NamedSharding(mesh, P())
 
 
 def batch(mesh: Mesh) -> NamedSharding:
-    """The first axis over all devices."""
+    """Arrays [rows, ...]: the rows split over all devices."""
     return NamedSharding(mesh, P(("data", "fsdp")))
 
 
 def microbatch(mesh: Mesh) -> NamedSharding:
-    """[accumulate, rows, ...]: the rows over all devices."""
+    """Arrays [accumulate, rows, ...]: the rows split over all devices."""
     return NamedSharding(mesh, P(None, ("data", "fsdp")))
 
 
 def parameters(mesh: Mesh, abstract: Params) -> Params:
-    """Each large array over "fsdp" along its longest axis that divides; the rest replicated."""
+    """The sharding of each parameter, as a tree; abstract: arrays or jax.ShapeDtypeStruct.
+
+    A large array is split over "fsdp" along its longest axis that this divides, others replicated.
+    """
     shards = mesh.shape["fsdp"]
 
-    def rule(leaf: jax.ShapeDtypeStruct) -> NamedSharding:
+    def rule(leaf: Any) -> NamedSharding:
         axes = [i for i, n in enumerate(leaf.shape) if n % shards == 0]
-        if shards == 1 or leaf.size < MIN_SIZE or not axes:
+        if shards == 1 or leaf.size < MIN_SHARDED_SIZE or not axes:
             return replicated(mesh)
         longest = max(axes, key=lambda i: leaf.shape[i])
         return NamedSharding(mesh, P(*[None] * longest, "fsdp"))
@@ -61,18 +67,18 @@ def parameters(mesh: Mesh, abstract: Params) -> Params:
 
 
 def abstract(mesh: Mesh, tree: Params) -> Params:
-    """The same tree of shapes, each with its sharding: what a checkpoint is restored onto."""
+    """The tree as jax.ShapeDtypeStruct with shardings, the target of restoring a checkpoint."""
 
-    def leaf(x: jax.ShapeDtypeStruct, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
+    def leaf(x: Any, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
 
     return jax.tree.map(leaf, tree, parameters(mesh, tree))
 
 
 def place(tree: Params, shardings: Params) -> Params:
-    """Host arrays onto the mesh; every process must hold the same values."""
+    """Arrays of the host, placed with these shardings; every process must hold equal values."""
 
-    def put(leaf: np.ndarray, sharding: NamedSharding) -> jax.Array:
+    def put(leaf: Any, sharding: NamedSharding) -> jax.Array:
         leaf = np.asarray(leaf)
         return jax.make_array_from_callback(leaf.shape, sharding, lambda index: leaf[index])
 
@@ -80,11 +86,14 @@ def place(tree: Params, shardings: Params) -> Params:
 
 
 def check_batch(size: int, mesh: Mesh, accumulate: int, name: str) -> None:
-    """ConfigError unless `size` splits over the devices and the accumulation steps."""
+    """ConfigError unless the batch size, the config key `name`, splits over devices and steps.
+
+    accumulate: the number of accumulation steps of an update.
+    """
     unit = mesh.size * accumulate
     if size % unit or size < unit:
-        down = size - size % unit
-        near = f"{down} or {down + unit}" if down else f"{unit}"
-        over = f"{mesh.size} device{'s' * (mesh.size > 1)}"
-        times = f" x {accumulate} accumulation steps" if accumulate > 1 else ""
-        raise ConfigError(f"{name}={size} cannot be split over {over}{times}; try {near}.")
+        smaller = size - size % unit
+        advice = f"{smaller} or {smaller + unit}" if smaller else f"{unit}"
+        devices = f"{mesh.size} device{'s' * (mesh.size > 1)}"
+        steps = f" x {accumulate} accumulation steps" if accumulate > 1 else ""
+        raise ConfigError(f"{name}={size} cannot be split over {devices}{steps}; try {advice}.")

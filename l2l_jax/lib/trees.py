@@ -1,22 +1,24 @@
 """Plain nested dicts of arrays: flat names, layouts, differences, digests.
 
-Two layouts of a stack of blocks exist: a list ("encoder/blocks/3/norm1/scale", the canonical one,
-used in files and digests) and a scanned one ("encoder/blocks/norm1/scale", leading depth axis).
+A stack of blocks has two layouts: a list ("encoder/blocks/3/norm1/scale"), which is the canonical
+layout of files and digests, and one stacked array for each parameter, with the block as first axis
+("encoder/blocks/norm1/scale"), for jax.lax.scan.
 """
 
 import hashlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-Tree = dict[str, Any]
+Tree = dict[Any, Any]  # nested; keys are str, or int for the blocks of a list
+T = TypeVar("T")
 
 
 def flatten(tree: Mapping, prefix: str = "") -> dict[str, Any]:
-    """{"a": {"b": x}} -> {"a/b": x}."""
+    """{"a": {"b": x}} -> {"a/b": x}; every name begins with `prefix`."""
     flat = {}
     for key, value in tree.items():
         name = f"{prefix}{key}"
@@ -42,7 +44,7 @@ def is_list(node: Any) -> bool:
 
 
 def unstack(tree: Tree, template: Tree) -> Tree:
-    """The canonical list layout of a tree whose canonical names and shapes `template` has."""
+    """The tree in the canonical list layout, which `template` has."""
     if not isinstance(template, Mapping):
         return tree
     if is_list(template) and not is_list(tree):
@@ -51,7 +53,7 @@ def unstack(tree: Tree, template: Tree) -> Tree:
 
 
 def stack(tree: Tree, template: Tree) -> Tree:
-    """The layout of `template` from the canonical one: lists of blocks become stacked arrays."""
+    """The canonical tree in the layout of `template`: lists of blocks may become stacked arrays."""
     if not isinstance(template, Mapping):
         return tree
     if is_list(tree) and not is_list(template):
@@ -61,7 +63,7 @@ def stack(tree: Tree, template: Tree) -> Tree:
 
 
 def difference(got: Tree, want: Tree, got_name: str, want_name: str) -> str:
-    """What differs between two trees in names and shapes, both ways, as text ('' if nothing)."""
+    """The differences of two trees in names and shapes, as text; "" if there are none."""
     a = {k: tuple(np.shape(v)) for k, v in flatten(got).items()}
     b = {k: tuple(np.shape(v)) for k, v in flatten(want).items()}
     lines = [f"  only in {got_name}: {k} {a[k]}" for k in sorted(set(a) - set(b))]
@@ -73,7 +75,7 @@ def difference(got: Tree, want: Tree, got_name: str, want_name: str) -> str:
 
 
 def digest(tree: Tree) -> str:
-    """sha256 over names, dtypes, shapes and bytes, in sorted order. Leaves are host arrays."""
+    """sha256 over names, dtypes, shapes and bytes, by name. Leaves are arrays on the host."""
     total = hashlib.sha256()
     for name, leaf in sorted(flatten(tree).items()):
         array = np.ascontiguousarray(leaf)
@@ -83,26 +85,29 @@ def digest(tree: Tree) -> str:
 
 
 def count(tree: Tree) -> int:
-    """Number of parameters."""
+    """Number of values in all leaves."""
     return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(tree))
 
 
 def nbytes(tree: Tree) -> int:
-    """Bytes of all leaves; works on abstract trees."""
+    """Bytes of all leaves, which may be arrays or jax.ShapeDtypeStruct."""
     leaves = jax.tree.leaves(tree)
     return sum(int(np.prod(leaf.shape)) * np.dtype(leaf.dtype).itemsize for leaf in leaves)
 
 
 def dot(a: Tree, b: Tree) -> jax.Array:
-    """<a, b> over all values of two trees of the same shape, scalar."""
-    return sum(jax.tree.leaves(jax.tree.map(inner, a, b)))
+    """Inner product <a, b> over all values of two trees of the same structure, scalar."""
+    return jnp.asarray(sum(jax.tree.leaves(jax.tree.map(inner, a, b))))
 
 
-def inner(a: jax.Array, b: jax.Array) -> jax.Array:
-    """<a, b> of two arrays, in full precision; jnp.vdot would gather what lies on many devices."""
+def inner(a: jax.Array | np.ndarray, b: jax.Array | np.ndarray) -> jax.Array:
+    """Inner product <a, b> of two arrays, scalar.
+
+    In full precision. Sharded arrays stay sharded; jnp.vdot would gather them.
+    """
     return jnp.sum(a * b)
 
 
-def combine(s: jax.Array | float, a: Tree, t: jax.Array | float, b: Tree) -> Tree:
-    """s a + t b."""
+def combine(s: jax.Array | int | float, a: T, t: jax.Array | int | float, b: T) -> T:
+    """s a + t b, for trees of the same structure or for arrays."""
     return jax.tree.map(lambda x, y: s * x + t * y, a, b)

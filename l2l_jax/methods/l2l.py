@@ -1,33 +1,35 @@
-"""L2L: keep the retain latents, send the forget latents to noise (Li et al., ICLR 2024, Eq. 10).
+"""L2L: keep the retain latents, move the forget latents to noise (Li et al., ICLR 2024, Eq. 10).
 
-    L_R = | E(T(x_r)) - E0(T(x_r)) |^2       retain stays where the original encoder put it
-    L_F = | E(T(x_f)) - E0(T(n))   |^2       forget goes where the original encoder puts noise
+    L_R = | E(T(x_r)) - E0(T(x_r)) |^2       retain latents stay where the original encoder put them
+    L_F = | E(T(x_f)) - E0(T(n))   |^2       forget latents go where the original encoder puts noise
 
-E is the encoder being trained, E0 the original one; the decoder is shared and frozen, which is what
-the paper's Theorem 1 needs. The total L_R + alpha L_F is the solver's (solvers/weighted.py); the
+E is the encoder being trained, E0 the original one. The decoder is shared and frozen, which the
+paper's Theorem 1 requires. The solver forms the total L_R + alpha L_F (solvers/weighted.py); the
 released runs used alpha = 0.25. The paper prints norms, |.|_2 without the square; its code and this
 file take mean squares over all latent values, averaged within each side, so that alpha does not
 depend on how many images of each side a batch holds.
 
 The paper draws n ~ N(0, Sigma), ties Sigma to the forget set in Lemma 1 and sets it to I in
-Appendix C.4. Here `noise` chooses (lib/noise.py): "gaussian_like", N(mean, std) of each colour
-channel over the forget images of the batch, in the spirit of Lemma 1, and the default;
-"standard", N(0, I); "uniform"; "constant".
+Appendix C.4. Here `noise` chooses the distribution (lib/noise.py): "gaussian_like", the default and
+closest to Lemma 1, is N(mean, std) of each colour channel over the forget images of the batch;
+"standard" is N(0, I); the others are "uniform" and "constant".
 
-`target` says what the teacher is shown on the forget side. "paper": T(n), as above. "released", for
-diffusion models only: what the released diffusion code does, T(x_f) with pure noise in the hole,
-y_t = epsilon, whatever the noise level; the context stays that of the forget image, so that much
-less is asked for, and next to nothing at high noise levels, where y_t is almost that anyway.
+`target` chooses the forget target. "paper": the latents of T(n), as above. "released", for
+diffusion models only: what the released diffusion code does, the latents of T(x_f) with pure noise
+in the hole, y_t = epsilon, at any noise level. The visible pixels stay those of the forget image,
+so this target is much closer to the student's own latents, and at high noise levels, where y_t is
+almost pure noise anyway, nearly identical to them.
 
-Where E makes several feature maps, their mean squares are added: every map counts alike, as
-released, so that maps with large values count most. `relative` takes each map in units of the mean
-square of its goal in the batch, so that alpha weighs shares; each side has its own units.
+If E makes several feature maps, their mean squares are added: every map has the same weight, as
+released, so maps with large values contribute most. `relative` divides each map's mean square by
+the mean square of its target in the batch, so that alpha weighs relative errors; each side has its
+own units.
 
-Departures from the released code: moments come from the forget images alone and per channel (there:
-one scalar over the whole batch, retain images included); n is not clamped to [0, 1] unless `clip`
-(there: always); one teacher pass per image (there: two); no dropout in the student; no reseeding.
-With accumulated gradients the moments are those of each micro-batch; where noise is tokenised
-beforehand (l2l_jax/engine/token_bank.py) they are those of up to 2,048 of all forget images.
+Departures from the released code: moments are those of the forget images alone and per channel
+(there: one scalar over the whole batch, retain images included); n is not clamped to [0, 1] unless
+`clip` is set (there: always); one teacher pass per image (there: two); no dropout in the student;
+no reseeding. With accumulated gradients the moments are those of each micro-batch; if noise is
+tokenised beforehand (l2l_jax/engine/token_bank.py) they are those of up to 2,048 forget images.
 """
 
 import jax
@@ -36,7 +38,7 @@ from l2l_jax.lib import rng as rngs
 from l2l_jax.lib.errors import ConfigError, unknown
 from l2l_jax.lib.noise import NOISES, about, noise_images
 from l2l_jax.lib.objectives import latent_distance
-from l2l_jax.types import Array, ImageToImage, Metrics, NoisyModel, Params, UnlearnBatch
+from l2l_jax.types import ImageToImage, Metrics, NoisyModel, Params, Rng, Scalar, UnlearnBatch
 
 TRAINABLE = ("encoder",)
 SIDES = ("retain", "forget")
@@ -50,7 +52,7 @@ TARGETS = ("paper", "released")
 
 
 def retain_target(model: ImageToImage, **args: object) -> str:
-    """The retain latents stay where the original puts them."""
+    """Returns "original": the retain target is the original encoder's latents."""
     del model, args
     return "original"
 
@@ -60,42 +62,55 @@ def objectives(
     student: Params,
     teacher: Params,
     batch: UnlearnBatch,
-    rng: Array,
+    rng: Rng,
     *,
     noise: str = "gaussian_like",
     clip: bool = False,
     target: str = "paper",
     relative: bool = False,
-) -> tuple[Array, Array, Metrics]:
-    """(L_R, L_F, {}); student and teacher see the same mask and the same draws of T."""
+) -> tuple[Scalar, Scalar, Metrics]:
+    """Returns (L_R, L_F, {}). Student and teacher see the same masks and the same draws of T.
+
+    ConfigError for an unknown target or noise, and for target="released" with another model than a
+    diffusion model or together with `noise` or `clip`.
+    """
+    _check(model, noise, clip, target)
+    retain, forget = batch.side("retain"), batch.side("forget")
+    retain_key, forget_key = rngs.fold(rng, "retain"), rngs.fold(rng, "forget")
+
+    retain_inputs = model.corrupt(
+        teacher, retain.images, retain.mask, retain_key, visible=retain.visible
+    )
+    retain_latents = jax.lax.stop_gradient(model.encode(teacher, retain_inputs))
+    retain_loss = latent_distance(model.encode(student, retain_inputs), retain_latents, relative)
+
+    forget_inputs = model.corrupt(
+        teacher, forget.images, forget.mask, forget_key, visible=forget.visible
+    )
+    if target == "released":
+        assert isinstance(model, NoisyModel)  # by _check
+        noise_inputs = model.only_noise(forget_inputs)
+    else:
+        n = batch.noise  # tokens, if they were made beforehand
+        if n is None:
+            noise_key = rngs.fold(rng, "noise")
+            n = noise_images(noise_key, *about(forget.images), noise=noise, clip=clip)
+        noise_inputs = model.corrupt(teacher, n, forget.mask, forget_key, visible=forget.visible)
+    noise_latents = jax.lax.stop_gradient(model.encode(teacher, noise_inputs))
+    forget_loss = latent_distance(model.encode(student, forget_inputs), noise_latents, relative)
+    return retain_loss, forget_loss, {}
+
+
+def _check(model: ImageToImage, noise: str, clip: bool, target: str) -> None:
     if target not in TARGETS:
         raise unknown("target of l2l", target, TARGETS)
     if target == "released" and not isinstance(model, NoisyModel):
         raise ConfigError(
-            "l2l: target='released' puts pure noise into the hole that a diffusion model is shown, "
-            "and this model is shown nothing of a hole; leave target at 'paper'."
+            "l2l: target='released' puts pure noise into the hole that a diffusion model sees; "
+            "this model sees no hidden pixels. Leave target at 'paper'."
         )
     if target == "released" and (noise != NOISES[0] or clip):
         raise ConfigError(
-            f"l2l: target='released' has no noise image, so that noise={noise!r} and clip={clip} "
+            f"l2l: target='released' uses no noise image, so noise={noise!r} and clip={clip} "
             "have no effect; leave them out."
         )
-    keep, drop = batch.retain, batch.forget
-    key_keep, key_drop, key_noise = (rngs.fold(rng, k) for k in ("retain", "forget", "noise"))
-
-    kept = model.corrupt(teacher, keep.images, keep.mask, key_keep, visible=keep.visible)
-    stay = jax.lax.stop_gradient(model.encode(teacher, kept))
-    retain = latent_distance(model.encode(student, kept), stay, relative)
-
-    dropped = model.corrupt(teacher, drop.images, drop.mask, key_drop, visible=drop.visible)
-    if target == "released":
-        assert isinstance(model, NoisyModel)
-        nothing = model.only_noise(dropped)
-    else:
-        n = batch.noise  # as tokens, if they were made before
-        if n is None:
-            n = noise_images(key_noise, *about(drop.images), noise=noise, clip=clip)
-        nothing = model.corrupt(teacher, n, drop.mask, key_drop, visible=drop.visible)
-    go = jax.lax.stop_gradient(model.encode(teacher, nothing))
-    forget = latent_distance(model.encode(student, dropped), go, relative)
-    return retain, forget, {}

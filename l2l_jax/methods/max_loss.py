@@ -1,16 +1,17 @@
-"""Max Loss: undo training on the forget images (baseline of Li et al., ICLR 2024).
+"""Max Loss: undo the training on the forget images (baseline of Li et al., ICLR 2024).
 
-    L_R = l(x_r)                                        the model's own loss, mean over retain
-    L_F = mean_i max(times * l0(x_f,i) - l(x_f,i), 0)   rises no further than times * l0
+    L_R = l(x_r)                                        the training loss of the model on retain
+    L_F = mean_i max(times * l0(x_f,i) - l(x_f,i), 0)   rises to times * l0 and no further
 
-l is the model's own loss for each image, l0 that of the original model under the same mask and
-draws. The gradient of L_F is that of -l until an image's loss is `times` what it was, and zero
-from there on; L_F is 0 once all have reached it. Encoder and decoder are trained.
+l is the model's own loss of each image, l0 that of the original model with the same mask and random
+draws. The gradient of L_F is that of -l until the loss of an image is `times` its original value,
+and zero from then on; L_F is 0 once all images have reached the bound. Encoder and decoder are
+trained.
 
-The published baseline maximises l without end (released code: CE(retain) - alpha CE(forget)), so
-that its result depends on when it is stopped more than on alpha; `times` is the bound that makes it
-a method, and is ours. times = 0: no bound, as released. The released runs name no alpha of their
-own; the solver's 0.25 is that of L2L.
+The published baseline maximises l without a bound (released code: CE(retain) - alpha CE(forget)),
+so its result depends on when training stops more than on alpha. The bound `times` is our addition;
+it makes the result well defined. times = 0: no bound, as released. The released runs name no alpha
+of their own; the solver's 0.25 is that of L2L.
 """
 
 import jax
@@ -19,7 +20,7 @@ import jax.numpy as jnp
 from l2l_jax.lib import rng as rngs
 from l2l_jax.lib.errors import ConfigError
 from l2l_jax.lib.objectives import native_loss
-from l2l_jax.types import Array, ImageToImage, Metrics, Params, UnlearnBatch
+from l2l_jax.types import ImageToImage, Metrics, Params, Rng, Scalar, UnlearnBatch
 
 TRAINABLE = ("encoder", "decoder")
 SIDES = ("retain", "forget")
@@ -33,24 +34,28 @@ def objectives(
     student: Params,
     teacher: Params,
     batch: UnlearnBatch,
-    rng: Array,
+    rng: Rng,
     *,
-    times: float = 5.0,
-) -> tuple[Array, Array, Metrics]:
-    """(L_R, L_F, metrics): metrics has the share of forget images that have reached the bound."""
+    times: int | float = 5.0,
+) -> tuple[Scalar, Scalar, Metrics]:
+    """Returns (L_R, L_F, metrics of the model on retain).
+
+    With a bound, "at_the_bound" is the fraction of forget images that have reached it. ConfigError
+    unless times is 0 or more than 1.
+    """
     if not (times == 0 or times > 1):
         raise ConfigError(
-            f"max_loss: times={times} would keep the loss where it is or lower it; it is more than "
-            "1, or 0 for no bound."
+            f"max_loss: times={times} would leave the loss unchanged or lower it; it must be more "
+            "than 1, or 0 for no bound."
         )
-    drop = batch.forget
-    retain, metrics = native_loss(model, student, batch.retain, rngs.fold(rng, "retain"))
-    key = rngs.fold(rng, "forget")
-    inputs = model.corrupt(teacher, drop.images, drop.mask, key, visible=drop.visible)
-    risen = model.loss(student, inputs)
+    forget = batch.side("forget")
+    retain_key, forget_key = rngs.fold(rng, "retain"), rngs.fold(rng, "forget")
+    retain_loss, metrics = native_loss(model, student, batch.side("retain"), retain_key)
+    inputs = model.corrupt(teacher, forget.images, forget.mask, forget_key, visible=forget.visible)
+    loss = model.loss(student, inputs)
     if not times:
-        return retain, -jnp.mean(risen), metrics
+        return retain_loss, -jnp.mean(loss), metrics
     bound = times * jax.lax.stop_gradient(model.loss(teacher, inputs))
-    there = jnp.mean((risen >= bound).astype(jnp.float32))
-    forget = jnp.mean(jnp.maximum(bound - risen, 0))
-    return retain, forget, metrics | {"at_the_bound": there}
+    at_the_bound = jnp.mean((loss >= bound).astype(jnp.float32))
+    forget_loss = jnp.mean(jnp.maximum(bound - loss, 0))
+    return retain_loss, forget_loss, metrics | {"at_the_bound": at_the_bound}

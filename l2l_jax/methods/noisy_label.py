@@ -1,21 +1,22 @@
 """Noisy Label: learn to complete forget images to noise (baseline of Li et al., ICLR 2024).
 
-    L_R = l(x_r -> x_r)      the model's own loss, mean over retain
-    L_F = l(x_f -> n)        the same loss with noise as what should be reconstructed
+    L_R = l(x_r -> x_r)      the training loss of the model, mean over retain
+    L_F = l(x_f -> n)        the same loss with noise as the target of the reconstruction
 
 Encoder and decoder are trained. For a model of pixels n is a noise image (`noise`, lib/noise.py).
-For a model of tokens n are tokens drawn independently (`codes`):
+For a model of tokens n is tokens drawn independently; `codes` chooses the distribution:
 
-    histogram   from the codes of the forget images of the batch, as often as they occur there
-    uniform     every code alike
+    histogram   that of the tokens of the batch's forget images
+    uniform     all codes equally likely
     gaussian    round(clip(N(mean, std), 0, codes - 1)) of the code *numbers*, as in the released
                 code; moments of the forget images alone (there: of the whole batch, retain too)
 
-Departure: the released draw is a Gaussian over code numbers, which have no order, so that codes in
-the middle of the codebook are favoured for no reason; hence "histogram" is the default. For a
-diffusion model the released code shows pure noise in the hole and asks for that noise; here it is
-the noise that explains the noisy forget image by n, so that images are what is mapped to noise. The
-solver's alpha of 0.25 is that of L2L; the released runs name none for this baseline.
+Departures. The released code draws from a Gaussian over code numbers. Code numbers have no order,
+so that distribution favours codes in the middle of the codebook for no reason; hence "histogram" is
+the default. For a diffusion model the released code shows pure noise in the hole and asks for that
+noise. Here the target is the noise epsilon that turns n into the noisy forget image, so the model
+learns to map forget images to noise images. The solver's alpha of 0.25 is that of L2L; the released
+runs name none for this baseline.
 """
 
 import jax
@@ -25,7 +26,16 @@ from l2l_jax.lib import noise as noises
 from l2l_jax.lib import rng as rngs
 from l2l_jax.lib.errors import ConfigError, unknown
 from l2l_jax.lib.objectives import native_loss
-from l2l_jax.types import Array, ImageToImage, Metrics, Params, UnlearnBatch
+from l2l_jax.types import (
+    ImageToImage,
+    Metrics,
+    Params,
+    Rng,
+    Scalar,
+    TokenModel,
+    Tokens,
+    UnlearnBatch,
+)
 
 TRAINABLE = ("encoder", "decoder")
 SIDES = ("retain", "forget")
@@ -41,31 +51,33 @@ def objectives(
     student: Params,
     teacher: Params,
     batch: UnlearnBatch,
-    rng: Array,
+    rng: Rng,
     *,
     noise: str = "gaussian_like",
     codes: str = "histogram",
-) -> tuple[Array, Array, Metrics]:
-    """(L_R, L_F, metrics of the model on retain)."""
+) -> tuple[Scalar, Scalar, Metrics]:
+    """Returns (L_R, L_F, metrics of the model on retain)."""
     del teacher
     _check(model, noise, codes)
-    drop, images = batch.forget, batch.forget.images
-    retain, metrics = native_loss(model, student, batch.retain, rngs.fold(rng, "retain"))
-    key_drop, key_noise = rngs.fold(rng, "forget"), rngs.fold(rng, "noise")
+    forget = batch.side("forget")
+    images = forget.images
+    retain_key, forget_key, noise_key = (rngs.fold(rng, k) for k in ("retain", "forget", "noise"))
+    retain_loss, metrics = native_loss(model, student, batch.side("retain"), retain_key)
     if model.takes_tokens:
-        given = jnp.issubdtype(images.dtype, jnp.integer)
-        images = images if given else model.tokenize(student, images)
-        target = noise_codes(key_noise, images, model.codes, codes)
+        assert isinstance(model, TokenModel)
+        is_tokens = jnp.issubdtype(images.dtype, jnp.integer)
+        images = images if is_tokens else model.tokenize(student, images)
+        targets = noise_codes(noise_key, images, model.codes, codes)
     else:
-        target = noises.noise_images(key_noise, *noises.about(images), noise=noise)
+        targets = noises.noise_images(noise_key, *noises.about(images), noise=noise)
     inputs = model.corrupt(
-        student, images, drop.mask, key_drop, targets=target, visible=drop.visible
+        student, images, forget.mask, forget_key, targets=targets, visible=forget.visible
     )
-    return retain, jnp.mean(model.loss(student, inputs)), metrics
+    return retain_loss, jnp.mean(model.loss(student, inputs)), metrics
 
 
 def _check(model: ImageToImage, noise: str, codes: str) -> None:
-    """ConfigError for unknown names, and for the one that this kind of model does not read."""
+    """ConfigError for an unknown name, or if the argument that this model ignores was changed."""
     if codes not in CODES:
         raise unknown("way to draw codes", codes, CODES)
     if noise not in noises.NOISES:
@@ -76,12 +88,12 @@ def _check(model: ImageToImage, noise: str, codes: str) -> None:
         raise ConfigError(f"noisy_label: noise={noise!r} is for models of pixels; leave it out.")
 
 
-def noise_codes(rng: Array, tokens: Array, count: int, how: str) -> Array:
-    """Tokens to learn in place of `tokens`: integers of the same shape in [0, count)."""
-    if how == "uniform":
+def noise_codes(rng: Rng, tokens: Tokens, count: int, distribution: str) -> Tokens:
+    """Random targets: integers in [0, count) of the shape of `tokens`, drawn as CODES describe."""
+    if distribution == "uniform":
         return jax.random.randint(rng, tokens.shape, 0, count)
-    if how == "histogram":
+    if distribution == "histogram":
         return jax.random.choice(rng, tokens.ravel(), tokens.shape)
     mean, std = jnp.mean(tokens), jnp.std(tokens)
-    drawn = mean + std * jax.random.normal(rng, tokens.shape)
-    return jnp.round(jnp.clip(drawn, 0, count - 1)).astype(tokens.dtype)
+    numbers = mean + std * jax.random.normal(rng, tokens.shape)
+    return jnp.round(jnp.clip(numbers, 0, count - 1)).astype(tokens.dtype)

@@ -4,20 +4,22 @@
     match="images"    L_R = l(x_r -> x_r)            L_F = l(x_f -> x_r)
 
 h = D . E . T is the model's output (pixels, or logits), h0 that of the original, l the model's own
-loss; each forget image is paired with the retain image in the same row. |.|^2 is the mean over the
-values that l is about, such as hidden patches; in L_F both models have the forget image's mask, so
-that h0 completes what h has to complete. "outputs" is what the released baseline is meant to do, a
-mean square over the logits, and the default; "images" takes the retain images themselves as what
-should be reconstructed. It is the default of a diffusion model: h is noise there, and what explains
-the noisy x_f by x_r depends on x_f, too (as in l). With "outputs" its goal is what h0 finds in x_r
-under a hole, a level and a draw of x_r's own, as released, so that h learns a mean of noise.
-Encoder and decoder are trained. The solver's alpha of 0.25 is that of L2L; the released runs name
-none for this baseline.
+loss. Each forget image is paired with the retain image in the same row of the batch. |.|^2 is the
+mean over the output values on which the loss is defined, such as hidden patches. In L_F both models
+get the mask of the forget image, so that h0 completes the same cells as h. Encoder and decoder are
+trained. The solver's alpha of 0.25 is that of L2L; the released runs name none for this baseline.
 
-Departures from the released code of MAGE: there the forget term is weighed with the retain rows'
-weight, so that it acts on retain images and never on a forget image; and its logits are also taken
-of ids that are no codes. That of diffusion weighs its rows rightly and has "outputs" only, averaged
-over the whole image.
+"outputs" is what the released baseline is meant to do, a mean square over the logits, and the
+default. "images" has the retain images themselves as targets; it is the default of a diffusion
+model. The output of a diffusion model is noise, and the noise that turns x_r into the noisy x_f
+depends on x_f as well, which l takes into account. "outputs" does not: as released, its target is
+the noise that h0 predicts for x_r with x_r's own mask, noise level and draw, so that h learns a
+mean of noise.
+
+Departures from the released code of MAGE: there the forget term is multiplied by the weights of the
+retain rows, so it acts on retain images and never on a forget image; and its logits include ids
+that are not codes. The released code of diffusion weighs the rows correctly and has "outputs" only,
+averaged over the whole image.
 """
 
 import jax
@@ -26,7 +28,7 @@ import jax.numpy as jnp
 from l2l_jax.lib import rng as rngs
 from l2l_jax.lib.errors import unknown
 from l2l_jax.lib.objectives import native_loss, output_distance
-from l2l_jax.types import Array, ImageToImage, Inputs, Metrics, Params, UnlearnBatch
+from l2l_jax.types import ImageToImage, Inputs, Metrics, Params, Rng, Scalar, UnlearnBatch
 
 TRAINABLE = ("encoder", "decoder")
 SIDES = ("retain", "forget")
@@ -39,7 +41,7 @@ MATCHES = ("outputs", "images")
 
 
 def retain_target(model: ImageToImage, *, match: str = "", **args: object) -> str:
-    """The outputs of the original, or the retain images themselves."""
+    """Returns "original" if outputs are matched, "data" if images are."""
     del args
     return "original" if (match or MATCHES[model.shows_hidden]) == "outputs" else "data"
 
@@ -49,39 +51,43 @@ def objectives(
     student: Params,
     teacher: Params,
     batch: UnlearnBatch,
-    rng: Array,
+    rng: Rng,
     *,
     match: str = "",
-) -> tuple[Array, Array, Metrics]:
-    """(L_R, L_F, metrics of the model on retain, if its own loss is what is matched).
+) -> tuple[Scalar, Scalar, Metrics]:
+    """Returns (L_R, L_F, metrics of the model on retain if match is "images", else {}).
 
-    match: one of MATCHES; "": what the model has by default.
+    match: one of MATCHES; "" chooses the default of the model. ConfigError for another value.
     """
     match = match or MATCHES[model.shows_hidden]
     if match not in MATCHES:
         raise unknown("match", match, MATCHES)
-    keep, drop = batch.retain, batch.forget
-    key_keep, key_drop = rngs.fold(rng, "retain"), rngs.fold(rng, "forget")
-    label = jax.lax.stop_gradient(keep.images)  # what L_F is about are the forget images
+    retain, forget = batch.side("retain"), batch.side("forget")
+    retain_key, forget_key = rngs.fold(rng, "retain"), rngs.fold(rng, "forget")
+    # The forget objective has no gradient with respect to the retain images.
+    labels = jax.lax.stop_gradient(retain.images)
 
     if match == "images":
-        retain, metrics = native_loss(model, student, keep, key_keep)
+        retain_loss, metrics = native_loss(model, student, retain, retain_key)
         inputs = model.corrupt(
-            student, drop.images, drop.mask, key_drop, targets=label, visible=drop.visible
+            student, forget.images, forget.mask, forget_key, targets=labels, visible=forget.visible
         )
-        return retain, jnp.mean(model.loss(student, inputs)), metrics
+        return retain_loss, jnp.mean(model.loss(student, inputs)), metrics
 
-    def output_gap(inputs: Inputs, other: Inputs) -> Array:
-        """Mean square between the student's output of `inputs` and the teacher's of `other`."""
-        made = model.decode(student, model.encode(student, inputs), inputs)
-        goal = model.decode(teacher, model.encode(teacher, other), other)
-        asked = model.loss_mask(inputs) & model.loss_mask(other)
-        return jnp.mean(output_distance(made, jax.lax.stop_gradient(goal), asked))
+    def output_gap(inputs: Inputs, target_inputs: Inputs) -> Scalar:
+        """Mean square of (student's output of inputs - teacher's output of target_inputs)."""
+        outputs = model.decode(student, model.encode(student, inputs), inputs)
+        targets = model.decode(teacher, model.encode(teacher, target_inputs), target_inputs)
+        loss_mask = model.loss_mask(inputs) & model.loss_mask(target_inputs)
+        return jnp.mean(output_distance(outputs, jax.lax.stop_gradient(targets), loss_mask))
 
-    kept = model.corrupt(teacher, keep.images, keep.mask, key_keep, visible=keep.visible)
-    dropped, instead = (
-        model.corrupt(teacher, images, drop.mask, key_drop, visible=drop.visible)
-        for images in (drop.images, label)
+    retain_inputs = model.corrupt(
+        teacher, retain.images, retain.mask, retain_key, visible=retain.visible
     )
-    instead = kept if model.shows_hidden else instead  # or noise would be explained by itself
-    return output_gap(kept, kept), output_gap(dropped, instead), {}
+    forget_inputs, label_inputs = (
+        model.corrupt(teacher, images, forget.mask, forget_key, visible=forget.visible)
+        for images in (forget.images, labels)
+    )
+    # label_inputs and forget_inputs share their noise: as a target it would be trivial.
+    target_inputs = retain_inputs if model.shows_hidden else label_inputs
+    return output_gap(retain_inputs, retain_inputs), output_gap(forget_inputs, target_inputs), {}

@@ -1,28 +1,33 @@
-"""Conflicting gradients projected before they are added (Yu et al., NeurIPS 2020, PCGrad).
+"""Project conflicting gradients before adding them (Yu et al., NeurIPS 2020, PCGrad).
 
-    where <g_R, g_F> < 0:   g_R' = g_R - <g_R, g_F> / |g_F|^2 g_F
-                            g_F' = g_F - <g_F, g_R> / |g_R|^2 g_R
+    if <g_R, g_F> < 0:   g_R' = g_R - <g_R, g_F> / |g_F|^2 g_F
+                         g_F' = g_F - <g_F, g_R> / |g_R|^2 g_R
     g = g_R' + alpha g_F'
 
-so that neither objective undoes what the other gains, to first order. scope="tensor", the default,
-looks at each array of parameters by itself, as DiF3CON does for continual unlearning (Ciocirlan et
-al.), "global" at all of them at once, as PCGrad does. With rescale=True a projected gradient gets
-back the norm it had, as in DiF3CON. alpha, by default the 0.25 of L2L, stays as it is, where that
-moves it over the steps. Where a model keeps its blocks as one array (scan=True), a "tensor" is that
-of all blocks together.
+To first order, neither objective then increases the other. scope="tensor", the default, projects
+each array of parameters separately, as DiF3CON does for continual unlearning (Ciocirlan et al.);
+scope="global" treats all parameters as one vector, as PCGrad does. rescale=True gives a projected
+gradient the norm it had before, as in DiF3CON. alpha is constant (DiF3CON changes it over the
+steps); its default 0.25 is that of L2L. If a model stores its blocks as one stacked array
+(scan=True), a "tensor" is that array of all blocks together.
 
-Memory: two gradients at a time in place of one, and two backward passes after one forward pass.
+Memory: two gradients at a time instead of one, and two backward passes after one forward pass.
 """
+
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
 
 from l2l_jax.lib.errors import ConfigError, unknown
 from l2l_jax.lib.trees import combine, dot, inner
-from l2l_jax.types import Array, Metrics, Objectives, Params
+from l2l_jax.types import Metrics, Objectives, Params, Scalar
+
+Gradient = TypeVar("Gradient", Params, Array)  # of all parameters, or of one array
 
 SCOPES = ("tensor", "global")
-TINY = 1e-20  # stands in for a squared norm of zero
+MIN_SQUARED_NORM = 1e-20  # replaces smaller values in denominators
 
 VARIANTS = (dict(scope="global"), dict(rescale=True))
 
@@ -30,48 +35,60 @@ VARIANTS = (dict(scope="global"), dict(rescale=True))
 def update(
     objectives: Objectives,
     student: Params,
-    step: Array,
+    step: Int[Array, ""] | int,
     *,
-    alpha: float = 0.25,
+    alpha: int | float = 0.25,
     scope: str = "tensor",
     rescale: bool = False,
 ) -> tuple[Params, Metrics]:
-    """g, and metrics with the weighted loss and the share of parameters in conflict."""
+    """Returns (g, metrics).
+
+    Metrics include "loss" (retain + alpha * forget) and "conflict", the fraction of parameters
+    whose gradients were projected.
+    """
     del step
     if scope not in SCOPES:
         raise unknown("scope of pcgrad", scope, SCOPES)
     if not alpha >= 0:
-        raise ConfigError(f"pcgrad: alpha={alpha} would undo forgetting; it is 0 or more.")
+        raise ConfigError(f"pcgrad: alpha={alpha} would undo forgetting; it must be 0 or more.")
     (retain, forget), metrics = objectives.gradients(student, (1.0, 0.0), (0.0, 1.0))
     if scope == "global":
-        both = dot(retain, forget)
-        pair = project(retain, forget, both, dot(retain, retain), dot(forget, forget), rescale)
-        gradient, share = combine(1.0, pair[0], alpha, pair[1]), (both < 0).astype(jnp.float32)
+        product = dot(retain, forget)
+        pair = project(retain, forget, product, dot(retain, retain), dot(forget, forget), rescale)
+        gradient = combine(1.0, pair[0], alpha, pair[1])
+        conflict = (product < 0).astype(jnp.float32)
     else:
-        gradient = jax.tree.map(lambda r, f: _tensor(r, f, alpha, rescale), retain, forget)
+        gradient = jax.tree.map(lambda r, f: _project_array(r, f, alpha, rescale), retain, forget)
         conflicts = jax.tree.map(lambda r, f: r.size * (inner(r, f) < 0), retain, forget)
         total = sum(leaf.size for leaf in jax.tree.leaves(retain))
-        share = sum(jax.tree.leaves(conflicts)) / total
+        conflict = sum(jax.tree.leaves(conflicts)) / total
     loss = metrics["retain"] + alpha * metrics["forget"]
-    return gradient, metrics | {"loss": loss, "conflict": share}
+    return gradient, metrics | {"loss": loss, "conflict": conflict}
 
 
-def _tensor(retain: Array, forget: Array, alpha: float, rescale: bool) -> Array:
-    both, own, other = inner(retain, forget), inner(retain, retain), inner(forget, forget)
-    kept, gone = project(retain, forget, both, own, other, rescale)
-    return kept + alpha * gone
+def _project_array(
+    retain: Float[Array, "..."], forget: Float[Array, "..."], alpha: int | float, rescale: bool
+) -> Float[Array, "..."]:
+    """g of one array of parameters."""
+    product, retain2, forget2 = inner(retain, forget), inner(retain, retain), inner(forget, forget)
+    projected = project(retain, forget, product, retain2, forget2, rescale)
+    return projected[0] + alpha * projected[1]
 
 
 def project(
-    a: Params, b: Params, inner: Array, a2: Array, b2: Array, rescale: bool
-) -> tuple[Params, Params]:
-    """Both without what is against the other; inner = <a, b>, a2 = |a|^2, b2 = |b|^2."""
-    against = jnp.minimum(inner, 0.0)
-    kept = combine(1.0, a, -against / jnp.maximum(b2, TINY), b)
-    gone = combine(1.0, b, -against / jnp.maximum(a2, TINY), a)
-    if rescale:  # |a'|^2 = |a|^2 sin^2, and the same share of |b|^2
-        cosine = against / jnp.maximum(jnp.sqrt(a2) * jnp.sqrt(b2), TINY)
-        sine = 1.0 - cosine**2
-        grown = jax.lax.rsqrt(jnp.maximum(sine, 1e-6))  # opposite gradients leave nothing to grow
-        kept, gone = (jax.tree.map(lambda x: grown * x, tree) for tree in (kept, gone))
-    return kept, gone
+    a: Gradient, b: Gradient, product: Scalar, a2: Scalar, b2: Scalar, rescale: bool
+) -> tuple[Gradient, Gradient]:
+    """Returns (a', b'): each without its component against the other; the same if none is.
+
+    product = <a, b>, a2 = |a|^2, b2 = |b|^2. rescale: a' and b' get the norms of a and b.
+    """
+    conflict = jnp.minimum(product, 0.0)
+    a_projected = combine(1.0, a, -conflict / jnp.maximum(b2, MIN_SQUARED_NORM), b)
+    b_projected = combine(1.0, b, -conflict / jnp.maximum(a2, MIN_SQUARED_NORM), a)
+    if rescale:  # |a'|^2 = |a|^2 sin^2, and |b'|^2 = |b|^2 sin^2
+        cosine = conflict / jnp.maximum(jnp.sqrt(a2) * jnp.sqrt(b2), MIN_SQUARED_NORM)
+        sine2 = 1.0 - cosine**2
+        factor = jax.lax.rsqrt(jnp.maximum(sine2, 1e-6))  # bounded: opposite gradients leave ~0
+        a_projected = jax.tree.map(lambda x: factor * x, a_projected)
+        b_projected = jax.tree.map(lambda x: factor * x, b_projected)
+    return a_projected, b_projected

@@ -1,25 +1,26 @@
-"""In-painting: hide the central block of `cells` x `cells` cells."""
+"""Inpainting: hide the central block of `cells` x `cells` cells."""
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Bool
 
 from l2l_jax.lib.masks import bounds, central, refined
-from l2l_jax.types import Array
+from l2l_jax.types import Mask, Rng, Visible
 
 EXAMPLE = dict(cells=2)
 
 
-def visible(grid: tuple[int, int], *, cells: int = 4, finer: int = 1) -> tuple[int, int]:
-    """All cells but the block."""
+def visible(grid: tuple[int, int], *, cells: int = 4, finer: int = 1) -> Visible:
+    """(fewest, most) visible cells: those outside of the block."""
     return bounds(_hidden(grid, cells, finer), finer)
 
 
-def mask(rng: Array, batch: int, grid: tuple[int, int], *, cells: int = 4, finer: int = 1) -> Array:
-    """[batch, h, w] bool, True = hidden; the same in every example. finer: see lib/masks.py."""
+def mask(rng: Rng, batch: int, grid: tuple[int, int], *, cells: int = 4, finer: int = 1) -> Mask:
+    """The same mask for every example. finer: see lib/masks.py."""
     del rng
     hidden = _hidden(grid, cells, finer)
     return jnp.broadcast_to(hidden, (batch, *hidden.shape))
 
 
-def _hidden(grid: tuple[int, int], cells: int, finer: int) -> np.ndarray:
+def _hidden(grid: tuple[int, int], cells: int, finer: int) -> Bool[np.ndarray, "h w"]:
     return central(refined(grid, finer), cells)

@@ -1,29 +1,31 @@
-"""Hide a random share of the cells, the share itself drawn at random, as MAGE is trained.
+"""Hide a random number of random cells, as MAGE is trained.
 
-One share for the whole batch, from a normal distribution cut off at both ends (Li et al., CVPR
-2023: mean 0.55, deviation 0.25, from 0.5 to 1); the cells differ from image to image.
+The fraction of hidden cells is drawn once for the whole batch, from a truncated normal distribution
+(Li et al., CVPR 2023: mean 0.55, standard deviation 0.25, from 0.5 to 1). The cells differ from
+image to image.
 """
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, Float
 
 from l2l_jax.lib.errors import ConfigError
-from l2l_jax.types import Array
+from l2l_jax.types import Mask, Rng, Scalar, Visible
 
 
 def visible(
     grid: tuple[int, int],
     *,
-    mean: float = 0.55,
-    std: float = 0.25,
-    least: float = 0.5,
-    most: float = 1.0,
-) -> tuple[int, int]:
-    """(fewest, most) visible cells that a draw can leave."""
+    mean: int | float = 0.55,
+    std: int | float = 0.25,
+    least: int | float = 0.5,
+    most: int | float = 1.0,
+) -> Visible:
+    """(fewest, most) visible cells of any draw."""
     if not 0 < least < most <= 1 or std <= 0:
         raise ConfigError(
-            f"The share task needs 0 < least < most <= 1 and std > 0, not least={least}, "
+            f"The random_ratio task needs 0 < least < most <= 1 and std > 0, not least={least}, "
             f"most={most}, std={std}."
         )
     del mean
@@ -32,25 +34,28 @@ def visible(
 
 
 def mask(
-    rng: Array,
+    rng: Rng,
     batch: int,
     grid: tuple[int, int],
     *,
-    mean: float = 0.55,
-    std: float = 0.25,
-    least: float = 0.5,
-    most: float = 1.0,
-) -> Array:
-    """[batch, h, w] bool, True = hidden."""
+    mean: int | float = 0.55,
+    std: int | float = 0.25,
+    least: int | float = 0.5,
+    most: int | float = 1.0,
+) -> Mask:
+    """[batch, h, w]: the fraction of hidden cells is drawn once, the cells for each example.
+
+    mean, std: of the normal distribution of the fraction. least, most: its limits.
+    """
     visible(grid, mean=mean, std=std, least=least, most=most)
-    first, second = jax.random.split(rng)
+    fraction_key, cells_key = jax.random.split(rng)
     low, high = (least - mean) / std, (most - mean) / std
-    share = mean + std * jax.random.truncated_normal(first, low, high)
-    noise = jax.random.uniform(second, (batch, grid[0] * grid[1]))
-    return hide(noise, jnp.clip(share, least, most)).reshape(batch, *grid)
+    fraction = mean + std * jax.random.truncated_normal(fraction_key, low, high)
+    noise = jax.random.uniform(cells_key, (batch, grid[0] * grid[1]))
+    return hide(noise, jnp.clip(fraction, least, most)).reshape(batch, *grid)
 
 
-def hide(noise: Array, share: Array | float) -> Array:
-    """[B, L] -> [B, L] bool: the ceil(L * share) cells with the least noise."""
+def hide(noise: Float[Array, "B L"], fraction: Scalar | float) -> Bool[Array, "B L"]:
+    """True for the ceil(L * fraction) cells of each row with the smallest noise."""
     rank = jnp.argsort(jnp.argsort(noise, axis=1), axis=1)
-    return rank < jnp.ceil(noise.shape[1] * share)
+    return rank < jnp.ceil(noise.shape[1] * fraction)

@@ -1,11 +1,12 @@
-"""Hide a strip of `cells` cells along one edge: left, right, up or down."""
+"""Hide a strip along one edge (left, right, up or down) that is `cells` cells wide."""
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Bool
 
 from l2l_jax.lib.errors import ConfigError, unknown
 from l2l_jax.lib.masks import bounds, refined
-from l2l_jax.types import Array
+from l2l_jax.types import Mask, Rng, Visible
 
 EDGES = ("left", "right", "up", "down")
 
@@ -14,27 +15,27 @@ EXAMPLE = dict(cells=1, edge="left", finer=2)
 
 def visible(
     grid: tuple[int, int], *, cells: int = 1, edge: str = "right", finer: int = 1
-) -> tuple[int, int]:
-    """All cells but the strip."""
+) -> Visible:
+    """(fewest, most) visible cells: those outside of the strip."""
     return bounds(_strip(refined(grid, finer), cells, edge), finer)
 
 
 def mask(
-    rng: Array,
+    rng: Rng,
     batch: int,
     grid: tuple[int, int],
     *,
     cells: int = 1,
     edge: str = "right",
     finer: int = 1,
-) -> Array:
-    """[batch, h, w] bool, True = hidden; the same in every example. finer: see lib/masks.py."""
+) -> Mask:
+    """The same mask for every example. finer: see lib/masks.py."""
     del rng
     hidden = _strip(refined(grid, finer), cells, edge)
     return jnp.broadcast_to(hidden, (batch, *hidden.shape))
 
 
-def _strip(grid: tuple[int, int], cells: int, edge: str) -> np.ndarray:
+def _strip(grid: tuple[int, int], cells: int, edge: str) -> Bool[np.ndarray, "h w"]:
     if edge not in EDGES:
         raise unknown("edge", edge, EDGES)
     axis = 1 if edge in ("left", "right") else 0

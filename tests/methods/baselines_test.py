@@ -9,14 +9,14 @@ from l2l_jax.lib.errors import ConfigError
 from l2l_jax.lib.noise import latents_like
 from l2l_jax.lib.objectives import output_distance
 from l2l_jax.methods import ascent, max_loss, noisy_label, random_encoder, retain_label
-from l2l_jax.types import Batch, UnlearnBatch
+from l2l_jax.types import Batch, ImageToImage, TokenModel, UnlearnBatch
 from tests.helpers import images
 
 KEY = jax.random.key(4)
 
 
-class Linear:
-    """The smallest model there is: E scales the visible values, D scales them back."""
+class Linear(ImageToImage):
+    """The smallest model: E scales the visible values, D scales them back."""
 
     image_size, grid, takes_tokens, shows_hidden = 2, (2, 2), False, False
 
@@ -26,22 +26,22 @@ class Linear:
     def encode(self, params, inputs):
         return params["encoder"] * inputs[0]
 
-    def decode(self, params, hidden, inputs):
-        return params["decoder"] * hidden
+    def decode(self, params, latents, inputs):
+        return params["decoder"] * latents
 
     def loss_mask(self, inputs):
         return jnp.ones((1, 1, 1, 1), bool)
 
     def loss(self, params, inputs):
-        made = self.decode(params, self.encode(params, inputs), inputs)
-        return jnp.mean((made - inputs[1]) ** 2, axis=(1, 2, 3))
+        outputs = self.decode(params, self.encode(params, inputs), inputs)
+        return jnp.mean((outputs - inputs[1]) ** 2, axis=(1, 2, 3))
 
     def training_loss(self, params, inputs):
         return jnp.mean(self.loss(params, inputs)), {}
 
 
-class Tokens(Linear):
-    """A model of four codes: which quarter of [0, 1] the mean of a cell lies in."""
+class Tokens(Linear, TokenModel):
+    """A model of four codes: the quarter of [0, 1] in which the mean of a cell lies."""
 
     takes_tokens, codes = True, 4
 
@@ -52,16 +52,16 @@ class Tokens(Linear):
         tokens = images if jnp.issubdtype(images.dtype, jnp.integer) else None
         tokens = self.tokenize(params, images) if tokens is None else tokens
         target = tokens if targets is None else targets
-        assert jnp.issubdtype(target.dtype, jnp.integer), "what it learns are codes"
+        assert jnp.issubdtype(target.dtype, jnp.integer), "targets are codes"
         shown = jnp.where(mask, 0, tokens)
         return shown[..., None].astype(jnp.float32), target[..., None].astype(jnp.float32)
 
 
 class Masked(Linear):
-    """Asked for are hidden cells, of which D makes the mean of the others."""
+    """The loss counts on hidden cells; D adds the mean of all latents to each."""
 
-    def decode(self, params, hidden, inputs):
-        return params["decoder"] * (hidden + hidden.mean((1, 2), keepdims=True))
+    def decode(self, params, latents, inputs):
+        return params["decoder"] * (latents + latents.mean((1, 2), keepdims=True))
 
     def loss_mask(self, inputs):
         return (inputs[0] == 0).all(-1, keepdims=True)
@@ -196,7 +196,7 @@ def test_retain_label_gives_each_forget_image_the_retain_image_of_its_row():
         retain_label.objectives(MODEL, STUDENT, TEACHER, given, KEY, match="output")
 
 
-def test_retain_label_compares_what_is_asked_for():
+def test_retain_label_compares_outputs_where_the_loss_counts():
     given, model = batch(), Masked()
     retain, forget = given.retain, given.forget
 
@@ -238,20 +238,20 @@ def test_latents_like_have_moments_of_their_own_array():
     assert (drawn["b"] == 0).all()
 
 
-def test_where_nothing_is_asked_for_there_is_no_distance():
+def test_an_empty_loss_mask_gives_no_distance():
     values = jnp.ones((2, 3))
-    asked = jnp.array([[True, False, False], [False] * 3])
-    np.testing.assert_array_equal(output_distance(values, -values, asked), [4, 0])
+    loss_mask = jnp.array([[True, False, False], [False] * 3])
+    np.testing.assert_array_equal(output_distance(values, -values, loss_mask), [4, 0])
 
 
-def test_ascent_raises_the_loss_and_says_how_far_it_got():
+def test_ascent_raises_the_loss_and_measures_the_distance():
     given = batch()
     retain, forget, metrics = ascent.objectives(MODEL, STUDENT, TEACHER, given, KEY, lam=0.3)
     assert retain == 0
     np.testing.assert_allclose(forget, -losses(STUDENT, given.forget).mean(), rtol=1e-6)
     gap = np.asarray(outputs(STUDENT, given.forget)[0] - outputs(TEACHER, given.forget)[0])
-    apart = np.linalg.norm(gap.reshape(6, -1), axis=1) / np.sqrt(12)
-    np.testing.assert_allclose(metrics["moved"], apart.mean(), rtol=1e-5)
+    distance = np.linalg.norm(gap.reshape(6, -1), axis=1) / np.sqrt(12)
+    np.testing.assert_allclose(metrics["moved"], distance.mean(), rtol=1e-5)
     assert metrics["lambda"] == pytest.approx(0.3)
     hidden, model = np.asarray(given.forget.mask), Masked()
     made, goal = (outputs(who, given.forget, model=model)[0] for who in (STUDENT, TEACHER))

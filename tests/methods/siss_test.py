@@ -14,7 +14,7 @@ from l2l_jax.lib.errors import ConfigError
 from l2l_jax.lib.objectives import native_loss
 from l2l_jax.lib.preemption import Flag
 from l2l_jax.methods import siss
-from l2l_jax.types import Batch, UnlearnBatch
+from l2l_jax.types import Batch, ImageToImage, NoisyModel, UnlearnBatch
 from tests.helpers import images, small_config
 
 KEY = jax.random.key(4)
@@ -28,8 +28,8 @@ class Inputs(NamedTuple):
     sigma: jax.Array
 
 
-class Noisy:
-    """The smallest diffusion model: noise is found linearly in the hole and in what is visible."""
+class Noisy(NoisyModel):
+    """The smallest diffusion model: it predicts noise linearly from hole and visible pixels."""
 
     image_size, grid, takes_tokens = 2, (2, 2), False
 
@@ -58,7 +58,7 @@ class Noisy:
         return jnp.mean(jnp.where(inputs.hidden, found - inputs.epsilon, 0) ** 2, axis=(1, 2, 3))
 
 
-class Plain:
+class Plain(ImageToImage):
     """A model whose T adds no noise."""
 
     def corrupt(self, params, images, mask, rng, targets=None, visible=None):
@@ -232,4 +232,4 @@ def test_another_solver_than_the_one_it_is_meant_for_is_said(tmp_path, caplog):
     assert "is meant for" not in caplog.text
     config.unlearn.solver = "weighted"
     preflight(resolve(config), tmp_path / "b", Flag())
-    assert "unlearn: siss is meant for the solver scaled" in caplog.text
+    assert "unlearn: siss is meant for the solver normalized" in caplog.text

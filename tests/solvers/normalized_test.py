@@ -1,4 +1,4 @@
-"""The scaled solver: the forget gradient has the length that was asked for."""
+"""The normalized solver: the forget gradient has the length that its arguments give."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +13,7 @@ NOTHING = {"a": np.zeros(2, np.float32), "b": np.zeros(2, np.float32)}
 
 
 class Given:
-    """Two gradients as they are given, at objectives of 2 and -6."""
+    """Objectives with two fixed gradients; their values are 2 and -6."""
 
     def __init__(self, retain=RETAIN, forget=FORGET):
         self.pair = retain, forget
@@ -25,7 +25,7 @@ class Given:
 
 
 def update(given=None, **args):
-    return normalized.update(given or Given(), None, 0, **args)
+    return normalized.update(given or Given(), {}, 0, **args)
 
 
 def times(number, tree):

@@ -24,7 +24,7 @@ class Bowls:
 
 
 class Given:
-    """Two gradients as they are given, in arrays "a" and "b" of one step."""
+    """Objectives with two fixed gradients, of parameters "a" and "b"."""
 
     def __init__(self, retain, forget, /, **values):
         self.pair, self.values = (retain, forget), {"retain": 1.0, "forget": 1.0} | values
@@ -68,7 +68,7 @@ def test_phase_one_finds_both_boundaries():
 def test_phase_two_ends_where_the_front_meets_epsilon(r):
     """From full forgetting, B: as far towards A as forget <= epsilon allows, on the front."""
     args = dict(goal="walk", r=r, epsilon=0.0, control="", scale=1.0, power=0.0)
-    args = epsilon.resolved({"drop": 0.0, "keep": 2.0}, **args)
+    args = epsilon.resolve({"drop": 0.0, "keep": 2.0}, **args)
     assert args["epsilon"] == pytest.approx(2 * r)
     end = descend(epsilon, B, rate=0.01, steps=8000, **args)
     distance = np.sqrt(args["epsilon"])
@@ -78,34 +78,34 @@ def test_phase_two_ends_where_the_front_meets_epsilon(r):
 def test_the_direction_is_the_nearest_that_keeps_its_promise():
     """g is grad f2 where that does enough for f1, else <grad f1, g> is psi exactly."""
     f1, f2 = trees([1.0, 2.0, 0.0, 1.0], [-1.0, 0.5, 3.0, -2.0])
-    gradient, metrics = epsilon.update(Given(f2, f1), None, 0, goal="drop", scale=0.5, power=2.0)
+    gradient, metrics = epsilon.update(Given(f2, f1), {}, 0, goal="drop", scale=0.5, power=2.0)
     inner = flat(f1) @ flat(gradient)
     assert metrics["psi"] == pytest.approx(0.5 * 6.0)
     assert inner == pytest.approx(float(metrics["psi"]), rel=1e-5)
     along = flat(gradient) - flat(f2)
     np.testing.assert_allclose(along, metrics["eta"] * flat(f1), rtol=1e-5)
-    gradient, metrics = epsilon.update(Given(f1, f1), None, 0, goal="drop", scale=0.5)
+    gradient, metrics = epsilon.update(Given(f1, f1), {}, 0, goal="drop", scale=0.5)
     assert metrics["eta"] == 0
     np.testing.assert_array_equal(flat(gradient), flat(f1))
-    _, cubic = epsilon.update(Given(f2, f1), None, 0, goal="drop", scale=1.0, power=3.0)
+    _, cubic = epsilon.update(Given(f2, f1), {}, 0, goal="drop", scale=1.0, power=3.0)
     assert cubic["psi"] == pytest.approx(6.0**1.5, rel=1e-5)
 
 
 def test_below_epsilon_the_forget_objective_may_rise():
     f1, f2 = trees([1.0, 0.0, 0.0, 0.0], [-1.0, 1.0, 0.0, 0.0])
     walk = dict(goal="walk", epsilon=0.5, scale=1.0)
-    gradient, metrics = epsilon.update(Given(f2, f1, forget=0.1), None, 0, **walk)
+    gradient, metrics = epsilon.update(Given(f2, f1, forget=0.1), {}, 0, **walk)
     assert metrics["psi"] == pytest.approx(-0.4)
     assert flat(f1) @ flat(gradient) == pytest.approx(-0.4)
-    gradient, _ = epsilon.update(Given(f2, f1, forget=0.9), None, 0, **walk)
+    gradient, _ = epsilon.update(Given(f2, f1, forget=0.9), {}, 0, **walk)
     assert flat(f1) @ flat(gradient) == pytest.approx(0.4), "above it it falls"
-    _, metrics = epsilon.update(Given(f2, f1, forget=0.1), None, 0, power=2.0, **walk)
+    _, metrics = epsilon.update(Given(f2, f1, forget=0.1), {}, 0, power=2.0, **walk)
     assert metrics["psi"] == pytest.approx(-0.16), "the sign stays, whatever the power"
 
 
 def test_at_an_optimum_nothing_divides_by_zero():
     nothing, f2 = trees([0.0] * 4, [1.0, 2.0, 3.0, 4.0])
-    gradient, metrics = epsilon.update(Given(nothing, f2), None, 0, goal="keep")
+    gradient, metrics = epsilon.update(Given(nothing, f2), {}, 0, goal="keep")
     assert all(np.isfinite(value) for value in metrics.values())
     np.testing.assert_array_equal(flat(gradient), flat(f2))
 
@@ -116,11 +116,11 @@ def test_the_control_function_is_an_argument(goal):
     given = Given(f1, f2, retain=0.7) if goal == "keep" else Given(f2, f1, forget=0.7)
     for control, psi in (("norm", 0.5 * 6.0), ("gap", 0.5 * 0.3 * 6.0)):
         args = dict(goal=goal, epsilon=0.4, scale=0.5, control=control)
-        gradient, metrics = epsilon.update(given, None, 0, **args)
+        gradient, metrics = epsilon.update(given, {}, 0, **args)
         assert metrics["psi"] == pytest.approx(psi, rel=1e-5)
         assert flat(f1) @ flat(gradient) >= psi - 1e-5
     with pytest.raises(ConfigError, match="Did you mean 'norm'"):
-        epsilon.update(given, None, 0, goal=goal, control="nrom")
+        epsilon.update(given, {}, 0, goal=goal, control="nrom")
 
 
 def test_where_the_walk_should_end():
@@ -130,7 +130,7 @@ def test_where_the_walk_should_end():
 
 def resolved(found, **changes):
     args = dict(goal="walk", r=0.5, epsilon=0.0, control="")
-    return epsilon.resolved(found, **(args | changes))
+    return epsilon.resolve(found, **(args | changes))
 
 
 def test_epsilon_outside_of_the_boundaries_is_refused_with_the_boundaries():
@@ -152,7 +152,7 @@ def test_epsilon_outside_of_the_boundaries_is_refused_with_the_boundaries():
         resolved(found, r=1.5)
     with pytest.raises(ConfigError, match="Did you mean 'walk'"):
         resolved(found, goal="wlak")
-    assert resolved({}, epsilon=0.3)["epsilon"] == 0.3, "what is said needs no phase I"
+    assert resolved({}, epsilon=0.3)["epsilon"] == 0.3, "a given bound needs no phase I"
     assert resolved({}, goal="drop")["goal"] == "drop"
     with pytest.raises(ConfigError, match=r"epsilon=0\.3 is the bound, so that r=0\.75 has no"):
         resolved(found, epsilon=0.3, r=0.75)
@@ -160,13 +160,13 @@ def test_epsilon_outside_of_the_boundaries_is_refused_with_the_boundaries():
         resolved(found, epsilon=np.nan)
 
 
-# surgery -----------------------------------------------------------------------------------------
+# pcgrad ------------------------------------------------------------------------------------------
 
 
 def test_gradients_that_agree_are_added():
     retain, forget = trees([1.0, 2.0, 0.0, 1.0], [1.0, 0.0, 1.0, 0.0])
     for scope in pcgrad.SCOPES:
-        gradient, metrics = pcgrad.update(Given(retain, forget), None, 0, alpha=0.5, scope=scope)
+        gradient, metrics = pcgrad.update(Given(retain, forget), {}, 0, alpha=0.5, scope=scope)
         np.testing.assert_allclose(flat(gradient), flat(retain) + 0.5 * flat(forget), rtol=1e-6)
         assert metrics["conflict"] == 0
         assert metrics["loss"] == 1.5
@@ -176,9 +176,9 @@ def test_gradients_that_agree_are_added():
 def test_rescaled_gradients_have_their_length_whatever_it_was(size):
     retain, forget = trees([2.0, 1.0, 1.0, 0.0], [-1.0, 0.0, 1.0, 1.0])
     args = dict(alpha=0.0, rescale=True)
-    one, _ = pcgrad.update(Given(retain, forget), None, 0, **args)
+    one, _ = pcgrad.update(Given(retain, forget), {}, 0, **args)
     pair = [jax.tree.map(lambda x: size * x, tree) for tree in (retain, forget)]
-    other, _ = pcgrad.update(Given(*pair), None, 0, **args)
+    other, _ = pcgrad.update(Given(*pair), {}, 0, **args)
     np.testing.assert_allclose(flat(other), size * flat(one), rtol=1e-5)
 
 
@@ -186,24 +186,24 @@ def test_rescaled_gradients_have_their_length_whatever_it_was(size):
 @pytest.mark.parametrize("alpha", [-0.25, np.nan])
 def test_a_wrong_sign_is_refused(solver, alpha):
     with pytest.raises(ConfigError, match=f"alpha={alpha} would undo forgetting"):
-        solver.update(Given(*trees([1.0] * 4, [1.0] * 4)), None, 0, alpha=alpha)
+        solver.update(Given(*trees([1.0] * 4, [1.0] * 4)), {}, 0, alpha=alpha)
 
 
 @pytest.mark.parametrize("rescale", [False, True])
 def test_gradients_that_conflict_lose_what_is_against_the_other(rescale):
     retain, forget = trees([2.0, 1.0, 1.0, 0.0], [-1.0, 0.0, 1.0, 1.0])
     args = dict(alpha=0.0, rescale=rescale)
-    kept, metrics = pcgrad.update(Given(retain, forget), None, 0, **args)
+    kept, metrics = pcgrad.update(Given(retain, forget), {}, 0, **args)
     assert metrics["conflict"] == 0.5, "the first array conflicts, the second does not"
     assert kept["a"] @ forget["a"] == pytest.approx(0, abs=1e-6)
     np.testing.assert_array_equal(kept["b"], retain["b"])
     length = np.linalg.norm(kept["a"])
     assert length == pytest.approx(np.sqrt(5) if rescale else 1.0, rel=1e-5)
-    whole, metrics = pcgrad.update(Given(retain, forget), None, 0, scope="global", **args)
+    whole, metrics = pcgrad.update(Given(retain, forget), {}, 0, scope="global", **args)
     assert metrics["conflict"] == 1, "all in all they conflict"
     assert flat(whole) @ flat(forget) == pytest.approx(0, abs=1e-6)
-    both, _ = pcgrad.update(Given(retain, forget), None, 0, alpha=1.0, scope="global")
-    gone = flat(both) - flat(pcgrad.update(Given(retain, forget), None, 0, alpha=0.0,
+    both, _ = pcgrad.update(Given(retain, forget), {}, 0, alpha=1.0, scope="global")
+    gone = flat(both) - flat(pcgrad.update(Given(retain, forget), {}, 0, alpha=0.0,
                                             scope="global")[0])  # fmt: skip
     assert gone @ flat(retain) == pytest.approx(0, abs=1e-5)
 
@@ -211,13 +211,13 @@ def test_gradients_that_conflict_lose_what_is_against_the_other(rescale):
 def test_opposite_gradients_cancel_and_stay_finite():
     retain, forget = trees([1.0, 0.0, 0.0, 1.0], [-1.0, 0.0, 0.0, -1.0])
     for rescale in (False, True):
-        gradient, _ = pcgrad.update(Given(retain, forget), None, 0, rescale=rescale)
+        gradient, _ = pcgrad.update(Given(retain, forget), {}, 0, rescale=rescale)
         assert np.isfinite(flat(gradient)).all()
         np.testing.assert_allclose(flat(gradient), 0, atol=1e-4)
     with pytest.raises(ConfigError, match="tensor"):
-        pcgrad.update(Given(retain, forget), None, 0, scope="tensors")
+        pcgrad.update(Given(retain, forget), {}, 0, scope="tensors")
 
 
-def test_surgery_reaches_the_front():
+def test_pcgrad_reaches_the_front():
     end = descend(pcgrad, (2.0, 2.0), alpha=1.0, scope="global")
     assert end.sum() == pytest.approx(1.0, abs=0.02), "a point of the line between A and B"
