@@ -260,7 +260,7 @@ class Completer:
     def _over(self, side: str, program: Callable[[Array, int], dict[str, Array]]) -> Columns:
         """The program on every batch of a side, concatenated in key order; pictures if shown."""
         experiment, split = self._experiment, self._experiment.splits[f"{side}_eval"]
-        picked = loader.Picked(experiment.sources[split.part], split.indices)
+        picked = loader.Subset(experiment.sources[split.part], split.indices)
         size = experiment.config["evaluate"]["batch_size"]
         place, shown = sharding.batch(experiment.mesh), self._shown(side)
         columns = collections.defaultdict(list)

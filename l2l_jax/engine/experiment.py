@@ -26,6 +26,7 @@ from l2l_jax.weights import pretrained
 from l2l_jax.weights.safetensors import Weights
 from l2l_jax.workdir import claim
 from l2l_jax.workdir.checkpoint import Checkpoints
+from l2l_jax.workdir.layout import Workdir
 
 log = logging.getLogger(__name__)
 
@@ -201,7 +202,7 @@ class Experiment:
         return jax.ShapeDtypeStruct((count, *self.model.grid), np.uint16) if count else None
 
     def batches(
-        self, phase: str, rows: Mapping[str, loader.Rows], first: int
+        self, phase: str, rows: Mapping[str, loader.TrainInput], first: int
     ) -> Iterator[dict[str, Array]]:
         """{side: uint8 [B, H, W, 3] or tokens, on the mesh} from step `first` on."""
         size, place = self.config[phase]["batch_size"], sharding.batch(self.mesh)
@@ -237,7 +238,7 @@ class Experiment:
 
     def checkpoints(self, phase: str, writes: bool) -> Checkpoints:
         keep = self.config["runtime"]["keep"] if writes else None
-        return Checkpoints(self.workdir / "checkpoints" / phase, keep)
+        return Checkpoints(Workdir(self.workdir).checkpoints(phase), keep)
 
 
 def build(config: Mapping[str, Any]) -> tuple[Mesh, ImageToImage]:
@@ -317,7 +318,7 @@ def final_weights(folder: Path, partial: bool = False) -> Weights:
 
     ConfigError if a phase is not done, unless partial, or if the original is another one now.
     """
-    config = claim.config_of(folder)
+    config = Workdir(folder).read_config()
     said = config_dicts.decisive(config)
     config["runtime"]["fsdp"] = 1  # wherever it was trained, it is read here
     mesh, model = build(config)

@@ -32,7 +32,7 @@ BATCHES = 32  # that a mean is taken over
 def resolve_arguments(
     recipe: UpdateRule,
     experiment: Experiment,
-    rows: Mapping[str, loader.Rows],
+    rows: Mapping[str, loader.TrainInput],
     start: Params,
     original: Params,
     noise: Array | None,
@@ -80,7 +80,7 @@ def boundary_missing(recipe: UpdateRule, experiment: Experiment) -> bool:
 def note_boundaries(
     recipe: UpdateRule,
     experiment: Experiment,
-    rows: Mapping[str, loader.Rows],
+    rows: Mapping[str, loader.TrainInput],
     result: Params,
     fixed: Params,
 ) -> None:
@@ -105,7 +105,7 @@ def note_boundaries(
 def mean_gradients(
     recipe: UpdateRule,
     experiment: Experiment,
-    rows: Mapping[str, loader.Rows],
+    rows: Mapping[str, loader.TrainInput],
     student: Params,
     fixed: Params,
     *weights: tuple[float, float],

@@ -26,6 +26,7 @@ from l2l_jax.registry import find
 from l2l_jax.types import Source
 from l2l_jax.weights import pretrained
 from l2l_jax.workdir import claim, split_files
+from l2l_jax.workdir.layout import Workdir
 
 log = logging.getLogger(__name__)
 
@@ -40,18 +41,18 @@ def preflight(config: Mapping[str, Any], folder: Path, stop: preemption.Flag) ->
         experiment = _checked(config, folder, stop)
     if spec := config["reference"]:
         retrained = retrained.load(Path(spec).expanduser(), experiment.model)
-        claim.check_original(folder, retrained.digest, "reference.json")
+        claim.check_reference(folder, retrained.digest)
         experiment = dataclasses.replace(experiment, reference=retrained)
     _agree(experiment)
     original = experiment.weights
     about = {**original.about, "digest": original.digest} if original else None
     claim.claim(folder, config, about)
     if retrained := experiment.reference:
-        claim.note_original(
-            folder, {"weights": config["reference"], "digest": retrained.digest}, "reference.json"
+        claim.record_reference(
+            folder, {"weights": config["reference"], "digest": retrained.digest}
         )
     if hosts.is_main():
-        split_files.save(folder / "splits", experiment.splits)
+        split_files.save(folder, experiment.splits)
     return experiment
 
 
@@ -59,7 +60,7 @@ def _checked(config: Mapping[str, Any], folder: Path, stop: preemption.Flag) -> 
     """All that a process can check by itself; asks the others nothing."""
     check_config(config)
     image_cache.check(config["data"]["cache"], config["runtime"]["workers"])
-    claim.check(folder, config)
+    claim.check_config_matches(folder, config)
     mesh, model = build(config)
     if config["data"]["token_cache"]["views"] and not model.takes_tokens:
         raise ConfigError(
@@ -75,7 +76,7 @@ def _checked(config: Mapping[str, Any], folder: Path, stop: preemption.Flag) -> 
             f"{config['model']['name']}: there is no original to unlearn. Let phases begin with a "
             "pretrain, or name a whole model."
         )
-    sources, chosen = _choose_splits(config, folder / "splits", sources)
+    sources, chosen = _choose_splits(config, folder, sources)
     if spec := config["reference"]:
         retrained.check(Path(spec).expanduser(), chosen)
     experiment = Experiment(config, folder, mesh, model, sources, chosen, stop, original)
@@ -109,14 +110,14 @@ def _load_sources(config: Mapping[str, Any]) -> dict[str, Source]:
 
 
 def _choose_splits(
-    config: Mapping[str, Any], kept: Path, sources: dict[str, Source]
+    config: Mapping[str, Any], folder: Path, sources: dict[str, Source]
 ) -> tuple[dict[str, Source], dict[str, Split]]:
     """(sources, which keep training images if they are to; the splits the workdir keeps).
 
     On the first launch the splits are new ones, free of broken images.
     """
-    begun = kept.exists()
-    made = split_files.load(kept, sources) if begun else splits.make(config["split"], sources)
+    begun = Workdir(folder).splits.exists()
+    made = split_files.load(folder, sources) if begun else splits.make(config["split"], sources)
     rows = {part: splits.training_rows(made, part) for part in sources}
     sources = image_cache.cached(sources, rows, config["data"]["cache"])
     if begun:
@@ -124,7 +125,7 @@ def _choose_splits(
     chosen = {}
     for name, split in made.items():
         source, policy = sources[split.part], config["data"]["broken"]
-        left, skipped = image_folder.readable(source, name, split.indices, policy)
+        left, skipped = image_folder.drop_unreadable(source, name, split.indices, policy)
         if len(left):
             chosen[name] = splits.pick(name, split.part, source, left, skipped)
             log.info("%s: %d images of %d classes", name, len(left), len(chosen[name].classes))

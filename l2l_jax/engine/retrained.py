@@ -17,7 +17,7 @@ from l2l_jax.registry import find, find_format
 from l2l_jax.types import ImageToImage
 from l2l_jax.weights import pretrained
 from l2l_jax.weights.safetensors import Weights
-from l2l_jax.workdir import claim
+from l2l_jax.workdir.layout import Workdir
 
 
 def check(folder: Path, chosen: Mapping[str, Split]) -> None:
@@ -25,7 +25,7 @@ def check(folder: Path, chosen: Mapping[str, Split]) -> None:
 
     Asks no other process.
     """
-    config = claim.config_of(folder)
+    config = Workdir(folder).read_config()
     digests = {
         path.stem: files.read_json(path)["digest"] for path in (folder / "splits").glob("*.json")
     }

@@ -20,7 +20,7 @@ from typing import Any
 from l2l_jax.engine.experiment import Experiment
 from l2l_jax.lib import config_dicts, files, hosts, trees
 from l2l_jax.lib.errors import ConfigError, NotSaved
-from l2l_jax.workdir import claim
+from l2l_jax.workdir.layout import Workdir
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ def reuse_phases(experiment: Experiment) -> list[str]:
 def _reuse_phases(experiment: Experiment, source: Path) -> list[str]:
     """On the first process: phase after phase until one of them cannot be taken over."""
     here, config = experiment.workdir, files.as_json(experiment.config)
-    there = claim.config_of(source)
+    there = Workdir(source).read_config()
     if source.resolve() == here.resolve():
         raise ConfigError(f"runtime.begin_from={source} is this workdir itself; name another one.")
     taken, reason = [], "all phases are here already"

@@ -20,6 +20,7 @@ from l2l_jax.engine.train import train
 from l2l_jax.lib import files, hosts, preemption
 from l2l_jax.report import judges, page
 from l2l_jax.workdir import claim
+from l2l_jax.workdir.layout import Workdir
 
 log = logging.getLogger(__name__)
 
@@ -34,11 +35,11 @@ def run(config: Mapping[str, Any], folder: str | Path) -> dict[str, Any]:
     config, folder = complete_config(config), Path(folder).expanduser()
     with hosts.fail_together():
         check_config(config)
-        claim.check(folder, config)
+        claim.check_config_matches(folder, config)
     if hosts.from_main(int(finished(folder))):
         log.info("%s is finished; see %s", folder, folder / "report.html")
         return files.read_json(folder / "results.json")
-    with preemption.watch() as stop, claim.locked(folder):
+    with preemption.watch() as stop, claim.lock(folder):
         experiment = preflight(config, folder, stop)
         reuse.reuse_phases(experiment)
         results = evaluate(experiment, run_phases(experiment, train))
@@ -50,10 +51,10 @@ def run(config: Mapping[str, Any], folder: str | Path) -> dict[str, Any]:
 
 def evaluate_again(folder: Path) -> None:
     """Evaluates the last checkpoint of every phase of a workdir and writes its page again."""
-    config = claim.config_of(folder)
+    config = Workdir(folder).read_config()
     if jax.device_count() % max(1, config["runtime"]["fsdp"]):
         config["runtime"]["fsdp"] = -1  # it was trained on other devices than these
-    with preemption.watch() as stop, claim.locked(folder):
+    with preemption.watch() as stop, claim.lock(folder):
         experiment = preflight(config, folder, stop)
         evaluate(experiment, run_phases(experiment, restored))
         page.write(folder)
