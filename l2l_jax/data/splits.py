@@ -46,7 +46,7 @@ def pick(name: str, part: str, source: Source, indices: np.ndarray, skipped: tup
     """The split that holds these rows of a source, in any order."""
     indices = np.sort(np.asarray(indices, np.int64))
     classes = tuple([source.classes[label] for label in np.unique(source.labels[indices])])
-    keys = tuple([source.keys[row] for row in indices])
+    keys = tuple([source.keys[int(row)] for row in indices])
     return Split(name, part, indices, keys, classes, skipped)
 
 

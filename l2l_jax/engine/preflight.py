@@ -48,9 +48,7 @@ def preflight(config: Mapping[str, Any], folder: Path, stop: preemption.Flag) ->
     about = {**original.about, "digest": original.digest} if original else None
     claim.claim(folder, config, about)
     if retrained := experiment.reference:
-        claim.record_reference(
-            folder, {"weights": config["reference"], "digest": retrained.digest}
-        )
+        claim.record_reference(folder, {"weights": config["reference"], "digest": retrained.digest})
     if hosts.is_main():
         split_files.save(folder, experiment.splits)
     return experiment

@@ -109,8 +109,8 @@ class Checkpoints:
             return state
         if steps:
             raise Unrestorable(
-                f"None of the checkpoints {steps} in {self.folder} can be read; the log above gives "
-                "the reasons. Remove that folder to start the phase again."
+                f"None of the checkpoints {steps} in {self.folder} can be read; the reasons are in "
+                "the log above. Remove that folder to start the phase again."
             )
         return None
 
@@ -140,8 +140,8 @@ class Checkpoints:
     def _digests(self, step: int) -> dict[str, str]:
         """{path below the checkpoint: SHA-256} of all files of a checkpoint."""
         root = self.folder / str(step)
-        found = (path for path in root.rglob("*") if path.is_file())
-        return {path.relative_to(root).as_posix(): files.sha256(path) for path in found}
+        paths = (path for path in root.rglob("*") if path.is_file())
+        return {path.relative_to(root).as_posix(): files.sha256(path) for path in paths}
 
     def _store_digests(self, step: int) -> None:
         """Writes the digests of a checkpoint and removes those of removed checkpoints."""

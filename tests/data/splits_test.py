@@ -206,7 +206,9 @@ def test_classes_may_be_named_by_their_titles():
     given = {name: replace(source, titles=titles) for name, source in sources().items()}
     found = make(given, forget=dict(classes=("tabby", "sea", 2)))
     assert set(found["forget"].classes) == {"cat", "sea", "bus"}
-    with pytest.raises(ConfigError, match=r"'crane', .* the title of 2 classes: dog, tree\. Say"):
+    with pytest.raises(
+        ConfigError, match=r"'crane', .* the title of 2 classes: dog, tree\. Use the name"
+    ):
         make(given, forget=dict(classes=("crane",)))
     with pytest.raises(ConfigError, match=r"Did you mean 'school bus'\?.* bus \(school bus\)"):
         make(given, forget=dict(classes=("school buss",)))
