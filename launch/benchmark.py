@@ -188,7 +188,7 @@ def streams(source: Source, size: int, threads: int) -> dict[str, Iterator[np.nd
         kept = image_cache.cached({"train": source}, {"train": rows}, cache)["train"]
         augment = images.augmentation(size, SCALE, True, resize)
         stream = loader.train_batches(
-            loader.Picked(kept, rows), augment, BATCH, 0, 0, loader.Host(threads=threads)
+            loader.Subset(kept, rows), augment, BATCH, 0, 0, loader.Host(threads=threads)
         )
         made[f"cache {cache or 'none'}, resize {resize}"] = stream
     return made
@@ -264,7 +264,7 @@ def main_input(argv: list[str]) -> None:
             folder, said = args.folder, f"the images of {args.folder}"
         else:
             folder, said = Path(made) / "photographs", make_photographs(Path(made) / "photographs")
-        found = image_folder.images_by_class(folder)
+        found = image_folder.keys_by_class(folder)
         source = image_folder.source(folder, found, list(found), str(folder))
         print(f"{said}; random crops of 0.2 to 1 of the area to {args.size}x{args.size}, flips")
         print(

@@ -48,7 +48,7 @@ from l2l_jax.models.diffusion import Diffusion, build
 from l2l_jax.registry import find
 from l2l_jax.types import Array, Params, Source
 from l2l_jax.weights.safetensors import Weights
-from l2l_jax.workdir import claim
+from l2l_jax.workdir.layout import Workdir
 
 ORIGINAL, REFERENCE, AGAIN = "original", "ddpm", "ddpm, other noise"
 COLUMNS = ("retain PSNR", "retain FID", "forget PSNR", "forget FID")
@@ -89,7 +89,7 @@ def load(folders: Sequence[Path]) -> tuple[dict[str, Any], dict[str, Any], dict[
     """(config of the first run, what all have in common, {name: unlearned}). ConfigError if not."""
     first, shared, weights = {}, {}, {}
     for folder in folders:
-        config, name = complete_config(claim.config_of(folder)), folder.resolve().name
+        config, name = complete_config(Workdir(folder).read_config()), folder.resolve().name
         if (kind := config["model"]["name"]) != "diffusion":
             raise ConfigError(f"{folder} is a run of {kind}; these samplers are of diffusion.")
         if not finished(folder):

@@ -166,7 +166,7 @@ def plan(spec: str, axes: Axes, given: Sequence[str], out: Path) -> list[Run]:
                 reference = [f"--config.reference={out / name}"]
             words += reference if method != RETRAIN else []
             runs.append(Run(name, whole, tuple(words), out / name, resolved(whole, words)))
-            claim.check(out / name, runs[-1].config)
+            claim.check_config_matches(out / name, runs[-1].config)
     if len({run.name for run in runs}) < len(runs):
         raise ConfigError("Two runs would have the same name: some values differ only in signs.")
     return runs
@@ -206,7 +206,7 @@ class Children:
         """Until nobody works in a workdir: a sweep that was killed leaves its last run alive."""
         while not self.signal:
             try:
-                with claim.locked(folder):
+                with claim.lock(folder):
                     return
             except ConfigError:
                 time.sleep(0.5)

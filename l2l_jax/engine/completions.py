@@ -161,7 +161,7 @@ class Completer:
         the examples of the grids only.
         """
         experiment, split = self._experiment, self._experiment.splits[f"{side}_eval"]
-        picked = loader.Picked(experiment.sources[split.part], split.indices)
+        picked = loader.Subset(experiment.sources[split.part], split.indices)
         size = experiment.config["evaluate"]["batch_size"]
         place, examples = sharding.batch(experiment.mesh), self._grid_examples(side)
         columns = collections.defaultdict(list)

@@ -126,7 +126,7 @@ class Experiment:
     # Data
 
     def batches(
-        self, phase: str, rows: Mapping[str, loader.Rows], first: int
+        self, phase: str, rows: Mapping[str, loader.TrainInput], first: int
     ) -> Generator[dict[str, Array], None, None]:
         """{side: uint8 [B, H, W, 3] or tokens, on the mesh} from step `first` on, without end."""
         size, place = self.plan.phases[phase].batch_size, sharding.batch(self.mesh)

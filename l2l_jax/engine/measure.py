@@ -33,7 +33,7 @@ BATCHES = 32  # in a mean
 def resolve_arguments(
     rule: UpdateRule,
     experiment: Experiment,
-    rows: Mapping[str, loader.Rows],
+    rows: Mapping[str, loader.TrainInput],
     start: Params,
     original: Params,
     noise: Array | None,
@@ -70,7 +70,7 @@ def _with_boundaries(rule: UpdateRule, experiment: Experiment) -> UpdateRule:
 def _with_stopping_value(
     rule: UpdateRule,
     experiment: Experiment,
-    rows: Mapping[str, loader.Rows],
+    rows: Mapping[str, loader.TrainInput],
     original: Params,
     noise: Array | None,
 ) -> UpdateRule:
@@ -99,7 +99,7 @@ def boundary_missing(rule: UpdateRule, experiment: Experiment) -> bool:
 def note_boundaries(
     rule: UpdateRule,
     experiment: Experiment,
-    rows: Mapping[str, loader.Rows],
+    rows: Mapping[str, loader.TrainInput],
     result: Params,
     fixed: Params,
 ) -> None:
@@ -124,7 +124,7 @@ def note_boundaries(
 def mean_gradients(
     rule: UpdateRule,
     experiment: Experiment,
-    rows: Mapping[str, loader.Rows],
+    rows: Mapping[str, loader.TrainInput],
     student: Params,
     fixed: Params,
     *weights: tuple[float, float],

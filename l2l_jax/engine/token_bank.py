@@ -83,7 +83,7 @@ def abstract_noise(experiment: Experiment, phase: str) -> jax.ShapeDtypeStruct |
 
 def prepare(
     phase: str, experiment: Experiment, sides: Mapping[str, Split], params: Params
-) -> tuple[dict[str, loader.Rows], Array | None]:
+) -> tuple[dict[str, loader.TrainInput], Array | None]:
     """({side: what the loader reads}, the bank of noise or None); params: all groups."""
     data, size = experiment.config["data"], experiment.model.image_size
     as_tokens, noise = views(experiment), noise_count(experiment, phase)
@@ -93,14 +93,14 @@ def prepare(
         bank = noise_bank(phase, experiment, sides["forget"], tokenizer)
     if tokenizer and as_tokens:
         kept = cached(experiment, sides, tokenizer)
-        return {side: (kept[side], token_cache.any_view) for side in sides}, bank
+        return {side: (kept[side], token_cache.draw_view) for side in sides}, bank
     augment = images.augmentation(size, tuple(data["crop"]), data["flip"], data["resize"])
-    picked = {s: loader.Picked(experiment.sources[x.part], x.indices) for s, x in sides.items()}
+    picked = {s: loader.Subset(experiment.sources[x.part], x.indices) for s, x in sides.items()}
     return {side: (picked[side], augment) for side in sides}, bank
 
 
 def cached(experiment: Experiment, sides: Mapping[str, Split], tokenizer: Tokenizer) -> dict:
-    """{side: token_cache.Cached}, made now where it is missing."""
+    """{side: token_cache.TokenViews}, made now where it is missing."""
     data, size = experiment.config["data"], experiment.model.image_size
     settings, chosen = data["token_cache"], experiment.config["runtime"]["token_folder"]
     about = {
@@ -117,14 +117,14 @@ def cached(experiment: Experiment, sides: Mapping[str, Split], tokenizer: Tokeni
     if data["resize"] != "pillow":
         about["resize"] = data["resize"]
     folder = Path(chosen).expanduser() if chosen else _default(about)
-    token_cache.claim(folder, about)
+    token_cache.record_settings(folder, about)
     augment = images.augmentation(size, tuple(data["crop"]), data["flip"], data["resize"])
     below = {splits.PROXY: folder / splits.PROXY}  # its keys may be those of other images
 
-    def filled(split: Split) -> token_cache.Cached:
+    def filled(split: Split) -> token_cache.TokenViews:
         where, source = below.get(split.part, folder), experiment.sources[split.part]
         count, host = settings["views"], experiment.host
-        return token_cache.fill(where, source, split, count, augment, tokenizer, host)
+        return token_cache.load_or_compute(where, source, split, count, augment, tokenizer, host)
 
     return {side: filled(split) for side, split in sides.items()}
 
@@ -148,7 +148,7 @@ def noise_bank(phase: str, experiment: Experiment, split: Split, tokenizer: Toke
     assert draw
     args = {name: args[name] for name in accepts(draw)}
     rows = split.indices[np.linspace(0, len(split.indices) - 1, MOMENT_IMAGES, dtype=int)]
-    picked = loader.Picked(experiment.sources[split.part], np.unique(rows))
+    picked = loader.Subset(experiment.sources[split.part], np.unique(rows))
     total, squares, pixel_count = np.zeros(3), np.zeros(3), 0
     for at in range(len(picked)):
         x = images.resize_crop(picked[at], size).reshape(-1, 3) / 255.0

@@ -109,7 +109,7 @@ def _examples(
     images, labels = [np.zeros((0, size, size, 3), np.uint8)], [np.zeros(0, np.int32)]
     for split in splits.values():
         source = sources[split.part]
-        picked = loader.Picked(source, split.indices)
+        picked = loader.Subset(source, split.indices)
         batches = loader.eval_batches(picked, size, 256, loader.Host())
         images.append(np.concatenate(list(batches))[: len(picked)])
         labels.append(source.labels[split.indices])

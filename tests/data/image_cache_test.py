@@ -31,7 +31,7 @@ def folder(tmp_path, monkeypatch):
 
 def counted(folder):
     """(the folder as a source, a list of the rows that were decoded)."""
-    found = image_folder.images_by_class(folder)
+    found = image_folder.keys_by_class(folder)
     source, seen = image_folder.source(folder, found, list(found), "here"), []
 
     def read(at):
@@ -129,14 +129,14 @@ def test_what_cannot_be_read_says_so_with_a_cache_too(folder, kind):
 def test_too_many_images_for_the_memory(folder, monkeypatch):
     source, seen = counted(folder)
     monkeypatch.setattr(image_cache, "free_memory", lambda: 12_000.0)
-    monkeypatch.setattr(image_cache, "SAMPLE", 3)
+    monkeypatch.setattr(image_cache, "SIZED_IMAGES", 3)
     with pytest.raises(ConfigError, match=r"6 images in about .* GB are free.*cache=disk") as error:
         over(source, range(6), "memory")
     assert len(seen) == 3, "a few tell the size of all"
     with pytest.raises(ConfigError) as error:
-        image_cache.check_room(5e9, 24_000, 4e9)
+        image_cache.check_memory(5e9, 24_000, 4e9)
     assert re.search(r"24,000 images in about 5\.0 GB, and 4\.0 GB are free", str(error.value))
-    image_cache.check_room(3e9, 24_000, 4e9)
+    image_cache.check_memory(3e9, 24_000, 4e9)
 
 
 @pytest.mark.parametrize("kind", ["memory", "disk"])

@@ -86,27 +86,27 @@ def test_a_folder_without_images(tmp_path):
 
 def test_broken_files_are_counted_and_named_and_stop_or_are_skipped(pets, caplog, monkeypatch):
     monkeypatch.setattr(image_folder, "BLOCK", 4)  # so that there are many, and one of two
-    monkeypatch.setattr(image_folder, "SAY_EVERY", -1)
+    monkeypatch.setattr(image_folder, "LOG_SECONDS", -1)
     (pets / "cats" / "03.jpg").write_bytes(b"not an image")
     whole = (pets / "dogs" / "old" / "05.png").read_bytes()
     (pets / "dogs" / "old" / "05.png").write_bytes(whole[:60])
     source = folder.load("train", root=str(pets), eval_fraction=0.01)
     rows = np.arange(len(source.keys))
     with pytest.raises(BrokenImage, match="2 of the 30 images of forget cannot be read") as error:
-        image_folder.readable(source, "forget", rows, "stop")
+        image_folder.drop_unreadable(source, "forget", rows, "stop")
     assert "cats/03.jpg" in str(error.value)
     assert "--config.data.broken=skip" in str(error.value)
     caplog.clear()
     with caplog.at_level(logging.INFO):
-        left, reasons = image_folder.readable(source, "forget", rows, "skip")
-    assert "looked at 12 of 30 images" in caplog.text
-    assert "looked at 30 of 30 images" in caplog.text
+        left, reasons = image_folder.drop_unreadable(source, "forget", rows, "skip")
+    assert "checked 12 of 30 images" in caplog.text
+    assert "checked 30 of 30 images" in caplog.text
     assert len(left) == 28
     assert len(reasons) == 2
     assert "dogs/old/05.png" in caplog.text
     assert "2 of the 30 images" in caplog.text
     with pytest.raises(ConfigError, match="'stop' or 'skip'"):
-        image_folder.readable(source, "forget", rows, "ignore")
+        image_folder.drop_unreadable(source, "forget", rows, "ignore")
 
 
 def test_imagenet_says_what_is_missing_and_reads_what_is_there(tmp_path):

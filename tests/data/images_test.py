@@ -69,7 +69,7 @@ def test_sixteen_bits_are_scaled_not_clipped():
 @pytest.mark.parametrize("kind", [np.float32, np.int32])
 def test_32_bits_are_refused_not_turned_black(kind):
     image = Image.fromarray(np.arange(16, dtype=kind).reshape(4, 4))
-    with pytest.raises(BrokenImage, match="nobody says what is white"):
+    with pytest.raises(BrokenImage, match="32 bits per pixel have no defined white"):
         images.decode(encoded(image, "TIFF"), "x")
 
 

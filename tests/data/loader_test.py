@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from l2l_jax.data import image_cache, images, loader
-from l2l_jax.data.loader import Host, Picked
+from l2l_jax.data.loader import Host, Subset
 from l2l_jax.types import Source
 from tests.helpers import ROOT
 
@@ -32,8 +32,8 @@ def first(stream, count):
 
 
 def batches(count, augment=RICH, batch=8, seed=3, start=0, host=Host(), given=None):  # noqa: B008
-    picked = Picked(given or source(), np.arange(37))
-    return first(loader.train_batches(picked, augment, batch, seed, start, host), count)
+    subset = Subset(given or source(), np.arange(37))
+    return first(loader.train_batches(subset, augment, batch, seed, start, host), count)
 
 
 def test_resuming_at_any_step_gives_the_same_batches():
@@ -78,8 +78,8 @@ def test_another_seed_is_another_order():
 
 
 def test_fewer_examples_than_a_batch_are_repeated():
-    picked = Picked(source(), [5, 7, 9])
-    rows = first(loader.train_batches(picked, PLAIN, 8, 0, 0, Host()), 3)
+    subset = Subset(source(), [5, 7, 9])
+    rows = first(loader.train_batches(subset, PLAIN, 8, 0, 0, Host()), 3)
     numbers, counts = np.unique(rows[..., 0, 0, 0], return_counts=True)
     assert numbers.tolist() == [5, 7, 9]
     assert counts.tolist() == [8, 8, 8]
@@ -89,7 +89,7 @@ def test_fewer_examples_than_a_batch_are_repeated():
 def test_evaluation_goes_through_every_example_in_order(hosts):
     parts = []
     for host in range(hosts):
-        stream = loader.eval_batches(Picked(source(), range(37)), 12, 8, Host(host, hosts))
+        stream = loader.eval_batches(Subset(source(), range(37)), 12, 8, Host(host, hosts))
         parts.append(np.stack(list(stream)))
     rows = np.concatenate(parts, axis=1).reshape(-1, 12, 12, 3)
     assert rows.shape[0] == 40, "the last batch is filled up"

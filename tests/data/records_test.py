@@ -91,11 +91,11 @@ def test_a_cache_that_cannot_be_written_stops_nothing(pets, tmp_path, monkeypatc
     (tmp_path / "file").touch()
     monkeypatch.setenv("L2L_CACHE", str(tmp_path / "file"))
     assert len(read(pets).names) == 20
-    monkeypatch.setattr(image_tree, "LARGE", 1)
-    monkeypatch.setattr(image_tree, "SETTLED", -(10**12))
+    monkeypatch.setattr(image_tree, "MIN_STORED_PATHS", 1)
+    monkeypatch.setattr(image_tree, "MIN_UNCHANGED_NS", -(10**12))
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "1.jpg").touch()
-    assert image_tree.below(tmp_path, "set") == ["set/1.jpg"]
+    assert image_tree.list_images(tmp_path, "set") == ["set/1.jpg"]
     assert caplog.text.count("is not kept for the next run") == 2
 
 
@@ -184,22 +184,22 @@ def test_an_absent_file_and_an_absent_split_are_named(pets):
 
 def test_what_a_large_tree_holds_is_remembered_until_a_folder_changes(tmp_path, monkeypatch):
     monkeypatch.setenv("L2L_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(image_tree, "LARGE", 3)
+    monkeypatch.setattr(image_tree, "MIN_STORED_PATHS", 3)
     for name in ("a/1.jpg", "a/deep/2.jpg", "b é/3.jpg", "b é/no.txt", ".hidden/4.jpg"):
         (tmp_path / "set" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "set" / name).touch()
     names = ["set/a/1.jpg", "set/a/deep/2.jpg", "set/b é/3.jpg"]
-    assert image_tree.below(tmp_path, "set") == names
+    assert image_tree.list_images(tmp_path, "set") == names
     assert not (tmp_path / "cache").exists(), "it has changed just now"
     for folder in (p for p in (tmp_path / "set").rglob("*") if p.is_dir()):
         os.utime(folder, (1e9, 1e9))
     os.utime(tmp_path / "set", (1e9, 1e9))
-    assert image_tree.below(tmp_path, "set") == names
+    assert image_tree.list_images(tmp_path, "set") == names
     with monkeypatch.context() as patch:
         patch.setattr(image_tree, "list_files", no_reading)
-        assert image_tree.below(tmp_path, "set") == names
+        assert image_tree.list_images(tmp_path, "set") == names
     (tmp_path / "set" / "a" / "deep" / "5.jpg").touch()
-    assert image_tree.below(tmp_path, "set") == [
+    assert image_tree.list_images(tmp_path, "set") == [
         "set/a/1.jpg",
         "set/a/deep/2.jpg",
         "set/a/deep/5.jpg",

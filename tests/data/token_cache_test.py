@@ -33,7 +33,7 @@ def tokenize(pictures):
 def fill(folder, rows=range(COUNT), views=3, host=Host(), seed=0, by=tokenize):  # noqa: B008
     data = source(seed)
     split = splits.pick("retain", "train", data, np.array(rows))
-    return token_cache.fill(folder, data, split, views, RICH, by, host)
+    return token_cache.load_or_compute(folder, data, split, views, RICH, by, host)
 
 
 def test_every_view_is_the_tokens_of_an_augmented_image(tmp_path):
@@ -43,7 +43,7 @@ def test_every_view_is_the_tokens_of_an_augmented_image(tmp_path):
     assert kept[0].dtype == np.uint16
     assert len({kept[7][view].tobytes() for view in range(3)}) == 3, "views differ"
     rng = np.random.default_rng(0)
-    drawn = {token_cache.any_view(kept[7], rng).tobytes() for _ in range(30)}
+    drawn = {token_cache.draw_view(kept[7], rng).tobytes() for _ in range(30)}
     assert drawn == {view.tobytes() for view in kept[7]}, "each of them is seen in training"
 
 
@@ -77,14 +77,14 @@ def test_processes_share_the_work(tmp_path):
     for index, count in ((0, 2), (1, 4)):
         fill(tmp_path, host=Host(index, 2))
         assert len(list(tmp_path.rglob("*.npy"))) == count
-    kept = np.stack(list(token_cache.Cached(next(tmp_path.iterdir()), COUNT)))
+    kept = np.stack(list(token_cache.TokenViews(next(tmp_path.iterdir()), COUNT)))
     np.testing.assert_array_equal(kept, np.stack(list(fill(tmp_path / "alone"))))
 
 
 def test_a_folder_that_others_do_not_see_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(hosts, "is_main", lambda: False)  # the first wrote its own, elsewhere
     with pytest.raises(ConfigError, match=r"runtime\.token_folder be on a file system that they"):
-        token_cache.claim(tmp_path, {"tokenizer": "aaaa"})
+        token_cache.record_settings(tmp_path, {"tokenizer": "aaaa"})
 
 
 def test_images_that_changed_are_noticed(tmp_path):
@@ -100,10 +100,10 @@ def test_images_that_changed_are_noticed(tmp_path):
 
 def test_a_cache_of_another_tokenizer_is_refused(tmp_path):
     about = {"tokenizer": "aaaa", "crop": (0.2, 1.0), "views": 3}
-    token_cache.claim(tmp_path, about)
-    token_cache.claim(tmp_path, about)
+    token_cache.record_settings(tmp_path, about)
+    token_cache.record_settings(tmp_path, about)
     said = r"another tokenizer\.\n  tokenizer: 'aaaa' there, 'bbbb'"
     with pytest.raises(ConfigError, match=said):
-        token_cache.claim(tmp_path, about | {"tokenizer": "bbbb"})
+        token_cache.record_settings(tmp_path, about | {"tokenizer": "bbbb"})
     with pytest.raises(ConfigError, match=r"other settings.\n  views: 3 there, 4 in this run"):
-        token_cache.claim(tmp_path, about | {"views": 4})
+        token_cache.record_settings(tmp_path, about | {"views": 4})

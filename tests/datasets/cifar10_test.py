@@ -14,7 +14,7 @@ from tests.helpers import ROOT
 
 COUNTS = {"train": 23, "test": 5}
 READ = """
-from l2l_jax.data import cifar10
+from l2l_jax.datasets import cifar10
 assert cifar10.load("train", root=sys.argv[1]).read(0).shape == (32, 32, 3)
 """
 

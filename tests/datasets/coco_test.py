@@ -14,7 +14,7 @@ from tests.datasets import miniature
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     root = tmp_path_factory.mktemp("made") / "coco"
-    shutil.copytree(coco.make_up(24), root)
+    shutil.copytree(coco.write_synthetic(24), root)
     return root
 
 

@@ -18,7 +18,7 @@ NAMES = ("n01440764", "n01443537", "n02012849", "n03126707")
 def made(tmp_path_factory):
     """12 training and 3 validation images of each of four classes, in folders of their classes."""
     root = tmp_path_factory.mktemp("made") / "imagenet"
-    shutil.copytree(imagenet.make_up(12, NAMES), root)
+    shutil.copytree(imagenet.write_synthetic(12, NAMES), root)
     return root
 
 
@@ -97,7 +97,7 @@ def test_validation_images_that_lie_flat_are_known_by_their_names(made, tree):
     )
 
 
-@pytest.mark.parametrize("name", imagenet.LABELS)
+@pytest.mark.parametrize("name", imagenet.LABEL_FILES)
 def test_the_layout_of_kaggle(made, tree, tmp_path, name):
     flatten(tree)
     inner = tmp_path / "kaggle" / "ILSVRC" / "Data" / "CLS-LOC"
@@ -119,14 +119,14 @@ def test_the_layout_of_kaggle(made, tree, tmp_path, name):
             imagenet.load(part, root=str(tmp_path / "kaggle")),
         )
     listed.write_text("\n".join(lines[:-1]))
-    with pytest.raises(ConfigError, match="does not tell the class of 1 images"):
+    with pytest.raises(ConfigError, match="does not have the class of 1 images"):
         imagenet.load("eval", root=str(tmp_path / "kaggle"))
     wrong = lines[-1].replace(wnids[-1], wnids[0])
     listed.write_text("\n".join([*lines[:-1], wrong]))
-    with pytest.raises(ConfigError, match=r"mixed up: 1 images.*is n03126707 \(crane\)"):
+    with pytest.raises(ConfigError, match=r"wrong: 1 images.*is n03126707 \(crane\)"):
         imagenet.load("eval", root=str(tmp_path / "kaggle"))
     listed.write_text("ILSVRC2012_val_00000001 490")
-    with pytest.raises(ConfigError, match="should tell the wnid of every image"):
+    with pytest.raises(ConfigError, match="should have the wnid of every image"):
         imagenet.load("eval", root=str(tmp_path / "kaggle"))
 
 
@@ -156,13 +156,15 @@ def test_missing_folders_and_archives_that_are_not_unpacked(tree):
 
 def test_train_folders_that_are_no_classes(tree):
     miniature.put(tree / "train" / "cats" / "1.JPEG")
-    with pytest.raises(ConfigError, match=r"holds cats\. For images of one's own: --config\.data"):
+    with pytest.raises(ConfigError, match=r"holds cats\. For other images use --config\.data"):
         imagenet.load("train", root=str(tree))
     shutil.rmtree(tree / "train" / "cats")
     (tree / "train").rename(tree / "inner")
     (tree / "train").mkdir()
     (tree / "inner").rename(tree / "train" / "ILSVRC2012_img_train")
-    with pytest.raises(ConfigError, match=r"Move what is in .*ILSVRC2012_img_train one level up"):
+    with pytest.raises(
+        ConfigError, match=r"Move the content of .*ILSVRC2012_img_train one level up"
+    ):
         imagenet.load("train", root=str(tree))
 
 
@@ -197,7 +199,7 @@ def test_mixed_up_validation_labels(tree):
     (tree / "aside").rename(other)
     with pytest.raises(ConfigError) as error:
         imagenet.load("eval", root=str(tree))
-    assert "mixed up: 6 images" in str(error.value)
+    assert "wrong: 6 images" in str(error.value)
     assert "filed under n01440764 (tench) and is n01443537 (goldfish)" in str(error.value)
 
 
@@ -229,7 +231,7 @@ def test_records_whose_validation_labels_are_mixed_up(made, tmp_path):
     held = imagenet.files("eval", made).paths
     builder = tfds.builder("imagenet2012", data_dir=tmp_path, file_format="array_record")
     miniature.sequential(builder, {"train": train, "validation": [row(p, NAMES[0]) for p in held]})
-    with pytest.raises(ConfigError, match="mixed up: 9 images"):
+    with pytest.raises(ConfigError, match="wrong: 9 images"):
         imagenet.load("eval", root=str(tmp_path))
 
 
@@ -286,6 +288,6 @@ def test_the_bundled_facts():
     assert len(titles) == len(set(titles.values())) == 1000
     assert list(titles) == sorted(titles)
     assert titles["n15075141"] == "toilet tissue"
-    assert np.bincount(imagenet.published()).tolist() == [50] * 1000
-    assert list(titles)[imagenet.published()[0]] == "n01751748", "a sea snake"
-    assert list(titles)[imagenet.published()[292]] == "n01440764", "a tench"
+    assert np.bincount(imagenet.validation_labels()).tolist() == [50] * 1000
+    assert list(titles)[imagenet.validation_labels()[0]] == "n01751748", "a sea snake"
+    assert list(titles)[imagenet.validation_labels()[292]] == "n01440764", "a tench"

@@ -71,7 +71,7 @@ def assert_red(image):
 def assert_same_batches_on_any_hosts(source, batch=8):
     """1, 2 and 4 pretended hosts: the same global batches, row by row, also past an epoch."""
     augment = images.augmentation(16, (0.5, 1.0), True)
-    picked = loader.Picked(source, range(len(source.keys)))
+    picked = loader.Subset(source, range(len(source.keys)))
     steps = len(source.keys) // batch + 2
 
     def whole(count):

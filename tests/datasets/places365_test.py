@@ -30,7 +30,7 @@ OF_THE_PAPER = (
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     root = tmp_path_factory.mktemp("made") / "places365"
-    shutil.copytree(places365.make_up(8, NAMES), root)
+    shutil.copytree(places365.write_synthetic(8, NAMES), root)
     return root
 
 
@@ -124,7 +124,7 @@ def test_without_the_file_list_nobody_knows_the_validation_classes(standard):
     (standard / "places365_val.txt").rename(standard / "aside.txt")
     assert len(places365.load("train", root=str(standard)).keys) == 32
     with pytest.raises(
-        DataMissing, match=r"places365_val.txt, which tells the.*\n(.|\n)*filelist_"
+        DataMissing, match=r"places365_val.txt, which lists the.*\n(.|\n)*filelist_"
     ):
         places365.load("eval", root=str(standard))
     folder = standard / "filelist_places365-standard"
@@ -137,7 +137,7 @@ def test_a_file_list_that_does_not_fit(standard):
     path = standard / "places365_val.txt"
     lines = path.read_text().splitlines()
     path.write_text("\n".join(lines[1:]))
-    with pytest.raises(ConfigError, match=r"does not tell the class of 1 .*val_00000001\.jpg"):
+    with pytest.raises(ConfigError, match=r"does not have the class of 1 .*val_00000001\.jpg"):
         places365.load("eval", root=str(standard))
     path.write_text("Places365_val_00000001.jpg 365")
     with pytest.raises(ConfigError, match="number of a class, 0 to 364"):
@@ -149,7 +149,9 @@ def test_mixed_up_validation_folders(made, easy):
     assert len(places365.load("eval", root=str(easy)).keys) == 8
     path = next((easy / "val" / "airfield").iterdir())
     path.rename(easy / "val" / "youth_hostel" / path.name)
-    with pytest.raises(ConfigError, match=r"mixed up: 1 .*youth_hostel and is airfield, says pl"):
+    with pytest.raises(
+        ConfigError, match=r"wrong: 1 .*youth_hostel, but places365_val\.txt lists it as airfield\."
+    ):
         places365.load("eval", root=str(easy))
     (easy / "places365_val.txt").unlink()
     for at in range(30):

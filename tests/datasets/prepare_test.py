@@ -23,7 +23,7 @@ SETS = {"imagenet": imagenet, "places365": places365, "coco": coco}
 STUCK = """
 import os, sys
 from pathlib import Path
-from l2l_jax.lib import convert, records
+from l2l_jax.data.records import convert, reader
 folder, pictures = map(Path, sys.argv[1:])
 rows = [(str(pictures / f"{at}.jpg"), f"{at}.jpg", 0) for at in range(10)]
 os.mkfifo(pictures / "7.jpg")  # reading it waits for ever
@@ -43,14 +43,14 @@ def known(name, **changes):
     spec = importlib.util.spec_from_file_location(f"prepare_{name}", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return dataclasses.replace(module.KNOWN, **changes)
+    return dataclasses.replace(module.FACTS, **changes)
 
 
 @pytest.fixture(params=SETS)
 def made(request, tmp_path):
     """(name, module, root of a small tree that may be spoilt)."""
     module = SETS[request.param]
-    first = module.make_up(9) if module is coco else module.make_up(9, ())
+    first = module.write_synthetic(9) if module is coco else module.write_synthetic(9, ())
     return request.param, module, shutil.copytree(first, tmp_path / request.param)
 
 
@@ -107,7 +107,7 @@ def test_checking_converting_and_checking_the_records(made, tmp_path, capsys, mo
 
 
 def test_the_command_needs_no_tensorflow(tmp_path):
-    root, out = coco.make_up(9), tmp_path / "out"
+    root, out = coco.write_synthetic(9), tmp_path / "out"
     words = [
         sys.executable,
         "-c",
@@ -128,7 +128,7 @@ def test_the_command_needs_no_tensorflow(tmp_path):
 def test_tfds_reads_what_is_written(tmp_path):
     import tensorflow_datasets as tfds
 
-    root = imagenet.make_up(9, ())
+    root = imagenet.write_synthetic(9, ())
     assert (
         prepare_cli.main(
             known("imagenet"), [str(root), "--convert", str(tmp_path), "--workers", "1"]
@@ -150,7 +150,7 @@ def test_tfds_reads_what_is_written(tmp_path):
 
 
 def test_strict_accepts_only_the_whole_set_and_names_what_is_missing(tmp_path, capsys):
-    root = shutil.copytree(imagenet.make_up(9, ()), tmp_path / "imagenet")
+    root = shutil.copytree(imagenet.write_synthetic(9, ()), tmp_path / "imagenet")
     out = tmp_path / "out"
     words = [str(root), "--convert", str(out), "--workers", "1", "--strict"]
     assert prepare_cli.main(known("imagenet"), words) == 1
@@ -171,7 +171,7 @@ def test_strict_accepts_only_the_whole_set_and_names_what_is_missing(tmp_path, c
 
 
 def test_what_the_file_list_of_places_names_and_is_not_there(tmp_path, capsys):
-    root = shutil.copytree(places365.make_up(9, ()), tmp_path / "places365")
+    root = shutil.copytree(places365.write_synthetic(9, ()), tmp_path / "places365")
     paths = places365.files("train", root).paths
     listed = "\n".join(f"{path.removeprefix('data_256')} 0" for path in paths)
     (root / "places365_train_standard.txt").write_text(listed + "\n/b/bar/00000009.jpg 40")
@@ -194,7 +194,7 @@ def test_a_missing_set_and_broken_images_end_with_1(made, tmp_path, capsys):
 
 
 def test_archives_are_compared_with_what_was_published(tmp_path, capsys):
-    root = shutil.copytree(coco.make_up(9), tmp_path / "coco")
+    root = shutil.copytree(coco.write_synthetic(9), tmp_path / "coco")
     (root / "val2017.zip").write_bytes(b"half of it")
     assert prepare_cli.main(known("coco"), [str(root)]) == 1
     assert "val2017.zip has 10 bytes, not 815,585,330: download" in capsys.readouterr().out
@@ -265,7 +265,7 @@ def test_another_set_in_the_way_is_not_touched(pictures, tmp_path):
 def test_what_is_no_image_stops_the_conversion_and_is_named(pictures):
     target, rows = pictures
     Path(rows[5][0]).write_bytes(b"<html>no such image</html>")
-    with pytest.raises(BrokenImage, match=r"pictures/5\.jpg is no image: .*Mend or remove"):
+    with pytest.raises(BrokenImage, match=r"pictures/5\.jpg is no image: .*Repair or remove"):
         convert.convert(target, {"train": rows})
     assert len(files_of(target)) == 2
 
@@ -310,6 +310,6 @@ def test_images_that_did_not_arrive_are_noticed(pictures, monkeypatch):
             self.writer.close()
 
     monkeypatch.setattr(array_record_module, "ArrayRecordWriter", Forgetful)
-    with pytest.raises(NotSaved, match="1 of 2 images arrived"):
+    with pytest.raises(NotSaved, match="1 of 2 images were written"):
         convert.convert(target, {"train": rows})
     assert not files_of(target)

@@ -283,9 +283,9 @@ def test_a_run_that_was_cut_short_is_never_taken_for_a_whole_one(finished, copy,
 
 
 def test_two_launches_do_not_share_a_workdir(tmp_path):
-    with workdirs.locked(tmp_path), pytest.raises(ConfigError, match="Another process is working"):
+    with workdirs.lock(tmp_path), pytest.raises(ConfigError, match="Another process is working"):
         run(small_config(), tmp_path)
-    with workdirs.locked(tmp_path):
+    with workdirs.lock(tmp_path):
         trained(small_config(phases=("pretrain",)), tmp_path)
 
 

@@ -128,7 +128,7 @@ import resource, signal, sys
 sys.path.insert(0, {root!r})
 import jax.numpy as jnp
 from pathlib import Path
-from l2l_jax.lib import checkpoint
+from l2l_jax.workdir import checkpoint
 from l2l_jax.lib.errors import (NotSaved)
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 c = checkpoint.Checkpoints(Path({folder!r}), 3)
