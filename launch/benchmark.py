@@ -20,7 +20,6 @@ prints the share of the time that the steps waited for data.
 """
 
 import argparse
-import contextlib
 import itertools
 import os
 import random
@@ -63,11 +62,11 @@ def count(config: dict[str, Any], phase: str, batch: int) -> None:
     fixed = recipe.fixed(model.template, model.template) | {"noise": bench.abstract_noise(phase)}
     images = dict.fromkeys(recipe.method.SIDES, bench.abstract_images(batch))
     update = make_update(recipe, *bench.task(config[phase]["tasks"][0]), mesh)
-    count = batch * len(images)
+    total = batch * len(images)
     analysis = jax.jit(update).lower(state, fixed, images).cost_analysis()
     assert analysis, "XLA analyses the cost of every program"
-    xla = analysis["flops"] / 2 / count
-    products = flops.count(update, state, fixed, images) / 2 / count
+    xla = analysis["flops"] / 2 / total
+    products = flops.count(update, state, fixed, images) / 2 / total
     print(f"XLA: {xla / 1e9:.1f} G multiply-adds an image (half of all its operations)")
     print(f"of matrix products and convolutions alone: {products / 1e9:.1f} G")
 
@@ -213,18 +212,17 @@ def _fast_resize_installed() -> bool:
 
 def measure_input(source: Source, paths: list[Path], args: argparse.Namespace) -> None:
     """Prints images/s per core for every pipeline, and its speed relative to the plain loop."""
-    pipelines = {"plain Pillow": plain(paths, args.size)}
+    pipelines: dict[str, Any] = {"plain Pillow": plain(paths, args.size)}
     pipelines |= streams(source, args.size, args.threads)
     batches = -(-args.images // BATCH)
     for name, stream in pipelines.items():  # a first pass that is not timed fills the caches
         seconds(stream, -(-2 * len(paths) // BATCH) if "none" not in name else 2)
     times: dict[str, list[float]] = {name: [] for name in pipelines}
-    with contextlib.ExitStack() as stack:
-        for stream in pipelines.values():
-            stack.callback(getattr(stream, "close", bool))  # ends the threads that read ahead
-        for _ in range(args.rounds):
-            for name, stream in pipelines.items():
-                times[name].append(seconds(stream, batches))
+    for _ in range(args.rounds):
+        for name, stream in pipelines.items():
+            times[name].append(seconds(stream, batches))
+    for stream in pipelines.values():
+        stream.close()
     for name, measured in times.items():
         rate = batches * BATCH / statistics.median(measured)
         ratios = [a / b for a, b in zip(times["plain Pillow"], measured, strict=True)]
