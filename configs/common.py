@@ -1,125 +1,38 @@
-"""What every config is made of. A config is plain values; nothing here knows about JAX.
+"""What configs share: the defaults of every key, the recipe of every method, the data sets.
 
-Durations are steps, sizes are images of one side (retain or forget) over all devices, shares are
-between 0 and 1. Tuples, not lists: lists cannot be overridden on the command line.
+A config is plain values. docs/config.md lists all keys with their meaning.
 """
+
+from typing import Any
 
 import ml_collections
 
+from l2l_jax.engine import config as table
+from l2l_jax.registry import names
 
-def side() -> dict:
-    """How one side of the split is chosen: one of the first four, and how much of it.
-
-    All empty: retain is the rest, and a proxy from another data set (data.proxy) all of it.
-    """
-    return dict(
-        classes=(),  # names, numbers, or titles if there is but one class with it
-        files="",  # a text file of image keys, one a line, or a split's JSON
-        random=0,  # so many classes, drawn with split.seed from those nobody listed
-        rest=False,  # everything that no other side took
-        images_per_class=0,  # training images of each class; 0 = split.images_per_class
-        images=0,  # training images in all, evenly over the classes; 0 = all
-    )
+Config = Any  # an ml_collections.ConfigDict, whose attributes no type checker knows
 
 
-def phase(method: str, **changes: object) -> dict:
-    """One phase: a method, a solver, an optimizer, so many steps."""
-    settings = dict(
-        method=method,  # a file of l2l_jax/methods
-        args=dict(),  # its keyword-only arguments
-        solver="weighted",  # a file of l2l_jax/solvers
-        solver_args=dict(),
-        steps=100,
-        batch_size=64,  # images of each side in one step, over all devices
-        accumulate=1,  # split each batch into so many passes, to save memory
-        tasks=(),  # names from config.tasks; step i takes the i-th, round and round
-        on="retain",  # what plays the retain side: "retain", its "proxy", or "all" of data
-        saliency=1.0,  # share of the parameters that move: those with the largest forget gradient
-        ema=0.0,  # decay of a moving average of what is trained, which is then the result; 0 = none
-        optimizer=dict(
-            lr=1e-4,  # peak
-            warmup=0.05,  # share of the steps that rise from 0
-            final=0.0,  # learning rate at the end of the cosine
-            b1=0.9,
-            b2=0.95,
-            eps=1e-8,
-            weight_decay=0.05,  # not on biases and norm scales
-            clip=0.0,  # bound of the global gradient norm; 0 = none
-        ),
-    )
+def section(**values: Any) -> Any:
+    """A section of a config, as the value that the ConfigDict makes of a dict."""
+    return values
+
+
+def phase(method: str, **changes: Any) -> Any:
+    """One phase: the defaults of l2l_jax/engine/config.py with changes; optimizer: some keys."""
+    settings: dict[str, Any] = table.defaults(table.PHASE) | dict(method=method)
     settings["optimizer"] |= changes.pop("optimizer", {})
     return settings | changes
 
 
-def base() -> ml_collections.ConfigDict:
-    """Every section that a config has; experiments change values."""
-    return ml_collections.ConfigDict(
-        dict(
-            seed=0,
-            phases=("unlearn",),  # sections of this config, in order
-            weights="",  # the original: a file, or bundled:NAME; "" if a phase makes it
-            reference="",  # the workdir of a model retrained without the forget images, if any
-            model=dict(name="", args=dict()),
-            data=dict(
-                name="",  # a file of l2l_jax/data
-                args=dict(),
-                crop=(),  # random crops of such shares of the area; () = the central square
-                flip=False,  # mirror half of the training images
-                resize="pillow",  # what resizes crops; "simd": cykooz.resizer, alike but faster
-                cache="",  # keeps decoded training images, in "memory" or on "disk"
-                proxy=dict(name="", args=dict()),  # another data set that split.proxy is taken from
-                broken="stop",  # what an unreadable image does: "stop" the run, or "skip" it
-                token_cache=dict(  # only for models over a frozen tokenizer
-                    views=0,  # augmented views of each image, tokenised beforehand; 0 = none
-                    noise=1024,  # noise images tokenised beforehand; 0 = new ones in every step
-                ),
-            ),
-            split=dict(
-                forget=side(),
-                retain=side(),
-                proxy=side(),  # in place of retain in phases with on="proxy"; never evaluated
-                seed=0,
-                images_per_class=0,  # of the training part, for sides that say none; 0 = all
-                eval_images_per_class=0,
-            ),
-            tasks=dict(),  # NAME=dict(task=a file of l2l_jax/tasks, args=its arguments)
-            unlearn=phase("l2l"),
-            evaluate=dict(tasks=(), batch_size=256),
-            networks=dict(  # NAME=dict(name=a file of l2l_jax/feature_networks, args)
-                main=dict(
-                    name="classifier", args=dict()
-                ),  # what evaluators use unless told otherwise
-            ),
-            evaluators=dict(  # NAME=dict(evaluator=a file, if NAME is none; network; ...)
-                reconstruction=dict(),
-                fid=dict(),
-                inception_score=dict(),
-                cosine=dict(),
-                output_distance=dict(),
-                tsne=dict(),
-            ),
-            runtime=dict(  # changes no result; may differ when a run is continued
-                fsdp=1,  # devices that share one copy of the parameters; -1 = all
-                save_every=500,  # steps
-                keep=2,  # checkpoints
-                log_every=5.0,  # seconds between lines of progress
-                threads=8,  # that read images
-                workers=0,  # processes that read images; 0 = threads of this one
-                tensorboard=True,
-                token_folder="",  # of data.token_cache, seen by all processes; "" = below the cache
-                begin_from="",  # a workdir whose equal first phases are taken over; see adopt.py
-                profile_from=0,  # step at which a trace of profile_steps steps begins
-                profile_steps=0,
-            ),
-        )
-    )
+def base() -> Config:
+    """Every section with its defaults (l2l_jax/engine/config.py); experiments change values."""
+    return ml_collections.ConfigDict(table.defaults() | dict(unlearn=phase("l2l")))
 
 
-METHODS = (
-    *("l2l", "max_loss", "noisy_label", "retain_label", "random_encoder", "finetune"),
-    *("ascent", "epsilon", "pcgrad", "saliency", "siss", "retrain"),
-)
-UNLEARNING = METHODS[:-1]  # where there is no recipe to make an original
+RECIPES = ("epsilon", "pcgrad", "saliency", "retrain")  # more than a method; see use_method
+METHODS = tuple(name for name in names("method") if name != "pretrain") + RECIPES
+UNLEARNING = METHODS[:-1]  # without retrain: where there is no recipe to make an original
 
 
 def method(words: list[str]) -> str:
@@ -127,7 +40,7 @@ def method(words: list[str]) -> str:
     return next((word for word in words if word in METHODS), "l2l")
 
 
-def use_method(config: ml_collections.ConfigDict, name: str) -> None:
+def use_method(config: Config, name: str) -> None:
     """Makes config.unlearn, a phase of L2L, the recipe of another method, each phase as long.
 
     What weighs L2L's objectives, such as its alpha, is for those that have these; others begin with
@@ -148,7 +61,7 @@ def use_method(config: ml_collections.ConfigDict, name: str) -> None:
     phases, unlearn = config.phases, config.unlearn.to_dict()
     at = phases.index("unlearn") if "unlearn" in phases else 0
 
-    def other(method: str, **changes: object) -> dict:
+    def other(method: str, **changes: Any) -> dict[str, Any]:
         keys = ("args", "solver_args")
         own = {key: unlearn[key] if method == "l2l" else dict() for key in keys}
         optimizer = unlearn["optimizer"] | changes.pop("optimizer", {})
@@ -177,7 +90,7 @@ def use_method(config: ml_collections.ConfigDict, name: str) -> None:
         config[phase] = ml_collections.ConfigDict(settings)
 
 
-def smoke(config: ml_collections.ConfigDict) -> None:
+def smoke(config: Config) -> None:
     """A few steps of every phase on a few images of each class, for tests."""
     for phase in config.phases:
         config[phase].steps = 12
@@ -197,7 +110,7 @@ def words(form: str, file: str, forms: tuple[str, ...], *kinds: tuple[str, ...])
     return chosen
 
 
-def mae(config: ml_collections.ConfigDict, size: str, proxy: bool) -> None:
+def mae(config: Config, size: str, proxy: bool) -> None:
     """A published MAE, L2L on random masks, and the centre and out-painting to evaluate."""
     config.model = dict(name="mae", args=dict(size=size, image_size=224))
     config.weights = f"weights/mae_visualize_vit_{size}.safetensors"
@@ -212,7 +125,7 @@ def mae(config: ml_collections.ConfigDict, size: str, proxy: bool) -> None:
 
 
 def _sides(
-    config: ml_collections.ConfigDict,
+    config: Config,
     data: str,
     forget: tuple[str, ...],
     retain: tuple[str, ...],
@@ -227,7 +140,7 @@ def _sides(
     config.split.proxy.rest = proxy
 
 
-def places(config: ml_collections.ConfigDict, random: bool, proxy: bool) -> None:
+def places(config: Config, random: bool, proxy: bool) -> None:
     """Places365: 50 classes to forget, 50 to retain, 5,000 images of each, 100 to evaluate.
 
     proxy: the 265 other classes, 200 images of each, as released.
@@ -237,26 +150,26 @@ def places(config: ml_collections.ConfigDict, random: bool, proxy: bool) -> None
     config.split.proxy.images_per_class = 200
 
 
-def coco(config: ml_collections.ConfigDict, images: int) -> None:
+def coco(config: Config, images: int) -> None:
     """COCO's training images as the proxy, so many of them."""
     config.data.proxy = dict(name="coco", args=dict(root=""))
     config.split.proxy.rest = False
     config.split.proxy.update(dict(images=images, images_per_class=images))  # all of one class
 
 
-def imagenet(config: ml_collections.ConfigDict, random: bool, proxy: bool) -> None:
+def imagenet(config: Config, random: bool, proxy: bool) -> None:
     """ImageNet with crops and flips; 100 classes to forget, 100 to retain, 100 images of each."""
     _sides(config, "imagenet", IMAGENET_FORGET, IMAGENET_RETAIN, random, proxy)
     config.split.update(dict(images_per_class=100, eval_images_per_class=50))
     config.split.proxy.images_per_class = 13  # of 800 classes: as many as there are to forget
 
 
-def published_judges(config: ml_collections.ConfigDict, scenes: bool = False) -> None:
+def published_judges(config: Config, scenes: bool = False) -> None:
     """What the field measures with: Inception's FID, KID and score, CLIP; Places365's for scenes.
 
     Files that are missing (launch/fetch_weights.py gets them) leave out what needs them.
     """
-    config.networks = dict(
+    config.networks = section(
         main=dict(name="inception", args=dict()),
         clip=dict(name="clip", args=dict(size="h14")),
         released=dict(
@@ -289,7 +202,7 @@ def released_l2l(tasks: tuple[str, ...], proxy: bool) -> dict:
     )
 
 
-def shrink(config: ml_collections.ConfigDict, model: dict) -> None:
+def shrink(config: Config, model: dict) -> None:
     """The same experiment on made-up images of eight classes, with a model made on the spot.
 
     The images lie in files as the real ones do, and are read by the same program.

@@ -37,8 +37,6 @@ central squares, where the released code took whole images, squashed, as FID's r
 Measured: nothing yet; no machine with ImageNet was at hand when this was written.
 """
 
-import ml_collections
-
 from configs import common
 
 SIZES = ("base", "large", "huge")
@@ -47,7 +45,7 @@ PROXIES = ("proxy", "coco")
 FORMS = (*SIZES, *SPLITS, *PROXIES, "smoke", *common.UNLEARNING)
 
 
-def get_config(form: str = "") -> ml_collections.ConfigDict:
+def get_config(form: str = "") -> common.Config:
     """form: any of FORMS, joined by commas."""
     kinds = SIZES, SPLITS, PROXIES, common.UNLEARNING
     words = common.words(form, "configs/mae_imagenet.py", FORMS, *kinds)

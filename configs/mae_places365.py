@@ -33,8 +33,6 @@ and, for its figures, python launch/fetch_weights.py --judges.
 Measured: nothing yet; no machine with Places365 was at hand when this was written.
 """
 
-import ml_collections
-
 from configs import common
 
 SIZES = ("base", "large", "huge")
@@ -43,7 +41,7 @@ PROXIES = ("proxy", "coco")
 FORMS = (*SIZES, *SPLITS, *PROXIES, "smoke", *common.UNLEARNING)
 
 
-def get_config(form: str = "") -> ml_collections.ConfigDict:
+def get_config(form: str = "") -> common.Config:
     """form: any of FORMS, joined by commas."""
     kinds = SIZES, SPLITS, PROXIES, common.UNLEARNING
     words = common.words(form, "configs/mae_places365.py", FORMS, *kinds)

@@ -49,8 +49,6 @@ and, for its figures, python launch/fetch_weights.py --judges.
 Measured: nothing yet; no machine with ImageNet was at hand when this was written.
 """
 
-import ml_collections
-
 from configs import common
 
 SIZES = ("base", "large")
@@ -60,13 +58,13 @@ OTHERS = ("pretrain", "tied", "online", "sweep", "smoke")
 FORMS = (*SIZES, *SPLITS, *PROXIES, *OTHERS, *common.UNLEARNING)
 
 
-def get_config(form: str = "") -> ml_collections.ConfigDict:
+def get_config(form: str = "") -> common.Config:
     """form: any of FORMS, joined by commas."""
     kinds = SIZES, SPLITS, PROXIES, ("pretrain", *common.UNLEARNING)
     words = common.words(form, "configs/mage_imagenet.py", FORMS, *kinds)
     size = "large" if "large" in words else "base"
     config = common.base()
-    config.model = dict(name="mage", args=dict(size=size, image_size=256))
+    config.model = common.section(name="mage", args=dict(size=size, image_size=256))
     tied = {"tied", "pretrain"} & set(words)  # as the published weights were trained
     config.model.args.tying = "tied" if tied else "frozen"
     config.weights = f"weights/mage-vit{size[0]}-1600.safetensors"
@@ -99,7 +97,7 @@ def get_config(form: str = "") -> ml_collections.ConfigDict:
     return config
 
 
-def pretrain(config: ml_collections.ConfigDict) -> None:
+def pretrain(config: common.Config) -> None:
     """MAGE's own recipe, with fresh crops; the number of steps is that of 1,600 epochs."""
     config.weights = "weights/vqgan.safetensors"
     config.phases = ("pretrain",)
@@ -116,7 +114,7 @@ def pretrain(config: ml_collections.ConfigDict) -> None:
     )
 
 
-def sweep(config: ml_collections.ConfigDict) -> None:
+def sweep(config: common.Config) -> None:
     """Borders of 8 to 104 pixels, odd ones ending inside a token, and the four sides at 8/16."""
     for r in range(1, 14):
         if r != 8:

@@ -17,7 +17,8 @@ import ml_collections
 from absl import app, flags
 from ml_collections import config_flags
 
-from l2l_jax.engine.config import complete_config
+from l2l_jax.engine import config as config_table
+from l2l_jax.engine.plan import complete_config
 from l2l_jax.lib import cli, config_dicts
 from l2l_jax.lib.errors import ConfigError, did_you_mean
 
@@ -38,6 +39,9 @@ def run(main: Callable[[Any, flags.FlagValues], None]) -> None:
 
 
 def _run(main: Callable[[Any, flags.FlagValues], None]) -> None:
+    if {"--help", "-help", "-h", "--helpfull"} & set(sys.argv[1:]):
+        print(help_text())
+        return
     spec, argv = split(sys.argv)
     config = ml_collections.ConfigDict(with_names(cli.load_config(spec), argv))
     check_keys(config, argv, spec)
@@ -52,6 +56,35 @@ def _run(main: Callable[[Any, flags.FlagValues], None]) -> None:
         main(flags.FLAGS.config, flags.FLAGS)
 
     app.run(lambda rest: cli.explained(started, rest), argv=argv)
+
+
+def help_text() -> str:
+    """The usage, the config files that are here, and every key of a config with its meaning."""
+    configs = "\n".join(f"  {name}" for name in cli.configs_in(Path("configs"))) or "  none"
+    lines = [
+        "usage: python -m l2l_jax.main --config FILE.py[:FORM] --workdir FOLDER "
+        "[--config.KEY=VALUE ...]",
+        "",
+        "Runs an experiment, or continues it if the workdir holds it already.",
+        "",
+        "  --config FILE.py[:FORM]   a config file; its docstring lists the forms",
+        "  --workdir FOLDER          where everything goes; the same one continues a run",
+        "  --distributed SPEC        one of several processes: auto (TPU pod, Slurm), or",
+        "                            HOST:PORT,COUNT,RANK",
+        "  --config.KEY=VALUE        overrides a value of the config; every argument of every",
+        "                            plug-in is a key too, such as --config.unlearn.args.noise",
+        "",
+        "Config files in configs/:",
+        configs,
+        "",
+        "Keys (PHASE is a section that config.phases names, such as unlearn):",
+    ]
+    return "\n".join(lines + [_help_line(*row) for row in config_table.documented()])
+
+
+def _help_line(key: str, option: config_table.Option) -> str:
+    bounds = f" ({option.bounds})" if option.bounds else ""
+    return f"  --config.{key}={option.default!r}\n      {option.meaning}{bounds}"
 
 
 def split(argv: list[str]) -> tuple[str, list[str]]:

@@ -87,17 +87,21 @@ class ImageToImage(Protocol):
     @property
     def template(self) -> Params:
         """Names, shapes and dtypes of the parameters, as jax.ShapeDtypeStruct."""
+        ...
 
     @property
     def canonical(self) -> Params:
         """The template in the layout of files and digests: a stack of blocks is a list."""
+        ...
 
     @property
     def identity(self) -> dict[str, Any]:
         """Settings that weights belong to, including those that no array shape shows."""
+        ...
 
     def init(self, rng: Rng) -> Params:
         """Fresh parameters, float32."""
+        ...
 
     def corrupt(
         self,
@@ -109,24 +113,30 @@ class ImageToImage(Protocol):
         visible: Visible | None = None,
     ) -> Inputs:
         """T: everything random or frozen happens here, once. targets: what D should return."""
+        ...
 
     def encode(self, params: Params, inputs: Inputs) -> Latents:
         """E: the latents."""
+        ...
 
     def decode(self, params: Params, latents: Latents, inputs: Inputs) -> Array:
         """D: [B, ...] float32, pixels or logits."""
+        ...
 
     def loss_mask(self, inputs: Inputs) -> Array:
         """Bool, broadcasts to the output of D: True where the loss counts.
 
         Comparisons of two models' outputs use these values only.
         """
+        ...
 
     def loss(self, params: Params, inputs: Inputs) -> PerImage:
         """[B] the model's own training loss of each image."""
+        ...
 
     def training_loss(self, params: Params, inputs: Inputs) -> tuple[Scalar, Metrics]:
         """(scalar that training minimises, metrics): mean loss plus terms of the whole batch."""
+        ...
 
     def reconstruct(
         self,
@@ -137,12 +147,15 @@ class ImageToImage(Protocol):
         visible: Visible | None = None,
     ) -> Images:
         """[B, H, W, 3] in [0, 1]: runs the full sampler and returns visible pixels as given."""
+        ...
 
     def tokenize(self, params: Params, images: Images) -> Array:
         """The first, frozen part of T: [B, h, w] int32; a model of pixels returns the images."""
+        ...
 
     def inferred_args(self, params: Params) -> dict[str, Any]:
         """Arguments of `build` that can be read off parameters on the host, for their file."""
+        ...
 
 
 @runtime_checkable
@@ -153,6 +166,7 @@ class TokenModel(ImageToImage, Protocol):
 
     def detokenize(self, params: Params, tokens: Tokens) -> Images:
         """[B, H, W, 3] float32, not clipped."""
+        ...
 
 
 @runtime_checkable
@@ -161,12 +175,15 @@ class NoisyModel(ImageToImage, Protocol):
 
     def only_noise(self, inputs: Inputs) -> Inputs:
         """The same visible pixels and noise level, with pure noise in the hole."""
+        ...
 
     def seen_as(self, inputs: Inputs, noisy: Images) -> Inputs:
         """Inputs whose hole shows `noisy`, with the noise that explains it for these images."""
+        ...
 
     def energy(self, inputs: Inputs) -> PerImage:
         """[B] half the sum of squares, over the hole, of the noise that explains the inputs."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -225,6 +242,7 @@ class Objectives(Protocol):
 
         A gradient is zero where values may not move (saliency).
         """
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -287,10 +305,12 @@ class SplitLike(Protocol):
     @property
     def part(self) -> str:
         """ "train", "eval", or "proxy"."""
+        ...
 
     @property
     def indices(self) -> np.ndarray:
         """Rows of the Source of that part."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -333,9 +353,11 @@ class Evaluation(Protocol):
 
     def completions(self, variant: str, side: str, task: str, network: str = "main") -> Completions:
         """Completions with the features and logits of a network: a key of config.networks."""
+        ...
 
     def keep_picture(self, name: str, image: UInt8[np.ndarray, "H W 3"]) -> None:
         """Writes images/<name>.png."""
+        ...
 
     def keep_record(self, name: str, record: Any) -> None:
         """Writes <name>.json."""

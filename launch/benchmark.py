@@ -36,16 +36,16 @@ import numpy as np
 from PIL import Image
 
 from l2l_jax.data import fast_resize, image_cache, image_folder, images, loader
-from l2l_jax.engine import experiment
-from l2l_jax.engine.config import complete_config
+from l2l_jax.engine import token_bank
+from l2l_jax.engine.experiment import without_data
+from l2l_jax.engine.outcome import run_phases
+from l2l_jax.engine.plan import Plan, complete_config, resolve
 from l2l_jax.engine.preflight import preflight
 from l2l_jax.engine.step import make_update, shard_update
 from l2l_jax.engine.train import train
 from l2l_jax.lib import cli, flops, preemption, sharding, trees
 from l2l_jax.lib.errors import ConfigError, unknown
-from l2l_jax.registry import find
 from l2l_jax.types import Source
-from l2l_jax.workdir.layout import Workdir
 
 BATCH = 32  # images in a batch of `input`
 SCALE = (0.2, 1.0)  # share of an image's area that a random crop of `input` covers
@@ -53,15 +53,15 @@ PHOTOGRAPHS = 400, 500, 375  # number, width and height of the synthetic photogr
 IDLE = 0.005  # a process that uses fewer CPU seconds in 0.1 s does nothing
 
 
-def count(config: dict[str, Any], phase: str, batch: int) -> None:
+def count(plan: Plan, phase: str, batch: int) -> None:
     """Prints the multiply-adds of a step; nothing is compiled, no array is made."""
-    mesh, model = experiment.build(config)
-    bench = experiment.Experiment(config, Path(), mesh, model, {}, {}, preemption.Flag())
-    recipe = bench.recipe(phase)
-    state = jax.eval_shape(recipe.init, model.template)
-    fixed = recipe.fixed(model.template, model.template) | {"noise": bench.abstract_noise(phase)}
-    images = dict.fromkeys(recipe.method.SIDES, bench.abstract_images(batch))
-    update = make_update(recipe, *bench.task(config[phase]["tasks"][0]), mesh)
+    bench = without_data(plan, Path())
+    rule, template = bench.update_rule(phase), bench.model.template
+    state = jax.eval_shape(rule.init, template)
+    noise = token_bank.abstract_noise(bench, phase)
+    fixed = rule.fixed(template, template) | {"noise": noise}
+    images = dict.fromkeys(rule.method.SIDES, token_bank.abstract_images(bench, batch))
+    update = make_update(rule, plan.phases[phase].tasks[0], bench.mesh)
     total = batch * len(images)
     analysis = jax.jit(update).lower(state, fixed, images).cost_analysis()
     assert analysis, "XLA analyses the cost of every program"
@@ -71,26 +71,25 @@ def count(config: dict[str, Any], phase: str, batch: int) -> None:
     print(f"of matrix products and convolutions alone: {products / 1e9:.1f} G")
 
 
-def build(config: dict[str, Any], phase: str, batch: int) -> tuple[Any, list[Any], float]:
-    """(compiled step, its arguments, its FLOPs); compiled for the mesh of the config."""
-    mesh, model = experiment.build(config)
-    bench = experiment.Experiment(config, Path(), mesh, model, {}, {}, preemption.Flag())
-    recipe, params = bench.recipe(phase), bench.start()
+def build(plan: Plan, phase: str, batch: int) -> tuple[Any, list[Any], float]:
+    """(compiled step, its arguments, its FLOPs); compiled for the mesh of the plan."""
+    bench = without_data(plan, Path())
+    rule, params = bench.update_rule(phase), bench.initial_params()
     state = bench.initial_state(phase, params)
-    rng, codes = np.random.default_rng(0), getattr(model, "codes", 0)
+    rng, codes = np.random.default_rng(0), getattr(bench.model, "codes", 0)
 
     def draw(like: jax.ShapeDtypeStruct) -> np.ndarray:
         high = 256 if like.dtype == np.uint8 else codes
         return rng.integers(0, high, like.shape, like.dtype)
 
-    noise = bench.abstract_noise(phase)
-    bank = jax.device_put(draw(noise), sharding.replicated(mesh)) if noise else None
-    fixed = recipe.fixed(params, params, bank)
-    rows = {side: draw(bench.abstract_images(batch)) for side in recipe.method.SIDES}
-    images = jax.device_put(rows, sharding.batch(mesh))
-    update = make_update(recipe, *bench.task(config[phase]["tasks"][0]), mesh)
+    noise = token_bank.abstract_noise(bench, phase)
+    bank = jax.device_put(draw(noise), sharding.replicated(bench.mesh)) if noise else None
+    fixed = rule.fixed(params, params, bank)
+    rows = {side: draw(token_bank.abstract_images(bench, batch)) for side in rule.method.SIDES}
+    images = jax.device_put(rows, sharding.batch(bench.mesh))
+    update = make_update(rule, plan.phases[phase].tasks[0], bench.mesh)
     work = flops.count(update, bench.abstract_state(phase), fixed, images)
-    step: Any = shard_update(update, state, fixed, recipe.method.SIDES, mesh)
+    step: Any = shard_update(update, state, fixed, rule.method.SIDES, bench.mesh)
     started = time.perf_counter()
     program = step.lower(state, fixed, images).compile()
     seconds = time.perf_counter() - started
@@ -237,9 +236,9 @@ def measure_wait(args: argparse.Namespace) -> None:
         config[phase]["steps"] = args.steps
     config["data"]["cache"] = args.cache
     with tempfile.TemporaryDirectory() as folder:
-        ready = preflight(config, Path(folder) / "run", preemption.Flag())
-        experiment.run_phases(ready, train)
-        records = list(Workdir(ready.workdir).read_metrics())
+        experiment = preflight(resolve(config), Path(folder) / "run", preemption.Flag())
+        run_phases(experiment, train)
+        records = list(experiment.workdir.read_metrics())
     for phase in config["phases"]:
         last = [record for record in records if record["phase"] == phase][-1]
         print(f"{phase}: {last['data_wait']:.1%} of the time was spent waiting for data, "
@@ -303,13 +302,13 @@ def main(argv: list[str] | None = None) -> None:
     config = complete_config(cli.load_config(args.config))
     config["model"]["args"].update(cli.assignments(args.model, "--model"))
     config["data"]["token_cache"].update(cli.assignments(args.tokens, "--tokens"))
-    config["weights"] = ""
-    phase = args.phase or config["phases"][-1]
-    if phase not in config["phases"]:
-        raise unknown("phase of this config", phase, config["phases"])
-    batch = args.batch or config[phase]["batch_size"]
+    plan = resolve(config)
+    phase = args.phase or [*plan.phases][-1]
+    if phase not in plan.phases:
+        raise unknown("phase of this config", phase, plan.phases)
+    batch = args.batch or plan.phases[phase].batch_size
     if args.count:
-        count(config, phase, batch)
+        count(plan, phase, batch)
         return
     variants = {"step": {}} | (
         {" ".join(args.against): cli.assignments(args.against, "--against")} if args.against else {}
@@ -318,13 +317,13 @@ def main(argv: list[str] | None = None) -> None:
     for name, changes in variants.items():
         print(f"{name}:")
         model = config["model"] | {"args": config["model"]["args"] | changes}
-        built[name] = build(config | {"model": model}, phase, batch)
+        built[name] = build(resolve(config | {"model": model}), phase, batch)
         run(*built[name][:2])
     seconds = {name: [] for name in built}
     for _ in range(args.steps):
         for name, (program, arguments, _) in built.items():
             seconds[name].append(run(program, arguments))
-    sides = len(find("method", config[phase]["method"]).SIDES)
+    sides = len(plan.phases[phase].method.SIDES)
     print(f"{jax.device_count()} x {jax.devices()[0].device_kind}, batch {batch} x {sides} sides")
     for name, times in seconds.items():
         median = statistics.median(times)

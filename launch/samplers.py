@@ -37,16 +37,17 @@ import numpy as np
 from scipy import stats
 
 from l2l_jax.data import splits
-from l2l_jax.engine.completions import MAIN, Completer, missing_files, networks
-from l2l_jax.engine.config import complete_config
-from l2l_jax.engine.experiment import Experiment, final_weights, restored, run_phases
+from l2l_jax.engine import networks
+from l2l_jax.engine.completions import Completer
+from l2l_jax.engine.experiment import Experiment
+from l2l_jax.engine.outcome import final_weights, restored, run_phases
+from l2l_jax.engine.plan import ModelPlan, complete_config, resolve
 from l2l_jax.engine.preflight import preflight
 from l2l_jax.engine.run import finished
 from l2l_jax.lib import cli, files, preemption, trees
 from l2l_jax.lib import rng as rngs
 from l2l_jax.lib.errors import ConfigError
 from l2l_jax.models.diffusion import Diffusion, build
-from l2l_jax.registry import find
 from l2l_jax.types import Array, FeatureNetwork, Images, Mask, Params, Rng, Source, Visible
 from l2l_jax.weights.safetensors import Weights
 from l2l_jax.workdir.layout import Workdir
@@ -70,19 +71,19 @@ class Timed(Completer):
     """A Completer that measures the seconds of sampling and allows any names of variants."""
 
     seconds, rows = 0.0, 0  # seconds of sampling, and completed images, since the last reset
-    program: Any = None  # the compiled completer
+    compiled: Any = None  # the program of the task
 
-    def kept(self, key: tuple[str, str, str], make: Callable[[], Any]) -> Any:
+    def cached(self, key: tuple[str, str, str], make: Callable[[], Any]) -> Any:
         del key  # completions from the cache would take no time
         return make()
 
-    def completer(self, task: str) -> Callable[..., dict[str, Array]]:
-        complete: Any = super().completer(task)
+    def program(self, task: str) -> Callable[..., dict[str, Array]]:
+        complete: Any = super().program(task)
 
         def timed(params: Params, _: Params | None, *rest: Array) -> dict[str, Array]:
-            self.program = self.program or complete.lower(params, None, *rest).compile()
+            self.compiled = self.compiled or complete.lower(params, None, *rest).compile()
             started = time.perf_counter()
-            completed = jax.block_until_ready(self.program(params, None, *rest))
+            completed = jax.block_until_ready(self.compiled(params, None, *rest))
             self.seconds += time.perf_counter() - started
             self.rows += len(rest[0])
             return completed
@@ -149,7 +150,7 @@ def prepare(folder: Path, config: dict, count: int, scratch: Path) -> tuple[Expe
 
     The network is the one that FID uses; the original is on the mesh.
     """
-    network = config["evaluators"].get("fid", {}).get("network", MAIN)
+    network = config["evaluators"].get("fid", {}).get("network", "main")
     batches, devices = math.ceil(count / config["evaluate"]["batch_size"]), jax.device_count()
     batch = math.ceil(count / batches / devices) * devices
     config = config | {
@@ -159,13 +160,18 @@ def prepare(folder: Path, config: dict, count: int, scratch: Path) -> tuple[Expe
         "evaluators": {"reconstruction": {"grids": False}, "fid": {"network": network}},
         "runtime": {**config["runtime"], "fsdp": 1},
     }
-    files.write_json(Workdir(scratch).config, config)
+    plan = resolve(config)
+    files.write_json(Workdir(scratch).config, plan.config)
     Workdir(scratch).splits.symlink_to(Workdir(folder).splits.resolve())
-    experiment = preflight(config, scratch, preemption.Flag())
-    original = run_phases(dataclasses.replace(experiment, workdir=folder), restored).original
-    built = networks(experiment)  # before the images are reduced: a classifier trains on all
+    experiment = preflight(plan, scratch, preemption.Flag())
+    original = run_phases(
+        dataclasses.replace(experiment, workdir=Workdir(folder)), restored
+    ).original
+    built = networks.load(experiment)  # before the images are reduced: a classifier trains on all
     if network not in built:
-        raise ConfigError(f"FID needs the network {network}: {missing_files(config)[network]}")
+        raise ConfigError(
+            f"FID needs the network {network}: {networks.missing_files(plan)[network]}"
+        )
     chosen = dict(experiment.splits)
     for name in ("retain_eval", "forget_eval"):
         if name not in chosen or len(chosen[name].keys) < 2:
@@ -181,10 +187,12 @@ def with_sampler(experiment: Experiment, sampler: str, steps: int) -> Experiment
     sampler: REFERENCE, AGAIN, or any other name for DDIM with `steps` steps (0: all).
     """
     kind = "ddpm" if sampler in (REFERENCE, AGAIN) else "ddim"
-    args = experiment.config["model"]["args"] | {"sampler": kind, "sample_steps": steps}
+    plan = experiment.plan
+    args = {**plan.model.args, "sampler": kind, "sample_steps": steps}
     model = OtherNoise(**vars(build(**args))) if sampler == AGAIN else build(**args)
-    config = {**experiment.config, "model": {"name": "diffusion", "args": args}}
-    return dataclasses.replace(experiment, model=model, config=config)
+    config = {**plan.config, "model": {"name": "diffusion", "args": args}}
+    plan = dataclasses.replace(plan, config=config, model=ModelPlan(plan.model.plugin, args))
+    return dataclasses.replace(experiment, model=model, plan=plan)
 
 
 def schedule_steps(experiment: Experiment) -> int:
@@ -207,7 +215,7 @@ def measure(
     figures = {sampler: record["figures"].setdefault(sampler, {}) for sampler in experiments}
     missing = {s: [name for name in params if name not in rows] for s, rows in figures.items()}
     costs = {
-        sampler: experiment.config["model"]["args"]["sample_steps"] or schedule_steps(experiment)
+        sampler: experiment.plan.model.args["sample_steps"] or schedule_steps(experiment)
         for sampler, experiment in experiments.items()
     }
     total, done, spent = sum(costs[s] * len(names) for s, names in missing.items()), 0, 0.0
@@ -215,8 +223,8 @@ def measure(
         completer = Timed(experiments[sampler], params, network)
         for name in missing[sampler]:
             completer.variants, completer.seconds, completer.rows, row = (name,), 0.0, 0, {}
-            for evaluator, args in experiments[sampler].config["evaluators"].items():
-                values = find("evaluator", evaluator).evaluate(completer, **args)
+            for planned in experiments[sampler].plan.evaluators.values():
+                values = planned.evaluator.evaluate(completer, **planned.args)
                 row |= {f"{side} {metric.upper()}": x for (_, side, _), metric, x in values}
             figures[sampler][name] = row | {"seconds": completer.seconds / completer.rows}
             files.write_json(out, record)
@@ -376,7 +384,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         }
         digests = {name: each.digest for name, each in weights.items()}
         record = read_record(args.out, files.as_json(about), digests)
-        placed = {name: experiment.placed(each.params) for name, each in weights.items()}
+        placed = {name: experiment.place(each.params) for name, each in weights.items()}
         params = {ORIGINAL: original} | placed
         measure(experiments, params, network, record, args.out)
     figures = {s: {name: record["figures"][s][name] for name in params} for s in experiments}

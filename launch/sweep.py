@@ -49,7 +49,7 @@ from ml_collections import config_flags
 
 from l2l_jax import flags
 from l2l_jax.engine import reuse
-from l2l_jax.engine.config import check_config, complete_config
+from l2l_jax.engine.plan import resolve
 from l2l_jax.engine.run import finished
 from l2l_jax.lib import cli, files, trees
 from l2l_jax.lib.errors import ConfigError, did_you_mean
@@ -143,9 +143,7 @@ def resolve_config(spec: str, overrides: Sequence[str]) -> dict[str, Any]:
         values(argv)
     except (absl_flags.Error, ValueError, TypeError) as error:
         raise ConfigError(f"{spec}: {error}") from error
-    complete = complete_config(values.config)
-    check_config(complete)
-    return files.as_json(complete)
+    return files.as_json(resolve(values.config).config)
 
 
 def plan_methods(spec: str, axes: Axes, overrides: Sequence[str]) -> list[MethodPlan]:

@@ -19,7 +19,8 @@ LOOP = ("l2l_jax/engine/train.py", "train")  # the one function that may be long
 PARTS = ["main", "evaluate", "weights.__main__", "flags", "engine", "report", "weights",
          "PLUGINS", "registry", "workdir", "data", "lib", "types"]  # fmt: skip
 ENGINE = ["run", "evaluation", "train", "preflight", "measure", "token_bank", "reuse", "retrained",
-          "completions", "experiment", "step", "config"]  # fmt: skip
+          "tokenizer", "completions", "networks", "outcome", "training_sets", "experiment", "step",
+          "plan", "config"]  # fmt: skip
 PLUGINS = sorted(folder for folder in FOLDERS.values() if "." not in folder)
 SHARED = {"models.layers"}  # what several plug-ins of a folder are made from
 EXCEPTIONS = {("models.mage", "models.vqgan")}  # a MAGE holds a VQ-GAN
@@ -111,7 +112,8 @@ def test_the_report_needs_no_jax():
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.py")), ids=name_of)
 def test_configs_are_plain_values(path):
-    assert set(imports_of(path)) <= {"ml_collections", "configs.common"}
+    known = {"l2l_jax.engine.config", "l2l_jax.registry.names"} if path.stem == "common" else set()
+    assert set(imports_of(path)) <= {"ml_collections", "configs.common", *known}
 
 
 def functions(path):
@@ -125,7 +127,7 @@ def test_sizes_types_and_docstrings(path):
     text = path.read_text()
     if path.name != "__init__.py":
         assert ast.get_docstring(ast.parse(text)), "a file opens with what it is"
-    limit = 460 if path.name == "types.py" else 400  # every contract in one place
+    limit = 480 if path.name == "types.py" else 400  # every contract in one place
     assert len(text.splitlines()) <= limit, "one subject in a file"
     if "lib" in path.parts:
         assert len(text.splitlines()) <= 200, "lib is small and boring"

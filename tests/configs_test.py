@@ -3,7 +3,7 @@
 import pytest
 
 from configs import common
-from l2l_jax.engine.config import check_config, complete_config
+from l2l_jax.engine.plan import complete_config, resolve
 from l2l_jax.lib import cli, trees
 from l2l_jax.lib.errors import ConfigError
 from l2l_jax.registry import find
@@ -37,7 +37,7 @@ def test_every_config_has_every_method(spec, method):
         assert optimizer["final"] <= optimizer["lr"] <= plain["unlearn"]["optimizer"]["lr"]
         assert small[phase]["steps"] == 12
     for each in (config, small):
-        check_config(each)
+        resolve(each)
 
 
 @pytest.mark.parametrize("method", common.METHODS)
@@ -47,7 +47,7 @@ def test_a_folder_of_ones_own_has_every_method(method):
     phases = {config[phase]["method"] for phase in config["phases"][1:]}
     named = {"epsilon": "l2l", "pcgrad": "l2l", "saliency": "l2l"}.get(method, method)
     assert named in phases or (method, config["pretrain"]["on"]) == ("retrain", "retain")
-    check_config(config)
+    resolve(config)
 
 
 def test_the_diffusion_config_is_the_released_recipe():

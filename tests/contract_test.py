@@ -11,6 +11,7 @@ import numpy as np
 import optax
 import pytest
 
+from l2l_jax.engine.plan import TaskPlan
 from l2l_jax.engine.step import UpdateRule, make_update, shard_update
 from l2l_jax.lib import optim, pixels, sharding, signatures, trees
 from l2l_jax.lib.errors import ConfigError
@@ -242,9 +243,10 @@ def one_step(recipe, params, start, devices):
     def place(tree):
         return sharding.place(jax.device_get(tree), sharding.parameters(mesh, tree))
 
+    task = TaskPlan("random", find("task", "random"), TASKS["random"])
     fixed = place(recipe.fixed(start, params))
     state = place(recipe.init(start))
-    update = make_update(recipe, find("task", "random"), TASKS["random"], mesh)
+    update = make_update(recipe, task, mesh)
     size = recipe.model.image_size
     rows = np.random.default_rng(0).integers(0, 256, (2, B, size, size, 3), np.uint8)
     sides = recipe.method.SIDES

@@ -12,14 +12,16 @@ import jax
 import numpy as np
 
 from configs import common
-from l2l_jax.engine.config import complete_config
-from l2l_jax.engine.experiment import final_weights, run_phases
+from l2l_jax.engine.experiment import without_data
+from l2l_jax.engine.outcome import final_weights, run_phases
+from l2l_jax.engine.plan import resolve
 from l2l_jax.engine.preflight import preflight
 from l2l_jax.engine.run import run
 from l2l_jax.engine.train import train
 from l2l_jax.lib import files, trees
 from l2l_jax.lib.preemption import Flag
 from l2l_jax.registry import find
+from l2l_jax.workdir.layout import Workdir
 from tests import _torchlike
 
 ROOT = Path(__file__).parents[1]
@@ -87,7 +89,17 @@ def finished_run():
 
 def trained(config, workdir):
     """The outcome of a run's phases, without the evaluation and the page."""
-    return run_phases(preflight(complete_config(config), workdir, Flag()), train)
+    return run_phases(preflight(resolve(config), workdir, Flag()), train)
+
+
+def opened(workdir):
+    """The experiment of a workdir without its data."""
+    return without_data(resolve(Workdir(workdir).read_config()), workdir)
+
+
+def ready(workdir):
+    """The experiment of a workdir, as a later launch finds it."""
+    return preflight(resolve(Workdir(workdir).read_config()), workdir, Flag())
 
 
 def params_of(workdir):

@@ -1,218 +1,302 @@
-"""What a config may say: every key has a reader, every name a file, every argument a function.
+"""The table of config keys: default, type, bounds and meaning of each.
 
-The shape of configs/common.py, seen from the other side: a key that nobody reads is an error.
+Configs are made from it (configs/common.py), every run is checked against it, `--help` prints it,
+and docs/config.md shows it. It knows plain values only: no JAX, no plug-ins. The keys of `args`
+and `solver_args` are the keyword-only arguments of the plug-in named beside them; engine/plan.py
+looks those up.
+
+Durations are steps. Sizes are images of one side (retain or forget) over all devices. Shares are
+between 0 and 1. Sequences are tuples, because the command line cannot override lists.
 """
 
-import contextlib
+import copy
+import dataclasses
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from l2l_jax.lib import optim
 from l2l_jax.lib.errors import ConfigError, unknown
-from l2l_jax.lib.signatures import check_args, defaults, merged
-from l2l_jax.registry import find
-from l2l_jax.types import Evaluator
 
-PHASE = ("method", "args", "solver", "solver_args", "steps", "batch_size", "accumulate", "tasks",
-         "on", "saliency", "ema", "optimizer")  # fmt: skip
-ONS = ("retain", "proxy", "all")
-SIDE = ("classes", "files", "random", "rest", "images_per_class", "images")
-SECTIONS = {
-    "seed": None,
-    "phases": None,
-    "weights": None,
-    "reference": None,
-    "model": ("name", "args"),
-    "data": ("name", "args", "crop", "flip", "resize", "cache", "proxy", "broken", "token_cache"),
-    "split": ("forget", "retain", "proxy", "seed", "images_per_class", "eval_images_per_class"),
-    "tasks": None,
-    "evaluate": ("tasks", "batch_size"),
-    "networks": None,
-    "evaluators": None,
-    "runtime": ("fsdp", "save_every", "keep", "log_every", "threads", "workers", "tensorboard",
-                "token_folder", "begin_from", "profile_from", "profile_steps"),
-}  # fmt: skip
+INF = math.inf
 
 
-def complete_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config as plain dicts with every argument that a chosen file takes, defaults included.
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """One key of a config: its default decides its type; a number lies in [low, high]."""
 
-    What a run writes down, and what the command line can override. Names that do not exist are left
-    for `check` to complain about.
-    """
-    config = {key: _plain(section) for key, section in config.items()}
-    for section, kind, function in _places(config):
-        with contextlib.suppress(ConfigError):
-            module = find(kind, section["name"])
-            section["args"] = merged(defaults(getattr(module, function)), section["args"])
-    for phase in filter(_is_phase, config.values()):
-        with contextlib.suppress(ConfigError):
-            method, solver = find("method", phase["method"]), find("solver", phase["solver"])
-            phase["args"] = defaults(method.objectives) | phase["args"]
-            phase["solver_args"] = defaults(solver.update) | phase["solver_args"]
-    for task in config.get("tasks", {}).values():
-        with contextlib.suppress(ConfigError, KeyError):
-            task["args"] = defaults(find("task", task["task"]).mask) | task["args"]
-    for name, args in config.get("evaluators", {}).items():
-        with contextlib.suppress(ConfigError):
-            module = find("evaluator", args.get("evaluator", name))
-            config["evaluators"][name] = defaults(module.evaluate) | args
-    return config
+    default: Any
+    meaning: str
+    low: float = -INF
+    high: float = INF
+    open_low: bool = False  # whether `low` itself is not allowed
+    open_high: bool = False
+    choices: tuple[str, ...] = ()  # of a text; () = any text
+    special: tuple[float, ...] = ()  # numbers outside of [low, high] that are allowed too
 
+    @property
+    def kind(self) -> str:
+        """The type, for people."""
+        names = {
+            bool: "yes or no",
+            tuple: "tuple",
+            int: "whole number",
+            float: "number",
+            str: "text",
+        }
+        return names.get(type(self.default), "section")
 
-def figure_name(name: str, section: Mapping[str, Any], metric: str) -> str:
-    """What a figure of config.evaluators[name] is called: fid_places, of fid under that name."""
-    file = section.get("evaluator", name)
-    figures = [] if file == name else find("evaluator", file).FIGURES
-    return name + metric.removeprefix(figures[0].name) if figures else metric
-
-
-def _plain(value: Any) -> Any:
-    """ConfigDicts and other mappings as dicts, all the way down; lists as tuples."""
-    if isinstance(value, Mapping) or hasattr(value, "to_dict"):
-        return {key: _plain(item) for key, item in value.items()}
-    return tuple(value) if isinstance(value, list) else value
+    @property
+    def bounds(self) -> str:
+        """The values it can have, for people; "" if any of its type."""
+        if self.choices:
+            return " or ".join(repr(choice) for choice in self.choices)
+        words = []
+        if self.low > -INF:
+            words.append(f"{'above' if self.open_low else 'at least'} {self.low:g}")
+        if self.high < INF:
+            words.append(f"{'below' if self.open_high else 'at most'} {self.high:g}")
+        return " and ".join(words) + "".join(f", or {value:g}" for value in self.special)
 
 
-def _places(config: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], str, str]]:
-    """Sections with a name and arguments: (section, kind, function that takes the arguments)."""
-    for name, kind, function in (
-        ("model", "model", "build"),
-        ("data", "dataset", "load"),
-    ):
-        if isinstance(config.get(name), dict) and {"name", "args"} <= config[name].keys():
-            yield config[name], kind, function
-    for section in config.get("networks", {}).values():
-        if isinstance(section, dict) and {"name", "args"} <= section.keys():
-            yield section, "feature_network", "build"
-    proxy = config["data"].get("proxy", {}) if isinstance(config.get("data"), dict) else {}
-    if proxy.get("name") and "args" in proxy:
-        yield proxy, "dataset", "load"
+Table = Mapping[str, "Option | Table"]
+
+SIDE: Table = {
+    "classes": Option((), "class names, numbers, or titles that only one class has"),
+    "files": Option("", "a text file of image keys, one per line, or a split's JSON file"),
+    "random": Option(0, "draw this many classes, with split.seed, from those nobody lists", 0),
+    "rest": Option(False, "take everything that no other side takes"),
+    "images_per_class": Option(0, "training images of each class; 0 = split.images_per_class", 0),
+    "images": Option(0, "training images in all, evenly over the classes; 0 = all", 0),
+}
+OPTIMIZER: Table = {
+    "lr": Option(1e-4, "peak learning rate of AdamW", 0),
+    "warmup": Option(0.05, "share of the steps in which the learning rate rises from 0", 0, 1),
+    "final": Option(0.0, "learning rate at the end of the cosine", 0),
+    "b1": Option(0.9, "decay of the first moment", 0, 1, open_high=True),
+    "b2": Option(0.95, "decay of the second moment", 0, 1, open_high=True),
+    "eps": Option(1e-8, "added to the root of the second moment", 0),
+    "weight_decay": Option(0.05, "weight decay; biases and norm scales have none", 0),
+    "clip": Option(0.0, "the largest norm of the whole gradient; 0 = no clipping", 0),
+}
+PHASE: Table = {
+    "method": Option("", "a file of l2l_jax/methods"),
+    "args": Option({}, "arguments of the method"),
+    "solver": Option("weighted", "a file of l2l_jax/solvers"),
+    "solver_args": Option({}, "arguments of the solver"),
+    "steps": Option(100, "steps of the phase", 1),
+    "batch_size": Option(64, "images of each side in one step, over all devices", 1, 1 << 20),
+    "accumulate": Option(1, "split each batch into this many passes, to save memory", 1),
+    "tasks": Option((), "names from config.tasks; step i uses the i-th, in turn"),
+    "on": Option(
+        "retain",
+        "which images play the retain side: the retain split, its proxy, or all images of data",
+        choices=("retain", "proxy", "all"),
+    ),
+    "saliency": Option(
+        1.0,
+        "share of the parameters that move: those with the largest forget gradient (SalUn)",
+        0,
+        1,
+        open_low=True,
+    ),
+    "ema": Option(
+        0.0,
+        "decay of a moving average of the trained parameters, such as 0.9999; the average is then "
+        "the result of the phase; 0 = no average",
+        0,
+        1,
+        open_high=True,
+    ),
+    "optimizer": OPTIMIZER,
+}
+TASK: Table = {
+    "task": Option("", "a file of l2l_jax/tasks"),
+    "args": Option({}, "arguments of the task"),
+}
+NETWORK: Table = {
+    "name": Option("", "a file of l2l_jax/feature_networks"),
+    "args": Option({}, "arguments of the network"),
+}
+TABLE: dict[str, "Option | Table"] = {
+    "seed": Option(0, "seed of all randomness of the run"),
+    "phases": Option(("unlearn",), "sections of this config, in the order in which they run"),
+    "weights": Option("", "the original model: a file, or bundled:NAME; empty if a phase makes it"),
+    "reference": Option("", "workdir of a model retrained without the forget images, if any"),
+    "model": {
+        "name": Option("", "a file of l2l_jax/models"),
+        "args": Option({}, "arguments of the model"),
+    },
+    "data": {
+        "name": Option("", "a file of l2l_jax/datasets"),
+        "args": Option({}, "arguments of the data set"),
+        "crop": Option((), "random crops of such shares of the area; () = the central square"),
+        "flip": Option(False, "mirror half of the training images"),
+        "resize": Option(
+            "pillow",
+            "the library that resizes crops; simd is cykooz.resizer, faster and nearly equal",
+            choices=("pillow", "simd"),
+        ),
+        "cache": Option(
+            "",
+            "where decoded training images are kept: in memory, on disk, or nowhere",
+            choices=("", "memory", "disk"),
+        ),
+        "proxy": {
+            "name": Option("", "another data set from which split.proxy is taken"),
+            "args": Option({}, "its arguments"),
+        },
+        "broken": Option(
+            "stop",
+            "what an unreadable image does: stop the run, or be skipped",
+            choices=("stop", "skip"),
+        ),
+        "token_cache": {
+            "views": Option(
+                0, "augmented views of each image that are tokenised before training; 0 = none", 0
+            ),
+            "noise": Option(
+                1024, "noise images that are tokenised before training; 0 = new ones every step", 0
+            ),
+        },
+    },
+    "split": {
+        "forget": SIDE,
+        "retain": SIDE,
+        "proxy": SIDE,
+        "seed": Option(0, "seed of draws of classes and images"),
+        "images_per_class": Option(0, "training images of each class; 0 = all", 0),
+        "eval_images_per_class": Option(0, "held-out images of each class; 0 = all", 0),
+    },
+    "tasks": Option({}, "{name: {task, args}}: the masking tasks that phases and evaluation name"),
+    "unlearn": PHASE,
+    "evaluate": {
+        "tasks": Option((), "names from config.tasks; the first is the headline"),
+        "batch_size": Option(256, "images of one batch, over all devices", 1, 1 << 20),
+    },
+    "networks": Option(
+        {"main": {"name": "classifier", "args": {}}},
+        "{name: {name, args}}: feature networks; evaluators use main unless they name another",
+    ),
+    "evaluators": Option(
+        {
+            "reconstruction": {},
+            "fid": {},
+            "inception_score": {},
+            "cosine": {},
+            "output_distance": {},
+            "tsne": {},
+        },
+        "{name: arguments}; `evaluator` names the file of l2l_jax/evaluators if `name` is none, "
+        "and `network` the feature network",
+    ),
+    "runtime": {  # changes no result; may differ when a run is continued
+        "fsdp": Option(
+            1, "devices that share one copy of the parameters; -1 = all", 1, special=(-1,)
+        ),
+        "save_every": Option(500, "steps between checkpoints", 1),
+        "keep": Option(2, "checkpoints that are kept", 1),
+        "log_every": Option(5.0, "seconds between lines of progress", 0),
+        "threads": Option(8, "threads that read images", 1),
+        "workers": Option(0, "processes that read images; 0 = threads of this one", 0),
+        "tensorboard": Option(True, "write TensorBoard files"),
+        "token_folder": Option(
+            "", "folder of data.token_cache, seen by all processes; empty = below the cache"
+        ),
+        "begin_from": Option("", "a workdir whose equal first phases are reused"),
+        "profile_from": Option(0, "step at which a trace begins", 0),
+        "profile_steps": Option(0, "steps of the trace; 0 = no trace", 0),
+    },
+}
+OPTIONAL = ("unlearn",)  # a config has other phases as well, and may have none of this name
+ENTRIES = {"tasks": TASK, "networks": NETWORK}  # what each entry of these sections contains
 
 
-def check_config(config: Mapping[str, Any]) -> None:
-    """ConfigError for a key nobody reads or that is missing, a name nobody has, a bad argument."""
-    phases = [key for key, section in config.items() if _is_phase(section)]
-    for key in config:
-        if key not in SECTIONS and key not in phases:
-            raise unknown("config section", key, SECTIONS)
-    for section, keys in SECTIONS.items():
-        if section not in config:
-            raise ConfigError(f"The config has no section {section!r}; see configs/common.py.")
-        if keys:
-            _check_keys(section, config[section], keys)
-    cache = config["data"]["token_cache"]
-    _check_keys("data.token_cache", cache, ("views", "noise"))
-    if cache["views"] < 0 or cache["noise"] < 0:
-        raise ConfigError(f"data.token_cache.views and noise are 0 or more, not {dict(cache)}.")
-    _check_keys("data.proxy", config["data"]["proxy"], ("name", "args"))
-    for side in ("forget", "retain", "proxy"):
-        _check_keys(f"split.{side}", config["split"][side], SIDE)
-    for key in ("save_every", "keep", "threads"):
-        _check_positive("runtime", config["runtime"], key)
-    if not config["phases"]:
-        raise ConfigError("config.phases is empty: nothing would be done.")
-    for phase in config["phases"]:
-        if phase not in phases:
-            raise unknown("phase", phase, phases)
-        if config["phases"].count(phase) > 1:
-            raise ConfigError(
-                f"config.phases names {phase!r} twice; a phase has one place and one set of "
-                "checkpoints. Give the second a section of its own."
-            )
-        _check_phase(phase, config[phase], config["tasks"])
-    _check_modules(config)
-    made = find("method", config[config["phases"][0]]["method"]).MAKES_ORIGINAL
-    if not config["weights"] and not made:
-        raise ConfigError(
-            "config.weights is empty: there is no original to unlearn. Name a file, such as "
-            "--config.weights=bundled:mae_fashion_mnist, or let phases begin with a pretrain."
-        )
+def defaults(table: Table = TABLE) -> dict[str, Any]:
+    """Nested dict of the defaults of a table."""
+    return {
+        key: copy.deepcopy(option.default) if isinstance(option, Option) else defaults(option)
+        for key, option in table.items()
+    }
 
 
-def _is_phase(section: Any) -> bool:
+def is_phase(section: Any) -> bool:
+    """Whether a section of a config is one of its phases."""
     return isinstance(section, Mapping) and "method" in section
 
 
-def _check_keys(where: str, section: Mapping[str, Any], keys: tuple[str, ...]) -> None:
-    for key in section:
-        if key not in keys:
-            raise unknown(f"key of {where}", key, keys)
-    if missing := [key for key in keys if key not in section]:
-        raise ConfigError(f"config.{where} lacks {', '.join(missing)}; see configs/common.py.")
+def flatten(table: Table, prefix: str = "") -> Iterator[tuple[str, Option]]:
+    """(dotted key, option) of every key, in the order of the table."""
+    for key, option in table.items():
+        name = f"{prefix}{key}"
+        if isinstance(option, Option):
+            yield name, option
+        else:
+            yield from flatten(option, f"{name}.")
 
 
-def _check_phase(name: str, settings: Mapping[str, Any], tasks: Mapping[str, Any]) -> None:
-    _check_keys(name, settings, PHASE)
-    check_args(find("method", settings["method"]).objectives, settings["args"], f"{name}.args")
-    solver = find("solver", settings["solver"]).update
-    check_args(solver, settings["solver_args"], f"{name}.solver_args")
-    optimizer = {"steps": settings["steps"], **settings["optimizer"]}
-    check_args(optim.make, optimizer, f"{name}.optimizer")
-    if settings["on"] not in ONS:
-        raise unknown("value of 'on'", settings["on"], ONS)
-    _check_tasks(f"{name}.tasks", settings["tasks"], tasks)
-    for key in ("steps", "accumulate"):
-        _check_positive(name, settings, key)
-    if not 0 < settings["saliency"] <= 1:
-        raise ConfigError(
-            f"{name}.saliency is the share of the parameters that move, above 0 and at most 1, not "
-            f"{settings['saliency']}."
-        )
-    if not 0 <= settings["ema"] < 1:
-        raise ConfigError(
-            f"{name}.ema is the decay of a moving average, below 1, such as 0.9999; 0 is for none. "
-            f"It cannot be {settings['ema']}."
-        )
+def documented() -> Iterator[tuple[str, Option]]:
+    """(dotted key, option) of every key for people: phases and named entries once, by example."""
+    for key, option in flatten(TABLE | {"unlearn": Option({}, "")}):
+        if key == "unlearn":
+            yield from flatten(PHASE, "PHASE.")
+        else:
+            yield key, option
+        if key in ENTRIES:
+            yield from flatten(ENTRIES[key], f"{key}.NAME.")
 
 
-def _check_positive(where: str, section: Mapping[str, Any], key: str) -> None:
-    if section[key] < 1:
-        raise ConfigError(f"{where}.{key} is at least 1, not {section[key]}.")
+def check(config: Mapping[str, Any]) -> None:
+    """ConfigError for a key that nobody reads, a key that is missing, a wrong type or value.
+
+    config: plain nested dicts. The arguments of plug-ins are checked by engine/plan.py.
+    """
+    phases = {key: section for key, section in config.items() if is_phase(section)}
+    for key in config:
+        if key not in TABLE and key not in phases:
+            raise unknown("config section", key, TABLE)
+    for key, option in TABLE.items():
+        if key in config and key not in phases:
+            _check(key, config[key], option)
+        elif key not in config and key not in OPTIONAL:
+            raise ConfigError(f"The config has no section {key!r}; see docs/config.md.")
+    for name, section in phases.items():
+        _check(name, section, PHASE)
+    for section, table in ENTRIES.items():
+        for name, entry in config[section].items():
+            _check(f"{section}.{name}", entry, table)
 
 
-def _check_tasks(where: str, chosen: tuple[str, ...], tasks: Mapping[str, Any]) -> None:
-    if not chosen:
-        raise ConfigError(f"{where} is empty; choose some of {', '.join(tasks) or 'none'}.")
-    for task in chosen:
-        if task not in tasks:
-            raise unknown("task", task, tasks, f"It is named in {where}.")
+def _check(where: str, value: Any, option: "Option | Table") -> None:
+    if isinstance(option, Option):
+        _check_value(where, value, option)
+        return
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"config.{where} is a section, not {value!r}.")
+    for key in value:
+        if key not in option:
+            raise unknown(f"key of {where}", key, option)
+    if missing := [key for key in option if key not in value]:
+        raise ConfigError(f"config.{where} lacks {', '.join(missing)}; see docs/config.md.")
+    for key, inner in option.items():
+        _check(f"{where}.{key}", value[key], inner)
 
 
-def _check_modules(config: Mapping[str, Any]) -> None:
-    """The files that are named exist, and their functions take what is given to them."""
-    for name, task in config["tasks"].items():
-        _check_keys(f"tasks.{name}", task, ("task", "args"))
-        check_args(find("task", task["task"]).mask, task["args"], f"tasks.{name}.args")
-    _check_tasks("evaluate.tasks", config["evaluate"]["tasks"], config["tasks"])
-    for section, kind, function in _places(config):
-        module = find(kind, section["name"])
-        check_args(
-            getattr(module, function), section["args"], f"the args of the {kind} {section['name']}"
-        )
-    for name, section in config["networks"].items():
-        _check_keys(f"networks.{name}", section, ("name", "args"))
-    for name, section in config["evaluators"].items():
-        _check_evaluator(name, section, tuple(config["networks"]))
-
-
-def _check_evaluator(name: str, section: Mapping[str, Any], networks: tuple[str, ...]) -> None:
-    args = {key: value for key, value in section.items() if key != "evaluator"}
-    module = find("evaluator", section.get("evaluator", name))
-    check_args(module.evaluate, args, f"evaluators.{name}")
-    if args.get("network", "main") not in networks:
-        raise unknown("network", args["network"], networks, f"evaluators.{name} asks for it.")
-    for key, least in module.MINIMUMS.items():
-        if not args.get(key, least) >= least:
-            raise ConfigError(f"evaluators.{name}.{key}={args[key]}: it is at least {least}.")
-    if "evaluator" in section and not _is_one_figure(module):
-        raise ConfigError(
-            f"evaluators.{name}: {section['evaluator']} has more than one figure and cannot stand "
-            "under another name."
-        )
-
-
-def _is_one_figure(evaluator: Evaluator) -> bool:
-    """Whether all figures are one figure and its spread, which can be called after a config key."""
-    first, *others = evaluator.FIGURES or (None,)
-    return first is not None and all(other.spread_of == first.name for other in others)
+def _check_value(where: str, value: Any, option: Option) -> None:
+    default = option.default
+    kinds: tuple[type, ...] = (type(default),)
+    if isinstance(default, float):
+        kinds = (float, int)
+    if isinstance(default, Mapping):
+        kinds = (Mapping,)
+    if isinstance(default, tuple):
+        kinds = (tuple, list)
+    wrong_bool = isinstance(value, bool) and not isinstance(default, bool)
+    if not isinstance(value, kinds) or wrong_bool:
+        raise ConfigError(f"{where} is a {option.kind}, not {value!r}: {option.meaning}.")
+    if option.choices and value not in option.choices:
+        raise unknown(f"value of {where}", str(value), option.choices)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        low = value > option.low if option.open_low else value >= option.low
+        high = value < option.high if option.open_high else value <= option.high
+        if not (low and high) and value not in option.special:
+            raise ConfigError(f"{where} is {option.bounds}, not {value}: {option.meaning}.")

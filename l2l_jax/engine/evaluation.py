@@ -1,83 +1,90 @@
-"""What the original and the unlearned model make of held-out images, judged on the same footing.
-
-    python -m l2l_jax.evaluate --workdir runs/demo
-
-evaluates the last checkpoint of a workdir again and rewrites results.json and report.html.
-"""
+"""Evaluates the original and the unlearned model on the same held-out images; results.json."""
 
 import logging
 import time
 from collections.abc import Mapping
 from typing import Any
 
-from l2l_jax.engine.completions import Completer, missing_files, networks
-from l2l_jax.engine.config import figure_name
-from l2l_jax.engine.experiment import Experiment, Outcome, ending
+from l2l_jax.engine import networks, tokenizer
+from l2l_jax.engine.completions import Completer
+from l2l_jax.engine.experiment import Experiment
+from l2l_jax.engine.outcome import Outcome, describe_parameters
+from l2l_jax.engine.training_sets import passes, trained_on
 from l2l_jax.lib import files, hosts
-from l2l_jax.registry import find
 from l2l_jax.report import page
 from l2l_jax.types import Params, TokenModel
 
 log = logging.getLogger(__name__)
 
-SLACK = 0.05  # share by which a mean over some batches may exceed its bound
+BOUND_TOLERANCE = 0.05  # share by which a mean over some batches may exceed its bound
 
 
 def evaluate(experiment: Experiment, outcome: Outcome) -> dict[str, Any]:
-    """Runs config.evaluators and writes results.json; returns its content."""
-    began, config = time.perf_counter(), experiment.config
+    """Runs all evaluators of the plan and writes results.json; returns its content."""
+    began, plan, model = time.perf_counter(), experiment.plan, experiment.model
     params = variants(experiment, outcome)
-    model, skipped = experiment.model, _skipped(config)
-    seen_by = networks(experiment)
-    judge = Completer(experiment, params, seen_by)
-    tasks: dict = {t: {v: {s: {} for s in judge.sides} for v in params} for t in judge.tasks}
-    measured = {}
-    for name, section in config["evaluators"].items():
-        if name in skipped:
-            log.warning("evaluate: %s is left out: %s", name, skipped[name])
-            continue
-        args = {key: value for key, value in section.items() if key != "evaluator"}
-        how = {"evaluator": section.get("evaluator", name), **args}
-        module = find("evaluator", how["evaluator"])
-        for (variant, side, task), metric, value in module.evaluate(judge, **args):
-            named = figure_name(name, section, metric)
-            if measured.setdefault(named, how) is not how:  # another evaluator has such a figure
-                named = f"{name}_{named}"
-                measured[named] = how
-            tasks[task][variant][side][named] = float(value)
-
-    headline = judge.tasks[0]
+    skipped = networks.skipped_evaluators(plan, networks.missing_files(plan))
+    loaded = networks.load(experiment)
+    completer = Completer(experiment, params, loaded)
+    tasks, measured = _measure(experiment, completer, skipped)
+    last = completer.variants[-1]
     results = {
-        **tasks[headline],
+        **tasks[completer.tasks[0]],
         "audits": {},
-        "tokenizer": judge.tokenizer(judge.variants[-1]) if isinstance(model, TokenModel) else None,
+        "tokenizer": tokenizer.measure(completer, model, params[last])
+        if isinstance(model, TokenModel)
+        else None,
         "seconds": _seconds(experiment) | {"evaluate": time.perf_counter() - began},
         "steps": {phase: list(counts) for phase, counts in outcome.done.items()},
         "cost": _cost(experiment, outcome),
-        "ended": _ended(experiment, outcome),
-        "reference": config["reference"],
+        "ended": _endings(experiment, outcome),
+        "reference": plan.config["reference"],
         "sampling": model.sampling,
         "evaluated": {v: describe_variant(v, experiment, outcome) for v in params},
-        "trained_on": sorted(experiment.trained_on()),
-        "passes": {phase: experiment.passes(phase, n) for phase, (n, _) in outcome.done.items()},
-        "task": headline,
+        "trained_on": sorted(trained_on(plan, experiment.splits)),
+        "passes": {phase: passes(experiment, phase, n) for phase, (n, _) in outcome.done.items()},
+        "task": completer.tasks[0],
         "tasks": tasks,
-        "counts": {side: len(experiment.splits[f"{side}_eval"].keys) for side in judge.sides},
+        "counts": {side: len(experiment.splits[f"{side}_eval"].keys) for side in completer.sides},
         "classes": {name: _titles(experiment, name) for name in experiment.splits},
-        "networks": {k: {"name": x.name, **x.about} for k, x in seen_by.items()},
+        "networks": {k: {"name": x.name, **x.about} for k, x in loaded.items()},
         "measured": measured,
         "skipped": skipped,
         "digests": {
             "code": files.code_digest(),
             "splits": {name: split.digest for name, split in experiment.splits.items()},
-            "weights": judge.digests,
+            "weights": completer.digests,
         },
     }
     if hosts.is_main():
-        # No page tells older figures than the results beside it.
-        (experiment.workdir / "report.html").unlink(missing_ok=True)
-        files.write_json(experiment.workdir / "results.json", results)
+        # No page shows older figures than the results beside it.
+        experiment.workdir.report.unlink(missing_ok=True)
+        files.write_json(experiment.workdir.results, results)
     return results
+
+
+def _measure(
+    experiment: Experiment, completer: Completer, skipped: Mapping[str, str]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """({task: {variant: {side: {figure: value}}}}, {figure: evaluator and arguments})."""
+    tasks: dict = {
+        task: {variant: {side: {} for side in completer.sides} for variant in completer.variants}
+        for task in completer.tasks
+    }
+    measured: dict[str, dict[str, Any]] = {}
+    for name, planned in experiment.plan.evaluators.items():
+        if name in skipped:
+            log.warning("evaluate: %s is left out: %s", name, skipped[name])
+            continue
+        origin, figures = {"evaluator": planned.evaluator.name, **planned.args}, planned.figures
+        values = planned.evaluator.evaluate(completer, **planned.args)
+        for (variant, side, task), figure, value in values:
+            key = figures[figure].name
+            if measured.setdefault(key, origin) is not origin:  # another evaluator has such a one
+                key = f"{name}_{key}"
+                measured[key] = origin
+            tasks[task][variant][side][key] = float(value)
+    return tasks, measured
 
 
 def _titles(experiment: Experiment, name: str) -> list[str]:
@@ -88,43 +95,37 @@ def _titles(experiment: Experiment, name: str) -> list[str]:
     return [title[each] for each in split.classes]
 
 
-def _skipped(config: Mapping[str, Any]) -> dict[str, str]:
-    """{evaluator: why it cannot answer} of those whose network is not there."""
-    missing = missing_files(config)
-    asked = {name: args.get("network") for name, args in config["evaluators"].items()}
-    return {name: missing[network] for name, network in asked.items() if network in missing}
-
-
 def variants(experiment: Experiment, outcome: Outcome) -> dict[str, Params]:
     """{"original": ..., "unlearned": ...} and the reference as "retrained", if there is one.
 
     Of a run that only trains from scratch: {"original": ...}, or {"retrained": ...} if it spared
     the forget images.
     """
-    config, retrained = experiment.config, experiment.reference
-    if any(not experiment.method(phase).MAKES_ORIGINAL for phase in config["phases"]):
-        found = {"original": outcome.original, "unlearned": outcome.final}
-        return found | ({"retrained": experiment.placed(retrained.params)} if retrained else {})
-    spared = "forget" in experiment.splits and "forget" not in experiment.trained_on()
-    given = experiment.weights  # a whole model may have seen everything; a tokenizer is a part
-    whole = given and given.params.keys() == experiment.model.template.keys()
+    plan, reference = experiment.plan, experiment.reference
+    if any(not planned.method.MAKES_ORIGINAL for planned in plan.phases.values()):
+        params = {"original": outcome.original, "unlearned": outcome.final}
+        return params | ({"retrained": experiment.place(reference.params)} if reference else {})
+    spared = "forget" in experiment.splits
+    spared = spared and "forget" not in trained_on(plan, experiment.splits)
+    loaded = experiment.weights  # a whole model may have seen everything; a tokenizer is a part
+    whole = loaded and loaded.params.keys() == experiment.model.template.keys()
     return {"retrained" if spared and not whole else "original": outcome.final}
 
 
 def describe_variant(variant: str, experiment: Experiment, outcome: Outcome) -> str:
     """Which parameters were evaluated as this variant, in words."""
-    done, reference = outcome.done, experiment.reference
+    plan, done, reference = experiment.plan, outcome.done, experiment.reference
     if variant == "retrained" and reference:
-        made = reference.about["source"]["result"]
-        return f"the reference {experiment.config['reference']}, {made}"
-    making = {p: n for p, n in done.items() if experiment.method(p).MAKES_ORIGINAL}
-    return ending(experiment, making if variant == "original" else done)
+        result = reference.about["source"]["result"]
+        return f"the reference {plan.config['reference']}, {result}"
+    original = {p: n for p, n in done.items() if plan.phases[p].method.MAKES_ORIGINAL}
+    return describe_parameters(plan, original if variant == "original" else done)
 
 
 def _seconds(experiment: Experiment) -> dict[str, float]:
     """Time spent in each phase, over all launches."""
-    spent = dict.fromkeys(experiment.config["phases"], 0.0)
-    for record in files.read_jsonl(experiment.workdir / "metrics.jsonl"):
+    spent = dict.fromkeys(experiment.plan.phases, 0.0)
+    for record in experiment.workdir.read_metrics():
         spent[record["phase"]] = record["seconds"]
     return spent
 
@@ -142,9 +143,9 @@ def _cost(experiment: Experiment, outcome: Outcome) -> dict[str, dict[str, float
     return cost
 
 
-def _ended(experiment: Experiment, outcome: Outcome) -> dict[str, str]:
-    """What became of phases that have something to reach; "not reached" if they did not."""
-    last = {r["phase"]: r for r in files.read_jsonl(experiment.workdir / "metrics.jsonl")}
+def _endings(experiment: Experiment, outcome: Outcome) -> dict[str, str]:
+    """{phase: whether its stopping criterion or bound was met, in words}, of phases with one."""
+    last = {record["phase"]: record for record in experiment.workdir.read_metrics()}
     said = {}
     for phase, (done, total) in outcome.done.items():
         noted, record = experiment.noted(phase), last.get(phase)
@@ -161,15 +162,19 @@ def _ended(experiment: Experiment, outcome: Outcome) -> dict[str, str]:
 def _until(
     experiment: Experiment, phase: str, done: int, total: int, record: Mapping[str, float]
 ) -> str:
-    """Of a phase that ends when a metric reaches a limit; "" if it has none. record: its last."""
-    settings, (metric, argument) = experiment.config[phase], experiment.method(phase).UNTIL
-    limit = settings["args"].get(argument) or experiment.noted(phase).get(argument)
+    """How a phase ended that stops when a metric reaches a limit; "" if it has no limit.
+
+    record: the metrics of its last step.
+    """
+    planned = experiment.plan.phases[phase]
+    metric, argument = planned.method.UNTIL or ("", "")
+    limit = planned.args.get(argument) or experiment.noted(phase).get(argument)
     if not limit:
         return ""
     where = f"{record[metric]:.4g}, {argument} is {limit:.4g}"
-    where += " (of the last step, not of the moving average)" if settings["ema"] else ""
+    where += " (of the last step, not of the moving average)" if planned.ema else ""
     if record["ended"]:  # the step that found it changed nothing any more
-        return f"{phase} ended by itself at step {done} of {settings['steps']}: {metric} is {where}"
+        return f"{phase} ended by itself at step {done} of {planned.steps}: {metric} is {where}"
     return (
         f"{page.MISSED}: before the last of {total} steps of {phase} {metric} was {where}; give it "
         "more steps or a higher learning rate"
@@ -177,10 +182,10 @@ def _until(
 
 
 def _bounded(phase: str, total: int, noted: Mapping[str, float]) -> str:
-    """Of a phase that keeps the forget objective below a bound; both are noted."""
+    """How a phase ended that keeps the forget objective below a bound; both are noted."""
     over = noted["forget"] - noted["bound"]
     where = f"the forget objective is {noted['forget']:.4g}, its bound is {noted['bound']:.4g}"
-    if over <= SLACK * abs(noted["bound"]):
+    if over <= BOUND_TOLERANCE * abs(noted["bound"]):
         return f"{phase} ended after {total} steps: {where}"
     return (
         f"{page.MISSED}: after {total} steps of {phase} {where}; give it more steps or a higher "

@@ -1,4 +1,4 @@
-"""Before the first step: all that can be checked is, and only then the workdir is claimed."""
+"""Checks everything that can be checked without running a step, then claims the workdir."""
 
 import dataclasses
 import functools
@@ -6,9 +6,7 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,70 +14,72 @@ import numpy as np
 
 from l2l_jax.data import image_cache, image_folder, images, splits
 from l2l_jax.data.splits import Split
-from l2l_jax.engine import completions, retrained
-from l2l_jax.engine.config import check_config
-from l2l_jax.engine.experiment import Experiment, build, load_original
+from l2l_jax.engine import networks, retrained, token_bank
+from l2l_jax.engine.experiment import Experiment, load_original
+from l2l_jax.engine.plan import Plan
 from l2l_jax.engine.step import make_update
+from l2l_jax.engine.training_sets import training_splits
 from l2l_jax.lib import files, hosts, preemption, sharding
 from l2l_jax.lib.errors import ConfigError, DataMissing
-from l2l_jax.registry import find
 from l2l_jax.types import Source
 from l2l_jax.weights import pretrained
 from l2l_jax.workdir import claim, split_files
+from l2l_jax.workdir.layout import Workdir
 
 log = logging.getLogger(__name__)
 
 
-def preflight(config: Mapping[str, Any], folder: Path, stop: preemption.Flag) -> Experiment:
-    """Checks all that can be checked without a step, and only then makes the workdir this run's.
+def preflight(plan: Plan, folder: Path, stop: preemption.Flag) -> Experiment:
+    """The experiment of a plan in a workdir, which is then claimed by it.
 
-    config: complete (config.complete). Programs are traced, not compiled, so that an argument a
-    method or a model does not like is found now and not after hours of training.
+    Programs are traced and not compiled, so that an argument that a method or a model refuses is
+    found now and not after hours of training. Raises the errors of lib/errors.py.
     """
     with hosts.fail_together():
-        experiment = _checked(config, folder, stop)
+        experiment = _checked(plan, folder, stop)
+    config = plan.config
     if spec := config["reference"]:
-        retrained = retrained.load(Path(spec).expanduser(), experiment.model)
-        claim.check_original(folder, retrained.digest, "reference.json")
-        experiment = dataclasses.replace(experiment, reference=retrained)
-    _agree(experiment)
+        reference = retrained.load(Path(spec).expanduser(), experiment.model)
+        claim.check_original(folder, reference.digest, "reference.json")
+        experiment = dataclasses.replace(experiment, reference=reference)
+    _check_agreement(experiment)
     original = experiment.weights
     about = {**original.about, "digest": original.digest} if original else None
     claim.claim(folder, config, about)
-    if retrained := experiment.reference:
+    if reference := experiment.reference:
         claim.note_original(
-            folder, {"weights": config["reference"], "digest": retrained.digest}, "reference.json"
+            folder, {"weights": config["reference"], "digest": reference.digest}, "reference.json"
         )
     if hosts.is_main():
-        split_files.save(folder / "splits", experiment.splits)
+        split_files.save(experiment.workdir.splits, experiment.splits)
     return experiment
 
 
-def _checked(config: Mapping[str, Any], folder: Path, stop: preemption.Flag) -> Experiment:
-    """All that a process can check by itself; asks the others nothing."""
-    check_config(config)
+def _checked(plan: Plan, folder: Path, stop: preemption.Flag) -> Experiment:
+    """All that a process can check by itself, without asking the others."""
+    config, workdir = plan.config, Workdir(folder)
     image_cache.check(config["data"]["cache"], config["runtime"]["workers"])
     claim.check(folder, config)
-    mesh, model = build(config)
-    if config["data"]["token_cache"]["views"] and not model.takes_tokens:
+    mesh, model = sharding.make_mesh(config["runtime"]["fsdp"]), plan.model.build()
+    if (views := config["data"]["token_cache"]["views"]) and not model.takes_tokens:
         raise ConfigError(
-            f"data.token_cache.views={config['data']['token_cache']['views']} needs a model over a "
-            f"frozen tokenizer, such as mage; a {config['model']['name']} is given pixels."
+            f"data.token_cache.views={views} needs a model over a frozen tokenizer, such as mage; "
+            f"a {plan.model.plugin.name} is given pixels."
         )
-    sources = _load_sources(config)
-    original = load_original(config)
-    first = find("method", config[config["phases"][0]]["method"])
+    sources = _load_sources(plan)
+    original = load_original(plan)
+    first = next(iter(plan.phases.values())).method
     if original and not first.MAKES_ORIGINAL and original.params.keys() != model.template.keys():
         raise ConfigError(
             f"{config['weights']} holds only the {', '.join(original.params)} of a "
-            f"{config['model']['name']}: there is no original to unlearn. Let phases begin with a "
+            f"{plan.model.plugin.name}: there is no original to unlearn. Let phases begin with a "
             "pretrain, or name a whole model."
         )
-    sources, chosen = _choose_splits(config, folder / "splits", sources)
+    sources, chosen = _choose_splits(plan, workdir.splits, sources)
     if spec := config["reference"]:
         retrained.check(Path(spec).expanduser(), chosen)
-    experiment = Experiment(config, folder, mesh, model, sources, chosen, stop, original)
-    for phase in config["phases"]:
+    experiment = Experiment(plan, workdir, mesh, model, sources, chosen, stop, original)
+    for phase in plan.phases:
         _try_phase(experiment, phase)
     _try_evaluation(experiment)
     if original:
@@ -87,20 +87,20 @@ def _checked(config: Mapping[str, Any], folder: Path, stop: preemption.Flag) -> 
     return experiment
 
 
-def _load_sources(config: Mapping[str, Any]) -> dict[str, Source]:
+def _load_sources(plan: Plan) -> dict[str, Source]:
     """The data; DataMissing names everything that is missing at once, weights included."""
     missing, sources = [], {}
     try:
-        if config["weights"]:
-            pretrained.locate(config["weights"])
+        if plan.config["weights"]:
+            pretrained.locate(plan.config["weights"])
     except DataMissing as error:
         missing.append(str(error))
-    parts = {part: (part, config["data"]) for part in splits.PARTS}
-    if config["data"]["proxy"]["name"]:
-        parts[splits.PROXY] = ("train", config["data"]["proxy"])
-    for name, (part, said) in parts.items():
+    parts = {part: (part, plan.dataset) for part in splits.PARTS}
+    if plan.proxy:
+        parts[splits.PROXY] = ("train", plan.proxy)
+    for name, (part, dataset) in parts.items():
         try:
-            sources[name] = find("dataset", said["name"]).load(part, **said["args"])
+            sources[name] = dataset.load(part)
         except DataMissing as error:
             missing += [] if str(error) in missing else [str(error)]
     if missing:
@@ -109,93 +109,102 @@ def _load_sources(config: Mapping[str, Any]) -> dict[str, Source]:
 
 
 def _choose_splits(
-    config: Mapping[str, Any], kept: Path, sources: dict[str, Source]
+    plan: Plan, stored: Path, sources: dict[str, Source]
 ) -> tuple[dict[str, Source], dict[str, Split]]:
-    """(sources, which keep training images if they are to; the splits the workdir keeps).
+    """(sources, which keep decoded training images if asked to; splits).
 
-    On the first launch the splits are new ones, free of broken images.
+    stored: the folder of splits in the workdir; if it is there, the splits are read from it. On the
+    first launch they are chosen, and broken images are left out or refused.
     """
-    begun = kept.exists()
-    made = split_files.load(kept, sources) if begun else splits.make(config["split"], sources)
-    rows = {part: splits.training_rows(made, part) for part in sources}
+    config, continued = plan.config, stored.exists()
+    if continued:
+        chosen = split_files.load(stored, sources)
+    else:
+        chosen = splits.make(config["split"], sources)
+    rows = {part: splits.training_rows(chosen, part) for part in sources}
     sources = image_cache.cached(sources, rows, config["data"]["cache"])
-    if begun:
-        return sources, made
-    chosen = {}
-    for name, split in made.items():
+    if continued:
+        return sources, chosen
+    whole = {}
+    for name, split in chosen.items():
         source, policy = sources[split.part], config["data"]["broken"]
         left, skipped = image_folder.readable(source, name, split.indices, policy)
         if len(left):
-            chosen[name] = splits.pick(name, split.part, source, left, skipped)
-            log.info("%s: %d images of %d classes", name, len(left), len(chosen[name].classes))
-    return sources, chosen
+            whole[name] = splits.pick(name, split.part, source, left, skipped)
+            log.info("%s: %d images of %d classes", name, len(left), len(whole[name].classes))
+    return sources, whole
 
 
 def _try_phase(experiment: Experiment, phase: str) -> None:
-    """Batches divide, sides are there, every task fits the grid, and a step traces."""
-    config, model = experiment.config, experiment.model
-    settings, data = config[phase], config["data"]
-    size, pieces = settings["batch_size"], settings["accumulate"]
-    sharding.check_batch(size, experiment.mesh, pieces, f"{phase}.batch_size")
+    """Batches divide, sides are not empty, every task fits the grid, and a step traces."""
+    model, data, planned = (
+        experiment.model,
+        experiment.config["data"],
+        experiment.plan.phases[phase],
+    )
+    size = planned.batch_size
+    sharding.check_batch(size, experiment.mesh, planned.accumulate, f"{phase}.batch_size")
     images.augmentation(model.image_size, tuple(data["crop"]), data["flip"], data["resize"])
-    rows = {side: experiment.abstract_images(size) for side in experiment.training(phase)}
-    recipe = experiment.recipe(phase)
-    if (meant := recipe.method.SOLVER or settings["solver"]) != settings["solver"]:
-        said = "%s: %s is meant for the solver %s (--config.%s.solver=%s), and has %s here"
-        log.warning(said, phase, settings["method"], meant, phase, meant, settings["solver"])
-    if recipe.solver.resolve:
-        recipe.solver.resolve(_boundaries(experiment, phase), **recipe.solver_args)
+    rows = dict.fromkeys(
+        training_splits(experiment, phase), token_bank.abstract_images(experiment, size)
+    )
+    method, solver = planned.method, planned.solver
+    if method.SOLVER and solver.name != method.SOLVER:
+        log.warning(
+            "%s: %s is meant for the solver %s (--config.%s.solver=%s), and has %s here",
+            *(phase, method.name, method.SOLVER, phase, method.SOLVER, solver.name),
+        )
+    if solver.resolve:
+        solver.resolve(_boundaries(experiment, phase), **planned.solver_args)
     salient = None
-    if settings["saliency"] < 1:
-        if "forget" not in recipe.method.SIDES:
+    if planned.saliency < 1:
+        if "forget" not in method.SIDES:
             raise ConfigError(
-                f"{phase}.saliency={settings['saliency']} needs a method with a forget objective; "
-                f"{settings['method']} has none. Leave it at 1."
+                f"{phase}.saliency={planned.saliency} needs a method with a forget objective; "
+                f"{method.name} has none. Leave it at 1."
             )
-        student = {group: model.template[group] for group in recipe.method.TRAINABLE}
+        student = {group: model.template[group] for group in method.TRAINABLE}
         salient = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, bool), student)
-    fixed = recipe.fixed(model.template, model.template, experiment.abstract_noise(phase), salient)
-    for name in settings["tasks"]:
-        module, args = experiment.task(name)
-        module.visible(model.grid, **args)
-        update = make_update(recipe, module, args, experiment.mesh)
-        jax.eval_shape(update, jax.eval_shape(recipe.init, model.template), fixed, rows)
+    rule, noise = experiment.update_rule(phase), token_bank.abstract_noise(experiment, phase)
+    fixed = rule.fixed(model.template, model.template, noise, salient)
+    for task in planned.tasks:
+        task.task.visible(model.grid, **task.args)
+        update = make_update(rule, task, experiment.mesh)
+        jax.eval_shape(update, jax.eval_shape(rule.init, model.template), fixed, rows)
 
 
 def _boundaries(experiment: Experiment, phase: str) -> dict[str, float]:
-    """What phases before this one will have found; nothing is known of the values yet."""
-    earlier = [experiment.recipe(name) for name in experiment.earlier(phase)]
+    """{boundary: nan} of all that earlier phases will measure; the values are not known yet."""
     return {
         each.solver.boundary(**each.solver_args): math.nan
-        for each in earlier
+        for each in experiment.plan.earlier(phase)
         if each.solver.boundary
     }
 
 
 def _try_evaluation(experiment: Experiment) -> None:
-    """There is something held out to look at, every task fits the grid, and completing traces."""
+    """There are held-out images, every task fits the grid, and completing traces."""
     model, settings = experiment.model, experiment.config["evaluate"]
-    completions.check(experiment)
-    size = settings["batch_size"]
-    sharding.check_batch(size, experiment.mesh, 1, "evaluate.batch_size")
+    networks.check(experiment)
+    sharding.check_batch(settings["batch_size"], experiment.mesh, 1, "evaluate.batch_size")
     if not any(name.endswith("_eval") for name in experiment.splits):
         raise ConfigError("No held-out images are left to evaluate; give the data an eval part.")
     pictures = jax.ShapeDtypeStruct((1, model.image_size, model.image_size, 3), jnp.float32)
-    for name in settings["tasks"]:
-        module, args = experiment.task(name)
-        draw = functools.partial(module.mask, batch=1, grid=model.grid, **args)
+    for planned in experiment.plan.evaluate_tasks:
+        draw = functools.partial(planned.task.mask, batch=1, grid=model.grid, **planned.args)
         mask = jax.eval_shape(draw, jax.random.key(0))
-        complete = functools.partial(model.reconstruct, visible=module.visible(model.grid, **args))
+        visible = planned.task.visible(model.grid, **planned.args)
+        complete = functools.partial(model.reconstruct, visible=visible)
         jax.eval_shape(complete, model.template, pictures, mask, jax.random.key(0))
 
 
-def _agree(experiment: Experiment) -> None:
-    """Every process must run the same config on the same images from the same weights."""
+def _check_agreement(experiment: Experiment) -> None:
+    """ConfigError unless every process has the same config, images, weights and networks."""
     chosen = {name: split.digest for name, split in experiment.splits.items()}
     original = experiment.weights.digest if experiment.weights else ""
-    retrained = experiment.reference.digest if experiment.reference else ""
-    absent = sorted(completions.missing_files(experiment.config))
-    said = [files.as_json(experiment.config), chosen, original, retrained, absent]
-    digest = hashlib.sha256(json.dumps(said).encode()).digest()
+    reference = experiment.reference.digest if experiment.reference else ""
+    missing = sorted(networks.missing_files(experiment.plan))
+    state = [files.as_json(experiment.config), chosen, original, reference, missing]
+    digest = hashlib.sha256(json.dumps(state).encode()).digest()
     if others := hosts.disagreeing(np.frombuffer(digest, np.uint8)):
         raise ConfigError(f"Processes {others} run another config, or see other data or weights.")

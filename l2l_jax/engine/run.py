@@ -1,7 +1,7 @@
 """One experiment from its config to its page: the phases in order, then evaluation and report.
 
-Running it again on the same workdir continues where it was: finished phases, and whatever a
-checkpoint holds, are not done again.
+Running it again on the same workdir continues it: finished phases, and whatever a checkpoint
+holds, are not done again.
 """
 
 import logging
@@ -12,34 +12,35 @@ from typing import Any
 import jax
 
 from l2l_jax.engine import reuse
-from l2l_jax.engine.config import check_config, complete_config
 from l2l_jax.engine.evaluation import evaluate
-from l2l_jax.engine.experiment import restored, run_phases
+from l2l_jax.engine.outcome import restored, run_phases
+from l2l_jax.engine.plan import resolve
 from l2l_jax.engine.preflight import preflight
 from l2l_jax.engine.train import train
 from l2l_jax.lib import files, hosts, preemption
 from l2l_jax.report import judges, page
 from l2l_jax.workdir import claim
+from l2l_jax.workdir.layout import Workdir
 
 log = logging.getLogger(__name__)
 
 
 def run(config: Mapping[str, Any], folder: str | Path) -> dict[str, Any]:
-    """Runs or continues an experiment and returns the content of its results.json.
+    """Runs or continues an experiment. Returns the content of its results.json.
 
     config: what a config file's get_config returns, or the same as plain dicts. folder: the
     workdir, seen by every process. Raises the errors of lib/errors.py for what a user can mend, and
     Preempted (exit code 143) after SIGTERM.
     """
-    config, folder = complete_config(config), Path(folder).expanduser()
+    folder = Path(folder).expanduser()
     with hosts.fail_together():
-        check_config(config)
-        claim.check(folder, config)
+        plan = resolve(config)
+        claim.check(folder, plan.config)
     if hosts.from_main(int(finished(folder))):
-        log.info("%s is finished; see %s", folder, folder / "report.html")
-        return files.read_json(folder / "results.json")
+        log.info("%s is finished; see %s", folder, Workdir(folder).report)
+        return Workdir(folder).read_results()
     with preemption.watch() as stop, claim.locked(folder):
-        experiment = preflight(config, folder, stop)
+        experiment = preflight(plan, folder, stop)
         reuse.reuse_phases(experiment)
         results = evaluate(experiment, run_phases(experiment, train))
         if hosts.is_main():
@@ -48,27 +49,30 @@ def run(config: Mapping[str, Any], folder: str | Path) -> dict[str, Any]:
     return files.as_json(results)
 
 
-def evaluate_again(folder: Path) -> None:
+def evaluate_again(folder: Path) -> dict[str, Any]:
     """Evaluates the last checkpoint of every phase of a workdir and writes its page again."""
-    config = claim.config_of(folder)
+    config = Workdir(folder).read_config()
     if jax.device_count() % max(1, config["runtime"]["fsdp"]):
         config["runtime"]["fsdp"] = -1  # it was trained on other devices than these
+    plan = resolve(config)
     with preemption.watch() as stop, claim.locked(folder):
-        experiment = preflight(config, folder, stop)
-        evaluate(experiment, run_phases(experiment, restored))
-        page.write(folder)
+        experiment = preflight(plan, folder, stop)
+        results = evaluate(experiment, run_phases(experiment, restored))
+        if hosts.is_main():
+            page.write(folder)
+    return files.as_json(results)
 
 
 def finished(folder: Path) -> bool:
     """Whether all steps of all phases are done, evaluated, and on the page."""
-    results = folder / "results.json"
-    if not (results.exists() and (folder / "report.html").exists()):
+    workdir = Workdir(folder)
+    if not (workdir.results.exists() and workdir.report.exists()):
         return False
-    return all(done == total for done, total in files.read_json(results)["steps"].values())
+    return all(done == total for done, total in workdir.read_results()["steps"].values())
 
 
 def summary(results: Mapping[str, Any]) -> str:
-    """One line for the log: the figures of the first task, before and after."""
+    """One line for the log: FID and PSNR of the first task, for every variant."""
     names = [name for name in ("original", "unlearned", "retrained") if name in results]
     parts = []
     for side in results["counts"]:
@@ -76,6 +80,6 @@ def summary(results: Mapping[str, Any]) -> str:
             values = [results[name][side].get(metric) for name in names]
             if None not in values:
                 mark = f" ({judges.MARK})" if metric in judges.untrained(results) else ""
-                told = " -> ".join(f"{value:.2f}" for value in values)
-                parts.append(f"{side} {metric} {told}{mark}")
+                figures = " -> ".join(f"{value:.2f}" for value in values)
+                parts.append(f"{side} {metric} {figures}{mark}")
     return f"{results['task']}: {', '.join(parts)}"

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
+from l2l_jax.engine.plan import TaskPlan
 from l2l_jax.lib import pixels, sharding
 from l2l_jax.lib import rng as rngs
 from l2l_jax.types import (
@@ -25,7 +26,6 @@ from l2l_jax.types import (
     Metrics,
     Params,
     Solver,
-    Task,
     UnlearnBatch,
 )
 
@@ -65,7 +65,7 @@ class EndingState(State):
 
 @dataclasses.dataclass(frozen=True)
 class UpdateRule:
-    """What one phase does in each step: plug-ins, and their arguments from the config."""
+    """What one step of a phase does: plug-ins, and their arguments from the config."""
 
     phase: str
     model: ImageToImage
@@ -108,8 +108,8 @@ class UpdateRule:
         teacher = original if self.method.TEACHER else {}
         return {"frozen": frozen, "teacher": teacher, "noise": noise, "salient": salient}
 
-    def is_over(self, metrics: Metrics) -> Array:
-        """Whether the method's own end of the phase has been reached, bool scalar."""
+    def has_ended(self, metrics: Metrics) -> Array:
+        """Bool scalar: whether the method's stopping criterion is met."""
         assert self.method.UNTIL
         metric, limit = self.method.UNTIL
         limit = self.args.get(limit, 0.0)
@@ -120,16 +120,16 @@ class UpdateRule:
 class BatchObjectives:
     """The two objectives of one batch; see types.Objectives."""
 
-    recipe: UpdateRule
+    rule: UpdateRule
     fixed: Params
     batch: UnlearnBatch  # leading axis [accumulate] if that is more than one
     rng: Array
 
     def __call__(self, student: Params, batch: UnlearnBatch, rng: Array) -> tuple[Array, Metrics]:
         """([retain, forget], metrics) of one micro-batch."""
-        recipe, whole = self.recipe, self.fixed["frozen"] | student
-        retain, forget, metrics = recipe.method.objectives(
-            recipe.model, whole, self.fixed["teacher"], batch, rng, **recipe.args
+        rule, whole = self.rule, self.fixed["frozen"] | student
+        retain, forget, metrics = rule.method.objectives(
+            rule.model, whole, self.fixed["teacher"], batch, rng, **rule.args
         )
         both = jnp.stack([retain, forget]).astype(jnp.float32)
         return both, metrics | {"retain": retain, "forget": forget}
@@ -148,7 +148,7 @@ class BatchObjectives:
             pulled = [pullback(jnp.array(pair, jnp.float32))[0] for pair in weights]
             return [_salient(gradient, self.fixed["salient"]) for gradient in pulled], metrics
 
-        pieces = self.recipe.accumulate
+        pieces = self.rule.accumulate
         if pieces == 1:
             return one(self.batch, self.rng)
 
@@ -163,76 +163,72 @@ class BatchObjectives:
         return jax.tree.map(lambda x: x / pieces, total)
 
 
-def draw(
-    recipe: UpdateRule,
-    side: str,
-    images: Array,
-    task: Task,
-    args: Mapping[str, Any],
-    rng: Array,
-) -> Batch:
-    """Masks for a batch of uint8 images, which become float32 in [0, 1]; tokens stay tokens."""
-    grid = recipe.model.grid
-    mask = task.mask(rngs.fold(rng, "mask", side), images.shape[0], grid, **args)
-    visible = task.visible(grid, **args)
-    shown = pixels.unit(images) if images.dtype == jnp.uint8 else images.astype(jnp.int32)
-    return Batch(shown, mask, visible)
+def draw(rule: UpdateRule, side: str, images: Array, planned: TaskPlan, rng: Array) -> Batch:
+    """The batch of one side: images [B, H, W, 3] float32 in [0, 1], or tokens, and their masks.
+
+    images: uint8 pixels, or tokens [B, h, w] integers.
+    """
+    grid, args = rule.model.grid, planned.args
+    mask = planned.task.mask(rngs.fold(rng, "mask", side), images.shape[0], grid, **args)
+    visible = planned.task.visible(grid, **args)
+    given = pixels.unit(images) if images.dtype == jnp.uint8 else images.astype(jnp.int32)
+    return Batch(given, mask, visible)
 
 
 def make_objectives(
-    recipe: UpdateRule, task: Task, task_args: Mapping[str, Any], mesh: Mesh
+    rule: UpdateRule, task: TaskPlan, mesh: Mesh
 ) -> Callable[[Array, Params, dict[str, Array]], BatchObjectives]:
     """(step, fixed, images) -> the objectives of that step's batch, with all that it draws."""
 
     def split(x: Array) -> Array:
         """[B, ...] -> [accumulate, B / accumulate, ...], every device keeping its own rows."""
-        rows = x.reshape(-1, recipe.accumulate, *x.shape[1:]).swapaxes(0, 1)
+        rows = x.reshape(-1, rule.accumulate, *x.shape[1:]).swapaxes(0, 1)
         return jax.lax.with_sharding_constraint(rows, sharding.microbatch(mesh))
 
     def at_step(step: Array, fixed: Params, images: dict[str, Array]) -> BatchObjectives:
-        rng = rngs.key(recipe.seed, recipe.phase, step)
-        halves = {s: draw(recipe, s, x, task, task_args, rng) for s, x in images.items()}
+        rng = rngs.key(rule.seed, rule.phase, step)
+        halves = {s: draw(rule, s, x, task, rng) for s, x in images.items()}
         batch = UnlearnBatch(halves.get("retain"), halves.get("forget"))
         if (bank := fixed["noise"]) is not None:
             rows = (len(images["forget"]),)
             drawn = jax.random.randint(rngs.fold(rng, "bank"), rows, 0, len(bank))
-            batch = batch.replace(noise=bank[drawn].astype(jnp.int32))
-        if recipe.accumulate > 1:
+            batch = dataclasses.replace(batch, noise=bank[drawn].astype(jnp.int32))
+        if rule.accumulate > 1:
             batch = jax.tree.map(split, batch)
-        return BatchObjectives(recipe, fixed, batch, rngs.fold(rng, "method"))
+        return BatchObjectives(rule, fixed, batch, rngs.fold(rng, "method"))
 
     return at_step
 
 
-def make_update(recipe: UpdateRule, task: Task, task_args: Mapping[str, Any], mesh: Mesh) -> Step:
+def make_update(rule: UpdateRule, task: TaskPlan, mesh: Mesh) -> Step:
     """The update as a pure function, not compiled: (state, fixed, images) -> (state, metrics)."""
 
-    at_step = make_objectives(recipe, task, task_args, mesh)
+    at_step = make_objectives(rule, task, mesh)
 
     def update(state: State, fixed: Params, images: dict[str, Array]) -> tuple[State, Metrics]:
         objectives = at_step(state.step, fixed, images)
-        gradient, metrics = recipe.solver.update(
-            objectives, state.student, state.step, **recipe.solver_args
+        gradient, metrics = rule.solver.update(
+            objectives, state.student, state.step, **rule.solver_args
         )
-        updates, optimizer = recipe.optimizer.update(gradient, state.optimizer, state.student)
+        updates, optimizer = rule.optimizer.update(gradient, state.optimizer, state.student)
         updates = _salient(updates, fixed["salient"])  # weight decay moves what has no gradient
         student = optax.apply_updates(state.student, updates)
         metrics |= {
             "gradient_norm": optax.tree.norm(gradient),
             "update_norm": optax.tree.norm(updates),
-            "learning_rate": recipe.learning_rate(state.step),
+            "learning_rate": rule.learning_rate(state.step),
         }
-        average = _averaged(state.average, student, recipe.ema)
-        new = state.replace(
-            step=state.step + 1, student=student, optimizer=optimizer, average=average
+        average = _averaged(state.average, student, rule.ema)
+        new = dataclasses.replace(
+            state, step=state.step + 1, student=student, optimizer=optimizer, average=average
         )
         if not isinstance(state, EndingState):
             return new, metrics
-        over = state.ended | recipe.is_over(metrics)
-        new = jax.tree.map(lambda x, y: jnp.where(over, x, y), state, new)
+        ended = state.ended | rule.has_ended(metrics)
+        new = jax.tree.map(lambda x, y: jnp.where(ended, x, y), state, new)
         # The step that finds the end counts, those dispatched before anybody noticed do not.
-        new = new.replace(step=state.step + ~state.ended, ended=over)
-        return new, metrics | {"ended": over.astype(jnp.float32)}
+        new = dataclasses.replace(new, step=state.step + ~state.ended, ended=ended)
+        return new, metrics | {"ended": ended.astype(jnp.float32)}
 
     return update
 

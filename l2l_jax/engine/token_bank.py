@@ -1,9 +1,9 @@
-"""What a model with a frozen tokenizer needs to see of images only once: their tokens.
+"""Tokens that are computed once before training, for models over a frozen tokenizer.
 
-With data.token_cache.views = K the training images are tokenised before the first step, K augmented
-views of each, and a step reads tokens in place of pixels; augmentation is then K fixed views and no
-longer fresh. With data.token_cache.noise = N noise targets are drawn from N tokenised noise images
-whose moments are those of the forget images, in place of being tokenised anew in every step.
+With data.token_cache.views = K the training images are tokenised before the first step: K augmented
+views of each, fixed for the whole phase. A step then reads tokens in place of pixels. With
+data.token_cache.noise = N, noise targets are drawn from N tokenised noise images whose mean and
+standard deviation are those of the forget images, in place of being tokenised in every step.
 """
 
 import json
@@ -26,16 +26,16 @@ from l2l_jax.types import Array, Params
 
 log = logging.getLogger(__name__)
 
-BATCH = 128  # images tokenised at a time by one process
-MEASURED = 2048  # forget images whose moments the noise has
+BATCH = 128  # images that one process tokenises at a time
+MOMENT_IMAGES = 2048  # forget images at most, whose moments the noise has
 
 
 class Tokenizer:
-    """The model's frozen tokenizer as a program of this process's own devices."""
+    """The model's frozen tokenizer as a program on the devices of this process alone."""
 
     def __init__(self, experiment: Experiment, params: Params):
         frozen = {"tokenizer": hosts.gather(params["tokenizer"])}
-        self.told = experiment.model.inferred_args(frozen)
+        self.digest = experiment.model.inferred_args(frozen)["tokenizer_digest"]
         self._mesh = sharding.make_mesh(devices=jax.local_devices())
         whole = jax.tree.map(lambda _: sharding.replicated(self._mesh), frozen)
         self._params = sharding.place(frozen, whole)
@@ -54,15 +54,44 @@ class Tokenizer:
         return np.concatenate(parts)
 
 
-def beforehand(
+def views(experiment: Experiment) -> int:
+    """Views of each training image that are given as tokens; 0: images are given as pixels."""
+    cache = experiment.config["data"]["token_cache"]
+    return cache["views"] if experiment.model.takes_tokens else 0
+
+
+def noise_count(experiment: Experiment, phase: str) -> int:
+    """Noise images that are tokenised before a phase; 0: its method draws them, if it needs any."""
+    draws = experiment.plan.phases[phase].method.draw_noise is not None
+    wanted = draws and experiment.model.takes_tokens
+    return experiment.config["data"]["token_cache"]["noise"] if wanted else 0
+
+
+def abstract_images(experiment: Experiment, batch: int) -> jax.ShapeDtypeStruct:
+    """Shape and dtype of what a step is given of each side."""
+    if views(experiment):
+        return jax.ShapeDtypeStruct((batch, *experiment.model.grid), np.uint16)
+    size = experiment.model.image_size
+    return jax.ShapeDtypeStruct((batch, size, size, 3), np.uint8)
+
+
+def abstract_noise(experiment: Experiment, phase: str) -> jax.ShapeDtypeStruct | None:
+    """Shape and dtype of the bank of noise tokens that a step is given; None if there is none."""
+    count = noise_count(experiment, phase)
+    return jax.ShapeDtypeStruct((count, *experiment.model.grid), np.uint16) if count else None
+
+
+def prepare(
     phase: str, experiment: Experiment, sides: Mapping[str, Split], params: Params
 ) -> tuple[dict[str, loader.Rows], Array | None]:
     """({side: what the loader reads}, the bank of noise or None); params: all groups."""
     data, size = experiment.config["data"], experiment.model.image_size
-    views, noise = experiment.token_views, experiment.noise_tokens(phase)
-    tokenizer = Tokenizer(experiment, params) if views or noise else None
-    bank = noise_bank(phase, experiment, sides["forget"], tokenizer) if noise else None
-    if views:
+    as_tokens, noise = views(experiment), noise_count(experiment, phase)
+    tokenizer = Tokenizer(experiment, params) if as_tokens or noise else None
+    bank = None
+    if tokenizer and noise:
+        bank = noise_bank(phase, experiment, sides["forget"], tokenizer)
+    if tokenizer and as_tokens:
         kept = cached(experiment, sides, tokenizer)
         return {side: (kept[side], token_cache.any_view) for side in sides}, bank
     augment = images.augmentation(size, tuple(data["crop"]), data["flip"], data["resize"])
@@ -75,7 +104,7 @@ def cached(experiment: Experiment, sides: Mapping[str, Split], tokenizer: Tokeni
     data, size = experiment.config["data"], experiment.model.image_size
     settings, chosen = data["token_cache"], experiment.config["runtime"]["token_folder"]
     about = {
-        "tokenizer": tokenizer.told["tokenizer_digest"],
+        "tokenizer": tokenizer.digest,
         "layout": experiment.model.identity["tokenizer"],
         "image_size": size,
         "crop": data["crop"],
@@ -94,8 +123,8 @@ def cached(experiment: Experiment, sides: Mapping[str, Split], tokenizer: Tokeni
 
     def filled(split: Split) -> token_cache.Cached:
         where, source = below.get(split.part, folder), experiment.sources[split.part]
-        views, host = settings["views"], experiment.host
-        return token_cache.fill(where, source, split, views, augment, tokenizer, host)
+        count, host = settings["views"], experiment.host
+        return token_cache.fill(where, source, split, count, augment, tokenizer, host)
 
     return {side: filled(split) for side, split in sides.items()}
 
@@ -114,10 +143,11 @@ def _default(about: Mapping[str, Any]) -> Path:
 def noise_bank(phase: str, experiment: Experiment, split: Split, tokenizer: Tokenizer) -> Array:
     """uint16 [N, h, w] on the mesh: noise as the phase's method draws it, tokenised."""
     count, size = experiment.config["data"]["token_cache"]["noise"], experiment.model.image_size
-    draw, args = experiment.method(phase).draw_noise, experiment.config[phase]["args"]
+    planned = experiment.plan.phases[phase]
+    draw, args = planned.method.draw_noise, planned.args
     assert draw
     args = {name: args[name] for name in accepts(draw)}
-    rows = split.indices[np.linspace(0, len(split.indices) - 1, MEASURED, dtype=int)]
+    rows = split.indices[np.linspace(0, len(split.indices) - 1, MOMENT_IMAGES, dtype=int)]
     picked = loader.Picked(experiment.sources[split.part], np.unique(rows))
     total, squares, pixel_count = np.zeros(3), np.zeros(3), 0
     for at in range(len(picked)):
@@ -130,7 +160,7 @@ def noise_bank(phase: str, experiment: Experiment, split: Split, tokenizer: Toke
     mean = total / pixel_count
     std = np.sqrt(np.maximum(squares / pixel_count - mean**2, 0))
     log.info("tokens: %d noise images", count)
-    base, bank = rngs.key(experiment.config["seed"], phase, "noise bank"), []
+    base, bank = rngs.key(experiment.plan.seed, phase, "noise bank"), []
     for at in range(0, count, BATCH):
         shape = (min(BATCH, count - at), size, size, 3)
         moments = jnp.asarray(mean, jnp.float32), jnp.asarray(std, jnp.float32)

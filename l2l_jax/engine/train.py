@@ -1,4 +1,4 @@
-"""The loop of one phase, for every phase of every experiment."""
+"""The training loop of one phase; the same for every phase of every experiment."""
 
 import contextlib
 import logging
@@ -9,8 +9,10 @@ import jax
 import numpy as np
 
 from l2l_jax.engine import measure, token_bank
-from l2l_jax.engine.experiment import Experiment, counted
+from l2l_jax.engine.experiment import Experiment
+from l2l_jax.engine.outcome import counted
 from l2l_jax.engine.step import State, UpdateRule, make_update, shard_update
+from l2l_jax.engine.training_sets import training_splits
 from l2l_jax.lib import flops, hosts, trees
 from l2l_jax.lib.errors import NonFinite, Preempted
 from l2l_jax.lib.profiler import Profile, peak_memory
@@ -20,23 +22,23 @@ from l2l_jax.workdir.metrics import Writer
 
 log = logging.getLogger(__name__)
 
-MUCH = 0.1  # of its beginning left in a moving average
-ASK_EVERY = 10  # steps at which several processes ask each other whether one was told to stop
+MAX_INITIAL_SHARE = 0.1  # of a moving average; more is worth a warning
+STOP_CHECK_EVERY = 10  # steps between checks whether another process received SIGTERM
 
 
 def train(
     phase: str, experiment: Experiment, start: Params, original: Params
 ) -> tuple[Params, int, int]:
-    """Runs or continues a phase; returns (all parameters, on the mesh; steps done; of).
+    """Runs or continues a phase. Returns (parameters on the mesh, steps done, total steps).
 
-    start: the parameters the phase begins with; original: the teacher. Raises Preempted after
-    saving on SIGTERM, NonFinite at the first number that is not finite, NotSaved on a full disk.
+    start: the parameters that the phase begins with; original: the teacher. Raises Preempted after
+    saving on SIGTERM, NonFinite at the first value that is not finite, NotSaved on a full disk.
     """
-    settings, runtime = experiment.config[phase], experiment.config["runtime"]
-    total = settings["steps"]
+    planned, runtime = experiment.plan.phases[phase], experiment.config["runtime"]
+    total = planned.steps
     with contextlib.ExitStack() as stack:
         # 1. What a step does, and what it starts from: the newest whole checkpoint, or `start`.
-        recipe, sides = experiment.recipe(phase), experiment.training(phase)
+        rule, sides = experiment.update_rule(phase), training_splits(experiment, phase)
         abstract = experiment.abstract_state(phase)
         checkpoints = experiment.checkpoints(phase, writes=True)
         stack.callback(checkpoints.close)
@@ -44,43 +46,43 @@ def train(
         if state is None:
             state = experiment.initial_state(phase, start)
         first, last = counted(state, total)
-        if first == last and not measure.boundary_missing(recipe, experiment):
+        if first == last and not measure.boundary_missing(rule, experiment):
             log.info("%s: done already, %d steps", phase, first)
             return start | state.result, first, last
         if 0 < first < last:
             log.info("%s: continuing from step %d of %d", phase, first, total)
         began = time.perf_counter()
-        rows, noise = token_bank.beforehand(phase, experiment, sides, start)
-        recipe, salient = measure.resolve_arguments(
-            recipe, experiment, rows, start, original, noise
-        )
+        rows, noise = token_bank.prepare(phase, experiment, sides, start)
+        rule, salient = measure.resolve_arguments(rule, experiment, rows, start, original, noise)
         spent = time.perf_counter() - began
-        fixed = recipe.fixed(start, original, noise, salient)
+        fixed = rule.fixed(start, original, noise, salient)
 
         # 2. One program for each task: masks of another size are another program.
-        tasks = [experiment.task(name) for name in settings["tasks"]]
-        updates = [make_update(recipe, *task, experiment.mesh) for task in tasks]
-        shown = {side: experiment.abstract_images(settings["batch_size"]) for side in sides}
-        work = np.mean([flops.count(update, abstract, fixed, shown) for update in updates])
+        updates = [make_update(rule, task, experiment.mesh) for task in planned.tasks]
+        images = token_bank.abstract_images(experiment, planned.batch_size)
+        batch = dict.fromkeys(sides, images)
+        step_flops = float(
+            np.mean([flops.count(update, abstract, fixed, batch) for update in updates])
+        )
         compiled = [shard_update(u, state, fixed, tuple(sides), experiment.mesh) for u in updates]
-        _log_sizes(recipe, total, state, fixed, work)
-        experiment.note(phase, step_flops=work)
+        _log_sizes(rule, total, state, fixed, step_flops)
+        experiment.note(phase, step_flops=step_flops)
 
-        # 3. The loop. A step is dispatched, then the numbers of the one before it are fetched.
-        writer = Writer(experiment.workdir, phase, first, runtime["tensorboard"])
+        # 3. The loop. A step is dispatched, then the metrics of the step before it are fetched.
+        writer = Writer(experiment.workdir.folder, phase, first, runtime["tensorboard"])
         stack.callback(writer.close)
         clock = Clock(
-            phase, first, total, settings["batch_size"] * len(sides), work, writer.seconds + spent
+            phase, first, total, planned.batch_size * len(sides), step_flops, writer.seconds + spent
         )
         batches = stack.enter_context(contextlib.closing(experiment.batches(phase, rows, first)))
         at, count = runtime["profile_from"], runtime["profile_steps"]
-        profile = Profile(experiment.workdir / "profile", at, count, first)
+        profile = Profile(experiment.workdir.profile, at, count, first)
         stack.callback(lambda: profile.stop(state))
         stack.enter_context(experiment.stop.deferred())
         pending: tuple[int, dict[str, Array]] | None = None
 
         def settle() -> bool:
-            """Fetches, checks and writes the pending step's numbers; whether it was the end."""
+            """Fetches, checks and writes the pending metrics; True if the phase has ended."""
             nonlocal pending
             if pending is None:
                 return False
@@ -100,47 +102,49 @@ def train(
                 state, metrics = compiled[step % len(compiled)](state, fixed, images)
             if step < first + len(compiled):
                 clock.compiled(step)
-            over = settle()  # if so, the step just dispatched changed nothing, and has no number
-            pending = None if over else (step, metrics)
-            asked = hosts.single_process() or step % ASK_EVERY == 0
-            preempted = asked and hosts.any_process(experiment.stop.raised)
-            if over or preempted or step + 1 == total or (step + 1) % runtime["save_every"] == 0:
-                over |= settle()  # a state is saved only once its numbers are known to be finite
+            ended = settle()  # if so, the step just dispatched changed nothing, and has no metrics
+            pending = None if ended else (step, metrics)
+            checks = hosts.single_process() or step % STOP_CHECK_EVERY == 0
+            preempted = checks and hosts.any_process(experiment.stop.raised)
+            if ended or preempted or step + 1 == total or (step + 1) % runtime["save_every"] == 0:
+                ended |= settle()  # a state is saved only once its metrics are known to be finite
                 checkpoints.save(int(state.step), state.saved())
                 experiment.note(phase, memory=peak_memory(experiment.noted(phase).get("memory", 0)))
             if preempted:
                 checkpoints.wait()
                 raise Preempted(f"{phase}, step {int(state.step)} of {total}")
-            if over:
+            if ended:
                 break
         checkpoints.wait()
-        measure.note_boundaries(recipe, experiment, rows, state.result, fixed)
+        measure.note_boundaries(rule, experiment, rows, state.result, fixed)
         return start | state.result, *counted(state, total)
 
 
 def check_finite(metrics: Mapping[str, float], step: int, saved: list[int]) -> None:
-    """NonFinite names what is wrong, where, and what is left."""
+    """Raises NonFinite: which metrics, between which steps, and which checkpoint is intact."""
     bad = sorted(name for name, value in metrics.items() if not np.isfinite(value))
     if bad:
-        since = f"step {step - 1} and step {step}" if step else "the start and step 0"
-        left = f"Checkpoint {saved[-1]} is whole" if saved else "There is no checkpoint yet"
+        interval = f"step {step - 1} and step {step}" if step else "the start and step 0"
+        intact = f"Checkpoint {saved[-1]} is intact" if saved else "There is no checkpoint yet"
         raise NonFinite(
-            f"{', '.join(bad)} became non-finite between {since}. {left}; lower optimizer.lr or "
-            "set optimizer.clip, in another workdir."
+            f"{', '.join(bad)} became non-finite between {interval}. {intact}; lower "
+            "optimizer.lr or set optimizer.clip, in another workdir."
         )
 
 
-def _log_sizes(recipe: UpdateRule, total: int, state: State, fixed: Params, work: float) -> None:
-    """Known before the first step allocates anything on top of it."""
-    trained = f"{recipe.phase}: {trees.count(state.student):,} parameters are trained"
+def _log_sizes(
+    rule: UpdateRule, total: int, state: State, fixed: Params, step_flops: float
+) -> None:
+    """Logs parameter counts and memory before the first step allocates anything on top of it."""
+    trained = f"{rule.phase}: {trees.count(state.student):,} parameters are trained"
     sizes = {"of optimizer state": state.optimizer, "held fixed": jax.tree.leaves(fixed)}
-    if recipe.ema:
+    if rule.ema:
         sizes = {"of their moving average": state.average, **sizes}
-    told = [f"{trees.nbytes(tree) / 2**20:.0f} MiB {name}" for name, tree in sizes.items()]
-    log.info("%s, %.3g GFLOP a step", ", ".join([trained, *told]), work / 1e9)
-    if (left := recipe.ema**total) > MUCH:
+    parts = [f"{trees.nbytes(tree) / 2**20:.0f} MiB {name}" for name, tree in sizes.items()]
+    log.info("%s, %.3g GFLOP a step", ", ".join([trained, *parts]), step_flops / 1e9)
+    if (initial_share := rule.ema**total) > MAX_INITIAL_SHARE:
         log.warning(
             "%s.ema=%s is slow for %d steps: in the moving average, which is the result, what the "
             "phase begins with will still count %.0f %%",
-            *(recipe.phase, recipe.ema, total, 100 * left),
+            *(rule.phase, rule.ema, total, 100 * initial_share),
         )

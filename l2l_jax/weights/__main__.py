@@ -14,7 +14,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from l2l_jax.engine.experiment import final_weights
+from l2l_jax.engine.outcome import final_weights
 from l2l_jax.lib import cli, trees
 from l2l_jax.lib.errors import ConfigError, DataMissing
 from l2l_jax.registry import find, find_format, names

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from l2l_jax.data import splits
-from l2l_jax.engine import completions, evaluation
-from l2l_jax.engine.config import complete_config
-from l2l_jax.engine.run import run
+from l2l_jax.engine import completions, networks
+from l2l_jax.engine.plan import complete_config, resolve
+from l2l_jax.engine.run import evaluate_again, run
 from l2l_jax.lib import files
 from l2l_jax.lib.errors import ConfigError, WrongWeights
 from l2l_jax.report.collect import collect
@@ -76,14 +76,14 @@ def test_random_weights_are_marked_on_the_page(workdir):
 def test_what_the_images_look_like_to_networks_is_kept(workdir, tmp_path, monkeypatch):
     """A second evaluation completes with the unlearned model only, and gives the same figures."""
     shutil.copytree(workdir, tmp_path / "run")
-    completed, over = [], completions.Completer._over
+    completed, over = [], completions.Completer.over_batches
 
     def counted(self, side, program):
         completed.append(side)
         return over(self, side, program)
 
-    monkeypatch.setattr(completions.Completer, "_over", counted)
-    evaluation.main(["--workdir", str(tmp_path / "run")])
+    monkeypatch.setattr(completions.Completer, "over_batches", counted)
+    evaluate_again(tmp_path / "run")
     assert sorted(completed) == ["forget", "retain"]
     before, after = (files.read_json(path / "results.json") for path in (workdir, tmp_path / "run"))
     assert json.dumps(before["tasks"]) == json.dumps(after["tasks"])
@@ -94,7 +94,7 @@ def test_no_figure_takes_the_place_of_another(workdir, tmp_path):
     changed = files.read_json(copy / "config.json")
     twins = {"reconstruction": {"grids": False}, "psnr": {"evaluator": "fid", "network": "tiny"}}
     files.write_json(copy / "config.json", changed | {"evaluators": twins})
-    evaluation.main(["--workdir", str(copy)])
+    evaluate_again(copy)
     results = files.read_json(copy / "results.json")
     assert results["unlearned"]["retain"].keys() == {"psnr", "l1", "psnr_psnr"}
     assert results["measured"]["psnr"]["evaluator"] == "reconstruction"
@@ -120,14 +120,14 @@ def test_names_that_nobody_has(evaluators, message, tmp_path):
 def test_a_network_nobody_wrote(tmp_path):
     wrong = config()
     wrong.networks.tiny.name = "clipp"
-    with pytest.raises(ConfigError, match="No features called 'clipp'"):
+    with pytest.raises(ConfigError, match="No feature network called 'clipp'"):
         trained(wrong, tmp_path / "run")
 
 
 def test_without_any_network_the_rest_is_measured(tmp_path):
     """As on a machine that has no published network: the first one is missing, too."""
     bare = small_config()
-    bare.features = NETWORKS["gone"]
+    bare.networks.main = NETWORKS["gone"]
     results = run(bare, tmp_path / "run")
     assert results["unlearned"]["forget"].keys() == {"psnr", "l1"}
     assert results["skipped"].keys() == {"fid", "inception_score", "cosine", "tsne"}
@@ -157,7 +157,7 @@ def test_networks_are_tried_before_training(network, error, message, tmp_path):
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
-def bare_judge(stamp, weights="random"):
+def bare_completer(stamp, weights="random"):
     """Enough of one to ask what it keeps of two images."""
     source = Source(("a", "b"), np.zeros(2, np.int32), ("all",), lambda at: None, stamp=stamp)
     made = completions.Completer.__new__(completions.Completer)
@@ -181,20 +181,20 @@ def test_what_is_kept_is_of_these_images_and_networks(tmp_path, monkeypatch):
         return {"features": np.full(2, len(asked))}
 
     for name, made in {
-        "first": bare_judge(lambda at: f"/one/{at}"),
-        "again": bare_judge(lambda at: f"/one/{at}"),
-        "other root": bare_judge(lambda at: f"/two/{at}"),
-        "one changed": bare_judge(lambda at: f"/one/{at} {at == 1}"),
-        "other network": bare_judge(lambda at: f"/one/{at}", weights="clip.bin"),
+        "first": bare_completer(lambda at: f"/one/{at}"),
+        "again": bare_completer(lambda at: f"/one/{at}"),
+        "other root": bare_completer(lambda at: f"/two/{at}"),
+        "one changed": bare_completer(lambda at: f"/one/{at} {at == 1}"),
+        "other network": bare_completer(lambda at: f"/one/{at}", weights="clip.bin"),
     }.items():
-        made.kept(key, lambda name=name: columns(name))
+        made.cached(key, lambda name=name: columns(name))
     assert asked == ["first", "other root", "one changed", "other network"]
 
 
 def test_a_cache_that_cannot_be_written_costs_nothing(tmp_path, monkeypatch, caplog):
     (tmp_path / "file").touch()
     monkeypatch.setenv("L2L_CACHE", str(tmp_path / "file"))
-    found = bare_judge(str).kept(("real", "forget", ""), lambda: {"features": np.ones(2)})
+    found = bare_completer(str).cached(("real", "forget", ""), lambda: {"features": np.ones(2)})
     assert found["features"].sum() == 2
     assert "not kept for the next run" in caplog.text
 
@@ -203,7 +203,7 @@ def test_processes_that_have_other_files_are_told(monkeypatch):
     """And none of them is left waiting for weights that only others send."""
     heard = []
     answer = lambda words: heard.append(words.tolist()) or [1]  # noqa: E731
-    monkeypatch.setattr(completions.hosts, "disagreeing", answer)
+    monkeypatch.setattr(networks.hosts, "disagreeing", answer)
     with pytest.raises(ConfigError, match=r"Processes \[1\] have files of other networks"):
-        completions.networks(SimpleNamespace(config=complete_config(config())))
-    assert heard == [[False, True, False]], "features, gone, tiny"
+        networks.load(SimpleNamespace(plan=resolve(config())))
+    assert heard == [[False, True, False]], "main, gone, tiny"

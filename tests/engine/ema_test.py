@@ -1,8 +1,8 @@
 """The moving average of a phase: its result in every place that asks for one, and nowhere else."""
 
-import dataclasses
 import logging
 import shutil
+from types import SimpleNamespace
 
 import flax.struct
 import jax
@@ -10,20 +10,18 @@ import numpy as np
 import pytest
 
 from l2l_jax.engine import evaluation, measure, reuse
-from l2l_jax.engine.config import check_config, complete_config
-from l2l_jax.engine.experiment import (
-    Experiment,
+from l2l_jax.engine.experiment import without_data
+from l2l_jax.engine.outcome import (
     Outcome,
-    build,
-    ending,
+    describe_parameters,
     final_weights,
     restored,
     run_phases,
 )
-from l2l_jax.engine.run import run
+from l2l_jax.engine.plan import complete_config, resolve
+from l2l_jax.engine.run import evaluate_again, run
 from l2l_jax.lib import files, trees
 from l2l_jax.lib.errors import ConfigError
-from l2l_jax.lib.preemption import Flag
 from l2l_jax.registry import find
 from l2l_jax.types import Array, Params
 from l2l_jax.weights import __main__, safetensors
@@ -32,6 +30,7 @@ from tests.helpers import (
     assert_same_bits,
     finished_run,
     once,
+    opened,
     params_of,
     small_config,
     small_model,
@@ -56,11 +55,6 @@ def workdir():
 @pytest.fixture
 def copy(workdir, tmp_path):
     return shutil.copytree(workdir, tmp_path / "copy")
-
-
-def opened(workdir):
-    config = files.read_json(workdir / "config.json")
-    return Experiment(config, workdir, *build(config), {}, {}, Flag())
 
 
 def state_of(workdir, phase):
@@ -110,7 +104,7 @@ def test_results_and_page_say_so(workdir, copy):
     assert before["evaluated"] == told
     assert f"<dd>{told['unlearned']}, <code>" in (workdir / "report.html").read_text()
     shutil.rmtree(copy / "checkpoints" / "unlearn" / "6")
-    evaluation.main(["--workdir", str(copy)])
+    evaluate_again(copy)
     after = files.read_json(copy / "results.json")
     assert after["evaluated"]["unlearned"].startswith(
         "moving average of phase unlearn, decay 0.9, at step 3 of 6, 73% of it"
@@ -124,7 +118,7 @@ def test_the_export_is_the_average(workdir, tmp_path):
     out = tmp_path / "out.safetensors"
     __main__.main(["export", str(workdir), str(out)])
     loaded, bench = safetensors.load(out), opened(workdir)
-    whole = bench.start() | state_of(workdir, "pretrain").average
+    whole = bench.initial_params() | state_of(workdir, "pretrain").average
     whole |= state_of(workdir, "unlearn").average
     assert trees.digest(loaded.params) == trees.digest(bench.canonical(whole))
     assert loaded.about["source"]["result"].startswith("moving average of phase unlearn, decay 0.9")
@@ -177,7 +171,7 @@ def test_a_boundary_is_where_the_average_is(tmp_path, monkeypatch):
         seen.append(jax.device_get(student))
         return [], {"retain": 0.0, "forget": 0.0}
 
-    monkeypatch.setattr(measure, "means", means)
+    monkeypatch.setattr(measure, "mean_gradients", means)
     config = config_of()
     config.unlearn.update(dict(solver="epsilon", solver_args=dict(goal="keep"), steps=2))
     trained(config, tmp_path / "run")
@@ -193,11 +187,10 @@ class Before:
     optimizer: object
 
 
-def test_an_older_checkpoint_is_a_state_without_an_average(tmp_path):
+def test_a_checkpoint_without_an_average_is_restored_as_such(tmp_path):
     """Orbax compares the names of what is there with those of what is wanted, None included."""
-    config = files.as_json(complete_config(small_config()))
-    bench = Experiment(config, tmp_path, *build(config), {}, {}, Flag())
-    state = bench.initial_state("unlearn", bench.start())
+    bench = without_data(resolve(small_config()), tmp_path)
+    state = bench.initial_state("unlearn", bench.initial_params())
     checkpoints = bench.checkpoints("unlearn", writes=True)
     checkpoints.save(0, Before(state.step, state.student, state.optimizer))
     checkpoints.wait()
@@ -224,33 +217,41 @@ def test_without_an_average_it_is_the_last_step(tmp_path):
 
 
 def test_what_was_evaluated_in_words(tmp_path):
-    config = files.as_json(complete_config(config_of(weights="bundled:x")))
-    bench = Experiment(config, tmp_path, None, None, {}, {}, Flag())
-    assert ending(bench, {}) == ending(bench, {"unlearn": (0, 6)}) == "as loaded from bundled:x"
-    plain = dataclasses.replace(bench, config={**config, "unlearn": config["unlearn"] | {"ema": 0}})
-    assert ending(plain, {"pretrain": (2, 2), "unlearn": (6, 6)}) == "last step of phase unlearn"
-    assert ending(plain, {"unlearn": (3, 6)}) == "step 3 of 6 of phase unlearn"
+    config = config_of(weights="bundled:x")
+    plan = resolve(config)
+    words = describe_parameters
+    assert words(plan, {}) == words(plan, {"unlearn": (0, 6)}) == "as loaded from bundled:x"
+    config.unlearn.ema = 0.0
+    plain = resolve(config)
+    assert words(plain, {"pretrain": (2, 2), "unlearn": (6, 6)}) == "last step of phase unlearn"
+    assert words(plain, {"unlearn": (3, 6)}) == "step 3 of 6 of phase unlearn"
     begun = "moving average of phase pretrain, decay 0.5, 25% of it what the phase began with"
-    assert ending(plain, {"pretrain": (2, 2), "unlearn": (0, 6)}) == begun
-    over = "moving average of phase unlearn, decay 0.9, 100% of it what the phase began with"
-    assert ending(bench, {"unlearn": (1, 1)}) == over, "it was at its end before it moved"
-    config["unlearn"]["steps"] = 100
-    assert ending(bench, {"unlearn": (100, 100)}) == "moving average of phase unlearn, decay 0.9"
+    assert words(plain, {"pretrain": (2, 2), "unlearn": (0, 6)}) == begun
+    whole = "moving average of phase unlearn, decay 0.9, 100% of it what the phase began with"
+    assert words(plan, {"unlearn": (1, 1)}) == whole, "it was at its end before it moved"
+    longer = config_of(weights="bundled:x")
+    longer.unlearn.steps = 100
+    average = "moving average of phase unlearn, decay 0.9"
+    assert words(resolve(longer), {"unlearn": (100, 100)}) == average
     about = {"source": {"result": "last step of phase pretrain"}}
-    judged = dataclasses.replace(bench, reference=Weights({}, about))
-    judged.config["reference"] = "runs/retrained"
-    told = evaluation.describe_variant("retrained", judged, Outcome({}, {}, {"unlearn": (6, 6)}))
-    assert told == "the reference runs/retrained, last step of phase pretrain"
-    nothing = dataclasses.replace(bench, config={**config, "weights": ""})
-    assert ending(nothing, {}) == "a random initialisation"
+    longer.reference = "runs/retrained"
+    experiment = SimpleNamespace(plan=resolve(longer), reference=Weights({}, about))
+    outcome = Outcome({}, {}, {"unlearn": (6, 6)})
+    described = evaluation.describe_variant("retrained", experiment, outcome)
+    assert described == "the reference runs/retrained, last step of phase pretrain"
+    config.weights = ""
+    assert words(resolve(config), {}) == "a random initialisation"
 
 
 @pytest.mark.parametrize("value", [1.0, -0.1, 2, float("nan")])
 def test_decays_that_are_none_are_refused(value):
     config = config_of()
     config.unlearn.ema = float(value)
-    with pytest.raises(ConfigError, match=rf"unlearn\.ema is the decay .*cannot be {value}"):
-        check_config(complete_config(config))
+    with pytest.raises(
+        ConfigError,
+        match=rf"unlearn\.ema is at least 0 and below 1, not {float(value)}: decay of a moving",
+    ):
+        resolve(config)
 
 
 def test_a_phase_with_another_average_is_another_phase():

@@ -10,11 +10,11 @@ import pytest
 
 from configs import common
 from l2l_jax.engine import evaluation, measure, retrained
-from l2l_jax.engine.experiment import final_weights
+from l2l_jax.engine.outcome import final_weights, restored
 from l2l_jax.engine.run import run
 from l2l_jax.lib import files, trees
 from l2l_jax.lib.errors import ConfigError
-from tests.helpers import params_of, small_config
+from tests.helpers import opened, params_of, small_config
 
 
 def config_of(method, rate=3e-2, **changes):
@@ -178,13 +178,10 @@ def test_only_salient_parameters_move(runs):
 
 def _pretrained(workdir):
     """The original of a run that pretrains first, on the host."""
-    from l2l_jax.engine.experiment import Experiment, build, restored
-    from l2l_jax.lib import preemption
 
-    config = files.read_json(workdir / "config.json")
-    config["runtime"]["fsdp"] = 1
-    experiment = Experiment(config, workdir, *build(config), {}, {}, preemption.Flag())
-    return experiment.canonical(restored("pretrain", experiment, experiment.start(), {})[0])
+    experiment = opened(workdir)
+    start = experiment.initial_params()
+    return experiment.canonical(restored("pretrain", experiment, start, {})[0])
 
 
 @pytest.mark.parametrize("share", [0.25, 0.5, 1.0])

@@ -1,18 +1,19 @@
 """A proxy from another data set trains in place of retain, is written down, and never judged."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from configs import mae_imagenet, mae_places365
 from l2l_jax.data import splits
 from l2l_jax.datasets import imagenet, places365
-from l2l_jax.engine.config import complete_config
-from l2l_jax.engine.preflight import preflight
+from l2l_jax.engine.plan import complete_config
+from l2l_jax.engine.training_sets import passes, trained_on, training_splits
 from l2l_jax.lib import files
 from l2l_jax.lib.errors import ConfigError, DataMissing
-from l2l_jax.lib.preemption import Flag
 from l2l_jax.types import Source
-from tests.helpers import assert_same_bits, params_of, small_config, trained
+from tests.helpers import assert_same_bits, params_of, ready, small_config, trained
 
 
 def proxy_config(**data):
@@ -42,22 +43,25 @@ def test_it_is_trained_on_and_written_down(plain):
     assert kept["proxy"]["classes"] == ["sea", "class0"]
     assert kept["forget"]["count"] == 20
     assert "proxy_eval" not in kept
-    bench = preflight(files.read_json(plain / "config.json"), plain, Flag())
-    split = bench.training("pretrain")["retain"]
+    experiment = ready(plain)
+    split = training_splits(experiment, "pretrain")["retain"]
     assert split.keys == tuple(kept["proxy"]["keys"])
-    image = bench.sources[split.part].read(split.indices[0])
+    image = experiment.sources[split.part].read(split.indices[0])
     assert image.shape == (24, 24, 3), "of the other data set, whose images are larger"
-    assert bench.trained_on() == {"proxy"}
-    told = bench.passes("unlearn")
+    assert trained_on(experiment.plan, experiment.splits) == {"proxy"}
+    told = passes(experiment, "unlearn")
     digest = kept["proxy"]["digest"]
     assert told["retain"] == dict(split="proxy", digest=digest, images=12, passes=6 * 8 / 12)
     assert told["forget"]["passes"] == 6 * 8 / 20
-    assert bench.passes("unlearn", steps=1)["forget"]["passes"] == 8 / 20
-    bench.config["pretrain"]["on"] = "all"
-    everything = bench.training("pretrain")["retain"]
+    assert passes(experiment, "unlearn", steps=1)["forget"]["passes"] == 8 / 20
+    phases = experiment.plan.phases
+    phases = phases | {"pretrain": dataclasses.replace(phases["pretrain"], on="all")}
+    plan = dataclasses.replace(experiment.plan, phases=phases)
+    experiment = dataclasses.replace(experiment, plan=plan)
+    everything = training_splits(experiment, "pretrain")["retain"]
     assert everything.part == "train"
     assert len(everything.keys) == 20 + 32, "all is all of the data set itself"
-    assert bench.trained_on() == {"forget", "retain"}
+    assert trained_on(plan, experiment.splits) == {"forget", "retain"}
 
 
 def test_a_cache_changes_no_bit(plain, tmp_path):

@@ -11,10 +11,11 @@ from PIL import Image
 
 from l2l_jax.datasets import fashion_mnist
 from l2l_jax.engine import evaluation
-from l2l_jax.engine.config import complete_config
-from l2l_jax.engine.experiment import restored, run_phases
+from l2l_jax.engine.outcome import restored, run_phases
+from l2l_jax.engine.plan import resolve
 from l2l_jax.engine.preflight import preflight
-from l2l_jax.engine.run import run
+from l2l_jax.engine.run import evaluate_again, run
+from l2l_jax.engine.training_sets import trained_on, training_splits
 from l2l_jax.lib import cli, files, trees
 from l2l_jax.lib.errors import ConfigError
 from l2l_jax.lib.preemption import Flag
@@ -29,6 +30,7 @@ from tests.helpers import (
     call,
     finished_run,
     params_of,
+    ready,
     small_config,
     small_model,
     trained,
@@ -91,7 +93,7 @@ def test_metrics_begin_at_step_zero_with_both_objectives(finished):
 
 def test_only_the_encoder_moved(finished):
     workdir, results = finished
-    bench = preflight(files.read_json(workdir / "config.json"), workdir, Flag())
+    bench = ready(workdir)
     outcome = run_phases(bench, restored)
     original, final = bench.canonical(outcome.original), bench.canonical(outcome.final)
     moved = {group: trees.digest(original[group]) != trees.digest(final[group]) for group in final}
@@ -106,7 +108,7 @@ def test_only_the_encoder_moved(finished):
 def test_evaluating_again_gives_the_same_figures(finished, copy):
     _, results = finished
     (copy / "results.json").unlink()
-    evaluation.main(["--workdir", str(copy)])
+    evaluate_again(copy)
     again = files.read_json(copy / "results.json")
     assert again["tasks"] == results["tasks"]
     assert again["digests"] == results["digests"]
@@ -179,16 +181,17 @@ def test_proxy_in_place_of_retain(tmp_path):
     assert kept["proxy"] == ["class3"]
     assert kept["retain"] == kept["retain_eval"] == ["class2"]
     assert "proxy_eval" not in kept
-    bench = preflight(files.read_json(tmp_path / "run" / "config.json"), tmp_path / "run", Flag())
-    assert bench.trained_on() == {"forget", "proxy", "retain"}, "pretraining took them all"
-    used = bench.training("unlearn")
+    experiment = ready(tmp_path / "run")
+    everything = trained_on(experiment.plan, experiment.splits)
+    assert everything == {"forget", "proxy", "retain"}, "pretraining took them all"
+    used = training_splits(experiment, "unlearn")
     assert used["retain"].classes == ("class3",), "the proxy is trained on"
     assert used["forget"].classes == ("class0", "class1")
 
 
 def lean(config, workdir):
     """A config all of whose phases and tasks trace, with fewer of them, to be run sooner."""
-    preflight(complete_config(config), workdir, Flag())
+    preflight(resolve(config), workdir, Flag())
     for phase in config.phases:
         config[phase].steps = 4
     config.evaluate.tasks = config.evaluate.tasks[:1]
@@ -266,7 +269,7 @@ def test_a_run_that_was_cut_short_is_never_taken_for_a_whole_one(finished, copy,
     """It can be looked at, is called unfinished, is not exported unasked, and can be finished."""
     workdir, out = copy, tmp_path / "out.safetensors"
     shutil.rmtree(workdir / "checkpoints" / "unlearn" / "6")
-    evaluation.main(["--workdir", str(workdir)])
+    evaluate_again(workdir)
     assert files.read_json(workdir / "results.json")["steps"]["unlearn"] == [4, 6]
     assert "the phase unlearn was at step 4 of 6" in (workdir / "report.html").read_text()
     with pytest.raises(ConfigError, match=r"unlearn is at step 4 of 6.*--partial"):
@@ -307,7 +310,7 @@ def test_the_original_may_not_change_on_the_way(tmp_path):
 
 
 def test_an_older_page_is_never_taken_for_the_page_of_newer_results(copy):
-    bench = preflight(files.read_json(copy / "config.json"), copy, Flag())
+    bench = ready(copy)
     evaluation.evaluate(bench, run_phases(bench, restored))  # killed before the page is written
     assert (copy / "results.json").exists()
     assert not (copy / "report.html").exists()
@@ -340,9 +343,9 @@ def test_what_a_model_was_trained_on_decides_its_name(tmp_path):
 def test_a_tokenizer_that_was_given_knows_no_images_to_forget(given, name):
     groups = {"encoder": 0, "decoder": 0, "tokenizer": 0}
     weights = {"tokenizer": {"tokenizer": 0}, "whole": groups}[given]
+    pretrain = SimpleNamespace(method=find("method", "pretrain"), on="retain")
     experiment = SimpleNamespace(
-        config=dict(phases=("pretrain",), weights="some file"), reference=None,
-        method=lambda phase: find("method", phase), trained_on=lambda: {"retain"},
+        plan=SimpleNamespace(proxy=None, phases={"pretrain": pretrain}), reference=None,
         splits=dict.fromkeys(("retain", "forget")), weights=SimpleNamespace(params=weights),
         model=SimpleNamespace(template=groups),
     )  # fmt: skip

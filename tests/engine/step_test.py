@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 
+from l2l_jax.engine.plan import TaskPlan
 from l2l_jax.engine.step import (
     BatchObjectives,
     EndingState,
@@ -23,6 +24,8 @@ from l2l_jax.types import UnlearnBatch
 from tests.helpers import small_model
 
 B = 16
+
+TASK = TaskPlan("random", find("task", "random"), dict(ratio=0.75))
 
 
 def recipe(method="l2l", accumulate=1, noise="gaussian_like", alpha=0.25, name="mae", **model):
@@ -64,7 +67,7 @@ def run(recipe, devices=1, fsdp=1, count=1):
         return sharding.place(jax.device_get(tree), sharding.parameters(mesh, tree))
 
     fixed, state = place(recipe.fixed(start, original)), place(recipe.init(start))
-    update = make_update(recipe, find("task", "random"), dict(ratio=0.75), mesh)
+    update = make_update(recipe, TASK, mesh)
     compiled = shard_update(update, state, fixed, recipe.method.SIDES, mesh)
     seen = []
     for step in range(count):
@@ -83,7 +86,7 @@ def test_masks_and_noise_are_a_function_of_seed_and_step():
 
     def forget(step, seed=7):
         made = dataclasses.replace(chosen, seed=seed)
-        update = make_update(made, find("task", "random"), dict(ratio=0.75), mesh)
+        update = make_update(made, TASK, mesh)
         state = dataclasses.replace(chosen.init(start), step=jnp.int32(step))
         return float(jax.jit(update)(state, fixed, images)[1]["forget"])
 
@@ -116,9 +119,9 @@ def objectives_of(r, salient=None):
     """(the objectives of a batch, the student)."""
     original, start = start_of(r)
     fixed = r.fixed(start, original, salient=salient)
-    task, key = find("task", "random"), jax.random.key(0)
+    key = jax.random.key(0)
     images = rows_of(r, 0)
-    halves = {s: draw(r, s, jnp.asarray(x), task, {}, key) for s, x in images.items()}
+    halves = {s: draw(r, s, jnp.asarray(x), TASK, key) for s, x in images.items()}
     objectives = BatchObjectives(r, fixed, UnlearnBatch(**halves), key)
     return objectives, {"encoder": start["encoder"]}
 
@@ -186,7 +189,7 @@ def test_a_method_that_finds_its_end_stops_there_whatever_is_dispatched_after():
     original, start = start_of(r)
     fixed = r.fixed(start, original)
     mesh = sharding.make_mesh(1, jax.devices()[:1])
-    update = jax.jit(make_update(r, find("task", "random"), dict(ratio=0.75), mesh))
+    update = jax.jit(make_update(r, TASK, mesh))
     first = r.init(start)
     assert not first.over
     state, metrics = update(first, fixed, rows_of(r, 0))
@@ -197,7 +200,7 @@ def test_a_method_that_finds_its_end_stops_there_whatever_is_dispatched_after():
         assert all(np.array_equal(x, y) for x, y in zip(*kept, strict=True))
         state, _ = update(state, fixed, rows_of(r, 1))
     never = dataclasses.replace(r, args=dict(lam=0.0))
-    update = make_update(never, find("task", "random"), dict(ratio=0.75), mesh)
+    update = make_update(never, TASK, mesh)
     state, metrics = jax.jit(update)(never.init(start), fixed, rows_of(never, 0))
     assert metrics["ended"] == 0, "without a lambda all steps are taken"
     assert int(state.step) == 1
@@ -214,7 +217,7 @@ def averaging(ema, count, salient=None):
     r = dataclasses.replace(recipe(), ema=ema, optimizer=optimizer, learning_rate=rate)
     original, start = start_of(r)
     mesh = sharding.make_mesh(1, jax.devices()[:1])
-    update = jax.jit(make_update(r, find("task", "random"), dict(ratio=0.75), mesh))
+    update = jax.jit(make_update(r, TASK, mesh))
     states = [r.init(start)]
     for step in range(count):
         fixed = r.fixed(start, original, salient=salient)
@@ -276,7 +279,7 @@ def test_the_average_lies_as_the_student_does_and_makes_room_for_the_next():
     fixed = sharding.place(whole, sharding.parameters(mesh, whole))
     shardings = sharding.parameters(mesh, jax.eval_shape(r.init, start))
     state = jax.jit(r.init, out_shardings=shardings)(start)
-    update = make_update(r, find("task", "random"), dict(ratio=0.75), mesh)
+    update = make_update(r, TASK, mesh)
     compiled = shard_update(update, state, fixed, r.method.SIDES, mesh)
     rows = jax.device_put(rows_of(r, 0), sharding.batch(mesh))
     new, _ = compiled(state, fixed, rows)

@@ -7,8 +7,8 @@ import pytest
 
 from l2l_jax.data import splits
 from l2l_jax.engine import reuse
-from l2l_jax.engine.config import complete_config
-from l2l_jax.engine.experiment import run_phases
+from l2l_jax.engine.outcome import run_phases
+from l2l_jax.engine.plan import complete_config, resolve
 from l2l_jax.engine.preflight import preflight
 from l2l_jax.engine.train import train
 from l2l_jax.lib import files
@@ -196,7 +196,7 @@ def make(root):
     """Two runs of one original; one has the name of a variant that Completer knows."""
     for name, config in (("a", config_of()), ("retrained", config_of(rate=3e-2))):
         config["runtime"]["begin_from"] = str(root / "a") if name != "a" else ""
-        ready = preflight(config, root / name, Flag())
+        ready = preflight(resolve(config), root / name, Flag())
         reuse.reuse_phases(ready)
         run_phases(ready, train)
         finish(root / name, config)
@@ -295,7 +295,7 @@ def test_samplers_may_differ_and_runs_are_finished_and_have_names(monkeypatch, t
 
 def test_steps_and_images_are_checked(tmp_path):
     with pytest.raises(ConfigError, match="take 1 to 10"):
-        samplers.with_sampler(SimpleNamespace(config=config_of()), "steps=11", 11)
+        samplers.with_sampler(SimpleNamespace(plan=resolve(config_of())), "steps=11", 11)
     for words in (["--images", "1"], ["--steps", "1,x"], ["--steps=-1"]):
         with pytest.raises(ConfigError, match="--images is 2 or more"):
             samplers.main([str(tmp_path), "--out", "x.json", *words])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from configs import common
-from l2l_jax.engine.config import complete_config
+from l2l_jax.engine.plan import complete_config, resolve
 from l2l_jax.engine.preflight import preflight
 from l2l_jax.lib.errors import ConfigError
 from l2l_jax.lib.objectives import native_loss
@@ -228,8 +228,8 @@ def test_its_recipe_has_a_solver_of_its_own():
 def test_another_solver_than_the_one_it_is_meant_for_is_said(tmp_path, caplog):
     config = small_config()
     config.unlearn.update(dict(method="siss", solver="normalized"))
-    preflight(complete_config(config), tmp_path / "a", Flag())
+    preflight(resolve(config), tmp_path / "a", Flag())
     assert "is meant for" not in caplog.text
     config.unlearn.solver = "weighted"
-    preflight(complete_config(config), tmp_path / "b", Flag())
+    preflight(resolve(config), tmp_path / "b", Flag())
     assert "unlearn: siss is meant for the solver scaled" in caplog.text

@@ -1,0 +1,131 @@
+"""The phases in order, trained or restored, and which parameters they lead to."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from l2l_jax.engine.experiment import Experiment, load_original, without_data
+from l2l_jax.engine.plan import Plan, resolve
+from l2l_jax.engine.step import EndingState, State
+from l2l_jax.lib import config_dicts, files, trees
+from l2l_jax.lib.errors import ConfigError
+from l2l_jax.types import Params
+from l2l_jax.weights.safetensors import Weights
+from l2l_jax.workdir import claim
+from l2l_jax.workdir.layout import Workdir
+
+Advance = Callable[[str, Experiment, Params, Params], tuple[Params, int, int]]
+Counts = Mapping[str, tuple[int, int]]  # {phase: (steps completed, steps planned)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """Result of running all phases."""
+
+    original: Params  # on the mesh
+    final: Params  # on the mesh
+    done: Counts
+
+
+def run_phases(experiment: Experiment, advance: Advance) -> Outcome:
+    """Goes through all phases in order.
+
+    advance(phase, experiment, start, original) trains or restores one phase and returns
+    (all parameters on the mesh, steps done, total steps).
+    """
+    original = params = experiment.initial_params()
+    done = {}
+    for phase, planned in experiment.plan.phases.items():
+        params, count, total = advance(phase, experiment, params, original)
+        done[phase] = (count, total)
+        if planned.method.MAKES_ORIGINAL:
+            original = params
+    return Outcome(original, params, done)
+
+
+def restored(
+    phase: str, experiment: Experiment, start: Params, original: Params
+) -> tuple[Params, int, int]:
+    """(parameters, steps done, total steps) of a phase's newest checkpoint; `start` if none."""
+    del original
+    checkpoints = experiment.checkpoints(phase, writes=False)
+    state = experiment.saved_state(phase, checkpoints)
+    checkpoints.close()
+    total = experiment.plan.phases[phase].steps
+    return (start, 0, total) if state is None else (start | state.result, *counted(state, total))
+
+
+def counted(state: State, total: int) -> tuple[int, int]:
+    """(steps done, total steps); the total is smaller if the method ended the phase itself."""
+    done = int(state.step)
+    ended = isinstance(state, EndingState) and bool(state.ended)
+    return done, done if ended else total
+
+
+def describe_parameters(plan: Plan, done: Counts) -> str:
+    """Which parameters the phases lead to, in words."""
+    for phase, (count, total) in reversed(list(done.items())):
+        ema, planned = plan.phases[phase].ema, plan.phases[phase].steps
+        if count and ema:
+            updates = count - (count == total < planned)  # the step that finds the end is none
+            initial_share = ema**updates
+            words = [f"moving average of phase {phase}, decay {ema}"]
+            words += [f"at step {count} of {total}"] if count < total else []
+            if initial_share >= 0.005:
+                words += [f"{initial_share:.0%} of it what the phase began with"]
+            return ", ".join(words)
+        if count:
+            at = "last step" if count == total else f"step {count} of {total}"
+            return f"{at} of phase {phase}"
+    loaded = plan.config["weights"]
+    return f"as loaded from {loaded}" if loaded else "a random initialisation"
+
+
+def open_workdir(folder: Path) -> Experiment:
+    """The experiment of a workdir without its data, for one copy of the parameters.
+
+    ConfigError if the folder holds no run, or if the original is another one now.
+    """
+    config = Workdir(folder).read_config()
+    config["runtime"]["fsdp"] = 1  # wherever it was trained, it is read here
+    plan = resolve(config)
+    original = load_original(plan)
+    if original:
+        claim.check_original(folder, original.digest)
+    return without_data(plan, folder, original)
+
+
+def final_weights(folder: Path, partial: bool = False) -> Weights:
+    """The last checkpoint of a workdir: canonical layout, on the host. Needs no data.
+
+    ConfigError if a phase is not finished, unless partial, or if the original is another one now.
+    """
+    experiment = open_workdir(folder)
+    outcome = run_phases(experiment, restored)
+    unfinished = [(p, *counts) for p, counts in outcome.done.items() if counts[0] < counts[1]]
+    if unfinished and not partial:
+        states = [f"{phase} is at step {done} of {total}" for phase, done, total in unfinished]
+        raise ConfigError(
+            f"{folder} is not finished: {', '.join(states)}. Run its command again, or say "
+            "--partial to export what there is."
+        )
+    return weights_of(experiment, outcome)
+
+
+def weights_of(experiment: Experiment, outcome: Outcome) -> Weights:
+    """The final parameters of a run with where they come from."""
+    plan, model = experiment.plan, experiment.model
+    decisive = config_dicts.decisive(experiment.workdir.read_config())
+    final = experiment.canonical(outcome.final)
+    about: dict[str, Any] = {"model": plan.model.plugin.name}
+    about["args"] = dict(plan.model.args) | model.inferred_args(final)
+    about["source"] = {
+        "config": files.digest_of_lines([json.dumps(decisive, sort_keys=True)]),
+        "steps": {phase: done for phase, (done, _) in outcome.done.items()},
+        "result": describe_parameters(plan, outcome.done),
+        "original": trees.digest(experiment.canonical(outcome.original)),
+        "code": files.code_digest(),
+    }
+    return Weights(final, about)

@@ -1,0 +1,314 @@
+"""A Plan is a config with everything looked up: plug-ins, arguments, phases, tasks, networks.
+
+`resolve` is the only place that turns names of a config into plug-ins; whatever runs later is given
+the Plan's typed objects.
+"""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from l2l_jax.engine import config as config_table
+from l2l_jax.engine.config import is_phase
+from l2l_jax.lib.errors import ConfigError, unknown
+from l2l_jax.lib.signatures import check_args, defaults, merged
+from l2l_jax.registry import find, main_function
+from l2l_jax.types import (
+    Dataset,
+    Evaluator,
+    Figure,
+    ImageToImage,
+    Method,
+    ModelFile,
+    NetworkFile,
+    Solver,
+    Source,
+    Task,
+)
+
+Args = Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelPlan:
+    """config.model."""
+
+    plugin: ModelFile
+    args: Args
+
+    def build(self) -> ImageToImage:
+        """The model object; ConfigError for arguments that do not go together."""
+        return self.plugin.build(**self.args)
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetPlan:
+    """config.data or config.data.proxy."""
+
+    plugin: Dataset
+    args: Args
+
+    def load(self, part: str) -> Source:
+        """One part, "train" or "eval". DataMissing says what to get."""
+        return self.plugin.load(part, **self.args)
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskPlan:
+    """An entry of config.tasks."""
+
+    name: str
+    task: Task
+    args: Args
+
+
+@dataclasses.dataclass(frozen=True)
+class PhasePlan:
+    """A phase that config.phases names."""
+
+    name: str
+    method: Method
+    args: Args
+    solver: Solver
+    solver_args: Args
+    steps: int
+    batch_size: int
+    accumulate: int
+    tasks: tuple[TaskPlan, ...]
+    on: str  # "retain", "proxy" or "all"
+    saliency: float
+    ema: float
+    optimizer: Args
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkPlan:
+    """An entry of config.networks."""
+
+    name: str
+    plugin: NetworkFile
+    args: Args
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluatorPlan:
+    """An entry of config.evaluators."""
+
+    name: str
+    evaluator: Evaluator
+    args: Args
+
+    @property
+    def network(self) -> str:
+        """The feature network that it reads, a key of config.networks; "" if it reads none."""
+        return self.args.get("network", "")
+
+    @property
+    def figures(self) -> dict[str, Figure]:
+        """{name that the evaluator yields: the figure as this run calls it}."""
+        if self.name == self.evaluator.name:
+            return {figure.name: figure for figure in self.evaluator.FIGURES}
+        first = self.evaluator.FIGURES[0]
+        variant = self.name.removeprefix(first.name).strip("_").replace("_", " ")
+        return {
+            figure.name: dataclasses.replace(
+                figure,
+                name=self.name + figure.name.removeprefix(first.name),
+                title=f"{figure.title} ({variant})" if variant else figure.title,
+                spread_of=self.name if figure.spread_of else "",
+            )
+            for figure in self.evaluator.FIGURES
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A checked config with its plug-ins. Only the sections that are plain values are in config."""
+
+    config: Mapping[str, Any]  # plain nested dicts, complete with all arguments
+    model: ModelPlan
+    dataset: DatasetPlan
+    proxy: DatasetPlan | None
+    phases: Mapping[str, PhasePlan]  # in the order in which they run
+    evaluate_tasks: tuple[TaskPlan, ...]
+    networks: Mapping[str, NetworkPlan]
+    evaluators: Mapping[str, EvaluatorPlan]
+
+    @property
+    def seed(self) -> int:
+        """The seed of all randomness."""
+        return self.config["seed"]
+
+    def earlier(self, phase: str) -> tuple[PhasePlan, ...]:
+        """The phases before one."""
+        names = list(self.phases)
+        return tuple(self.phases[name] for name in names[: names.index(phase)])
+
+
+def complete_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config as plain dicts, with the default of every argument that its plug-ins take.
+
+    This is what a run writes down and what the command line can override. A name that does not
+    exist is left for `resolve` to refuse.
+    """
+    config = {key: plain(section) for key, section in config.items()}
+    for section, kind, name, key in _plugins(config):
+        with contextlib.suppress(ConfigError):
+            taken = defaults(main_function(kind, find(kind, name)))
+            section[key] = merged(taken, section.get(key, {}))
+    for name, args in _sections(config, "evaluators"):
+        with contextlib.suppress(ConfigError):
+            plugin = find("evaluator", args.get("evaluator", name))
+            config["evaluators"][name] = defaults(plugin.evaluate) | args
+    return config
+
+
+def plain(value: Any) -> Any:
+    """ConfigDicts and other mappings as dicts, at every depth; lists as tuples."""
+    if isinstance(value, Mapping) or hasattr(value, "to_dict"):
+        return {key: plain(item) for key, item in value.items()}
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _plugins(config: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str, str, str]]:
+    """(section, kind, name, key of the arguments) of every plug-in with a section of its own."""
+    named = [(config.get("model"), "model"), (config.get("data"), "dataset")]
+    proxy = (
+        (config.get("data") or {}).get("proxy") if isinstance(config.get("data"), dict) else None
+    )
+    named += [(proxy, "dataset")] if proxy and proxy.get("name") else []
+    named += [(section, "feature_network") for _, section in _sections(config, "networks")]
+    for section, kind in named:
+        if isinstance(section, dict) and {"name", "args"} <= section.keys():
+            yield section, kind, section["name"], "args"
+    for phase in filter(is_phase, config.values()):
+        yield phase, "method", phase["method"], "args"
+        if "solver" in phase:
+            yield phase, "solver", phase["solver"], "solver_args"
+    for _, section in _sections(config, "tasks"):
+        if "task" in section:
+            yield section, "task", section["task"], "args"
+
+
+def _sections(config: Mapping[str, Any], key: str) -> list[tuple[str, dict[str, Any]]]:
+    found = config.get(key)
+    entries = found.items() if isinstance(found, Mapping) else ()
+    return [(name, section) for name, section in entries if isinstance(section, dict)]
+
+
+def resolve(config: Mapping[str, Any]) -> Plan:
+    """The Plan of a config.
+
+    Raises ConfigError for a key that nobody reads, a value out of bounds, a name that no plug-in
+    has, and an argument that a plug-in does not take.
+    """
+    config = complete_config(config)
+    config_table.check(config)
+    tasks = {name: _task(name, section) for name, section in config["tasks"].items()}
+    phases = _phases(config, tasks)
+    data, proxy = config["data"], config["data"]["proxy"]
+    names = sorted(config["networks"], key=lambda name: (name != "main", name))  # main is first
+    networks = {name: _network(name, config["networks"][name]) for name in names}
+    plan = Plan(
+        config=config,
+        model=ModelPlan(*_plugin("model", config["model"])),
+        dataset=DatasetPlan(*_plugin("dataset", data)),
+        proxy=DatasetPlan(*_plugin("dataset", proxy)) if proxy["name"] else None,
+        phases=phases,
+        evaluate_tasks=_chosen_tasks("evaluate.tasks", config["evaluate"]["tasks"], tasks),
+        networks=networks,
+        evaluators={
+            name: _evaluator(name, section, networks)
+            for name, section in config["evaluators"].items()
+        },
+    )
+    first = next(iter(phases.values()))
+    if not config["weights"] and not first.method.MAKES_ORIGINAL:
+        raise ConfigError(
+            "config.weights is empty: there is no original to unlearn. Name a file, such as "
+            "--config.weights=bundled:mae_fashion_mnist, or let phases begin with a pretrain."
+        )
+    return plan
+
+
+def _plugin(kind: str, section: Mapping[str, Any]) -> tuple[Any, Args]:
+    """(plug-in, arguments) of a section with a name and args."""
+    plugin = find(kind, section["name"])
+    where = f"the args of the {kind.replace('_', ' ')} {section['name']}"
+    check_args(main_function(kind, plugin), section["args"], where)
+    return plugin, section["args"]
+
+
+def _task(name: str, section: Mapping[str, Any]) -> TaskPlan:
+    task = find("task", section["task"])
+    check_args(task.mask, section["args"], f"tasks.{name}.args")
+    return TaskPlan(name, task, section["args"])
+
+
+def _chosen_tasks(
+    where: str, chosen: tuple[str, ...], tasks: Mapping[str, TaskPlan]
+) -> tuple[TaskPlan, ...]:
+    if not chosen:
+        raise ConfigError(f"{where} is empty; choose some of {', '.join(tasks) or 'none'}.")
+    for name in chosen:
+        if name not in tasks:
+            raise unknown("task", name, tasks, f"It is named in {where}.")
+    return tuple(tasks[name] for name in chosen)
+
+
+def _phases(config: Mapping[str, Any], tasks: Mapping[str, TaskPlan]) -> dict[str, PhasePlan]:
+    """The phases that config.phases names, in that order; all others are checked as well."""
+    found = {n: _phase(n, section, tasks) for n, section in config.items() if is_phase(section)}
+    if not config["phases"]:
+        raise ConfigError("config.phases is empty: nothing would be done.")
+    for name in config["phases"]:
+        if name not in found:
+            raise unknown("phase", name, found)
+        if config["phases"].count(name) > 1:
+            raise ConfigError(
+                f"config.phases names {name!r} twice; a phase has one place and one set of "
+                "checkpoints. Give the second a section of its own."
+            )
+        if not found[name].tasks:
+            _chosen_tasks(f"{name}.tasks", (), tasks)
+    return {name: found[name] for name in config["phases"]}
+
+
+def _phase(name: str, section: Mapping[str, Any], tasks: Mapping[str, TaskPlan]) -> PhasePlan:
+    method, solver = find("method", section["method"]), find("solver", section["solver"])
+    check_args(method.objectives, section["args"], f"{name}.args")
+    check_args(solver.update, section["solver_args"], f"{name}.solver_args")
+    chosen = section["tasks"]
+    values = {key: section[key] for key in config_table.PHASE if key not in ("method", "solver")}
+    values |= dict(tasks=_chosen_tasks(f"{name}.tasks", chosen, tasks) if chosen else ())
+    return PhasePlan(name=name, method=method, solver=solver, **values)
+
+
+def _network(name: str, section: Mapping[str, Any]) -> NetworkPlan:
+    return NetworkPlan(name, *_plugin("feature_network", section))
+
+
+def _evaluator(
+    name: str, section: Mapping[str, Any], networks: Mapping[str, NetworkPlan]
+) -> EvaluatorPlan:
+    args = {key: value for key, value in section.items() if key != "evaluator"}
+    evaluator = find("evaluator", section.get("evaluator", name))
+    check_args(evaluator.evaluate, args, f"evaluators.{name}")
+    if "network" in args and args["network"] not in networks:
+        raise unknown("network", args["network"], networks, f"evaluators.{name} asks for it.")
+    for key, least in evaluator.MINIMUMS.items():
+        if not args.get(key, least) >= least:
+            raise ConfigError(f"evaluators.{name}.{key}={args[key]}: it is at least {least}.")
+    if evaluator.name != name and not _is_one_figure(evaluator):
+        raise ConfigError(
+            f"evaluators.{name}: {evaluator.name} has more than one figure and cannot stand under "
+            "another name."
+        )
+    return EvaluatorPlan(name, evaluator, args)
+
+
+def _is_one_figure(evaluator: Evaluator) -> bool:
+    """Whether all figures are one figure and its spread, which can be called after a config key."""
+    first, *others = evaluator.FIGURES or (None,)
+    return first is not None and all(other.spread_of == first.name for other in others)
