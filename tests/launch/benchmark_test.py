@@ -1,4 +1,4 @@
-"""The benchmark of the input runs, on images that are given; its figures are not looked at."""
+"""launch/benchmark.py runs, on a small folder of images; its figures are not checked."""
 
 import runpy
 
@@ -13,7 +13,7 @@ from tests.helpers import ROOT
 
 @pytest.fixture
 def main(monkeypatch):
-    monkeypatch.setenv("L2L_CACHE", "/nowhere")  # what it sets itself is put back afterwards
+    monkeypatch.setenv("L2L_CACHE", "/nowhere")  # monkeypatch restores what main sets
     monkeypatch.setattr(cli, "explained", lambda *_: None)
     return runpy.run_path(str(ROOT / "launch" / "benchmark.py"))["main"]
 

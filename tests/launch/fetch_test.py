@@ -1,4 +1,4 @@
-"""Published files are fetched, go on where they stopped, and are checked; a server of our own."""
+"""launch/fetch_weights.py against a local server: downloads, continued downloads, checks."""
 
 import hashlib
 import http.server
@@ -16,10 +16,10 @@ DIGEST = hashlib.sha256(CONTENT).hexdigest()
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Serves CONTENT with ranges, unless the server is told to cut it off or to ignore them."""
+    """Serves CONTENT with ranges; server.limit cuts it off, server.ranges=False ignores ranges."""
 
     def do_GET(self):
-        self.server.asked.append(self.headers.get("Range"))
+        self.server.requested_ranges.append(self.headers.get("Range"))
         found = re.match(r"bytes=(\d+)-", self.headers.get("Range") or "")
         start = int(found[1]) if found and self.server.ranges else 0
         if start >= len(CONTENT):
@@ -37,7 +37,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def server():
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.asked, server.limit, server.ranges = [], None, True
+        server.requested_ranges, server.limit, server.ranges = [], None, True
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield server
         server.shutdown()
@@ -53,7 +53,7 @@ def test_it_fetches_checks_and_does_not_fetch_again(server, tmp_path, capsys):
     path = fetch_weights.fetch("a.pth", published(server), tmp_path / "new")
     assert path.read_bytes() == CONTENT
     fetch_weights.fetch("a.pth", published(server), tmp_path / "new")
-    assert server.asked == [None]
+    assert server.requested_ranges == [None]
     assert capsys.readouterr().out.count(f"{path}: SHA-256 {DIGEST}") == 2
 
 
@@ -65,7 +65,7 @@ def test_what_was_cut_off_goes_on(server, tmp_path, ranges):
     server.limit, server.ranges = None, ranges
     path = fetch_weights.fetch("a.pth", published(server), tmp_path)
     assert path.read_bytes() == CONTENT
-    assert server.asked == [None, "bytes=300000-"]
+    assert server.requested_ranges == [None, "bytes=300000-"]
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -104,13 +104,13 @@ def test_every_published_file_is_listed(capsys, monkeypatch, tmp_path):
     fetch_weights.main(["--to", str(tmp_path)])
     listed = capsys.readouterr().out
     __main__.main(["list"])
-    told = capsys.readouterr().out
+    weights_list = capsys.readouterr().out
     for name, about in fetch_weights.known().items():
         assert name in listed
         assert about.address in listed
-        assert name in told
+        assert name in weights_list
     assert " * resnet50_places365.pth.tar" in listed
-    assert " * resnet50_places365.pth.tar" in told
+    assert " * resnet50_places365.pth.tar" in weights_list
     with pytest.raises(ConfigError, match="Did you mean"):
         fetch_weights.main(["resnet50_places365.pth"])
 

@@ -1,4 +1,4 @@
-"""What surrounds the steps: being told to stop, traces of a few steps."""
+"""What surrounds the steps of a launch: stopping on SIGTERM, profiles of a few steps."""
 
 import os
 import signal
