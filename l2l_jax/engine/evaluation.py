@@ -5,6 +5,7 @@
 evaluates the last checkpoint of a workdir again and rewrites results.json and report.html.
 """
 
+import dataclasses
 import logging
 import time
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ from l2l_jax.engine.experiment import Experiment, Outcome, ending
 from l2l_jax.lib import files, hosts
 from l2l_jax.registry import find
 from l2l_jax.report import page
-from l2l_jax.types import Params, TokenModel
+from l2l_jax.types import Figure, Params, TokenModel
 
 log = logging.getLogger(__name__)
 
@@ -30,22 +31,11 @@ def evaluate(experiment: Experiment, outcome: Outcome) -> dict[str, Any]:
     model, skipped = experiment.model, _skipped(config)
     seen_by = networks(experiment)
     judge = Completer(experiment, params, seen_by)
-    tasks: dict = {t: {v: {s: {} for s in judge.sides} for v in params} for t in judge.tasks}
-    measured = {}
-    for name, section in config["evaluators"].items():
-        if name in skipped:
-            log.warning("evaluate: %s is left out: %s", name, skipped[name])
-            continue
-        args = {key: value for key, value in section.items() if key != "evaluator"}
-        how = {"evaluator": section.get("evaluator", name), **args}
-        module = find("evaluator", how["evaluator"])
-        for (variant, side, task), metric, value in module.evaluate(judge, **args):
-            named = figure_name(name, section, metric)
-            if measured.setdefault(named, how) is not how:  # another evaluator has such a figure
-                named = f"{name}_{named}"
-                measured[named] = how
-            tasks[task][variant][side][named] = float(value)
-
+    for name, reason in skipped.items():
+        log.warning("evaluate: %s is left out: %s", name, reason)
+    evaluators = {k: v for k, v in config["evaluators"].items() if k not in skipped}
+    described = describe_figures(evaluators)
+    tasks, measured = _measure(judge, evaluators, described)
     headline = judge.tasks[0]
     results = {
         **tasks[headline],
@@ -66,6 +56,7 @@ def evaluate(experiment: Experiment, outcome: Outcome) -> dict[str, Any]:
         "classes": {name: _titles(experiment, name) for name in experiment.splits},
         "networks": {k: {"name": x.name, **x.about} for k, x in seen_by.items()},
         "measured": measured,
+        "figures": {f.name: dataclasses.asdict(f) for d in described.values() for f in d.values()},
         "skipped": skipped,
         "digests": {
             "code": files.code_digest(),
@@ -78,6 +69,68 @@ def evaluate(experiment: Experiment, outcome: Outcome) -> dict[str, Any]:
         (experiment.workdir / "report.html").unlink(missing_ok=True)
         files.write_json(experiment.workdir / "results.json", results)
     return results
+
+
+def _measure(
+    completer: Completer,
+    evaluators: Mapping[str, Mapping[str, Any]],
+    described: Mapping[str, Mapping[str, Figure]],
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """({task: {variant: {side: {figure: value}}}}, {figure: evaluator and arguments}).
+
+    described: as describe_figures returns it. TypeError if an evaluator yields another figure.
+    """
+    sides, variants = completer.sides, completer.variants
+    tasks = {t: {v: {s: {} for s in sides} for v in variants} for t in completer.tasks}
+    measured = {}
+    for name, section in evaluators.items():
+        args = {key: value for key, value in section.items() if key != "evaluator"}
+        how = {"evaluator": section.get("evaluator", name), **args}
+        evaluator = find("evaluator", how["evaluator"])
+        for (variant, side, task), key, value in evaluator.evaluate(completer, **args):
+            if key not in described[name]:
+                raise TypeError(
+                    f"evaluators/{how['evaluator']}.py yields the figure {key!r}, which its "
+                    "FIGURES does not declare."
+                )
+            figure = described[name][key].name
+            measured[figure] = how
+            tasks[task][variant][side][figure] = float(value)
+    return tasks, measured
+
+
+def describe_figures(
+    evaluators: Mapping[str, Mapping[str, Any]],
+) -> dict[str, dict[str, Figure]]:
+    """{evaluator: {figure as the evaluator yields it: figure as it stands in results.json}}.
+
+    evaluators: config.evaluators without those that are skipped; their order decides the order of
+    the figures in tables. The figures of an evaluator under another name carry that name, and it
+    follows the title in brackets. If a name is taken, the name of the evaluator goes before it.
+    """
+    described: dict[str, dict[str, Figure]] = {}
+    taken: set[str] = set()
+    for name, section in evaluators.items():
+        figures = find("evaluator", section.get("evaluator", name)).FIGURES
+        names = {each.name: figure_name(name, section, each.name) for each in figures}
+        names = {key: f"{name}_{new}" if new in taken else new for key, new in names.items()}
+        taken |= set(names.values())
+        renamed = section.get("evaluator", name) != name
+        described[name] = {
+            each.name: dataclasses.replace(
+                each,
+                name=names[each.name],
+                title=f"{each.title} ({_label(name, figures[0])})" if renamed else each.title,
+                spread_of=names.get(each.spread_of, ""),
+            )
+            for each in figures
+        }
+    return described
+
+
+def _label(name: str, figure: Figure) -> str:
+    """What an evaluator's name in the config adds to its figure: "places" for "fid_places"."""
+    return name.removeprefix(figure.name).strip("_").replace("_", " ")
 
 
 def _titles(experiment: Experiment, name: str) -> list[str]:
@@ -153,7 +206,7 @@ def _ended(experiment: Experiment, outcome: Outcome) -> dict[str, str]:
         elif record and "ended" in record and (record["ended"] or done == total):
             said[phase] = _until(experiment, phase, done, total, record)
     for text in said.values():
-        if text.startswith(page.MISSED):
+        if text.startswith(page.NOT_REACHED):
             log.warning(text)
     return {phase: text for phase, text in said.items() if text}
 
@@ -171,8 +224,8 @@ def _until(
     if record["ended"]:  # the step that found it changed nothing any more
         return f"{phase} ended by itself at step {done} of {settings['steps']}: {metric} is {where}"
     return (
-        f"{page.MISSED}: before the last of {total} steps of {phase} {metric} was {where}; give it "
-        "more steps or a higher learning rate"
+        f"{page.NOT_REACHED}: before the last of {total} steps of {phase} {metric} was {where}; "
+        "give it more steps or a higher learning rate"
     )
 
 
@@ -183,6 +236,6 @@ def _bounded(phase: str, total: int, noted: Mapping[str, float]) -> str:
     if over <= SLACK * abs(noted["bound"]):
         return f"{phase} ended after {total} steps: {where}"
     return (
-        f"{page.MISSED}: after {total} steps of {phase} {where}; give it more steps or a higher "
-        "learning rate"
+        f"{page.NOT_REACHED}: after {total} steps of {phase} {where}; give it more steps or a "
+        "higher learning rate"
     )
