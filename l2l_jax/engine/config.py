@@ -179,10 +179,10 @@ TABLE: dict[str, "Option | Table"] = {
     ),
     "evaluators": Option(
         {
-            "reconstruction": {},
             "fid": {},
             "inception_score": {},
             "cosine": {},
+            "reconstruction": {},
             "output_distance": {},
             "tsne": {},
         },

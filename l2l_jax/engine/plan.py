@@ -218,10 +218,7 @@ def resolve(config: Mapping[str, Any]) -> Plan:
         phases=phases,
         evaluate_tasks=_chosen_tasks("evaluate.tasks", config["evaluate"]["tasks"], tasks),
         networks=networks,
-        evaluators={
-            name: _evaluator(name, section, networks)
-            for name, section in config["evaluators"].items()
-        },
+        evaluators=_evaluators(config["evaluators"], networks),
     )
     first = next(iter(phases.values()))
     if not config["weights"] and not first.method.MAKES_ORIGINAL:
@@ -287,6 +284,16 @@ def _phase(name: str, section: Mapping[str, Any], tasks: Mapping[str, TaskPlan])
 
 def _network(name: str, section: Mapping[str, Any]) -> NetworkPlan:
     return NetworkPlan(name, *_plugin("feature_network", section))
+
+
+def _evaluators(
+    sections: Mapping[str, Mapping[str, Any]], networks: Mapping[str, NetworkPlan]
+) -> dict[str, EvaluatorPlan]:
+    """The evaluators in the order of the table of defaults, and then by name: that of the page."""
+    found = [_evaluator(name, section, networks) for name, section in sections.items()]
+    order = {name: at for at, name in enumerate(config_table.defaults()["evaluators"])}
+    found.sort(key=lambda each: (order.get(each.evaluator.name, len(order)), each.name))
+    return {each.name: each for each in found}
 
 
 def _evaluator(

@@ -18,7 +18,7 @@ from l2l_jax.engine.plan import resolve
 from l2l_jax.engine.preflight import preflight
 from l2l_jax.engine.train import train
 from l2l_jax.lib import files, hosts, preemption
-from l2l_jax.report import judges, page
+from l2l_jax.report import feature_networks, page
 from l2l_jax.workdir import claim
 from l2l_jax.workdir.layout import Workdir
 
@@ -79,7 +79,8 @@ def summary(results: Mapping[str, Any]) -> str:
         for metric in ("fid", "psnr"):
             values = [results[name][side].get(metric) for name in names]
             if None not in values:
-                mark = f" ({judges.MARK})" if metric in judges.untrained(results) else ""
-                figures = " -> ".join(f"{value:.2f}" for value in values)
-                parts.append(f"{side} {metric} {figures}{mark}")
+                random = metric in feature_networks.untrained(results)
+                mark = f" ({feature_networks.RANDOM_MARK})" if random else ""
+                told = " -> ".join(f"{value:.2f}" for value in values)
+                parts.append(f"{side} {metric} {told}{mark}")
     return f"{results['task']}: {', '.join(parts)}"

@@ -63,7 +63,7 @@ def test_what_is_missing_is_skipped_and_said(workdir):
 
 def test_random_weights_are_marked_on_the_page(workdir):
     text = (workdir / "report.html").read_text()
-    assert "nobody trained the networks that measure KID, CLIP similarity." in text
+    assert "nobody trained the networks that measure cosine (clip), KID." in text
     assert text.count("<small>random weights</small>") == 2
     assert "<td>FID</td>" in text
     both = [collect(workdir)] * 2

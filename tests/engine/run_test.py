@@ -262,7 +262,7 @@ def test_a_folder_of_ones_own_images(tmp_path):
             for suffix in ("", "_eval")]  # fmt: skip
     assert sorted(kept[0] + kept[1]) == sorted(f"Bag/{name}" for name in listed)
     assert results["counts"]["forget"] == len(kept[1]) < len(kept[0])
-    assert "are held out: they are judged" in (tmp_path / "run" / "report.html").read_text()
+    assert "are held out: they are evaluated" in (tmp_path / "run" / "report.html").read_text()
 
 
 def test_a_run_that_was_cut_short_is_never_taken_for_a_whole_one(finished, copy, tmp_path):

@@ -14,7 +14,7 @@ from l2l_jax.report.collect import collect
 from l2l_jax.report.compare import common_folder
 from l2l_jax.report.groups import grouped
 from l2l_jax.report.tables import cost_of, rows
-from tests.report.runs import HOSTILE, cell, change, make, phase
+from tests.report.runs import EVALUATORS, HOSTILE, cell, change, figures, make, phase
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_runs_stand_beside_their_original(runs):
     assert found["max_loss"][1] == ">15.00"
     assert ' class="good">90.00' in found["max_loss"], "forget: the larger one"
     assert found["l2l"][2] == found["max_loss"][2] == ">3.00", "none is best where all are equal"
-    assert "Not measured alike" not in text
+    assert "Not measured under equal conditions" not in text
     assert text.count("data:image/png;base64,") == 1, "both grids in one"
 
 
@@ -97,7 +97,7 @@ def test_seeds_are_one_row(seeds):
     assert found["l2l"][:2] == [">3", f">13.00 <small>&plusmn; {spread}</small>"]
     assert found["original"][1] == ">11.00 <small>&plusmn; 1.00</small>", "one of each seed"
     assert "seeds" in text
-    assert "Not measured alike" not in text
+    assert "Not measured under equal conditions" not in text
 
 
 def test_the_distance_to_the_retrained_model_is_good_when_small(seeds):
@@ -122,29 +122,29 @@ def test_a_value_that_some_seeds_lack_says_so(seeds):
 @pytest.mark.parametrize(
     ("name", "path", "value", "said"),
     [
-        ("results.json", ["networks", "main", "digest"], "0" * 64, "the judges differ"),
+        ("results.json", ["networks", "main", "digest"], "0" * 64, "the feature networks differ"),
         ("splits/retain_eval.json", ["digest"], "0" * 64, "the images differ"),
         ("config.json", ["tasks", "center", "args", "cells"], 3, "the masks differ"),
-        ("results.json", ["sampling"], "ddpm, 10 of 10 steps", "the ways to complete differ"),
+        ("results.json", ["sampling"], "ddpm, 10 of 10 steps", "the sampling methods differ"),
         ("config.json", ["seed"], 7, "the seeds, and with them the masks, differ"),
         ("results.json", ["digests", "weights", "original"], "2" * 64, "the originals differ"),
     ],
 )
 def test_what_was_not_measured_alike_is_said(runs, name, path, value, said):
     change(runs[1], name, path, value)
-    assert f"Not measured alike: {said}" in page_of(*runs)
+    assert f"Not measured under equal conditions: {said}" in page_of(*runs)
 
 
 def test_originals_may_differ_between_seeds_but_not_within_one(seeds):
     change(seeds[3], "results.json", ["digests", "weights", "original"], "9" * 64)
     text = page_of(*seeds)
-    assert "Not measured alike: the originals with seed 1 differ" in text
+    assert "Not measured under equal conditions: the originals with seed 1 differ" in text
     assert list(rows_of(text))[:2] == ["original of l2l", "original of max_loss"]
 
 
 def test_a_group_that_lacks_a_seed_is_named(seeds):
     text = page_of(*seeds[:-1])
-    assert "Not measured alike: the seeds, and with them the masks, differ" in text
+    assert "Not measured under equal conditions: the seeds, and with them the masks, differ" in text
     assert "max_loss: <code>0, 1</code>" in text
 
 
@@ -157,7 +157,7 @@ def test_a_retrained_run_has_no_original_to_differ(runs):
     change(runs[1], "results.json", ["retrained"], {})
     text = page_of(*runs)
     assert list(rows_of(text)) == ["original", "retrained", "l2l"]
-    assert "Not measured alike" not in text
+    assert "Not measured under equal conditions" not in text
 
 
 def value_of(folder, path):
@@ -266,11 +266,13 @@ def test_the_markdown_says_what_the_page_says(seeds, capsys):
         main([*map(str, seeds), "--markdown", "pnsr"])
 
 
-def test_a_figure_of_ones_own_is_shown_and_nothing_of_it_is_best(tmp_path, capsys):
+def test_a_new_figure_is_shown_and_without_a_direction_nothing_of_it_is_best(tmp_path, capsys):
+    lpips = figures("fid")["fid"] | dict(name="lpips", title="lpips", good="", digits=4)
+    described = figures(*EVALUATORS) | {"lpips": lpips}
     for name, value in (("a", 0.25), ("b", 0.5)):
-        told = {side: cell(10.0, 20.0, lpips=value) for side in ("retain", "forget")}
+        sides = {side: cell(10.0, 20.0, lpips=value, ssim=1.0) for side in ("retain", "forget")}
         make(tmp_path / name, phases={"unlearn": phase(steps=len(name) + round(value * 4))},
-             tasks={"original": told, "unlearned": told})  # fmt: skip
+             tasks={"original": sides, "unlearned": sides}, figures=described)  # fmt: skip
     words = [str(tmp_path / name) for name in "ab"]
     main([*words, "--markdown", "lpips"])
     text = capsys.readouterr().out
@@ -280,6 +282,7 @@ def test_a_figure_of_ones_own_is_shown_and_nothing_of_it_is_best(tmp_path, capsy
     main([*words, "--markdown"])
     assert "retain PSNR, hidden pixels \u2191" in (text := capsys.readouterr().out)
     assert "retain lpips" in text
+    assert "ssim" not in text, "a figure that no evaluator declares does not exist"
     main([*words, "--out", str(tmp_path / "both.html")])
     assert "lpips" in (tmp_path / "both.html").read_text()
     main([words[0]])

@@ -102,7 +102,7 @@ def test_a_label_is_no_longer_than_it_must_be(tmp_path):
             change(folder, "config.json", ["unlearn", key], at)
     groups = grouped([collect(folder) for folder in folders])
     assert [group.label for group in groups] == ["l2l, b1 0, b2 0, eps 0", "l2l, b1 1, b2 1, eps 1"]
-    assert groups[1].about == "b1 1, b2 1, eps 1, lr 1", "the page says the rest"
+    assert groups[1].differences == "b1 1, b2 1, eps 1, lr 1", "the page says the rest"
 
 
 def test_other_models_and_data_are_named(tmp_path):

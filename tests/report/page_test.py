@@ -7,7 +7,7 @@ import pytest
 
 from l2l_jax.lib import files
 from l2l_jax.lib.errors import ConfigError
-from l2l_jax.report import figures, metrics, page
+from l2l_jax.report import drawings, metrics, page
 from l2l_jax.report.collect import collect
 from tests.report.runs import HOSTILE, change, make
 
@@ -66,16 +66,27 @@ def test_the_distance_to_the_retrained_model(workdir):
     assert "smaller is closer" in text
 
 
+def test_titles_units_and_digits_come_from_the_results(workdir):
+    change(workdir, "results.json", ["figures", "l1", "title"], "L<1>")
+    change(workdir, "results.json", ["figures", "l1", "unit"], "<of 1>")
+    change(workdir, "results.json", ["figures", "l1", "digits"], 1)
+    text = page.write(workdir).read_text()
+    assert "<td>L&lt;1&gt; <small>&lt;of 1&gt;</small></td><td>0.1</td>" in text
+    order = [text.index(f"<td>{title}") for title in ("FID", "Inception Score", "cosine", "PSNR")]
+    assert order == sorted(order)
+    assert "deviation over splits" not in text, "a spread is no row of its own"
+
+
 def test_objectives_that_are_zero_or_negative_are_drawn_well():
     steps = [{"phase": "a", "step": i, "retain": 0.0, "forget": -float(i)} for i in range(9)]
-    assert "forget objective" in figures.curves(steps, "a")
-    assert "retain objective" not in figures.curves(steps, "a")
+    assert "forget objective" in drawings.curves(steps, "a")
+    assert "retain objective" not in drawings.curves(steps, "a")
     low = [{**record, "forget": -5.0 + record["step"]} for record in steps]
-    assert "\N{MINUS SIGN}4" in figures.curves(low, "a"), "what is below zero is not cut off"
+    assert "\N{MINUS SIGN}4" in drawings.curves(low, "a"), "what is below zero is not cut off"
     missing = [{"phase": "a", "step": i, "retain": 1.0 + i} for i in range(9)]
-    assert "retain objective" in figures.curves([*missing, {"phase": "a", "step": 9}], "a")
+    assert "retain objective" in drawings.curves([*missing, {"phase": "a", "step": 9}], "a")
     nothing = [{"phase": "a", "step": i, "retain": 0.0, "forget": 0.0} for i in range(9)]
-    assert figures.curves(nothing, "a") == ""
+    assert drawings.curves(nothing, "a") == ""
 
 
 def test_the_page_asks_the_network_for_nothing(workdir):
@@ -157,8 +168,8 @@ def test_an_unfinished_run_says_what_is_missing(workdir):
 
 
 def test_moving_mean():
-    np.testing.assert_allclose(figures.moving_mean(np.array([1.0, 3, 5, 7]), 2), [1, 2, 4, 6])
-    np.testing.assert_allclose(figures.moving_mean(np.array([1.0, 3, 5, 7]), 10), [1, 2, 3, 4])
+    np.testing.assert_allclose(drawings.moving_mean(np.array([1.0, 3, 5, 7]), 2), [1, 2, 4, 6])
+    np.testing.assert_allclose(drawings.moving_mean(np.array([1.0, 3, 5, 7]), 10), [1, 2, 3, 4])
 
 
 @pytest.mark.parametrize(
