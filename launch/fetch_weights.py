@@ -23,52 +23,35 @@ from typing import BinaryIO
 
 from l2l_jax.lib import cli, files
 from l2l_jax.lib.errors import DataMissing, Explained, WrongWeights, unknown
-from l2l_jax.weights import feature_networks, pretrained
+from l2l_jax.weights.published import FILES, NETWORK_FILES, PublishedFile
 
-MODELS_LICENCE = {
-    "mae": "CC-BY-NC 4.0",
-    "mage": "see its repository",
-    "vqgan": "see mage",
-    "diffusion": "see its repository",
-}
 PIECE = 1 << 20
 TIMEOUT = 30  # seconds without a byte
 
 
-def known() -> dict[str, feature_networks.Published]:
-    """Every file that is published, models first."""
-    models = {
-        name: feature_networks.Published(
-            pretrained.url(name), MODELS_LICENCE[model], "", "", f"{model}: {what}"
-        )
-        for name, (model, what, _) in pretrained.OFFICIAL.items()
-    }
-    return models | feature_networks.OFFICIAL
-
-
-def fetch(name: str, about: feature_networks.Published, folder: Path) -> Path:
+def fetch(name: str, published: PublishedFile, folder: Path) -> Path:
     """The file in `folder`. DataMissing if it cannot be had, WrongWeights if it is another one."""
     path = folder / name
     if not path.exists():
-        if about.address.startswith(pretrained.DRIVE):
-            raise DataMissing(f"{name} needs a browser: {about.address}\n  Save it as {path}.")
+        if published.needs_browser:
+            raise DataMissing(f"{name} needs a browser: {published.url}\n  Save it as {path}.")
         part = path.with_name(f"{name}.part")
-        _download(name, about.address, part, path)
-        _check(name, part, about)
+        _download(name, published.url, part, path)
+        _check(name, part, published)
         part.rename(path)
-    print(f"{path}: SHA-256 {_check(name, path, about)}")
+    print(f"{path}: SHA-256 {_check(name, path, published)}")
     return path
 
 
-def _check(name: str, path: Path, about: feature_networks.Published) -> str:
+def _check(name: str, path: Path, published: PublishedFile) -> str:
     """The SHA-256 of a file; WrongWeights, and a file that was just fetched is gone, if not its."""
     found = files.sha256(path)
-    if not found.startswith(about.sha256):
+    if not found.startswith(published.sha256):
         if path.suffix == ".part":
             path.unlink()
         raise WrongWeights(
             f"{name}: the SHA-256 of {path} is {found}, that of the published file begins with "
-            f"{about.sha256}. {'Try again.' if path.suffix == '.part' else 'Remove it first.'}"
+            f"{published.sha256}. {'Try again.' if path.suffix == '.part' else 'Remove it first.'}"
         )
     return found
 
@@ -113,12 +96,13 @@ def _copy(name: str, answer: BinaryIO, file: BinaryIO, done: int, total: int | N
 
 
 def _list(folder: Path) -> None:
-    for name, about in known().items():
+    for name, published in FILES.items():
         here = "*" if (folder / name).exists() else " "
-        size = f"{about.size}, " if about.size else ""
-        digest = f", SHA-256 {about.sha256[:8]}..." if about.sha256 else ""
-        print(f" {here} {name}\n     {about.what}; {size}{about.licence}{digest}")
-        print(f"     {about.address}")
+        size = f"{published.size}, " if published.size else ""
+        digest = f", SHA-256 {published.sha256[:8]}..." if published.sha256 else ""
+        described = f"{published.model_or_network}: {published.description}"
+        print(f" {here} {name}\n     {described}; {size}{published.licence}{digest}")
+        print(f"     {published.url}")
     print(f"* is in {folder}")
 
 
@@ -130,17 +114,17 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--judges", action="store_true", help="all networks that judge")
     parser.add_argument("--to", type=Path, default=Path(os.environ.get("L2L_WEIGHTS", "weights")))
     args = parser.parse_args(argv)
-    wanted = [*args.names, *(feature_networks.OFFICIAL if args.judges else ())]
+    wanted = [*args.names, *(NETWORK_FILES if args.judges else ())]
     if not wanted:
         _list(args.to)
         return
-    every, failures = known(), []
+    failures = []
     for name in wanted:
-        if name not in every:
-            raise unknown("published file", name, every)
+        if name not in FILES:
+            raise unknown("published file", name, FILES)
     for name in wanted:
         try:
-            fetch(name, every[name], args.to)
+            fetch(name, FILES[name], args.to)
         except Explained as error:
             failures.append(str(error))
     if failures:

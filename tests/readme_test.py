@@ -7,7 +7,7 @@ import pytest
 
 from l2l_jax.lib import cli
 from l2l_jax.registry import FOLDERS, find, names
-from l2l_jax.weights.pretrained import OFFICIAL
+from l2l_jax.weights.published import MODEL_FILES
 from tests.helpers import ROOT, call
 
 README = (ROOT / "README.md").read_text()
@@ -82,7 +82,7 @@ def test_every_kind_of_thing_is_in_the_table_of_additions():
 def test_official_files_are_those_the_code_knows():
     files = r"`((?:mae_\w+_(?:base|full)|mage\S+|16_Network)\.pth|vqgan\S+\.ckpt)`"
     for name in re.findall(files, README):
-        whole = name in OFFICIAL
+        whole = name in MODEL_FILES
         assert whole or name == "mae_pretrain_vit_base.pth"
 
 

@@ -14,7 +14,7 @@ from l2l_jax.models.layers import parallel_decoding
 from l2l_jax.registry import find
 from l2l_jax.tasks import center, outpaint, random_ratio, side
 from l2l_jax.types import Batch, UnlearnBatch
-from l2l_jax.weights import __main__, safetensors, torch_reader, torch_writer
+from l2l_jax.weights import convert, safetensors, torch_reader, torch_writer
 from l2l_jax.weights.formats import mage as mage_format
 from l2l_jax.weights.name_map import to_state_dict
 from l2l_jax.weights.pretrained import load, read_official
@@ -377,7 +377,8 @@ def test_a_tied_file_fits_both_variants_and_an_untied_one_only_its_own(tmp_path)
 
 def test_half_precision_changes_the_digest_that_is_told(tmp_path):
     digest = ours(tmp_path / "w.safetensors")
-    __main__.export(tmp_path / "w.safetensors", tmp_path / "half.safetensors", half=True)
+    made = safetensors.load(tmp_path / "w.safetensors")
+    convert.export_file(made, tmp_path / "half.safetensors", half=True)
     args = safetensors.load(tmp_path / "half.safetensors").about["args"]
     assert args["tokenizer_digest"] != digest
     assert load(str(tmp_path / "half.safetensors"), "mage", args)
@@ -403,7 +404,7 @@ def test_another_image_size():
 def test_exporting_needs_a_known_ending(tmp_path):
     ours(tmp_path / "w.safetensors")
     with pytest.raises(ConfigError, match=r"\.pth, \.ckpt \(official\)"):
-        __main__.export(tmp_path / "w.safetensors", tmp_path / "w.bin")
+        convert.export_file(safetensors.load(tmp_path / "w.safetensors"), tmp_path / "w.bin")
 
 
 @pytest.mark.parametrize(
