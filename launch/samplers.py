@@ -173,7 +173,9 @@ def measure(ways: dict, params: dict, network: dict, record: dict, out: Path) ->
     """Adds what is missing to record["figures"], {sampler: rows}. ways: {sampler: experiment}."""
     figures = {sampler: record["figures"].setdefault(sampler, {}) for sampler in ways}
     work = {s: [name for name in params if name not in rows] for s, rows in figures.items()}
-    costs = {s: way.model.sample_steps or way.model.walked.steps for s, way in ways.items()}
+    costs = {
+        s: way.model.sample_steps or way.model.sample_schedule.steps for s, way in ways.items()
+    }
     left, done, spent = sum(costs[s] * len(names) for s, names in work.items()), 0, 0.0
     for sampler in filter(work.get, work):
         judge = Timed(ways[sampler], params, network)
@@ -293,7 +295,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     config, about, weights = load(args.runs)
     with tempfile.TemporaryDirectory() as scratch:
         ready, network, original = prepared(args.runs[0], config, args.images, Path(scratch))
-        whole = ready.model.walked.steps
+        whole = ready.model.sample_schedule.steps
         few = {f"steps={n}": n for n in sorted({int(n) or whole for n in args.steps.split(",")})}
         ways = {s: under(ready, s, n) for s, n in (few | {REFERENCE: 0, AGAIN: 0}).items()}
         held = {name: split for name, split in ready.splits.items() if name.endswith("_eval")}

@@ -37,7 +37,7 @@ def test_published_sizes(size, width, depth):
     assert model.template["encoder"]["positions"].shape == (257, width)
     assert len(model.template["encoder"]["blocks"]) == depth
     assert len(model.template["decoder"]["blocks"]) == 8
-    assert model.most_dropped == 128
+    assert model.max_dropped == 128
 
 
 # What the encoder is given -----------------------------------------------------------------------
@@ -212,9 +212,13 @@ def test_each_image_takes_part_in_its_own_steps():
 def test_sure_tokens_are_kept_and_others_drawn_again():
     logits = jnp.log(jnp.array([[0.9, 0.1], [0.6, 0.4], [0.99, 0.01], [0.55, 0.45]]))[None]
     drawn, opened = jnp.zeros((1, 4), jnp.int32), jnp.array([[True, True, True, False]])
-    again = parallel_decoding.least_sure(logits, drawn, opened, jnp.zeros((1, 4)), jnp.array([1]))
+    again = parallel_decoding.least_confident(
+        logits, drawn, opened, jnp.zeros((1, 4)), jnp.array([1])
+    )
     assert again.tolist() == [[False, True, False, False]]
-    again = parallel_decoding.least_sure(logits, drawn, opened, jnp.zeros((1, 4)), jnp.array([3]))
+    again = parallel_decoding.least_confident(
+        logits, drawn, opened, jnp.zeros((1, 4)), jnp.array([3])
+    )
     assert again.tolist() == [[True, True, False, False]], "one at least is settled in every step"
 
 
