@@ -23,57 +23,40 @@ from typing import BinaryIO
 
 from l2l_jax.lib import cli, files
 from l2l_jax.lib.errors import DataMissing, Explained, WrongWeights, unknown
-from l2l_jax.weights import feature_networks, pretrained
+from l2l_jax.weights.published import FILES, NETWORK_FILES, PublishedFile
 
-MODELS_LICENCE = {
-    "mae": "CC-BY-NC 4.0",
-    "mage": "see its repository",
-    "vqgan": "see mage",
-    "diffusion": "see its repository",
-}
 CHUNK_BYTES = 1 << 20
 TIMEOUT = 30  # seconds without a byte until a download fails
 
 
-def known() -> dict[str, feature_networks.Published]:
-    """{file name: what is published}, models first."""
-    models = {
-        name: feature_networks.Published(
-            pretrained.url(name), MODELS_LICENCE[model], "", "", f"{model}: {what}"
-        )
-        for name, (model, what, _) in pretrained.OFFICIAL.items()
-    }
-    return models | feature_networks.OFFICIAL
-
-
-def fetch(name: str, about: feature_networks.Published, folder: Path) -> Path:
+def fetch(name: str, published: PublishedFile, folder: Path) -> Path:
     """Downloads a file into `folder` if it is not there, checks it, and returns its path.
 
     DataMissing if it cannot be downloaded, WrongWeights if its SHA-256 is another one.
     """
     path = folder / name
     if not path.exists():
-        if about.address.startswith(pretrained.DRIVE):
-            raise DataMissing(f"{name} needs a browser: {about.address}\n  Save it as {path}.")
+        if published.needs_browser:
+            raise DataMissing(f"{name} needs a browser: {published.url}\n  Save it as {path}.")
         part = path.with_name(f"{name}.part")
-        _download(name, about.address, part, path)
-        _check(name, part, about)
+        _download(name, published.url, part, path)
+        _check(name, part, published)
         part.rename(path)
-    print(f"{path}: SHA-256 {_check(name, path, about)}")
+    print(f"{path}: SHA-256 {_check(name, path, published)}")
     return path
 
 
-def _check(name: str, path: Path, about: feature_networks.Published) -> str:
+def _check(name: str, path: Path, published: PublishedFile) -> str:
     """The SHA-256 of a file. WrongWeights if it is not the published one; deletes a .part file."""
-    sha256 = files.sha256(path)
-    if not sha256.startswith(about.sha256):
+    found = files.sha256(path)
+    if not found.startswith(published.sha256):
         if path.suffix == ".part":
             path.unlink()
         raise WrongWeights(
-            f"{name}: the SHA-256 of {path} is {sha256}, that of the published file begins with "
-            f"{about.sha256}. {'Try again.' if path.suffix == '.part' else 'Remove it first.'}"
+            f"{name}: the SHA-256 of {path} is {found}, that of the published file begins with "
+            f"{published.sha256}. {'Try again.' if path.suffix == '.part' else 'Remove it first.'}"
         )
-    return sha256
+    return found
 
 
 def _download(name: str, address: str, part: Path, path: Path) -> None:
@@ -117,12 +100,13 @@ def _copy(name: str, answer: BinaryIO, file: BinaryIO, done: int, total: int | N
 
 def _list(folder: Path) -> None:
     """Prints every published file; * marks those in `folder`."""
-    for name, about in known().items():
+    for name, published in FILES.items():
         here = "*" if (folder / name).exists() else " "
-        size = f"{about.size}, " if about.size else ""
-        digest = f", SHA-256 {about.sha256[:8]}..." if about.sha256 else ""
-        print(f" {here} {name}\n     {about.what}; {size}{about.licence}{digest}")
-        print(f"     {about.address}")
+        size = f"{published.size}, " if published.size else ""
+        digest = f", SHA-256 {published.sha256[:8]}..." if published.sha256 else ""
+        described = f"{published.model_or_network}: {published.description}"
+        print(f" {here} {name}\n     {described}; {size}{published.licence}{digest}")
+        print(f"     {published.url}")
     print(f"* is in {folder}")
 
 
@@ -132,21 +116,21 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser("fetch_weights.py", description=__doc__, formatter_class=form)
     parser.add_argument("names", nargs="*", metavar="FILE")
     parser.add_argument(
-        "--feature-networks", "--judges", action="store_true", help="all feature networks"
+        "--feature-networks", action="store_true", help="all feature networks"
     )
     parser.add_argument("--to", type=Path, default=Path(os.environ.get("L2L_WEIGHTS", "weights")))
     args = parser.parse_args(argv)
-    wanted = [*args.names, *(feature_networks.OFFICIAL if args.feature_networks else ())]
+    wanted = [*args.names, *(NETWORK_FILES if args.feature_networks else ())]
     if not wanted:
         _list(args.to)
         return
-    every, failures = known(), []
+    failures = []
     for name in wanted:
-        if name not in every:
-            raise unknown("published file", name, every)
+        if name not in FILES:
+            raise unknown("published file", name, FILES)
     for name in wanted:
         try:
-            fetch(name, every[name], args.to)
+            fetch(name, FILES[name], args.to)
         except Explained as error:
             failures.append(str(error))
     if failures:

@@ -198,7 +198,7 @@ def with_sampler(experiment: Experiment, sampler: str, steps: int) -> Experiment
 def schedule_steps(experiment: Experiment) -> int:
     """The number of steps of the schedule of sampling."""
     assert isinstance(experiment.model, Diffusion)
-    return experiment.model.walked.steps
+    return experiment.model.sample_schedule.steps
 
 
 def measure(

@@ -12,7 +12,7 @@ from PIL import Image
 from l2l_jax.engine.run import run
 from l2l_jax.lib.errors import BrokenImage, ConfigError, DataMissing, NonFinite, WrongWeights
 from l2l_jax.models import mae
-from l2l_jax.weights import __main__, safetensors, torch_reader, torch_writer
+from l2l_jax.weights import convert, safetensors, torch_reader, torch_writer
 from tests.helpers import ROOT, call, command, finished_run, small_config, unpacked
 
 
@@ -141,7 +141,7 @@ def test_encoder_only_weights(tmp_path):
     path = tmp_path / "mae_pretrain_vit_base.pth"
     torch_writer.write(path, {"model": encoder})
     with pytest.raises(WrongWeights, match=r"encoder only.*mae_visualize_vit_"):
-        __main__.import_(path, tmp_path / "out.safetensors", "mae", {})
+        convert.import_file(path, tmp_path / "out.safetensors", "mae", {})
     assert not (tmp_path / "out.safetensors").exists()
 
 
@@ -151,7 +151,7 @@ def test_a_checkpoint_that_lacks_keys(tmp_path):
     torch_writer.write(tmp_path / "x.pth", {"model": state})
     told = dict(heads=3, decoder_heads=4)
     with pytest.raises(WrongWeights, match="only in a whole mae: decoder/norm/scale"):
-        __main__.import_(tmp_path / "x.pth", tmp_path / "y.safetensors", "mae", told)
+        convert.import_file(tmp_path / "x.pth", tmp_path / "y.safetensors", "mae", told)
 
 
 def test_batches_that_do_not_divide(tmp_path):
@@ -303,4 +303,4 @@ def test_names_are_never_guessed(tmp_path):
     said = r"(?s)No rule for the names vit\.cls\..*only in a whole mae: decoder/norm/bias"
     told = {"heads": 3, "decoder_heads": 4}
     with pytest.raises(WrongWeights, match=said):
-        __main__.import_(tmp_path / "a.pth", tmp_path / "b.safetensors", "mae", told)
+        convert.import_file(tmp_path / "a.pth", tmp_path / "b.safetensors", "mae", told)

@@ -13,7 +13,7 @@ import l2l_jax
 from l2l_jax.lib import cli
 from l2l_jax.registry import CONTENTS, FOLDERS, find, names, read
 from l2l_jax.types import Batch, UnlearnBatch
-from l2l_jax.weights.pretrained import OFFICIAL
+from l2l_jax.weights.published import MODEL_FILES
 from tests.helpers import ROOT, call, small_model
 
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
@@ -89,7 +89,7 @@ def test_every_kind_of_plugin_is_in_the_table_of_additions():
 def test_official_files_are_those_the_code_knows():
     files = r"`((?:mae_\w+_(?:base|full)|mage\S+|16_Network)\.pth|vqgan\S+\.ckpt)`"
     for name in re.findall(files, README):
-        whole = name in OFFICIAL
+        whole = name in MODEL_FILES
         assert whole or name == "mae_pretrain_vit_base.pth"
 
 

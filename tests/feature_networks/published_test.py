@@ -17,8 +17,9 @@ from l2l_jax.feature_networks import clip, inception, places
 from l2l_jax.lib import trees
 from l2l_jax.lib.errors import ConfigError, DataMissing, WrongWeights
 from l2l_jax.registry import find
-from l2l_jax.weights import feature_networks, torch_writer
+from l2l_jax.weights import torch_writer
 from l2l_jax.weights.feature_networks import context
+from l2l_jax.weights.published import NETWORK_FILES
 from tests.helpers import unpacked
 
 NETWORKS = ("inception", "clip", "places")
@@ -215,5 +216,5 @@ def test_unknown_words_get_a_suggestion(args):
 def test_the_file_asked_for_is_a_published_one(name):
     module = find("feature_network", name)
     defaults = {"inception": dict(kind="fid"), "clip": dict(size="h14"), "places": {}}[name]
-    assert module.file(weights="", **defaults) in feature_networks.OFFICIAL
+    assert module.file(weights="", **defaults) in NETWORK_FILES
     assert module.file(weights="mine.pth", **defaults) == "mine.pth"

@@ -151,7 +151,7 @@ def test_p_mean_variance():
     """Of pure noise, at three steps of the schedule of sampling."""
     given, noisy = last(IO["y_cond"]), last(IO["noise"])
     for row, t in enumerate(IO["p_mean_variance/t"]):
-        at = {name: value[t] for name, value in model().walked.buffers.items()}
+        at = {name: value[t] for name, value in model().sample_schedule.buffers.items()}
         one = functools.partial(predict, given=given[row : row + 1])
         mean, log_variance = denoising.posterior(one, noisy[row : row + 1], at)
         np.testing.assert_allclose(mean[0], last(IO["p_mean_variance/mean"])[row], atol=OUTPUT)
@@ -186,7 +186,7 @@ def test_every_step_of_sampling():
         jax.debug.callback(lambda x: seen.append(np.array(x)), noisy, ordered=True)
         return predict(noisy, gamma)
 
-    made = denoising.ddpm(watched, start, start, hidden, model().walked, step_noise)
+    made = denoising.ddpm(watched, start, start, hidden, model().sample_schedule, step_noise)
     made.block_until_ready()
     jax.effects_barrier()
     expected = last(IO["restoration/ret_arr"]).reshape(4, 3, 32, 32, 3)
@@ -198,7 +198,9 @@ def test_sampling_from_noise_with_nothing_known():
     start = last(IO["restoration_no_mask/start_noise"])
     hidden = jnp.ones((3, 32, 32, 1), bool)
     made = jax.jit(
-        lambda start: denoising.ddpm(predict, start, start, hidden, model().walked, step_noise)
+        lambda start: denoising.ddpm(
+            predict, start, start, hidden, model().sample_schedule, step_noise
+        )
     )(start)
     np.testing.assert_allclose(made, last(IO["restoration_no_mask/output"]), atol=SAMPLES)
 

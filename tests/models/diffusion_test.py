@@ -367,18 +367,18 @@ def test_known_pixels_are_put_back_after_every_step():
 
 
 def test_steps_are_spread_from_the_last_to_the_first():
-    assert denoising.places(2000, 1).tolist() == [1999]
-    assert denoising.places(2000, 4).tolist() == [1999, 1499, 999, 499]
+    assert denoising.spread_steps(2000, 1).tolist() == [1999]
+    assert denoising.spread_steps(2000, 4).tolist() == [1999, 1499, 999, 499]
     for steps in range(1, 31):
-        assert (np.diff(denoising.places(30, steps)) < 0).all()
-    assert denoising.places(10, 10).tolist() == list(range(9, -1, -1))
+        assert (np.diff(denoising.spread_steps(30, steps)) < 0).all()
+    assert denoising.spread_steps(10, 10).tolist() == list(range(9, -1, -1))
 
 
 def test_the_schedule_of_sampling_is_an_argument():
     own, given = small_model("diffusion"), ("linear", 20, 1e-3, 0.4)
     other = small_model("diffusion", sample_schedule=given, sample_steps=0)
-    assert own.walked == own.schedule
-    assert other.walked == Schedule(*given)
+    assert own.sample_schedule == own.schedule
+    assert other.sample_schedule == Schedule(*given)
     assert other.schedule == own.schedule
     assert other.identity == own.identity, "the weights are the same"
     assert own.sampling == "ddim, 2 of 10 steps, linear 1e-06 to 0.5"

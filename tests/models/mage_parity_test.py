@@ -455,7 +455,7 @@ def test_every_step_of_the_sampler():
     np.testing.assert_allclose(chance[opened], TRACE["selected_probs"][opened], rtol=LOGITS)
     noise = jnp.asarray(TRACE["temperature"][:, None] * TRACE["gumbel"], jnp.float32)
     keep = np.floor(256 * np.cos(np.pi / 2 * done)).astype(int)
-    again = parallel_decoding.least_sure(logits, drawn, opened, noise, keep)
+    again = parallel_decoding.least_confident(logits, drawn, opened, noise, keep)
     assert np.array_equal(again, TRACE["masking"])
     assert np.array_equal(again.sum(1), TRACE["mask_len"])
     after = np.where(again, VOCABULARY - 1, drawn)

@@ -14,7 +14,7 @@ from l2l_jax.models.layers import parallel_decoding
 from l2l_jax.registry import find
 from l2l_jax.tasks import center, outpaint, random_ratio, side
 from l2l_jax.types import Batch, UnlearnBatch
-from l2l_jax.weights import __main__, safetensors, torch_reader, torch_writer
+from l2l_jax.weights import convert, safetensors, torch_reader, torch_writer
 from l2l_jax.weights.formats import mage as mage_format
 from l2l_jax.weights.name_map import to_state_dict
 from l2l_jax.weights.pretrained import load, read_official
@@ -37,7 +37,7 @@ def test_published_sizes(size, width, depth):
     assert model.template["encoder"]["positions"].shape == (257, width)
     assert len(model.template["encoder"]["blocks"]) == depth
     assert len(model.template["decoder"]["blocks"]) == 8
-    assert model.most_dropped == 128
+    assert model.max_dropped == 128
 
 
 # What the encoder is given -----------------------------------------------------------------------
@@ -212,9 +212,13 @@ def test_each_image_takes_part_in_its_own_steps():
 def test_sure_tokens_are_kept_and_others_drawn_again():
     logits = jnp.log(jnp.array([[0.9, 0.1], [0.6, 0.4], [0.99, 0.01], [0.55, 0.45]]))[None]
     drawn, opened = jnp.zeros((1, 4), jnp.int32), jnp.array([[True, True, True, False]])
-    again = parallel_decoding.least_sure(logits, drawn, opened, jnp.zeros((1, 4)), jnp.array([1]))
+    again = parallel_decoding.least_confident(
+        logits, drawn, opened, jnp.zeros((1, 4)), jnp.array([1])
+    )
     assert again.tolist() == [[False, True, False, False]]
-    again = parallel_decoding.least_sure(logits, drawn, opened, jnp.zeros((1, 4)), jnp.array([3]))
+    again = parallel_decoding.least_confident(
+        logits, drawn, opened, jnp.zeros((1, 4)), jnp.array([3])
+    )
     assert again.tolist() == [[True, True, False, False]], "one at least is settled in every step"
 
 
@@ -377,7 +381,8 @@ def test_a_tied_file_fits_both_variants_and_an_untied_one_only_its_own(tmp_path)
 
 def test_half_precision_changes_the_digest_that_is_told(tmp_path):
     digest = ours(tmp_path / "w.safetensors")
-    __main__.export(tmp_path / "w.safetensors", tmp_path / "half.safetensors", half=True)
+    made = safetensors.load(tmp_path / "w.safetensors")
+    convert.export_file(made, tmp_path / "half.safetensors", half=True)
     args = safetensors.load(tmp_path / "half.safetensors").about["args"]
     assert args["tokenizer_digest"] != digest
     assert load(str(tmp_path / "half.safetensors"), "mage", args)
@@ -403,7 +408,7 @@ def test_another_image_size():
 def test_exporting_needs_a_known_ending(tmp_path):
     ours(tmp_path / "w.safetensors")
     with pytest.raises(ConfigError, match=r"\.pth, \.ckpt \(official\)"):
-        __main__.export(tmp_path / "w.safetensors", tmp_path / "w.bin")
+        convert.export_file(safetensors.load(tmp_path / "w.safetensors"), tmp_path / "w.bin")
 
 
 @pytest.mark.parametrize(

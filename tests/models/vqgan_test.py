@@ -112,7 +112,7 @@ def share_used(codes, steps, revive):
 
     codes, _ = jax.lax.fori_loop(0, steps, step, (codes, optimizer.init(codes)))
     tokens = quantize.nearest(latents(steps), codes)
-    return float(quantize.about_usage(tokens, len(codes))["codebook_usage"])
+    return float(quantize.usage_metrics(tokens, len(codes))["codebook_usage"])
 
 
 def test_training_learns_to_reconstruct():
