@@ -312,13 +312,12 @@ def ending(experiment: Experiment, done: Mapping[str, tuple[int, int]]) -> str:
     return f"as loaded from {loaded}" if loaded else "a random initialisation"
 
 
-def final_weights(folder: Path, partial: bool = False) -> Weights:
-    """The last checkpoint of a workdir, canonical, on the host; needs no data.
+def read_run(folder: Path, partial: bool = False) -> tuple[Experiment, Outcome]:
+    """A workdir's experiment, without its data, and the result of its newest checkpoints.
 
     ConfigError if a phase is not done, unless partial, or if the original is another one now.
     """
     config = claim.config_of(folder)
-    said = config_dicts.decisive(config)
     config["runtime"]["fsdp"] = 1  # wherever it was trained, it is read here
     mesh, model = build(config)
     original = load_original(config)
@@ -331,9 +330,20 @@ def final_weights(folder: Path, partial: bool = False) -> Weights:
         told = [f"{phase} is at step {done} of {total}" for phase, done, total in unfinished]
         raise ConfigError(
             f"{folder} is not finished: {', '.join(told)}. Run its command again, or say --partial "
-            "to export what there is."
+            "(in Python: partial=True) to take what there is."
         )
+    return experiment, outcome
+
+
+def final_weights(folder: Path, partial: bool = False) -> Weights:
+    """The last checkpoint of a workdir, canonical, on the host; needs no data.
+
+    ConfigError if a phase is not done, unless partial, or if the original is another one now.
+    """
+    experiment, outcome = read_run(folder, partial)
+    config, model = experiment.config, experiment.model
     final = experiment.canonical(outcome.final)
+    said = config_dicts.decisive(config)
     about = {"model": config["model"]["name"]}
     about["args"] = dict(config["model"]["args"]) | model.inferred_args(final)
     about["source"] = {
