@@ -54,7 +54,7 @@ class Model:
     hidden: what the model may not see. A boolean mask of pixels, [N, H, W] or one [H, W] for all
     images; or the name of a task (a file of tasks/), such as "center", with the arguments it has by
     default; or a task with arguments, as configs have it: dict(task="center", args=dict(cells=2)).
-    A model of patches or tokens sees nothing of a cell in which any pixel is hidden.
+    A mask need not end where a cell ends: a model of patches or tokens then masks the whole cell.
 
     seed, batch_size: equal images, masks, seeds and batch sizes give equal results. Programs are
     compiled once for each shape, and kept by this object.
@@ -96,7 +96,8 @@ class Model:
     ) -> UInt8[np.ndarray, "..."]:
         """Images with their hidden pixels filled in; the visible pixels are those given, exactly.
 
-        Returns uint8 of the shape of `images`; greyscale images get the mean of the channels.
+        The model is never shown a hidden pixel, and no other pixel is replaced. Returns uint8 of
+        the shape of `images`; greyscale images get the mean of the channels.
 
             >>> import l2l_jax
             >>> model = l2l_jax.load("bundled:mae_fashion_mnist")
@@ -121,7 +122,8 @@ class Model:
     ) -> Any:
         """What the encoder returns: NumPy arrays [N, ...], float32, in a structure of the model's.
 
-        seed also draws what the corruption draws, such as the noise of a diffusion model.
+        The input is corrupted as in training: a diffusion model is shown hidden pixels under noise,
+        drawn with the seed, and a MAGE makes the tokens of whole images before it masks some.
         """
         rgb, mask, bound = self._prepared(images, hidden, seed)
         return self._map(_latents, bound, (rgb, mask), seed, batch_size)
@@ -129,7 +131,7 @@ class Model:
     def loss(
         self, images: ArrayLike, hidden: Hidden, seed: int = 0, *, batch_size: int = 64
     ) -> Float32[np.ndarray, " N"]:
-        """The training loss of each image."""
+        """The training loss of each image, whose input is corrupted as for `latents`."""
         rgb, mask, bound = self._prepared(images, hidden, seed)
         return self._map(_loss, bound, (rgb, mask), seed, batch_size)
 

@@ -144,6 +144,16 @@ def test_hidden_pixels_decide_nothing(bundled, photos):
     )
 
 
+def test_a_cell_that_the_mask_touches_is_masked_as_a_whole(mae, photos):
+    touched = np.zeros((32, 32), bool)
+    touched[8:24, 4:28] = True
+    beside = (touched & ~HIDDEN)[..., None]
+    one, other = (
+        mae.complete(images, HIDDEN) for images in (photos, np.where(beside, 255 - photos, photos))
+    )
+    np.testing.assert_array_equal(one[:, HIDDEN], other[:, HIDDEN])
+
+
 def test_it_says_what_it_is(bundled):
     text = repr(bundled)
     for part in (bundled.name, "32x32 pixels", "8x8 cells", bundled.digest[:16], "bundled:"):
