@@ -16,8 +16,8 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 LOOP = ("l2l_jax/engine/train.py", "train")  # the one function that may be long
 
 # The package from its top to its bottom: a part imports from itself and from the parts below it.
-PARTS = ["main", "evaluate", "weights.__main__", "flags", "engine", "report", "weights",
-         "PLUGINS", "registry", "workdir", "data", "lib", "types"]  # fmt: skip
+PARTS = ["main", "evaluate", "api", "weights.__main__", "flags", "engine", "report", "weights",
+         "loaded", "PLUGINS", "registry", "workdir", "data", "lib", "types"]  # fmt: skip
 ENGINE = ["run", "evaluation", "train", "preflight", "measure", "token_bank", "reuse", "retrained",
           "tokenizer", "completions", "networks", "outcome", "training_sets", "experiment", "step",
           "plan", "config"]  # fmt: skip

@@ -97,8 +97,8 @@ def open_workdir(folder: Path) -> Experiment:
     return without_data(plan, folder, original)
 
 
-def final_weights(folder: Path, partial: bool = False) -> Weights:
-    """The last checkpoint of a workdir: canonical layout, on the host. Needs no data.
+def read_run(folder: Path, partial: bool = False) -> tuple[Experiment, Outcome]:
+    """The experiment of a workdir, without its data, and the result of its newest checkpoints.
 
     ConfigError if a phase is not finished, unless partial, or if the original is another one now.
     """
@@ -109,9 +109,14 @@ def final_weights(folder: Path, partial: bool = False) -> Weights:
         states = [f"{phase} is at step {done} of {total}" for phase, done, total in unfinished]
         raise ConfigError(
             f"{folder} is not finished: {', '.join(states)}. Run its command again, or say "
-            "--partial to export what there is."
+            "--partial (in Python: partial=True) to take what there is."
         )
-    return weights_of(experiment, outcome)
+    return experiment, outcome
+
+
+def final_weights(folder: Path, partial: bool = False) -> Weights:
+    """The last checkpoint of a workdir: canonical layout, on the host. Raises as read_run does."""
+    return weights_of(*read_run(folder, partial))
 
 
 def weights_of(experiment: Experiment, outcome: Outcome) -> Weights:
