@@ -26,7 +26,7 @@ from l2l_jax.engine.outcome import describe_parameters, read_run
 from l2l_jax.engine.run import run as run_experiment
 from l2l_jax.lib import cli, trees
 from l2l_jax.lib.errors import ConfigError, WrongWeights
-from l2l_jax.lib.signatures import check_args, defaults, merged
+from l2l_jax.lib.signatures import check_args, keyword_defaults, merge_args
 from l2l_jax.loaded import Model, Models
 from l2l_jax.registry import find, find_format
 from l2l_jax.types import Params
@@ -115,7 +115,7 @@ def _model(weights: Weights, source: str | Path, args: Mapping[str, Any], model:
         raise WrongWeights(f"{source} holds a {name}, not a {model}.")
     build = find("model", name).build
     check_args(build, args, f"the model {name}")
-    complete_args = merged(merged(defaults(build), stored), args)
+    complete_args = merge_args(merge_args(keyword_defaults(build), stored), args)
     functions = build(**complete_args)
     params = find_format(name).adapt(weights.params, functions)
     lines = pretrained.differing(build(**stored).identity, functions.identity)

@@ -35,7 +35,7 @@ flags.mark_flag_as_required("workdir")
 
 def run(main: Callable[[Any, flags.FlagValues], None]) -> None:
     """Calls main(config, flags) after parsing; our errors instead of tracebacks."""
-    cli.explained(_run, main)
+    cli.run_with_clear_errors(_run, main)
 
 
 def _run(main: Callable[[Any, flags.FlagValues], None]) -> None:
@@ -55,7 +55,7 @@ def _run(main: Callable[[Any, flags.FlagValues], None]) -> None:
             raise ConfigError(unused_message(unread, flags.FLAGS.config))
         main(flags.FLAGS.config, flags.FLAGS)
 
-    app.run(lambda rest: cli.explained(started, rest), argv=argv)
+    app.run(lambda rest: cli.run_with_clear_errors(started, rest), argv=argv)
 
 
 def help_text() -> str:

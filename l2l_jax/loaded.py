@@ -20,7 +20,7 @@ from l2l_jax.data.images import resize_crop
 from l2l_jax.lib import pixels, trees
 from l2l_jax.lib import rng as rngs
 from l2l_jax.lib.errors import ConfigError
-from l2l_jax.lib.signatures import accepts, check_args
+from l2l_jax.lib.signatures import check_args, keyword_names
 from l2l_jax.registry import find
 from l2l_jax.types import Array, ImageToImage, Inputs, Params, Rng, TokenModel, Visible
 
@@ -37,7 +37,7 @@ class _Bound(NamedTuple):
 
     def corrupt(self, params: Params, rng: Rng, images: Array, mask: Array) -> Inputs:
         """T of uint8 images [N, H, W, 3] under a mask [N, h, w]."""
-        given = pixels.unit(images)
+        given = pixels.to_unit_range(images)
         return self.functions.corrupt(params, given, mask, rng, visible=self.visible)
 
 
@@ -177,7 +177,7 @@ class Model:
             "model.fit(images) crops and resizes them."
         )
         build = find("model", self.name).build
-        fixed = "image_size" in self.functions.identity or "image_size" not in accepts(build)
+        fixed = "image_size" in self.functions.identity or "image_size" not in keyword_names(build)
         if fixed or height != width:
             raise ValueError(text)
         try:
@@ -299,7 +299,7 @@ def _mask(
 def _complete(
     bound: _Bound, params: Params, rng: Rng, images: Array, mask: Array
 ) -> UInt8[Array, "N H W 3"]:
-    given = pixels.unit(images)
+    given = pixels.to_unit_range(images)
     made = bound.functions.reconstruct(params, given, mask, rng, bound.visible)
     return jnp.round(made * 255).astype(jnp.uint8)
 
@@ -319,4 +319,4 @@ def _tokens(
     bound: _Bound, params: Params, rng: Rng, images: Array
 ) -> Int32[Array, "N rows columns"]:
     del rng
-    return bound.functions.tokenize(params, pixels.unit(images))
+    return bound.functions.tokenize(params, pixels.to_unit_range(images))

@@ -44,7 +44,7 @@ from l2l_jax.engine.preflight import preflight
 from l2l_jax.engine.step import make_update, shard_update
 from l2l_jax.engine.train import train
 from l2l_jax.lib import cli, flops, preemption, sharding, trees
-from l2l_jax.lib.errors import ConfigError, unknown
+from l2l_jax.lib.errors import ConfigError, unknown_name
 from l2l_jax.types import Source
 
 BATCH = 32  # images in a batch of `input`
@@ -86,7 +86,7 @@ def build(plan: Plan, phase: str, batch: int) -> tuple[Any, list[Any], float]:
     bank = jax.device_put(draw(noise), sharding.replicated(bench.mesh)) if noise else None
     fixed = rule.fixed(params, params, bank)
     rows = {side: draw(token_bank.abstract_images(bench, batch)) for side in rule.method.SIDES}
-    images = jax.device_put(rows, sharding.batch(bench.mesh))
+    images = jax.device_put(rows, sharding.batch_sharding(bench.mesh))
     update = make_update(rule, plan.phases[phase].tasks[0], bench.mesh)
     work = flops.count(update, bench.abstract_state(phase), fixed, images)
     step: Any = shard_update(update, state, fixed, rule.method.SIDES, bench.mesh)
@@ -236,7 +236,7 @@ def measure_wait(args: argparse.Namespace) -> None:
         config[phase]["steps"] = args.steps
     config["data"]["cache"] = args.cache
     with tempfile.TemporaryDirectory() as folder:
-        experiment = preflight(resolve(config), Path(folder) / "run", preemption.Flag())
+        experiment = preflight(resolve(config), Path(folder) / "run", preemption.StopSignal())
         run_phases(experiment, train)
         records = list(experiment.workdir.read_metrics())
     for phase in config["phases"]:
@@ -305,7 +305,7 @@ def main(argv: list[str] | None = None) -> None:
     plan = resolve(config)
     phase = args.phase or [*plan.phases][-1]
     if phase not in plan.phases:
-        raise unknown("phase of this config", phase, plan.phases)
+        raise unknown_name("phase of this config", phase, plan.phases)
     batch = args.batch or plan.phases[phase].batch_size
     if args.count:
         count(plan, phase, batch)
@@ -338,4 +338,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    cli.explained(main)
+    cli.run_with_clear_errors(main)

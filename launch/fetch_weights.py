@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from l2l_jax.lib import cli, files
-from l2l_jax.lib.errors import DataMissing, Explained, WrongWeights, unknown
+from l2l_jax.lib.errors import DataMissing, UserError, WrongWeights, unknown_name
 from l2l_jax.weights.published import FILES, NETWORK_FILES, PublishedFile
 
 CHUNK_BYTES = 1 << 20
@@ -125,15 +125,15 @@ def main(argv: list[str] | None = None) -> None:
     failures = []
     for name in wanted:
         if name not in FILES:
-            raise unknown("published file", name, FILES)
+            raise unknown_name("published file", name, FILES)
     for name in wanted:
         try:
             fetch(name, FILES[name], args.to)
-        except Explained as error:
+        except UserError as error:
             failures.append(str(error))
     if failures:
         sys.exit("\n".join(failures))
 
 
 if __name__ == "__main__":
-    cli.explained(main)
+    cli.run_with_clear_errors(main)

@@ -163,7 +163,7 @@ def prepare(folder: Path, config: dict, count: int, scratch: Path) -> tuple[Expe
     plan = resolve(config)
     files.write_json(Workdir(scratch).config, plan.config)
     Workdir(scratch).splits.symlink_to(Workdir(folder).splits.resolve())
-    experiment = preflight(plan, scratch, preemption.Flag())
+    experiment = preflight(plan, scratch, preemption.StopSignal())
     original = run_phases(
         dataclasses.replace(experiment, workdir=Workdir(folder)), restored
     ).original
@@ -396,4 +396,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    cli.explained(main)
+    cli.run_with_clear_errors(main)

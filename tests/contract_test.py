@@ -69,7 +69,7 @@ def hidden_pixels(mask, model):
 def test_every_argument_has_a_default(kind, name):
     """So that naming a file on the command line is enough, and every argument becomes a flag."""
     function = main_function(kind, find(kind, name))
-    assert set(signatures.accepts(function)) == set(signatures.defaults(function))
+    assert set(signatures.keyword_names(function)) == set(signatures.keyword_defaults(function))
 
 
 # Tasks -------------------------------------------------------------------------------------------
@@ -86,7 +86,7 @@ def test_task_masks(task):
     fewest, most = module.visible(grid, **TASKS[task])
     for seed in range(10):
         drawn = module.mask(jax.random.key(seed), 5, grid, **TASKS[task])
-        shown = (~np.asarray(pixels.coarse(drawn, grid))).sum(axis=(1, 2))
+        shown = (~np.asarray(pixels.coarsen_mask(drawn, grid))).sum(axis=(1, 2))
         assert fewest <= shown.min() <= shown.max() <= most
     again = np.asarray(module.mask(jax.random.key(0), 5, grid, **TASKS[task]))
     assert (mask == again).all(), "a mask is a function of its key"
@@ -148,7 +148,7 @@ def test_hidden_pixels_stay_hidden(name, task, hint):
         other = shown
     elif model.takes_tokens:  # they are made of whole images; what is hidden are tokens
         shown = model.tokenize(params, x)
-        other = jnp.where(pixels.coarse(mask, model.grid), (shown + 1) % model.codes, shown)
+        other = jnp.where(pixels.coarsen_mask(mask, model.grid), (shown + 1) % model.codes, shown)
     else:
         gradient = jax.jit(jax.grad(latents))(x)
         assert (np.where(hidden, gradient, 0) == 0).all(), "not even as a gradient"
@@ -222,7 +222,7 @@ CHEAPEST = "autoencoder"
 
 def recipe_of(model, method, solver="weighted", solver_args=None):
     method = find("method", method) if isinstance(method, str) else method
-    optimizer, rate = optim.make(steps=10, lr=1e-3, warmup=0.0)
+    optimizer, rate = optim.make_optimizer(steps=10, lr=1e-3, warmup=0.0)
     return UpdateRule(
         phase="unlearn",
         model=model,
@@ -241,7 +241,7 @@ def one_step(recipe, params, start, devices):
     mesh = sharding.make_mesh(fsdp=-1, devices=jax.devices()[:devices])
 
     def place(tree):
-        return sharding.place(jax.device_get(tree), sharding.parameters(mesh, tree))
+        return sharding.place(jax.device_get(tree), sharding.parameter_shardings(mesh, tree))
 
     task = TaskPlan("random", find("task", "random"), TASKS["random"])
     fixed = place(recipe.fixed(start, params))
@@ -250,7 +250,10 @@ def one_step(recipe, params, start, devices):
     size = recipe.model.image_size
     rows = np.random.default_rng(0).integers(0, 256, (2, B, size, size, 3), np.uint8)
     sides = recipe.method.SIDES
-    data = {s: jax.device_put(x, sharding.batch(mesh)) for s, x in zip(sides, rows, strict=False)}
+    data = {
+        s: jax.device_put(x, sharding.batch_sharding(mesh))
+        for s, x in zip(sides, rows, strict=False)
+    }
     compiled = shard_update(update, state, fixed, sides, mesh)
     return jax.device_get(compiled(state, fixed, data))
 
@@ -445,9 +448,9 @@ def seen_on_eight(name):
     mesh = sharding.make_mesh(fsdp=-1)
 
     def place(tree):
-        return sharding.place(jax.device_get(tree), sharding.parameters(mesh, tree))
+        return sharding.place(jax.device_get(tree), sharding.parameter_shardings(mesh, tree))
 
-    given = jax.device_put(own_images(model), sharding.batch(mesh))
+    given = jax.device_put(own_images(model), sharding.batch_sharding(mesh))
     modules = {method: find("method", method) for method in METHODS}
     looked = look(modules, model, weights=((1.0, 1.0),))  # one backward pass, to compile sooner
     return jax.device_get(looked(place(moved(params)), place(params), *given))

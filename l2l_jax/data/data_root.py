@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from l2l_jax.data.records import reader
-from l2l_jax.lib.errors import DataMissing, unknown
+from l2l_jax.lib.errors import DataMissing, unknown_name
 
 FORMATS = ("folder", "records")
 MAX_ENTRIES = 2000  # of a folder that are looked at to give a hint
@@ -29,7 +29,7 @@ def locate(
     none; its message is `help` with {root} and {missing} filled in.
     """
     if format and format not in FORMATS:
-        raise unknown("format of a data set", format, FORMATS, "It is data.args.format.")
+        raise unknown_name("format of a data set", format, FORMATS, "It is data.args.format.")
     base = folder(root, name)
     if format == "folder":
         return base, None

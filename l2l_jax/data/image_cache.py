@@ -118,7 +118,7 @@ def path_of(folder: Path, stamp: str) -> Path:
 
 
 def _save(path: Path, image: np.ndarray) -> None:
-    with files.replacing(path) as file:
+    with files.atomic_write(path) as file:
         file.write(np.array(image.shape[:2], "<u4").tobytes())
         file.write(np.ascontiguousarray(image).data)
 

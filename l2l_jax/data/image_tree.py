@@ -38,7 +38,7 @@ class ImageTree:
             return images.decode(path, str(path))
 
         def stamp(row: int) -> str:
-            return files.stamp(f"{self.base}/{self.paths[row]}")
+            return files.file_stamp(f"{self.base}/{self.paths[row]}")
 
         return Source(
             self.keys, self.labels, self.classes, read, fallible=True, stamp=stamp, **fields
@@ -78,7 +78,7 @@ def list_images(base: Path, name: str) -> list[str]:
                 arrays: dict[str, Any] = dict(
                     times=times, folders=_to_bytes(folders), found=_to_bytes(paths)
                 )
-                files.keep(cache, lambda file: np.savez_compressed(file, **arrays))
+                files.write_if_possible(cache, lambda file: np.savez_compressed(file, **arrays))
     return [f"{name}/{path}" for path in paths]
 
 

@@ -49,7 +49,7 @@ def write_png(path: Path, image: np.ndarray) -> None:
     """Writes uint8 RGB [H, W, 3] as PNG, atomically."""
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(f"Not a uint8 RGB image: {image.dtype} {image.shape}.")
-    with files.replacing(path) as file:
+    with files.atomic_write(path) as file:
         Image.fromarray(image).save(file, "PNG")
 
 

@@ -129,7 +129,7 @@ def load_or_compute(
                 _check_shard(path, split, tokens(rows[:1]))
                 continue
             log.info("tokens: %s, part %d of %d", split.name, number + 1, count)
-            with files.replacing(path) as file:
+            with files.atomic_write(path) as file:
                 np.save(file, tokens(rows))
     return TokenViews(folder, len(split.keys))
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from l2l_jax.data import data_root, image_tree, synthetic
 from l2l_jax.data.records import reader
-from l2l_jax.lib.errors import ConfigError, DataMissing, unknown
+from l2l_jax.lib.errors import ConfigError, DataMissing, unknown_name
 from l2l_jax.types import Source
 
 log = logging.getLogger(__name__)
@@ -272,7 +272,7 @@ def write_synthetic(count: int, classes: Sequence[str]) -> Path:
     wnids = list(titles())
     chosen = tuple(classes) or tuple(wnids[:4])
     if others := [name for name in chosen if name not in titles()]:
-        raise unknown("class", others[0], wnids[:5], "It is in data.args.synthetic_classes.")
+        raise unknown_name("class", others[0], wnids[:5], "It is in data.args.synthetic_classes.")
     images = [
         (f"train/{wnid}/{wnid}_{i}.JPEG", label)
         for label, wnid in enumerate(chosen)

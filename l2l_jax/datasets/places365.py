@@ -19,7 +19,7 @@ import numpy as np
 
 from l2l_jax.data import data_root, image_tree, synthetic
 from l2l_jax.data.records import reader
-from l2l_jax.lib.errors import ConfigError, DataMissing, unknown
+from l2l_jax.lib.errors import ConfigError, DataMissing, unknown_name
 from l2l_jax.types import Source
 
 log = logging.getLogger(__name__)
@@ -211,7 +211,7 @@ def write_synthetic(count: int, chosen: Sequence[str]) -> Path:
     names = tuple(chosen) or classes()[:4]
     if others := [name for name in names if name not in classes()]:
         advice = "It is in data.args.synthetic_classes."
-        raise unknown("class", others[0], classes()[:5], advice)
+        raise unknown_name("class", others[0], classes()[:5], advice)
     images, lines, per_class = [], [], synthetic.eval_count(count)
     for label, name in enumerate(names):
         images += [(f"data_256/{name[0]}/{name}/{i + 1:08d}.jpg", label) for i in range(count)]

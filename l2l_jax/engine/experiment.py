@@ -37,7 +37,7 @@ class Experiment:
     model: ImageToImage
     sources: Mapping[str, Source]  # {"train", "eval", and "proxy" if it is another data set}
     splits: Mapping[str, Split]
-    stop: preemption.Flag
+    stop: preemption.StopSignal
     weights: Weights | None = None  # the original, on the host; None if a phase makes it
     reference: Weights | None = None  # the retrained model, on the host, if there is one
 
@@ -58,7 +58,7 @@ class Experiment:
     @functools.cached_property
     def shardings(self) -> Params:
         """The sharding of every parameter of the model."""
-        return sharding.parameters(self.mesh, self.model.template)
+        return sharding.parameter_shardings(self.mesh, self.model.template)
 
     def initial_params(self) -> Params:
         """All parameters before the first phase, on the mesh: loaded ones, and fresh ones."""
@@ -87,7 +87,7 @@ class Experiment:
     def update_rule(self, phase: str) -> UpdateRule:
         """What one step of a phase does."""
         planned = self.plan.phases[phase]
-        optimizer, rate = optim.make(steps=planned.steps, **planned.optimizer)
+        optimizer, rate = optim.make_optimizer(steps=planned.steps, **planned.optimizer)
         return UpdateRule(
             phase=phase,
             model=self.model,
@@ -105,7 +105,7 @@ class Experiment:
     def abstract_state(self, phase: str) -> State:
         """Shapes and shardings of a phase's state: what its checkpoints are restored onto."""
         shapes = jax.eval_shape(self.update_rule(phase).init, self.model.template)
-        return sharding.abstract(self.mesh, shapes)
+        return sharding.abstract_tree(self.mesh, shapes)
 
     def initial_state(self, phase: str, start: Params) -> State:
         """The state of a phase before its first step, on the mesh."""
@@ -129,7 +129,7 @@ class Experiment:
         self, phase: str, rows: Mapping[str, loader.TrainInput], first: int
     ) -> Generator[dict[str, Array], None, None]:
         """{side: uint8 [B, H, W, 3] or tokens, on the mesh} from step `first` on, without end."""
-        size, place = self.plan.phases[phase].batch_size, sharding.batch(self.mesh)
+        size, place = self.plan.phases[phase].batch_size, sharding.batch_sharding(self.mesh)
         with contextlib.ExitStack() as stack:
             streams = {}
             for side, (picked, augment) in rows.items():
@@ -165,5 +165,5 @@ def load_original(plan: Plan) -> Weights | None:
 def without_data(plan: Plan, folder: Path, weights: Weights | None = None) -> Experiment:
     """The experiment of a workdir as far as its checkpoints need it."""
     mesh = sharding.make_mesh(plan.config["runtime"]["fsdp"])
-    model, stop = plan.model.build(), preemption.Flag()
+    model, stop = plan.model.build(), preemption.StopSignal()
     return Experiment(plan, Workdir(folder), mesh, model, {}, {}, stop, weights)

@@ -11,8 +11,8 @@ from typing import Any
 
 from l2l_jax.engine import config as config_table
 from l2l_jax.engine.config import is_phase
-from l2l_jax.lib.errors import ConfigError, unknown
-from l2l_jax.lib.signatures import check_args, defaults, merged
+from l2l_jax.lib.errors import ConfigError, unknown_name
+from l2l_jax.lib.signatures import check_args, keyword_defaults, merge_args
 from l2l_jax.registry import find, main_function
 from l2l_jax.types import (
     Dataset,
@@ -155,12 +155,12 @@ def complete_config(config: Mapping[str, Any]) -> dict[str, Any]:
     config = {key: plain(section) for key, section in config.items()}
     for section, kind, name, key in _plugins(config):
         with contextlib.suppress(ConfigError):
-            taken = defaults(main_function(kind, find(kind, name)))
-            section[key] = merged(taken, section.get(key, {}))
+            taken = keyword_defaults(main_function(kind, find(kind, name)))
+            section[key] = merge_args(taken, section.get(key, {}))
     for name, args in _sections(config, "evaluators"):
         with contextlib.suppress(ConfigError):
             plugin = find("evaluator", args.get("evaluator", name))
-            config["evaluators"][name] = defaults(plugin.evaluate) | args
+            config["evaluators"][name] = keyword_defaults(plugin.evaluate) | args
     return config
 
 
@@ -250,7 +250,7 @@ def _chosen_tasks(
         raise ConfigError(f"{where} is empty; choose some of {', '.join(tasks) or 'none'}.")
     for name in chosen:
         if name not in tasks:
-            raise unknown("task", name, tasks, f"It is named in {where}.")
+            raise unknown_name("task", name, tasks, f"It is named in {where}.")
     return tuple(tasks[name] for name in chosen)
 
 
@@ -261,7 +261,7 @@ def _phases(config: Mapping[str, Any], tasks: Mapping[str, TaskPlan]) -> dict[st
         raise ConfigError("config.phases is empty: nothing would be done.")
     for name in config["phases"]:
         if name not in found:
-            raise unknown("phase", name, found)
+            raise unknown_name("phase", name, found)
         if config["phases"].count(name) > 1:
             raise ConfigError(
                 f"config.phases names {name!r} twice; a phase has one place and one set of "
@@ -303,7 +303,7 @@ def _evaluator(
     evaluator = find("evaluator", section.get("evaluator", name))
     check_args(evaluator.evaluate, args, f"evaluators.{name}")
     if "network" in args and args["network"] not in networks:
-        raise unknown("network", args["network"], networks, f"evaluators.{name} asks for it.")
+        raise unknown_name("network", args["network"], networks, f"evaluators.{name} asks for it.")
     for key, least in evaluator.MINIMUMS.items():
         if not args.get(key, least) >= least:
             raise ConfigError(f"evaluators.{name}.{key}={args[key]}: it is at least {least}.")

@@ -29,7 +29,7 @@ from l2l_jax.workdir.layout import Workdir
 log = logging.getLogger(__name__)
 
 
-def preflight(plan: Plan, folder: Path, stop: preemption.Flag) -> Experiment:
+def preflight(plan: Plan, folder: Path, stop: preemption.StopSignal) -> Experiment:
     """The experiment of a plan in a workdir, which is then claimed by it.
 
     Programs are traced and not compiled, so that an argument that a method or a model refuses is
@@ -53,7 +53,7 @@ def preflight(plan: Plan, folder: Path, stop: preemption.Flag) -> Experiment:
     return experiment
 
 
-def _checked(plan: Plan, folder: Path, stop: preemption.Flag) -> Experiment:
+def _checked(plan: Plan, folder: Path, stop: preemption.StopSignal) -> Experiment:
     """All that a process can check by itself, without asking the others."""
     config, workdir = plan.config, Workdir(folder)
     image_cache.check(config["data"]["cache"], config["runtime"]["workers"])

@@ -194,7 +194,7 @@ def _copy_records(source: Path, here: Path, phase: str) -> None:
     """Replaces the phase's lines of metrics.jsonl and its notes by those of the source."""
     kept = [r for r in Workdir(here).read_metrics() if r["phase"] != phase]
     new = [r for r in Workdir(source).read_metrics() if r["phase"] == phase]
-    with files.replacing(Workdir(here).metrics) as file:
+    with files.atomic_write(Workdir(here).metrics) as file:
         file.writelines(json.dumps(record).encode() + b"\n" for record in kept + new)
     entries = Workdir(source).read_notes()
     if phase in entries:

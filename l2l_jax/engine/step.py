@@ -172,7 +172,7 @@ def draw(rule: UpdateRule, side: str, images: Array, planned: TaskPlan, rng: Arr
     grid, args = rule.model.grid, planned.args
     mask = planned.task.mask(rngs.fold(rng, "mask", side), images.shape[0], grid, **args)
     visible = planned.task.visible(grid, **args)
-    given = pixels.unit(images) if images.dtype == jnp.uint8 else images.astype(jnp.int32)
+    given = pixels.to_unit_range(images) if images.dtype == jnp.uint8 else images.astype(jnp.int32)
     return Batch(given, mask, visible)
 
 
@@ -184,7 +184,7 @@ def make_objectives(
     def split(x: Array) -> Array:
         """[B, ...] -> [accumulate, B / accumulate, ...], every device keeping its own rows."""
         rows = x.reshape(-1, rule.accumulate, *x.shape[1:]).swapaxes(0, 1)
-        return jax.lax.with_sharding_constraint(rows, sharding.microbatch(mesh))
+        return jax.lax.with_sharding_constraint(rows, sharding.microbatch_sharding(mesh))
 
     def at_step(step: Array, fixed: Params, images: dict[str, Array]) -> BatchObjectives:
         rng = rngs.key(rule.seed, rule.phase, step)
@@ -251,7 +251,7 @@ def shard_update(
 ) -> Step:
     """jax.jit with shardings; the state is donated, metrics come back replicated."""
     of = functools.partial(jax.tree.map, lambda x: x.sharding)
-    images = {side: sharding.batch(mesh) for side in sides}
+    images = {side: sharding.batch_sharding(mesh) for side in sides}
     return jax.jit(
         update,
         in_shardings=(of(state), of(fixed), images),

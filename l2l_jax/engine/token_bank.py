@@ -21,7 +21,7 @@ from l2l_jax.data.splits import Split
 from l2l_jax.engine.experiment import Experiment
 from l2l_jax.lib import files, hosts, pixels, sharding
 from l2l_jax.lib import rng as rngs
-from l2l_jax.lib.signatures import accepts
+from l2l_jax.lib.signatures import keyword_names
 from l2l_jax.types import Array, Params
 
 log = logging.getLogger(__name__)
@@ -48,8 +48,8 @@ class Tokenizer:
         for at in range(0, len(pictures), self._batch):
             part = pictures[at : at + self._batch]
             full = np.concatenate([part, part[-1:].repeat(self._batch - len(part), axis=0)])
-            full = jax.device_put(full, sharding.batch(self._mesh))
-            unit = pixels.unit(full) if full.dtype == np.uint8 else full
+            full = jax.device_put(full, sharding.batch_sharding(self._mesh))
+            unit = pixels.to_unit_range(full) if full.dtype == np.uint8 else full
             parts.append(np.asarray(self._run(self._params, unit))[: len(part)])
         return np.concatenate(parts)
 
@@ -146,7 +146,7 @@ def noise_bank(phase: str, experiment: Experiment, split: Split, tokenizer: Toke
     planned = experiment.plan.phases[phase]
     draw, args = planned.method.draw_noise, planned.args
     assert draw
-    args = {name: args[name] for name in accepts(draw)}
+    args = {name: args[name] for name in keyword_names(draw)}
     rows = split.indices[np.linspace(0, len(split.indices) - 1, MOMENT_IMAGES, dtype=int)]
     picked = loader.Subset(experiment.sources[split.part], np.unique(rows))
     total, squares, pixel_count = np.zeros(3), np.zeros(3), 0

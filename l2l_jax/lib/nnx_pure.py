@@ -1,8 +1,8 @@
 """A Flax NNX module as pure functions of a plain nested dict.
 
 `nnx.merge` assigns leaves by sorted position, not by name, so it would accept a renamed or permuted
-tree silently. `Pure.bind`, the only place that merges, compares names and shapes first; under jit
-this costs nothing at run time.
+tree silently. `PureModule.bind`, the only place that merges, compares names and shapes first; under
+jit this costs nothing at run time.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from l2l_jax.lib import trees
 from l2l_jax.types import Params, Rng
 
 
-class Pure:
+class PureModule:
     """The module that build(rngs) makes, as pure functions.
 
     template: names, shapes and dtypes of its parameters, as jax.ShapeDtypeStruct. ValueError if the

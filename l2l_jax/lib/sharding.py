@@ -41,17 +41,17 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P())
 
 
-def batch(mesh: Mesh) -> NamedSharding:
+def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Arrays [rows, ...]: the rows split over all devices."""
     return NamedSharding(mesh, P(("data", "fsdp")))
 
 
-def microbatch(mesh: Mesh) -> NamedSharding:
+def microbatch_sharding(mesh: Mesh) -> NamedSharding:
     """Arrays [accumulate, rows, ...]: the rows split over all devices."""
     return NamedSharding(mesh, P(None, ("data", "fsdp")))
 
 
-def parameters(mesh: Mesh, abstract: Any) -> Params:
+def parameter_shardings(mesh: Mesh, abstract: Any) -> Params:
     """The sharding of each parameter, as a tree; abstract: arrays or jax.ShapeDtypeStruct.
 
     A large array is split over "fsdp" along its longest axis that this divides, others replicated.
@@ -68,13 +68,13 @@ def parameters(mesh: Mesh, abstract: Any) -> Params:
     return jax.tree.map(rule, abstract)
 
 
-def abstract(mesh: Mesh, tree: Tree) -> Tree:
+def abstract_tree(mesh: Mesh, tree: Tree) -> Tree:
     """The tree as jax.ShapeDtypeStruct with shardings, the target of restoring a checkpoint."""
 
     def leaf(x: Any, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
 
-    return jax.tree.map(leaf, tree, parameters(mesh, tree))
+    return jax.tree.map(leaf, tree, parameter_shardings(mesh, tree))
 
 
 def place(tree: Tree, shardings: Any) -> Tree:

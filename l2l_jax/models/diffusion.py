@@ -45,9 +45,9 @@ from jaxtyping import Bool, Float, Int
 
 from l2l_jax.lib import pixels
 from l2l_jax.lib import rng as rngs
-from l2l_jax.lib.errors import ConfigError, unknown
-from l2l_jax.lib.nnx_pure import Pure
-from l2l_jax.lib.precision import compute_dtype, exact
+from l2l_jax.lib.errors import ConfigError, unknown_name
+from l2l_jax.lib.nnx_pure import PureModule
+from l2l_jax.lib.precision import compute_dtype, full_precision
 from l2l_jax.models.layers import denoising, unet
 from l2l_jax.models.layers.base import Model, check_divides, choose_size
 from l2l_jax.models.layers.noise_schedule import BOUNDLESS, Schedule
@@ -115,8 +115,8 @@ class Diffusion(Model):
         return unet.Decoder(self.size, self.tying == "frozen", self.dtype, self.remat, rngs)
 
     @functools.cached_property
-    def embedding(self) -> Pure:
-        return Pure(lambda rngs: unet.Embedding(unet.Maker(self.size, self.dtype, rngs)))
+    def embedding(self) -> PureModule:
+        return PureModule(lambda rngs: unet.Embedding(unet.Maker(self.size, self.dtype, rngs)))
 
     @property
     def sampling(self) -> str:
@@ -160,7 +160,7 @@ class Diffusion(Model):
         targets: Images | None = None,
     ) -> Inputs:
         """T with given random values: noise level, noise of y_t, noise that fills the hole."""
-        hidden, y = pixels.hidden(mask, self.image_size), signed(images)
+        hidden, y = pixels.hidden_pixels(mask, self.image_size), signed(images)
         signal, noise = _scales(gamma)
         noisy = jnp.where(hidden, signal * y + noise * epsilon, y)
         given = jnp.where(hidden, fill, y)
@@ -191,14 +191,14 @@ class Diffusion(Model):
     def encode(self, params: Params, inputs: Inputs) -> unet.Maps:
         """The feature map of every input block and of the middle block."""
         encoder = self.encoder.bind(params["encoder"])
-        with exact(self.dtype):
+        with full_precision(self.dtype):
             return encoder(inputs.given, inputs.noisy, inputs.gamma)
 
     def decode(self, params: Params, latents: unet.Maps, inputs: Inputs) -> Images:
         """[B, H, W, 3] float32, the noise; values outside the hole are meaningless."""
         embedding = params["decoder" if self.tying == "frozen" else "encoder"]["embed"]
         decoder = self.decoder.bind(params["decoder"])
-        with exact(self.dtype):
+        with full_precision(self.dtype):
             return decoder(latents, self.embedding.bind(embedding)(inputs.gamma))
 
     def loss_mask(self, inputs: Inputs) -> Bool[Array, "B H W 1"]:
@@ -222,7 +222,7 @@ class Diffusion(Model):
     ) -> Images:
         """[B, H, W, 3] in [0, 1]: sampled pixels where hidden, the given pixels elsewhere."""
         del visible
-        hidden, known = pixels.hidden(mask, self.image_size), signed(images)
+        hidden, known = pixels.hidden_pixels(mask, self.image_size), signed(images)
         fill = jax.random.normal(rngs.fold(rng, "fill"), images.shape)
         start = jnp.where(hidden, fill, known)
 
@@ -294,7 +294,7 @@ def build(
     """
     for kind, name, known in (("tying", tying, TYINGS), ("sampler", sampler, SAMPLERS)):
         if name not in known:
-            raise unknown(kind, name, known)
+            raise unknown_name(kind, name, known)
     given = dict(width=width, blocks=blocks, head=head, groups=groups)
     lists = {"multipliers": multipliers, "attention": attention}
     given |= {key: _as_tuple(key, numbers) for key, numbers in lists.items()}

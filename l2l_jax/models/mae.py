@@ -178,7 +178,7 @@ class MAE(Model):
     ) -> Inputs:
         """Drops as many hidden patches as `visible` allows, and sets the others to zero."""
         del params, rng  # this T has no parameters, and only the mask is random
-        hidden = pixels.coarse(mask, self.grid).reshape(mask.shape[0], -1)
+        hidden = pixels.coarsen_mask(mask, self.grid).reshape(mask.shape[0], -1)
         fewest, most = visible or (0, hidden.shape[1])  # numbers of visible patches
         patches = self.patchify(images)
         order = jnp.argsort(hidden, axis=1, stable=True)  # visible patches first, in raster order

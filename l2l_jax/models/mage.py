@@ -36,9 +36,9 @@ from flax import nnx
 from jaxtyping import Bool, Float, Int
 
 from l2l_jax.lib import blur, pixels, trees
-from l2l_jax.lib.errors import ConfigError, unknown
+from l2l_jax.lib.errors import ConfigError, unknown_name
 from l2l_jax.lib.precision import compute_dtype
-from l2l_jax.lib.signatures import check_args, defaults
+from l2l_jax.lib.signatures import check_args, keyword_defaults
 from l2l_jax.models import vqgan
 from l2l_jax.models.layers import parallel_decoding, vit
 from l2l_jax.models.layers.base import Model, choose_size, masked_mean
@@ -91,7 +91,7 @@ SIZES = {
 }
 TOKENIZER = {  # the arguments of the tokenizer that a MAGE does not fix, with their defaults
     key: value
-    for key, value in defaults(vqgan.build).items()
+    for key, value in keyword_defaults(vqgan.build).items()
     if key not in ("image_size", "dtype", "adversarial", "revive")
 }
 SMALLEST = dict(size="test", image_size=16, tokenizer=dict(size="test"), steps=4)
@@ -250,7 +250,9 @@ class MAGE(Model):
 
     def _hidden(self, mask: Mask, margin: int = 0) -> Flags:
         """[B, L] bool: tokens that overlap a hidden cell, and those at most `margin` away."""
-        return jnp.reshape(blur.grow(pixels.coarse(mask, self.grid), margin), (-1, self.length))
+        return jnp.reshape(
+            blur.grow_mask(pixels.coarsen_mask(mask, self.grid), margin), (-1, self.length)
+        )
 
     def reconstruct(
         self,
@@ -262,7 +264,7 @@ class MAGE(Model):
     ) -> Images:
         """[B, H, W, 3] in [0, 1]: sampled tokens, decoded and pasted as `composite` says."""
         del visible  # nothing is dropped
-        hole = pixels.hidden(mask, self.image_size)
+        hole = pixels.hidden_pixels(mask, self.image_size)
         filled = jnp.where(hole, vqgan.FILL, images)
         tokens = self._tokens(params, filled)
         tokens = parallel_decoding.decode(
@@ -278,8 +280,8 @@ class MAGE(Model):
         if self.composite == "exact":
             return pixels.paste(images, decoded, mask)
         side = self.image_size // self.grid[0]
-        wide = blur.grow(hole[..., 0], round(side * 14 / 16))
-        weight = blur.gaussian(wide, side * 7 / 16)[..., None]
+        wide = blur.grow_mask(hole[..., 0], round(side * 14 / 16))
+        weight = blur.gaussian_blur(wide, side * 7 / 16)[..., None]
         return jnp.clip(weight * decoded + (1 - weight) * filled, 0.0, 1.0)
 
 
@@ -316,9 +318,9 @@ def build(
     decoder = dict(decoder_depth=decoder_depth, decoder_heads=decoder_heads)
     chosen = choose_size("MAGE", SIZES, size, **encoder, **decoder)
     if tying not in TYINGS:
-        raise unknown("tying", tying, TYINGS)
+        raise unknown_name("tying", tying, TYINGS)
     if composite not in COMPOSITES:
-        raise unknown("composite", composite, COMPOSITES)
+        raise unknown_name("composite", composite, COMPOSITES)
     vit.check_remat(scan, remat)
     if not 0 <= drop <= 1 or steps < 1 or temperature < 0 or margin < 0:
         raise ConfigError(

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from l2l_jax.lib import files
-from l2l_jax.lib.errors import ConfigError, unknown
+from l2l_jax.lib.errors import ConfigError, unknown_name
 from l2l_jax.report import feature_networks, grids, page, tables, tradeoff
 from l2l_jax.report.collect import Record
 from l2l_jax.report.groups import Group, grouped
@@ -21,7 +21,7 @@ def write(
 ) -> Path:
     """Writes the page that compares these runs; by default into the folder above all of them."""
     out = out or common_folder(list(runs)) / "report.html"
-    with files.replacing(out) as file:
+    with files.atomic_write(out) as file:
         file.write(compared(list(runs.values()), left_out).encode())
     return out
 
@@ -43,7 +43,7 @@ def write_plot(runs: Sequence[Record], out: Path) -> Path:
     plot = tradeoff.draw(tables.rows(groups, _tasks(groups)[0]), figure) if figure else None
     if plot is None:
         raise ConfigError("Nothing to plot: fewer than two models have a FID on both sides.")
-    with files.replacing(out) as file:
+    with files.atomic_write(out) as file:
         file.write(tradeoff.png(plot))
     return out
 
@@ -58,7 +58,7 @@ def markdown(runs: Sequence[Record], metrics: Sequence[str]) -> str:
     known = shown(figures, _measured(groups))
     for metric in metrics:
         if metric not in known:
-            raise unknown("metric", metric, known)
+            raise unknown_name("metric", metric, known)
     parts = []
     for task, rows in by_task.items():
         title = f"**{task}**\n\n" if len(by_task) > 1 else ""

@@ -28,7 +28,7 @@ MAX_BROKEN = 20  # broken images that are named for each split
 def write(folder: Path, out: Path | None = None) -> Path:
     """Writes the page of a workdir to `out`, by default its report.html; returns the path."""
     path = out or Workdir(folder).report
-    with files.replacing(path) as file:
+    with files.atomic_write(path) as file:
         file.write(page(collect(folder)).encode())
     return path
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from l2l_jax.lib import files, trees
 from l2l_jax.lib.errors import DataMissing, WrongWeights
-from l2l_jax.lib.signatures import check_args, merged
+from l2l_jax.lib.signatures import check_args, merge_args
 from l2l_jax.registry import find, find_format
 from l2l_jax.types import ImageToImage, Params
 from l2l_jax.weights import published, safetensors, torch_reader
@@ -119,7 +119,7 @@ def read_official(path: Path, name: str, args: Mapping[str, Any]) -> Weights:
     check_args(build, args, f"the model {name}")
     state, stored_args = _state_dict(path)
     inferred = file_format.infer_args(state, {**stored_args, "file": path.name, **args})
-    all_args = merged(inferred, args)
+    all_args = merge_args(inferred, args)
     model = build(**all_args)
     state = file_format.from_torch(state)
     params = file_format.adapt(to_params(state, file_format.NAMES), model)

@@ -39,7 +39,7 @@ def save(path: Path, params: trees.Tree, about: dict[str, Any], half: bool = Fal
     stored = {name: leaf.astype(np.float32) for name, leaf in flat.items()}
     about = about | {"digest": trees.digest(trees.unflatten(stored))}
     header = {"about": json.dumps(about, sort_keys=True)}
-    with files.replacing(path) as file:
+    with files.atomic_write(path) as file:
         file.write(safetensors.numpy.save(flat, metadata=header))
     return about["digest"]
 

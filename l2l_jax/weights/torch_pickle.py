@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 import ml_dtypes
 import numpy as np
 
-from l2l_jax.lib.errors import Explained
+from l2l_jax.lib.errors import UserError
 
 STORAGES = {
     "FloatStorage": np.dtype(np.float32),
@@ -32,7 +32,7 @@ STORAGES = {
 }
 
 
-class Refused(Explained, pickle.UnpicklingError):
+class Refused(UserError, pickle.UnpicklingError):
     """The file names something outside the allow-list, or contradicts itself."""
 
 

@@ -45,7 +45,7 @@ def write(path: str | Path, value: Mapping[str, Any]) -> None:
     """Writes nested dicts of arrays and plain values, atomically."""
     storages: list[np.ndarray] = []
     body = pickle.PROTO + b"\x02" + _pickled(value, storages) + pickle.STOP
-    with files.replacing(Path(path)) as file, zipfile.ZipFile(file, "w") as archive:
+    with files.atomic_write(Path(path)) as file, zipfile.ZipFile(file, "w") as archive:
         archive.writestr("archive/data.pkl", body)
         archive.writestr("archive/byteorder", "little")
         for key, array in enumerate(storages):

@@ -37,7 +37,7 @@ class Writer:
         kept = [r for r in records if r["phase"] != phase or r["step"] < start]
         self.seconds = max((r["seconds"] for r in kept if r["phase"] == phase), default=0.0)
         with self._as_not_saved():
-            with files.replacing(self._path) as file:
+            with files.atomic_write(self._path) as file:
                 file.writelines(json.dumps(record).encode() + b"\n" for record in kept)
             self._file = self._path.open("a", encoding="utf-8")
         self._clu = _clu_writer(workdir.tensorboard(phase)) if tensorboard else None

@@ -105,7 +105,7 @@ def test_a_full_disk_gives_one_warning_and_no_error(folder, monkeypatch, caplog)
         tried.append(path)
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(files, "replacing", full)
+    monkeypatch.setattr(files, "atomic_write", full)
     source, _ = counted(folder)
     kept = with_cache(source, range(6), "disk")
     for at in (0, 1, 1):

@@ -15,7 +15,7 @@ from l2l_jax.engine.run import run
 from l2l_jax.engine.train import train
 from l2l_jax.lib import files, hosts
 from l2l_jax.lib.errors import ConfigError, NotSaved
-from l2l_jax.lib.preemption import Flag
+from l2l_jax.lib.preemption import StopSignal
 from l2l_jax.workdir import claim as workdirs
 from l2l_jax.workdir.layout import Workdir
 from tests.helpers import assert_same_bits, params_of, small_config
@@ -42,7 +42,7 @@ def config_with(alpha=0.25, begin_from="", **changes):
 
 
 def prepared(config, workdir):
-    return preflight(resolve(config), workdir, Flag())
+    return preflight(resolve(config), workdir, StopSignal())
 
 
 def trained(config, workdir):

@@ -18,7 +18,7 @@ from l2l_jax.engine.run import evaluate_again, run
 from l2l_jax.engine.training_sets import trained_on, training_splits
 from l2l_jax.lib import cli, files, trees
 from l2l_jax.lib.errors import ConfigError
-from l2l_jax.lib.preemption import Flag
+from l2l_jax.lib.preemption import StopSignal
 from l2l_jax.registry import find
 from l2l_jax.report.__main__ import main as report
 from l2l_jax.weights import __main__, safetensors
@@ -191,7 +191,7 @@ def test_proxy_in_place_of_retain(tmp_path):
 
 def lean(config, workdir):
     """A config all of whose phases and tasks trace, with fewer of them, to be run sooner."""
-    preflight(resolve(config), workdir, Flag())
+    preflight(resolve(config), workdir, StopSignal())
     for phase in config.phases:
         config[phase].steps = 4
     config.evaluate.tasks = config.evaluate.tasks[:1]

@@ -29,7 +29,7 @@ TASK = TaskPlan("random", find("task", "random"), dict(ratio=0.75))
 
 
 def recipe(method="l2l", accumulate=1, noise="gaussian_like", alpha=0.25, name="mae", **model):
-    optimizer, rate = optim.make(steps=20, lr=3e-3, warmup=0.0)
+    optimizer, rate = optim.make_optimizer(steps=20, lr=3e-3, warmup=0.0)
     return UpdateRule(
         phase="unlearn",
         model=small_model(name, **model),
@@ -64,14 +64,14 @@ def run(recipe, devices=1, fsdp=1, count=1):
     original, start = start_of(recipe)
 
     def place(tree):
-        return sharding.place(jax.device_get(tree), sharding.parameters(mesh, tree))
+        return sharding.place(jax.device_get(tree), sharding.parameter_shardings(mesh, tree))
 
     fixed, state = place(recipe.fixed(start, original)), place(recipe.init(start))
     update = make_update(recipe, TASK, mesh)
     compiled = shard_update(update, state, fixed, recipe.method.SIDES, mesh)
     seen = []
     for step in range(count):
-        data = jax.device_put(rows_of(recipe, step), sharding.batch(mesh))
+        data = jax.device_put(rows_of(recipe, step), sharding.batch_sharding(mesh))
         state, metrics = compiled(state, fixed, data)
         seen.append(jax.device_get(metrics))
     return jax.device_get(state), seen
@@ -213,7 +213,7 @@ def averaging(ema, count, salient=None):
     So is eps: otherwise Adam makes a whole step of the last digit of a gradient that is nearly
     zero, and two programs differ by it.
     """
-    optimizer, rate = optim.make(steps=20, lr=3e-2, warmup=0.0, eps=1e-2)
+    optimizer, rate = optim.make_optimizer(steps=20, lr=3e-2, warmup=0.0, eps=1e-2)
     r = dataclasses.replace(recipe(), ema=ema, optimizer=optimizer, learning_rate=rate)
     original, start = start_of(r)
     mesh = sharding.make_mesh(1, jax.devices()[:1])
@@ -276,12 +276,12 @@ def test_the_average_lies_as_the_student_does_and_makes_room_for_the_next():
     r, mesh = dataclasses.replace(recipe(), ema=0.9), sharding.make_mesh(2, jax.devices()[:2])
     original, start = start_of(r)
     whole = jax.tree.map(jnp.copy, r.fixed(start, original))  # parts of `start` may be given twice
-    fixed = sharding.place(whole, sharding.parameters(mesh, whole))
-    shardings = sharding.parameters(mesh, jax.eval_shape(r.init, start))
+    fixed = sharding.place(whole, sharding.parameter_shardings(mesh, whole))
+    shardings = sharding.parameter_shardings(mesh, jax.eval_shape(r.init, start))
     state = jax.jit(r.init, out_shardings=shardings)(start)
     update = make_update(r, TASK, mesh)
     compiled = shard_update(update, state, fixed, r.method.SIDES, mesh)
-    rows = jax.device_put(rows_of(r, 0), sharding.batch(mesh))
+    rows = jax.device_put(rows_of(r, 0), sharding.batch_sharding(mesh))
     new, _ = compiled(state, fixed, rows)
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.average))
     pairs = list(zip(*map(jax.tree.leaves, (new.student, new.average)), strict=True))

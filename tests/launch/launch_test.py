@@ -10,7 +10,7 @@ from l2l_jax.lib.errors import Preempted
 
 
 def test_sigterm_ends_at_once_where_nothing_can_be_lost():
-    with preemption.watch() as stop:
+    with preemption.watch_sigterm() as stop:
         with pytest.raises(Preempted) as error:
             os.kill(os.getpid(), signal.SIGTERM)
         assert error.value.code == 143
@@ -21,7 +21,7 @@ def test_sigterm_waits_for_the_loop_to_ask():
     steps = []
 
     def loop():
-        with preemption.watch() as stop, stop.deferred():
+        with preemption.watch_sigterm() as stop, stop.deferred():
             for step in range(3):
                 steps.append(step)
                 os.kill(os.getpid(), signal.SIGTERM)

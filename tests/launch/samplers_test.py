@@ -13,8 +13,8 @@ from l2l_jax.engine.preflight import preflight
 from l2l_jax.engine.train import train
 from l2l_jax.lib import files
 from l2l_jax.lib.errors import ConfigError
-from l2l_jax.lib.preemption import Flag
-from l2l_jax.lib.signatures import merged
+from l2l_jax.lib.preemption import StopSignal
+from l2l_jax.lib.signatures import merge_args
 from l2l_jax.registry import find
 from l2l_jax.types import Source
 from launch import samplers
@@ -196,7 +196,7 @@ def make(root):
     """Two runs of one original; one has the name of a variant that Completer knows."""
     for name, config in (("a", config_of()), ("retrained", config_of(rate=3e-2))):
         config["runtime"]["begin_from"] = str(root / "a") if name != "a" else ""
-        ready = preflight(resolve(config), root / name, Flag())
+        ready = preflight(resolve(config), root / name, StopSignal())
         reuse.reuse_phases(ready)
         run_phases(ready, train)
         finish(root / name, config)
@@ -270,7 +270,7 @@ def test_other_originals_are_refused(refused):
 )
 def test_other_configs_are_refused(refused, message, key, value):
     config = config_of()
-    refused(message, config | {key: merged(config[key], value)})
+    refused(message, config | {key: merge_args(config[key], value)})
 
 
 def test_samplers_may_differ_and_runs_are_finished_and_have_names(monkeypatch, tmp_path):

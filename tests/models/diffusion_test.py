@@ -181,9 +181,9 @@ def test_resampling_blocks_are_the_same_on_eight_devices():
     found = []
     for devices in (1, 8):
         mesh = sharding.make_mesh(fsdp=-1, devices=jax.devices()[:devices])
-        placed = sharding.place(params, sharding.parameters(mesh, params))
+        placed = sharding.place(params, sharding.parameter_shardings(mesh, params))
         loss = jax.jit(model.loss)
-        found.append(loss(placed, jax.device_put(made, sharding.batch(mesh))))
+        found.append(loss(placed, jax.device_put(made, sharding.batch_sharding(mesh))))
     np.testing.assert_allclose(*found, rtol=1e-5)
     assert [m.shape[1] for m in model.encode(params, made)] == [16, 16, 8, 8, 4, 4, 4]
 
@@ -336,8 +336,8 @@ def test_completions_are_the_same_on_eight_devices(sampler):
     x, mask, found = images(8, 16), jnp.repeat(HOLE, 4, 0), []
     for devices in (1, 8):
         mesh = sharding.make_mesh(fsdp=-1, devices=jax.devices()[:devices])
-        placed = sharding.place(params, sharding.parameters(mesh, params))
-        given = jax.device_put((x, mask), sharding.batch(mesh))
+        placed = sharding.place(params, sharding.parameter_shardings(mesh, params))
+        given = jax.device_put((x, mask), sharding.batch_sharding(mesh))
         found.append(jax.jit(model.reconstruct)(placed, *given, jax.random.key(3)))
     np.testing.assert_allclose(*found, atol=1e-5)
 

@@ -423,9 +423,9 @@ def softened():
 
     @jax.jit
     def run(cells):
-        hole = pixels.hidden(cells, 256)[..., 0]
-        wide = blur.grow(hole, 14)
-        return hole, model._hidden(cells, model.margin), wide, blur.gaussian(wide, 7.0)
+        hole = pixels.hidden_pixels(cells, 256)[..., 0]
+        wide = blur.grow_mask(hole, 14)
+        return hole, model._hidden(cells, model.margin), wide, blur.gaussian_blur(wide, 7.0)
 
     return run
 

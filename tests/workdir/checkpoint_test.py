@@ -19,12 +19,12 @@ TREE = {"w": {i: jnp.arange(4096.0).reshape(64, 64) + i for i in range(11)}, "st
 
 def placed(tree, devices):
     mesh = sharding.make_mesh(-1, jax.devices()[:devices])
-    return sharding.place(jax.device_get(tree), sharding.parameters(mesh, tree))
+    return sharding.place(jax.device_get(tree), sharding.parameter_shardings(mesh, tree))
 
 
 def abstract(devices):
     mesh = sharding.make_mesh(-1, jax.devices()[:devices])
-    return sharding.abstract(mesh, jax.eval_shape(lambda: TREE))
+    return sharding.abstract_tree(mesh, jax.eval_shape(lambda: TREE))
 
 
 def saved(folder, *steps, keep=5):
@@ -158,6 +158,6 @@ def test_a_full_disk_leaves_the_checkpoint_before_intact(tmp_path):
     checkpoints = checkpoint.Checkpoints(tmp_path / "c", 3)
     shape = {"w": jax.ShapeDtypeStruct((300000,), jnp.float32)}
     mesh = sharding.make_mesh(1, jax.devices()[:1])
-    back = checkpoints.restore(sharding.abstract(mesh, shape))
+    back = checkpoints.restore(sharding.abstract_tree(mesh, shape))
     checkpoints.close()
     assert np.array_equal(back["w"], jnp.sin(jnp.arange(300000.0)))

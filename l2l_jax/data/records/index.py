@@ -58,7 +58,7 @@ def load_or_build(
                 return tuple(names), labels
             log.warning("%s belongs to other files and is not used", path)
     names, labels = _read_all(folder, fields, shards)
-    files.keep(cached, lambda file: _save(file, digest, names, labels))
+    files.write_if_possible(cached, lambda file: _save(file, digest, names, labels))
     return tuple(names), labels
 
 
@@ -90,7 +90,7 @@ def digest_of(split: str, fields: Fields, paths: Sequence[Path]) -> str:
 
 def write(path: Path, digest: str, names: Sequence[str], labels: np.ndarray) -> None:
     """Writes an index: names and labels in the order of the records."""
-    with files.replacing(path) as file:
+    with files.atomic_write(path) as file:
         _save(file, digest, names, labels)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from l2l_jax.data import data_root, image_folder, image_tree
 from l2l_jax.data.records import convert, index, reader
-from l2l_jax.lib.errors import Explained
+from l2l_jax.lib.errors import UserError
 from l2l_jax.types import Source
 
 DECODED_IMAGES = 200  # images of each part that are decoded
@@ -49,7 +49,7 @@ def main(facts: DatasetFacts, arguments: Sequence[str] | None = None) -> int:
     args = _parser(facts).parse_args(arguments)
     try:
         return _run(facts, args)
-    except Explained as error:
+    except UserError as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:

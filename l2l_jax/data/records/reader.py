@@ -107,7 +107,7 @@ def source(
     def read_image(row: int) -> np.ndarray:
         return images.decode(records.image(int(order[row])), f"{ordered[row]} of {records.folder}")
 
-    shards = files.digest_of_lines([files.stamp(path) for path in records.paths])
+    shards = files.digest_of_lines([files.file_stamp(path) for path in records.paths])
 
     def stamp(row: int) -> str:
         return f"{shards} {order[row]}"

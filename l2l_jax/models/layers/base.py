@@ -14,8 +14,8 @@ from flax import nnx
 from jaxtyping import Bool, Float
 
 from l2l_jax.lib import pixels
-from l2l_jax.lib.errors import ConfigError, unknown
-from l2l_jax.lib.nnx_pure import Pure
+from l2l_jax.lib.errors import ConfigError, unknown_name
+from l2l_jax.lib.nnx_pure import PureModule
 from l2l_jax.types import Array, Images, Mask, Metrics, Params, PerImage, Rng, Scalar, Visible
 
 S = TypeVar("S", bound=Any)  # a frozen dataclass of dimensions
@@ -41,12 +41,12 @@ class Model(abc.ABC):
         """The module of the group "decoder"."""
 
     @functools.cached_property
-    def encoder(self) -> Pure:
-        return Pure(self.make_encoder)
+    def encoder(self) -> PureModule:
+        return PureModule(self.make_encoder)
 
     @functools.cached_property
-    def decoder(self) -> Pure:
-        return Pure(self.make_decoder)
+    def decoder(self) -> PureModule:
+        return PureModule(self.make_decoder)
 
     @functools.cached_property
     def template(self) -> Params:
@@ -146,7 +146,7 @@ class FillingModel(Model):
     ) -> FilledImages:
         """Fills the hidden cells."""
         del params, rng, visible  # this T has no parameters, no randomness, no shorter path
-        filled = jnp.where(pixels.hidden(mask, self.image_size), self.fill, images)
+        filled = jnp.where(pixels.hidden_pixels(mask, self.image_size), self.fill, images)
         return FilledImages(filled, images if targets is None else targets)
 
     def loss_mask(self, inputs: FilledImages) -> Bool[Array, "B 1 1 1"]:
@@ -165,7 +165,7 @@ def choose_size(model: str, sizes: Mapping[str, S], name: str, **dimensions: obj
     ConfigError if there is no such size.
     """
     if name not in sizes:
-        raise unknown(f"{model} size", name, sizes)
+        raise unknown_name(f"{model} size", name, sizes)
     overrides = {key: value for key, value in dimensions.items() if value}
     return dataclasses.replace(sizes[name], **overrides)
 

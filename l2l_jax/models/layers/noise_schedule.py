@@ -14,7 +14,7 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Float
 
-from l2l_jax.lib.errors import ConfigError, unknown
+from l2l_jax.lib.errors import ConfigError, unknown_name
 
 NAMES = ("linear", "quad", "warmup10", "warmup50", "const", "jsd", "cosine")
 BOUNDLESS = ("jsd", "cosine")  # schedules without a first and a last beta
@@ -36,7 +36,7 @@ class Schedule:
 
     def __post_init__(self) -> None:
         if self.name not in NAMES:
-            raise unknown("noise schedule", self.name, NAMES)
+            raise unknown_name("noise schedule", self.name, NAMES)
         numbers = all(isinstance(x, int | float) for x in (self.start, self.end))
         whole = isinstance(self.steps, int) and self.steps >= 2
         inside = numbers and (self.name in BOUNDLESS or 0 < self.first <= self.end < 1)

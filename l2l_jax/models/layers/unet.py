@@ -22,7 +22,7 @@ from flax import nnx
 from jaxtyping import Bool, Float
 
 from l2l_jax.lib.errors import ConfigError
-from l2l_jax.lib.precision import exact
+from l2l_jax.lib.precision import full_precision
 from l2l_jax.models.layers.attention import attention
 from l2l_jax.models.layers.base import check_groups
 from l2l_jax.models.layers.vit import Dtype
@@ -123,7 +123,7 @@ class Embedding(nnx.Module):
         self.second = make.linear(make.embedding_width, make.embedding_width, jnp.float32)
 
     def __call__(self, gamma: PerImage) -> Level:
-        with exact(jnp.float32):
+        with full_precision(jnp.float32):
             return self.second(jax.nn.silu(self.first(gamma_embedding(gamma, self.width))))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from l2l_jax.lib import trees
 from l2l_jax.lib.errors import WrongWeights
-from l2l_jax.lib.nnx_pure import Pure
+from l2l_jax.lib.nnx_pure import PureModule
 from l2l_jax.models.diffusion import SAMPLE_STEPS, SIZES, Diffusion
 from l2l_jax.models.layers import noise_schedule, unet
 from l2l_jax.models.layers.noise_schedule import BUFFERS, Schedule
@@ -172,8 +172,8 @@ def _schedule(state: StateDict, known: dict[str, Any]) -> dict[str, Any]:
 def expected(size: unet.Size) -> set[str]:
     """Every official array name of a network of this size; head and groups do not matter."""
     size = dataclasses.replace(size, head=1, groups=1)
-    encoder = Pure(lambda rngs: unet.Encoder(size, np.float32, False, rngs))
-    decoder = Pure(lambda rngs: unet.Decoder(size, False, np.float32, False, rngs))
+    encoder = PureModule(lambda rngs: unet.Encoder(size, np.float32, False, rngs))
+    decoder = PureModule(lambda rngs: unet.Decoder(size, False, np.float32, False, rngs))
     template = {"encoder": encoder.template, "decoder": decoder.template}
     return {official(name, NAMES) for name in trees.flatten(template)}
 
