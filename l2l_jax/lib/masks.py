@@ -101,8 +101,8 @@ def hidden_cells_of_side(length: int | float, cells: int, finer: int) -> tuple[i
     """(fewest, most) cells of one side that an interval of this length hides, wherever it lies.
 
     length: a fraction of the side. The rule is that of `draw_boxes` on a grid `finer` times as
-    fine: n centres are 1/n apart, so an interval contains at least floor(length * n) consecutive centres
-    and at most one more.
+    fine: n centres are 1/n apart, so an interval contains at least floor(length * n) consecutive
+    centres and at most one more.
     """
     fewest = max(0, math.floor((length - ROUNDING) * cells * finer))
     most = math.ceil((length + ROUNDING) * cells * finer)
