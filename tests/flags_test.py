@@ -64,6 +64,7 @@ def test_overrides_of_a_phase_that_is_not_done():
     assert "no such phase. Its phases are pretrain." in flags.unused_message(words[:1], config)
 
 
+@pytest.mark.slow
 def test_overrides_arrive_in_the_run(tmp_path):
     words = ["--config.unlearn.method=finetune", "--config.unlearn.steps=1", "--config.seed=4",
              "--config.model.args.scan=True", "--config.phases=('pretrain','unlearn')",

@@ -125,6 +125,7 @@ def prepare(folder):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_preparing_checks_the_counts_of_what_is_there(tiny):
     done = prepare(tiny[0])
     assert done.returncode == 1

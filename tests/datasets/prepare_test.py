@@ -106,6 +106,7 @@ def test_checking_converting_and_checking_the_records(made, tmp_path, capsys, mo
     assert "nothing to convert" in said
 
 
+@pytest.mark.slow
 def test_the_command_needs_no_tensorflow(tmp_path):
     root, out = coco.write_synthetic(9), tmp_path / "out"
     words = [

@@ -42,6 +42,7 @@ def workdir():
     return once("judged", lambda folder: run(config(), folder))
 
 
+@pytest.mark.slow
 def test_each_figure_comes_from_its_network(workdir):
     results = files.read_json(workdir / "results.json")
     for side in ("retain", "forget"):
@@ -73,6 +74,7 @@ def test_random_weights_are_marked_on_the_page(workdir):
     assert "retain KID (random weights) ↓" in heads
 
 
+@pytest.mark.slow
 def test_what_the_images_look_like_to_networks_is_kept(workdir, tmp_path, monkeypatch):
     """A second evaluation completes with the unlearned model only, and gives the same figures."""
     shutil.copytree(workdir, tmp_path / "run")
@@ -89,6 +91,7 @@ def test_what_the_images_look_like_to_networks_is_kept(workdir, tmp_path, monkey
     assert json.dumps(before["tasks"]) == json.dumps(after["tasks"])
 
 
+@pytest.mark.slow
 def test_no_figure_takes_the_place_of_another(workdir, tmp_path):
     copy = shutil.copytree(workdir, tmp_path / "run")
     changed = files.read_json(copy / "config.json")
@@ -124,6 +127,7 @@ def test_a_network_nobody_wrote(tmp_path):
         trained(wrong, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_without_any_network_the_rest_is_measured(tmp_path):
     """As on a machine that has no published network: the first one is missing, too."""
     bare = small_config()
@@ -145,6 +149,7 @@ def test_without_any_network_the_rest_is_measured(tmp_path):
         (dict(name="clip", args=dict(size="tiny")), ConfigError, "is_gone.*features only"),
     ],
 )
+@pytest.mark.slow
 def test_networks_are_tried_before_training(network, error, message, tmp_path):
     if network["args"].get("weights") == "FILE":
         path = tmp_path / "pt_inception-2015-12-05-6726825d.pth"

@@ -123,6 +123,7 @@ def test_the_run_ends_at_the_bits_of_a_run_alone(source, alone, tmp_path, caplog
     assert (theirs / "_CHECKPOINT_METADATA").exists(), "removing a name removes no file"
 
 
+@pytest.mark.slow
 def test_all_phases_may_be_the_same(source, tmp_path):
     """Only what is evaluated differs: nothing is left to train."""
     config = config_with(begin_from=source)

@@ -77,6 +77,7 @@ def run(recipe, devices=1, fsdp=1, count=1):
     return jax.device_get(state), seen
 
 
+@pytest.mark.slow
 def test_masks_and_noise_are_a_function_of_seed_and_step():
     """The same images and parameters: another step or seed draws anew, the same one does not."""
     chosen = recipe()
@@ -105,6 +106,7 @@ def test_ten_steps_on_eight_devices_are_those_on_one(fsdp):
     assert one[0]["loss"] != one[-1]["loss"]
 
 
+@pytest.mark.slow
 def test_accumulated_gradients_are_those_of_the_whole_batch():
     whole, (a,) = run(recipe("finetune"), devices=2)
     pieces, (b,) = run(recipe("finetune", accumulate=4), devices=2)
@@ -127,6 +129,7 @@ def objectives_of(r, salient=None):
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.slow
 def test_solvers_weigh_what_may_move_and_nothing_else(accumulate):
     """Or a share, a projection, a promise about gradients would be one of what does not move."""
     r = recipe(name="autoencoder", accumulate=accumulate)
@@ -150,6 +153,7 @@ def test_solvers_weigh_what_may_move_and_nothing_else(accumulate):
     assert trees.dot(forget, gradient) == pytest.approx(float(metrics["psi"]), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_the_solver_asks_for_one_gradient_and_gets_the_weighted_sum():
     objectives, student = objectives_of(recipe(alpha=0.7))
     (retain, forget, both), _ = objectives.gradients(student, (1.0, 0.0), (0.0, 1.0), (1.0, 0.7))
@@ -172,6 +176,7 @@ def test_the_student_learns_in_its_own_surroundings():
     assert recipe("finetune").fixed(start, original)["teacher"] == {}
 
 
+@pytest.mark.slow
 def test_randomness_follows_seed_phase_and_step():
     base = recipe("finetune")
     _, (one, two) = run(base, count=2)
@@ -184,6 +189,7 @@ def test_randomness_follows_seed_phase_and_step():
     assert one["learning_rate"] > two["learning_rate"] > 0
 
 
+@pytest.mark.slow
 def test_a_method_that_finds_its_end_stops_there_whatever_is_dispatched_after():
     r = dataclasses.replace(recipe("ascent"), args=dict(lam=1e-9), ema=0.5)
     original, start = start_of(r)
@@ -229,6 +235,7 @@ def leaves(tree):
     return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
 
 
+@pytest.mark.slow
 def test_the_average_is_that_of_the_beginning_and_of_every_step():
     """Palette's code averages with a random initialisation, which stays in its EMA network."""
     start, states = averaging(0.75, 4)
@@ -248,6 +255,7 @@ def test_the_average_is_that_of_the_beginning_and_of_every_step():
         )
 
 
+@pytest.mark.slow
 def test_what_may_not_move_does_not_move_in_the_average():
     """Not by a bit, in spite of 0.9999 x + 0.0001 x, which is not always x."""
     start, _ = averaging(0.9999, 0)
@@ -272,6 +280,7 @@ def test_without_an_average_a_state_is_what_it_was_before_there_were_any():
         assert tuple(with_one) == ("step", "student", "optimizer", "average", *more)
 
 
+@pytest.mark.slow
 def test_the_average_lies_as_the_student_does_and_makes_room_for_the_next():
     r, mesh = dataclasses.replace(recipe(), ema=0.9), sharding.make_mesh(2, jax.devices()[:2])
     original, start = start_of(r)
@@ -329,6 +338,7 @@ GOLDEN = {
 
 
 @pytest.mark.parametrize("name", names("model"))
+@pytest.mark.slow
 def test_golden_step(name):
     _, (metrics,) = run(recipe(name=name))
     moved = {

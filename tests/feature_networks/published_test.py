@@ -59,6 +59,7 @@ def seen(network, images):
     ("resize", "scale", "theirs"),
     [("legacy", "unit", "legacy_pytorch"), ("clean", "clean", "clean_normalisation")],
 )
+@pytest.mark.slow
 def test_inception_features_are_those_of_the_reference(files, resize, scale, theirs):
     stored = np.load(unpacked("fid_is/inception_io.npz"))
     network = inception.build(
@@ -71,6 +72,7 @@ def test_inception_features_are_those_of_the_reference(files, resize, scale, the
     assert network.about["sha256"] == hashlib.sha256(files["fid"].read_bytes()).hexdigest()
 
 
+@pytest.mark.slow
 def test_torchvision_logits_are_those_of_the_reference(files):
     stored = np.load(unpacked("fid_is/inception_io.npz"))
     args = dict(kind="torchvision", resize="legacy", scale="cifar")
@@ -117,6 +119,7 @@ def test_places_has_the_shapes_of_the_published_file():
     np.testing.assert_allclose(ours["conv1"]["bias"], 3 - 5 * gain, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_places_is_a_resnet50_of_pytorch():
     """FeatureNetwork and logits through functions of PyTorch, the normalisations not folded."""
     torch = pytest.importorskip("torch")

@@ -81,6 +81,7 @@ def test_the_clock(monkeypatch, caplog):
         assert words in line
 
 
+@pytest.mark.slow
 def test_tensorflow_stays_out_of_the_train_step():
     """Only workdir/metrics.py may load it, and only when a writer is made."""
     code = (

@@ -26,6 +26,7 @@ def setting(count=6):
 
 
 @pytest.mark.parametrize("noise", NOISES)
+@pytest.mark.slow
 def test_the_objectives_are_the_equation(noise):
     model, student, teacher, batch = setting()
     retain, forget, _ = l2l.objectives(model, student, teacher, batch, KEY, noise=noise)
@@ -47,6 +48,7 @@ def test_the_objectives_are_the_equation(noise):
     np.testing.assert_allclose(forget, np.mean((moved - goal) ** 2), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_each_side_is_a_mean_of_its_own_whatever_the_other_holds():
     model, student, teacher, batch = setting()
     half = UnlearnBatch(jax.tree.map(lambda x: x[:2], batch.retain), batch.forget)

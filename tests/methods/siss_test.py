@@ -225,6 +225,7 @@ def test_its_recipe_has_a_solver_of_its_own():
     assert (phase["solver"], phase["solver_args"]) == ("normalized", {"share": 0.1, "norm": 0.0})
 
 
+@pytest.mark.slow
 def test_another_solver_than_the_one_it_is_meant_for_is_said(tmp_path, caplog):
     config = small_config()
     config.unlearn.update(dict(method="siss", solver="normalized"))

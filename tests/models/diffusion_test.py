@@ -56,6 +56,7 @@ def draws(model, seed=0, count=2):
     return jnp.asarray(epsilon), jnp.asarray(fill)
 
 
+@pytest.mark.slow
 def test_the_published_size_has_62_64_million_parameters_and_thirteen_maps():
     model = diffusion.build(tying="tied")
     assert trees.count(model.template) == 62_641_347
@@ -159,6 +160,7 @@ def test_the_decoder_of_the_paper_does_not_move_with_the_encoder():
         assert same == still, tying
 
 
+@pytest.mark.slow
 def test_recomputing_blocks_changes_nothing():
     x = images(2, 16)
     found = []
@@ -172,6 +174,7 @@ def test_recomputing_blocks_changes_nothing():
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_resampling_blocks_are_the_same_on_eight_devices():
     """The contract's model has one level; here are three, with attention at the second."""
     model = small_model("diffusion", multipliers=(1, 1, 2), attention=(2,))
@@ -205,6 +208,7 @@ def l2l_of(scale=1.05, **args):
     return jax.jit(objectives), batch.forget.images
 
 
+@pytest.mark.slow
 def test_the_released_target_keeps_the_context_and_the_papers_does_not():
     """E's maps of both: the released goal differs from the forget image in its hole alone."""
     model, x = setting()[0], images(2, 16, 2)
@@ -452,6 +456,7 @@ def test_what_a_file_lacks_is_named(tmp_path, without, message):
         ("middle_block.1.qkv.bias", 1),
     ],
 )
+@pytest.mark.slow
 def test_no_other_arrays_are_named_in_their_place(monkeypatch, gone, count):
     size = unet.Size(32, (1, 1, 2), 2, (), 32, 8)
     monkeypatch.setitem(diffusion.SIZES, "three levels", size)
@@ -577,6 +582,7 @@ def test_a_constant_schedule_is_the_linear_one_that_its_file_is_recognised_as():
     assert small_model("diffusion", **args).identity == given.identity
 
 
+@pytest.mark.slow
 def test_bfloat16_computes_in_half_and_stays_close():
     full, half = (
         small_model("diffusion", dtype="float32"),

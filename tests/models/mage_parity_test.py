@@ -103,6 +103,7 @@ def close(ours, theirs, atol, **more):
 # The model ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_there_and_back_is_the_same():
     official = state(CHECKPOINT)
     used = mage_format.from_torch(official)
@@ -307,6 +308,7 @@ def moved(rows):
     return jax.jit(jax.value_and_grad(loss, has_aux=True))
 
 
+@pytest.mark.slow
 def test_rows_and_latents():
     model, _, trained, inputs = pair()
     assert (FORGET, RETAIN, float(UNLEARN["retain_alpha"])) == ((0,), (1, 2), 1.0)

@@ -30,6 +30,7 @@ def setting(**changes):
 
 
 @pytest.mark.parametrize(("size", "width", "depth"), [("base", 768, 12), ("large", 1024, 24)])
+@pytest.mark.slow
 def test_published_sizes(size, width, depth):
     model = mage.build(size=size)
     assert model.grid == (16, 16)
@@ -56,6 +57,7 @@ def test_share_hides_as_published():
 
 
 @pytest.mark.parametrize(("hint", "kept"), [(True, 33), (False, 65)])
+@pytest.mark.slow
 def test_half_of_the_tokens_are_dropped_and_only_masked_ones(hint, kept):
     model, params = setting()
     mask = random_ratio.mask(jax.random.key(1), 4, model.grid)
@@ -122,6 +124,7 @@ def gradient_of_l2l(tying):
 
 
 @pytest.mark.parametrize(("tying", "moves"), [("frozen", False), ("tied", True)])
+@pytest.mark.slow
 def test_unlearning_moves_the_decoder_only_where_it_is_tied(tying, moves):
     model, params, gradient = gradient_of_l2l(tying)
     encoder = jax.tree.map(lambda x, g: x - 10 * g, params["encoder"], gradient)
@@ -232,6 +235,7 @@ def test_a_visible_token_is_never_replaced_and_the_same_key_gives_the_same():
     assert not np.array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_the_blurred_composite_blends_and_leaves_the_rest():
     model, params = setting(composite="blurred")
     mask = center.mask(None, 2, model.grid, cells=2)
@@ -241,6 +245,7 @@ def test_the_blurred_composite_blends_and_leaves_the_rest():
     assert not np.allclose(made[:, 5, 5], given[:, 5, 5]), "it reaches beyond the hole"
 
 
+@pytest.mark.slow
 def test_scanned_blocks_are_the_listed_ones():
     listed, params = setting()
     scanned = small_model("mage", scan=True)

@@ -162,6 +162,7 @@ def test_a_thin_brush_leaves_no_gaps():
 # Both --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_as_much_is_hidden_as_in_the_released_masks():
     """Their means over 2000 masks at 256: boxes 0.213, strokes 0.150, both 0.326."""
     box, brushed, both = (draw(256, 100, **args) for args in (BOX, STROKES, {}))
@@ -192,6 +193,7 @@ WAYS = [BOX, dict(**BOX, side=0.9, margin=0.05, shrink=0.1), dict(**BOX, shrink=
 
 @pytest.mark.parametrize("args", WAYS, ids=str)
 @pytest.mark.parametrize(("grid", "finer"), GRIDS)
+@pytest.mark.slow
 def test_no_draw_leaves_more_or_less_than_said(grid, finer, args):
     args = dict(args, finer=finer)
     fewest, most = freeform.visible(grid, **args)

@@ -67,6 +67,7 @@ def test_another_image_size(tmp_path):
 
 
 @pytest.mark.parametrize("direct", [True, False])
+@pytest.mark.slow
 def test_a_run_starts_from_an_official_file(direct, tmp_path):
     config = small_config(phases=("unlearn",))
     config.model.args = dict(size="base", image_size=64, width=48, depth=3, patch=16, heads=3,
@@ -93,6 +94,7 @@ def test_a_run_starts_from_an_official_file(direct, tmp_path):
     assert trees.digest(began) != trees.digest(ended)
 
 
+@pytest.mark.slow
 def test_the_result_of_a_run_is_the_start_of_another(tmp_path):
     first = shutil.copytree(finished_run(), tmp_path / "first")
     out = tmp_path / "made.safetensors"
@@ -104,6 +106,7 @@ def test_the_result_of_a_run_is_the_start_of_another(tmp_path):
     assert results["digests"]["weights"]["original"] == digest
 
 
+@pytest.mark.slow
 def test_scanned_blocks_change_no_digest(tmp_path):
     results = []
     for scan in (False, True):

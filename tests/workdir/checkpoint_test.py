@@ -145,6 +145,7 @@ c.close()
 """
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_checkpoint_before_intact(tmp_path):
     """Simulates a full disk: no file may grow past 20 kB."""
     script = FULL.format(root=str(ROOT), folder=str(tmp_path / "c"))
