@@ -1,4 +1,4 @@
-"""The judge: seeded, cached by what it was made from, made again if its file is damaged."""
+"""The classifier: seeded, cached by all that it depends on, retrained if its file is damaged."""
 
 import dataclasses
 import logging
@@ -54,7 +54,7 @@ def test_a_proxy_of_another_data_set_is_not_learned(parts):
 
 
 def test_without_held_out_images_there_is_no_accuracy(parts):
-    """Single listed images are judged as they are: that says nothing about the judge."""
+    """Listed training images under the name of an eval split are no held-out images."""
     sources, chosen = parts
     listed = dataclasses.replace(chosen["retain"], name="retain_eval")
     about = classifier.build(context(sources, chosen | {"retain_eval": listed}, 20), **ARGS).about
@@ -98,7 +98,7 @@ def test_other_images_under_the_same_names_make_another(parts, tmp_path):
 
 
 def test_it_looks_at_the_images_of_the_splits_only(parts):
-    """A broken file that the splits leave out must not come back through the judge."""
+    """A broken file that the splits leave out must not come back through the classifier."""
     sources, chosen = parts
 
     def read(at):

@@ -51,7 +51,7 @@ def files(tmp_path_factory):
 
 
 def seen(network, images):
-    """FeatureNetwork and logits of uint8 images."""
+    """Features and logits of uint8 images."""
     return jax.jit(network.apply)(network.params, jnp.asarray(images, jnp.float32) / 255)
 
 

@@ -36,7 +36,7 @@ def test_a_digest_sees_names_values_types_and_shapes():
     assert trees.digest({"a": x, "b": x}) == trees.digest({"b": x, "a": x})
 
 
-def test_differences_are_told_both_ways():
+def test_differences_are_listed_both_ways():
     got, want = {"a": np.zeros(2), "b": np.zeros(3)}, {"b": np.zeros(4), "c": np.zeros(1)}
     text = trees.difference(got, want, "file", "model")
     assert "only in file: a (2,)" in text

@@ -1,4 +1,4 @@
-"""Free-form holes: the released distribution, drawn as Pillow draws it, within the bounds told."""
+"""Free-form holes: the released distribution, drawn as Pillow does, within the stated bounds."""
 
 import functools
 
@@ -194,7 +194,7 @@ WAYS = [BOX, dict(**BOX, side=0.9, margin=0.05, shrink=0.1), dict(**BOX, shrink=
 @pytest.mark.parametrize("args", WAYS, ids=str)
 @pytest.mark.parametrize(("grid", "finer"), GRIDS)
 @pytest.mark.slow
-def test_no_draw_leaves_more_or_less_than_said(grid, finer, args):
+def test_no_draw_leaves_more_or_less_than_visible_states(grid, finer, args):
     args = dict(args, finer=finer)
     fewest, most = freeform.visible(grid, **args)
     assert 0 <= fewest <= most < grid[0] * grid[1], "something is always hidden"
