@@ -115,9 +115,7 @@ def main(argv: list[str] | None = None) -> None:
     form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser("fetch_weights.py", description=__doc__, formatter_class=form)
     parser.add_argument("names", nargs="*", metavar="FILE")
-    parser.add_argument(
-        "--feature-networks", action="store_true", help="all feature networks"
-    )
+    parser.add_argument("--feature-networks", action="store_true", help="all feature networks")
     parser.add_argument("--to", type=Path, default=Path(os.environ.get("L2L_WEIGHTS", "weights")))
     args = parser.parse_args(argv)
     wanted = [*args.names, *(NETWORK_FILES if args.feature_networks else ())]
