@@ -36,7 +36,7 @@ Palette on Places2, 16_Network.pth (the run says where from), and
 
     python -m l2l_jax.weights import 16_Network.pth weights/16_Network.safetensors --model diffusion
 
-and, for its figures, python launch/fetch_weights.py --judges.
+and, for its figures, python launch/fetch_weights.py --feature-networks.
 
 Measured: nothing yet; no machine with Places365 was at hand when this was written.
 """

@@ -28,7 +28,7 @@ Needs: Places365 (the run says where from; launch/prepare/places365.py checks it
     python -m l2l_jax.weights import mae_visualize_vit_base.pth \\
         weights/mae_visualize_vit_base.safetensors
 
-and, for its figures, python launch/fetch_weights.py --judges.
+and, for its figures, python launch/fetch_weights.py --feature-networks.
 
 Measured: nothing yet; no machine with Places365 was at hand when this was written.
 """

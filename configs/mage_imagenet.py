@@ -44,7 +44,7 @@ Needs: ImageNet-1K (the run says where from; launch/prepare/imagenet.py checks i
     python -m l2l_jax.weights import mage-vitb-1600.pth weights/mage-vitb-1600.safetensors \\
         --model mage
 
-and, for its figures, python launch/fetch_weights.py --judges.
+and, for its figures, python launch/fetch_weights.py --feature-networks.
 
 Measured: nothing yet; no machine with ImageNet was at hand when this was written.
 """
@@ -90,8 +90,9 @@ def get_config(form: str = "") -> common.Config:
     else:
         common.use_method(config, common.method(words))
     if "smoke" in words:
-        tiny = dict(size="test", image_size=64, steps=4, tying=config.model.args.tying)
-        tiny["tokenizer"] = dict(size="test", multipliers=(1, 1, 1))
+        tokenizer = dict(size="test", multipliers=(1, 1, 1))
+        tiny = dict(size="test", image_size=64, steps=4, tokenizer=tokenizer)
+        tiny |= dict(tying=config.model.args.tying)
         common.shrink(config, tiny)
         config.data.token_cache.update(dict(views=min(2, config.data.token_cache.views), noise=32))
     return config

@@ -7,7 +7,7 @@ state to save, and the global batch is the same, row by row, for any number of h
 import dataclasses
 import functools
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Protocol
 
 import grain
@@ -25,7 +25,7 @@ class Subset:
     """The images of a source at `indices`, as a sequence."""
 
     source: Source
-    indices: Sequence[int]
+    indices: Sequence[int] | np.ndarray
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -81,9 +81,12 @@ class Host:
     workers: int = 0  # further processes that read; 0: this process reads by itself
 
 
+Batches = Generator[np.ndarray, None, None]
+
+
 def train_batches(
     examples: Examples, augment: Augment, batch: int, seed: int, start: int, host: Host
-) -> Iterator[np.ndarray]:
+) -> Batches:
     """Endless batches of augmented examples [batch / hosts, ...], from step `start` on.
 
     Every epoch has another order. batch: size of the global batch, divisible by the hosts.
@@ -91,7 +94,7 @@ def train_batches(
     return _iterate(grain.MapDataset.source(Shuffled(examples, augment, seed)), batch, start, host)
 
 
-def eval_batches(subset: Subset, size: int, batch: int, host: Host) -> Iterator[np.ndarray]:
+def eval_batches(subset: Subset, size: int, batch: int, host: Host) -> Batches:
     """Batches uint8 [batch / hosts, size, size, 3] of the central crops, in order, each once.
 
     The last image is repeated to fill the last batch, so that all batches have the same shape.
@@ -102,7 +105,7 @@ def eval_batches(subset: Subset, size: int, batch: int, host: Host) -> Iterator[
     return _iterate(data, batch, 0, host)
 
 
-def _iterate(data: grain.MapDataset, batch: int, start: int, host: Host) -> Iterator[np.ndarray]:
+def _iterate(data: grain.MapDataset, batch: int, start: int, host: Host) -> Batches:
     """Batches from step `start` on. Host h of n reads the h-th of n equal blocks of their rows."""
     batches = data.batch(batch // host.count, drop_remainder=True)
     batches = batches.slice(slice(host.index, None, host.count)).slice(slice(start, None))

@@ -96,7 +96,7 @@ class UpdateRule:
         self,
         start: Params,
         original: Params,
-        noise: Array | None = None,
+        noise: Array | jax.ShapeDtypeStruct | None = None,
         salient: Params | None = None,
     ) -> Params:
         """What a step reads and never changes: {"frozen", "teacher", "noise", "salient"}.
@@ -213,12 +213,13 @@ def make_update(rule: UpdateRule, task: TaskPlan, mesh: Mesh) -> Step:
         )
         updates, optimizer = rule.optimizer.update(gradient, state.optimizer, state.student)
         updates = _salient(updates, fixed["salient"])  # weight decay moves what has no gradient
-        student = optax.apply_updates(state.student, updates)
-        metrics |= {
+        student: Any = optax.apply_updates(state.student, updates)
+        measured: dict[str, Any] = {
             "gradient_norm": optax.tree.norm(gradient),
             "update_norm": optax.tree.norm(updates),
             "learning_rate": rule.learning_rate(state.step),
         }
+        metrics |= measured
         average = _averaged(state.average, student, rule.ema)
         new = dataclasses.replace(
             state, step=state.step + 1, student=student, optimizer=optimizer, average=average
@@ -241,7 +242,7 @@ def _averaged(average: Params | None, student: Params, decay: float) -> Params |
     return jax.tree.map(lambda a, x: a + (1 - decay) * (x - a), average, student)
 
 
-def _salient(tree: Params, mask: Params | None) -> Params:
+def _salient(tree: Any, mask: Params | None) -> Any:
     return tree if mask is None else jax.tree.map(lambda x, keep: jnp.where(keep, x, 0), tree, mask)
 
 

@@ -1,7 +1,7 @@
 """The device mesh: batches are split over all devices, large parameters over the axis "fsdp"."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -12,6 +12,8 @@ from l2l_jax.lib.errors import ConfigError
 from l2l_jax.types import Params
 
 MIN_SHARDED_SIZE = 2**10  # values; smaller arrays are replicated
+
+Tree = TypeVar("Tree")  # a pytree of arrays
 
 
 def make_mesh(fsdp: int = 1, devices: Sequence[Any] | None = None) -> Mesh:
@@ -49,7 +51,7 @@ def microbatch(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P(None, ("data", "fsdp")))
 
 
-def parameters(mesh: Mesh, abstract: Params) -> Params:
+def parameters(mesh: Mesh, abstract: Any) -> Params:
     """The sharding of each parameter, as a tree; abstract: arrays or jax.ShapeDtypeStruct.
 
     A large array is split over "fsdp" along its longest axis that this divides, others replicated.
@@ -66,7 +68,7 @@ def parameters(mesh: Mesh, abstract: Params) -> Params:
     return jax.tree.map(rule, abstract)
 
 
-def abstract(mesh: Mesh, tree: Params) -> Params:
+def abstract(mesh: Mesh, tree: Tree) -> Tree:
     """The tree as jax.ShapeDtypeStruct with shardings, the target of restoring a checkpoint."""
 
     def leaf(x: Any, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
@@ -75,7 +77,7 @@ def abstract(mesh: Mesh, tree: Params) -> Params:
     return jax.tree.map(leaf, tree, parameters(mesh, tree))
 
 
-def place(tree: Params, shardings: Params) -> Params:
+def place(tree: Tree, shardings: Any) -> Tree:
     """Arrays of the host, placed with these shardings; every process must hold equal values."""
 
     def put(leaf: Any, sharding: NamedSharding) -> jax.Array:

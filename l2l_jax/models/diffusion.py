@@ -292,10 +292,9 @@ def build(
     that of the computation: "float32", "bfloat16", or "auto" (bfloat16 on accelerators).
     ConfigError for dimensions that do not divide, unknown names, and too many steps.
     """
-    if tying not in TYINGS:
-        raise unknown("tying", tying, TYINGS)
-    if sampler not in SAMPLERS:
-        raise unknown("sampler", sampler, SAMPLERS)
+    for kind, name, known in (("tying", tying, TYINGS), ("sampler", sampler, SAMPLERS)):
+        if name not in known:
+            raise unknown(kind, name, known)
     given = dict(width=width, blocks=blocks, head=head, groups=groups)
     lists = {"multipliers": multipliers, "attention": attention}
     given |= {key: _as_tuple(key, numbers) for key, numbers in lists.items()}

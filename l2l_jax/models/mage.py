@@ -250,7 +250,7 @@ class MAGE(Model):
 
     def _hidden(self, mask: Mask, margin: int = 0) -> Flags:
         """[B, L] bool: tokens that overlap a hidden cell, and those at most `margin` away."""
-        return blur.grow(pixels.coarse(mask, self.grid), margin).reshape(-1, self.length)
+        return jnp.reshape(blur.grow(pixels.coarse(mask, self.grid), margin), (-1, self.length))
 
     def reconstruct(
         self,

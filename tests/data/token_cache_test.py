@@ -1,4 +1,4 @@
-"""Tokens on disk: what they depend on, how they are continued, and when they are refused."""
+"""Tokens on disk: what they depend on, how they are continued, and when an error is raised."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ def source(seed=0):
 
 
 def tokenize(pictures):
-    """[N, 8, 8, 3] -> [N, 4, 4]: something that tells images apart."""
+    """[N, 8, 8, 3] -> [N, 4, 4]: differs between images."""
     return pictures.reshape(len(pictures), 4, 2, 4, 2, 3).sum((2, 4, 5), dtype=np.int64) % 97
 
 
@@ -36,7 +36,7 @@ def fill(folder, rows=range(COUNT), views=3, host=Host(), seed=0, by=tokenize): 
     return token_cache.load_or_compute(folder, data, split, views, RICH, by, host)
 
 
-def test_every_view_is_the_tokens_of_an_augmented_image(tmp_path):
+def test_a_view_is_the_tokens_of_an_augmented_image(tmp_path):
     kept = fill(tmp_path)
     assert len(kept) == COUNT
     assert kept[0].shape == (3, 4, 4)
@@ -44,7 +44,7 @@ def test_every_view_is_the_tokens_of_an_augmented_image(tmp_path):
     assert len({kept[7][view].tobytes() for view in range(3)}) == 3, "views differ"
     rng = np.random.default_rng(0)
     drawn = {token_cache.draw_view(kept[7], rng).tobytes() for _ in range(30)}
-    assert drawn == {view.tobytes() for view in kept[7]}, "each of them is seen in training"
+    assert drawn == {view.tobytes() for view in kept[7]}, "each of them is drawn"
 
 
 def test_an_image_has_the_same_views_in_every_split(tmp_path):
@@ -53,7 +53,7 @@ def test_an_image_has_the_same_views_in_every_split(tmp_path):
         np.testing.assert_array_equal(part[at], whole[row])
 
 
-def test_it_goes_on_where_it_was(tmp_path):
+def test_a_stopped_computation_continues(tmp_path):
     whole = np.stack(list(fill(tmp_path / "a")))
     calls = []
 
@@ -69,7 +69,7 @@ def test_it_goes_on_where_it_was(tmp_path):
     assert not list((tmp_path / "b").rglob("*.tmp"))
     calls = []
     continued = fill(tmp_path / "b", by=lambda x: calls.append(len(x)) or tokenize(x))
-    assert calls == [3, 3, 18, 6], "probes, and the two shards that were missing"
+    assert calls == [3, 3, 18, 6], "checks of two shards, and the two missing shards"
     np.testing.assert_array_equal(np.stack(list(continued)), whole)
 
 
@@ -81,8 +81,10 @@ def test_processes_share_the_work(tmp_path):
     np.testing.assert_array_equal(kept, np.stack(list(fill(tmp_path / "alone"))))
 
 
-def test_a_folder_that_others_do_not_see_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(hosts, "is_main", lambda: False)  # the first wrote its own, elsewhere
+def test_a_folder_that_is_not_shared_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        hosts, "is_main", lambda: False
+    )  # the main process wrote to another file system
     with pytest.raises(ConfigError, match=r"runtime\.token_folder be on a file system that they"):
         token_cache.record_settings(tmp_path, {"tokenizer": "aaaa"})
 

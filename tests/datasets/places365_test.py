@@ -1,4 +1,4 @@
-"""Places365 in each of its forms: the same set, and errors that tell what is wrong."""
+"""Places365 in each of its layouts: the same set, and errors that explain what is wrong."""
 
 import shutil
 
@@ -36,7 +36,7 @@ def made(tmp_path_factory):
 
 @pytest.fixture
 def standard(made, tmp_path):
-    """A copy to spoil."""
+    """A copy that a test may change."""
     return shutil.copytree(made, tmp_path / "places365")
 
 
@@ -55,7 +55,7 @@ def easy(made, tmp_path):
 
 @pytest.fixture(scope="module")
 def as_records(made, tmp_path_factory):
-    """The same images as TFDS's own builder writes them, but for a shape of 256 x 256."""
+    """The same images as written by the builder of TFDS, but not of 256 x 256 pixels."""
     import tensorflow_datasets as tfds
 
     root, splits = tmp_path_factory.mktemp("tfds"), {}
@@ -94,7 +94,7 @@ def test_the_classes_have_the_names_of_the_paper_and_the_official_numbers():
     assert places365.classes()[364] == "zen_garden"
 
 
-def test_made_up_images_are_true_files_of_mixed_kinds(made):
+def test_synthetic_images_are_jpeg_files_of_several_modes(made):
     assert miniature.modes(made) == {("RGB", 1), ("L", 1), ("CMYK", 1), ("RGB", 6)}
     source = places365.load("train", synthetic=8, synthetic_classes=NAMES)
     miniature.assert_same(source, places365.load("train", root=str(made)))
@@ -120,7 +120,7 @@ def test_any_number_of_hosts_sees_the_same_batches(made, as_records, form):
     miniature.assert_same_batches_on_any_hosts(places365.load("train", root=str(root)))
 
 
-def test_without_the_file_list_nobody_knows_the_validation_classes(standard):
+def test_without_the_file_list_the_validation_classes_are_unknown(standard):
     (standard / "places365_val.txt").rename(standard / "aside.txt")
     assert len(places365.load("train", root=str(standard)).keys) == 32
     with pytest.raises(
@@ -144,7 +144,7 @@ def test_a_file_list_that_does_not_fit(standard):
         places365.load("eval", root=str(standard))
 
 
-def test_mixed_up_validation_folders(made, easy):
+def test_wrong_validation_folders(made, easy):
     shutil.copy(made / "places365_val.txt", easy)
     assert len(places365.load("eval", root=str(easy)).keys) == 8
     path = next((easy / "val" / "airfield").iterdir())
@@ -174,7 +174,7 @@ def test_wrong_levels_and_absent_folders(made, tmp_path):
         places365.load("train", root=str(tmp_path / "sets"))
 
 
-def test_a_subset_is_read_and_what_it_lacks_is_named(standard, easy, caplog):
+def test_a_subset_is_read_and_absent_classes_are_logged(standard, easy, caplog):
     caplog.set_level("INFO")
     shutil.rmtree(standard / "data_256" / "d")
     assert places365.load("train", root=str(standard)).classes == (*NAMES[:2], NAMES[3])
