@@ -203,7 +203,7 @@ def streams(source: Source, size: int, threads: int) -> dict[str, Iterator[np.nd
 
 def _fast_resize_installed() -> bool:
     try:
-        fast_resize.check()
+        fast_resize.check_installed()
     except ConfigError:
         return False
     return True

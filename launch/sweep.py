@@ -159,8 +159,9 @@ def plan_methods(spec: str, axes: Axes, overrides: Sequence[str]) -> list[Method
     for name in sorted(axes.get("method", [""]), key=lambda name: name != RETRAIN):
         full_spec = ":".join(filter(None, (file, ",".join(filter(None, (form, name))))))
         config = resolve_config(full_spec, overrides)
-        if unused := flags.idle(config, overrides):
-            print(f"{name}: left out of it: {flags.nowhere(unused, config)}", file=sys.stderr)
+        if unused := flags.unused(config, overrides):
+            text = flags.unused_message(unused, config)
+            print(f"{name}: left out of it: {text}", file=sys.stderr)
         unread &= set(unused)
         own_axes = [axis for axis in value_axes if reads_axis(config, axis)]
         used = [word for word in overrides if word not in unused]
