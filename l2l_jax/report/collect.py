@@ -45,7 +45,7 @@ class Record:
 
         A phase that ended early because its stopping criterion was met is finished.
         """
-        ended, steps = self.results.get("ended") or {}, self.results.get("steps", {})
+        ended, steps = self.results["ended"], self.results["steps"]
         return {p: (n, total) for p, (n, total) in steps.items() if n < total and p not in ended}
 
 

@@ -159,7 +159,7 @@ def _ended(groups: Sequence[Group]) -> Iterator[str]:
         f"{html.escape(run.name)}: {html.escape(text)}"
         for group in groups
         for run in group.runs
-        for text in (run.results.get("ended") or {}).values()
+        for text in run.results["ended"].values()
         if text.startswith(page.NOT_REACHED)
     ]
     if items:
@@ -288,8 +288,6 @@ def _described(groups: Sequence[Group]) -> Iterator[str]:
 
 def _steps(group: Group, phase: str) -> str:
     """The steps that the runs of a group did, as text: one number or a range."""
-    done = [run.results.get("steps", {}).get(phase, [None])[0] for run in group.runs]
-    if None in done:
-        return "?"
+    done = [run.results["steps"][phase][0] for run in group.runs]
     low, high = min(done), max(done)
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"

@@ -84,7 +84,7 @@ def settings_of(run: Record) -> dict[str, Any]:
     """
     decisive = config_dicts.decisive(run.config)
     kept = {key: value for key, value in decisive.items() if key not in IGNORED_SECTIONS}
-    kept["aim"] = sorted(run.results.get("ended", {}))
+    kept["aim"] = sorted(run.results["ended"])
     seed = re.compile(rf"(?<![A-Za-z0-9])(s|seed)[-_=]?{run.seed}(?![A-Za-z0-9])")
     return {
         key: seed.sub(r"\1*", value) if isinstance(value, str) and "/" in value else value

@@ -139,7 +139,7 @@ def _warnings(record: Record) -> Iterator[str]:
         )
     for text in feature_networks.warnings(record.results):
         yield f'<div class="card warn">{html.escape(text)}</div>'
-    for text in (record.results.get("ended") or {}).values():
+    for text in record.results["ended"].values():
         if text.startswith(NOT_REACHED):
             yield f'<div class="card warn">{_sentence(text)}</div>'
     for side, wanted in record.config["split"].items():
@@ -254,7 +254,7 @@ def _change(old: float | None, new: float | None, good: str, digits: int) -> str
 
 def _tokenizer(record: Record) -> Iterator[str]:
     """How well the tokenizer of a token model reproduces images."""
-    sides = record.results.get("tokenizer")
+    sides = record.results["tokenizer"]
     if not sides:
         return
     yield "<h2>The tokenizer</h2>"
@@ -290,7 +290,7 @@ def _curves(record: Record) -> Iterator[str]:
                 f"<h3>{html.escape(phase)}: {html.escape(settings['method'])}, "
                 f"{settings['steps']:,} steps of {settings['batch_size']} images a side</h3>"
             )
-            text = (record.results.get("ended") or {}).get(phase, "")
+            text = record.results["ended"].get(phase, "")
             if text and not text.startswith(NOT_REACHED):
                 yield f"<p>{_sentence(text)}</p>"
             yield (
@@ -313,7 +313,7 @@ def _provenance(record: Record) -> Iterator[str]:
     results = record.results
     seconds = ", ".join(f"{html.escape(k)} {v:,.0f} s" for k, v in results["seconds"].items())
     items = {"run": html.escape(record.name), "time": seconds}
-    for phase, cost in (results.get("cost") or {}).items():
+    for phase, cost in results["cost"].items():
         items[f"cost, {html.escape(phase)}"] = cost_text(cost)
     for phase, sides in results["passes"].items():
         seen = (

@@ -244,13 +244,9 @@ def costs_html(groups: Sequence[Group]) -> str:
     return _table_html("", f"<th></th>{''.join(f'<th>{name}</th>' for name in names)}", body)
 
 
-def cost_of(run: Record, phase: str) -> Mapping[str, float | None]:
-    """The cost of a phase: always "seconds" and "steps", "flops" and "memory" if measured."""
-    least = {
-        "seconds": run.results["seconds"].get(phase),
-        "steps": run.results.get("steps", {}).get(phase, [None])[0],
-    }
-    return least | (run.results.get("cost") or {}).get(phase, {})
+def cost_of(run: Record, phase: str) -> Mapping[str, float]:
+    """The cost of a phase: "seconds" and "steps", and "flops" and "memory" if they are known."""
+    return run.results["cost"][phase]
 
 
 def _sum(run: Record, key: str) -> float | None:

@@ -60,7 +60,9 @@ def make(folder, seed=0, phases=None, tasks=None, **more):
         "networks": {"main": {"name": "classifier", "digest": "f" * 64, "accuracy": 0.88}},
         "measured": {"fid": {"evaluator": "fid", "network": "main"}},
         "figures": figures(*EVALUATORS),
-        "skipped": {}, "passes": {}, "evaluated": {}, "sampling": "one pass",
+        "cost": {p: {"seconds": 10.0, "steps": s["steps"]} for p, s in phases.items()},
+        "ended": {}, "tokenizer": None, "skipped": {}, "passes": {}, "evaluated": {},
+        "sampling": "one pass",
         "digests": {"code": "c" * 64, "weights": {v: digests[v] for v in task}, "splits": {}},
         **more,
     }  # fmt: skip
