@@ -1,4 +1,4 @@
-"""Many runs on one page: groups of seeds, the best marked, unequal conditions named."""
+"""Several runs on one page: groups of seeds, the best marked, unequal conditions named."""
 
 import math
 import re
@@ -120,7 +120,7 @@ def test_a_value_that_some_seeds_lack_says_so(seeds):
 
 
 @pytest.mark.parametrize(
-    ("name", "path", "value", "said"),
+    ("name", "path", "value", "expected"),
     [
         ("results.json", ["networks", "main", "digest"], "0" * 64, "the feature networks differ"),
         ("splits/retain_eval.json", ["digest"], "0" * 64, "the images differ"),
@@ -130,9 +130,9 @@ def test_a_value_that_some_seeds_lack_says_so(seeds):
         ("results.json", ["digests", "weights", "original"], "2" * 64, "the originals differ"),
     ],
 )
-def test_what_was_not_measured_alike_is_said(runs, name, path, value, said):
+def test_unequal_conditions_are_named(runs, name, path, value, expected):
     change(runs[1], name, path, value)
-    assert f"Not measured under equal conditions: {said}" in page_of(*runs)
+    assert f"Not measured under equal conditions: {expected}" in page_of(*runs)
 
 
 def test_originals_may_differ_between_seeds_but_not_within_one(seeds):
@@ -178,12 +178,12 @@ def test_two_originals_are_two_rows(runs):
     assert list(rows_of(page_of(*runs)))[:2] == ["original of l2l", "original of max_loss"]
 
 
-def test_runs_of_one_config_and_seed_keep_apart(tmp_path):
+def test_runs_of_one_config_and_seed_are_two_rows(tmp_path):
     found = rows_of(page_of(make(tmp_path / "before"), make(tmp_path / "after")))
     assert list(found) == ["original", "l2l, before", "l2l, after"]
 
 
-def test_runs_of_one_name_keep_apart(runs, tmp_path):
+def test_runs_of_one_folder_name_are_labelled_by_their_path(runs, tmp_path):
     other = make(tmp_path / "elsewhere" / "a")
     assert f"l2l, {other}" in rows_of(page_of(runs[0], other))
 
@@ -194,23 +194,23 @@ def test_the_page_goes_above_the_runs(runs, capsys):
     assert "2 runs compared" in (runs[0].parent / "report.html").read_text()
 
 
-def test_runs_far_apart_need_a_place():
+def test_runs_without_a_common_folder_need_out():
     assert common_folder([Path("runs/a"), Path("runs/b/c")]) == Path("runs")
     with pytest.raises(ConfigError, match="--out FILE"):
         common_folder([Path("/one/a"), Path("/other/b")])
 
 
-def test_what_is_no_run_is_left_out_and_named(runs, tmp_path, capsys):
+def test_what_is_not_an_evaluated_run_is_left_out_and_named(runs, tmp_path, capsys):
     (tmp_path / "report.html").write_text("a page")
     (tmp_path / "begun").mkdir()
     main([str(p) for p in (*runs, tmp_path / "report.html", tmp_path / "begun", tmp_path / "no")])
-    said, text = capsys.readouterr().err, (tmp_path / "report.html").read_text()
+    errors, text = capsys.readouterr().err, (tmp_path / "report.html").read_text()
     for name, why in (
         ("report.html", "a file"),
         ("begun", "config.json, versions.json, results.json missing"),
         ("no", "there is no such folder"),
     ):
-        assert f"left out: {tmp_path / name}: {why}" in said
+        assert f"left out: {tmp_path / name}: {why}" in errors
         assert f"{tmp_path / name}: {why}" in text
 
 
@@ -222,7 +222,7 @@ def test_without_any_run_there_is_no_page(tmp_path):
         main([str(tmp_path / "begun")])
 
 
-def test_unfinished_phases_and_those_that_missed_their_end(runs):
+def test_phases_that_are_unfinished_or_missed_their_stopping_criterion(runs):
     change(runs[0], "results.json", ["steps", "unlearn"], [1, 4])
     assert "a: unlearn was at step 1 of 4" in page_of(*runs)
     change(runs[0], "results.json", ["ended"], {"unlearn": "unlearn ended at step 1 of 4"})
@@ -243,7 +243,7 @@ def test_a_missing_cost_is_a_dash(runs):
     assert cost_of(collect(runs[0]), "unlearn") == {"seconds": 10.0, "steps": 4}
 
 
-def test_the_markdown_says_what_the_page_says(seeds, capsys):
+def test_the_markdown_has_the_figures_of_the_page(seeds, capsys):
     main([*map(str, seeds), "--markdown"])
     lines = capsys.readouterr().out.splitlines()
     table = [[part.strip() for part in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
@@ -291,7 +291,7 @@ def test_a_new_figure_is_shown_and_without_a_direction_nothing_of_it_is_best(tmp
         main([*words, "--markdown", "lpisp"])
 
 
-def test_no_label_breaks_the_markdown(tmp_path, capsys):
+def test_labels_are_escaped_in_markdown(tmp_path, capsys):
     made = [make(tmp_path / x, phases={"unlearn": phase(args={"noise": f"{x}|"})}) for x in "ab"]
     main([*map(str, made), "--markdown"])
     assert "| l2l, noise a\\| | 1 |" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""The page says what the files say, needs nothing but itself, and cannot be broken by names."""
+"""The page shows what the files hold, loads no other file, and escapes every name."""
 
 import re
 
@@ -17,11 +17,11 @@ def workdir(tmp_path):
     return make(tmp_path / "demo")
 
 
-def test_the_page_tells_the_figures(workdir):
+def test_the_page_shows_the_figures(workdir):
     text = page.write(workdir).read_text()
-    for said in ("5.0&times;", "+10.0%", "-0.20 dB", "12.00", "60.00", "n = 40", "88.0%", "l2l",
+    for expected in ("5.0&times;", "+10.0%", "-0.20 dB", "12.00", "60.00", "n = 40", "88.0%", "l2l",
                  "d" * 32, "c" * 16, "0" * 64, "retain objective", "forget objective"):  # fmt: skip
-        assert said in text, said
+        assert expected in text, expected
     assert text.count("<svg") == 2
     assert text.count("data:image/png;base64,") == 1
 
@@ -38,23 +38,23 @@ def test_costs_stand_with_the_provenance(workdir):
 def test_which_weights_were_evaluated_stands_with_their_digest(workdir):
     bare = page.write(workdir).read_text()
     assert f"weights, original</dt><dd><code>{'0' * 64}</code>" in bare
-    told = {"original": "as loaded from a&b", "unlearned": "moving average of phase unlearn"}
-    change(workdir, "results.json", ["evaluated"], told)
+    described = {"original": "as loaded from a&b", "unlearned": "moving average of phase unlearn"}
+    change(workdir, "results.json", ["evaluated"], described)
     text = page.write(workdir).read_text()
     assert f"original</dt><dd>as loaded from a&amp;b, <code>{'0' * 64}</code>" in text
     assert f"unlearned</dt><dd>moving average of phase unlearn, <code>{'1' * 64}</code>" in text
 
 
 def test_how_a_phase_ended(workdir):
-    said = "unlearn ended at step 1 of 4: moved 0.0512, lambda 0.05"
-    change(workdir, "results.json", ["ended"], {"unlearn": said})
+    expected = "unlearn ended at step 1 of 4: moved 0.0512, lambda 0.05"
+    change(workdir, "results.json", ["ended"], {"unlearn": expected})
     change(workdir, "results.json", ["steps", "unlearn"], [1, 4])
     text = page.write(workdir).read_text()
-    assert f"<p>U{said[1:]}.</p>" in text
-    assert "Not finished" not in text, "it meant to end there"
-    said = "not reached: moved 0.03 after 4 steps, lambda 0.05"
-    change(workdir, "results.json", ["ended"], {"unlearn": said})
-    assert f'<div class="card warn">N{said[1:]}.</div>' in page.write(workdir).read_text()
+    assert f"<p>U{expected[1:]}.</p>" in text
+    assert "Not finished" not in text, "its stopping criterion was met"
+    expected = "not reached: moved 0.03 after 4 steps, lambda 0.05"
+    change(workdir, "results.json", ["ended"], {"unlearn": expected})
+    assert f'<div class="card warn">N{expected[1:]}.</div>' in page.write(workdir).read_text()
 
 
 def test_the_distance_to_the_retrained_model(workdir):
@@ -90,7 +90,7 @@ def test_objectives_that_are_zero_or_negative_are_drawn_well():
     assert drawings.curves(nothing, "a") == ""
 
 
-def test_the_page_asks_the_network_for_nothing(workdir):
+def test_the_page_loads_nothing_from_the_network(workdir):
     text = page.write(workdir).read_text()
     fetched = re.findall(r'(?:src|href)\s*=\s*"([^"]*)"|url\(([^)]*)\)|@import', text)
     wanted = [a or b for a, b in fetched]
@@ -109,7 +109,7 @@ def test_good_and_bad_depend_on_the_side(workdir):
     assert 'class="bad">+1.00' in page.write(workdir).read_text(), "a retain FID that rises"
 
 
-def test_damage_to_the_retain_side_is_said_aloud(workdir):
+def test_damage_to_the_retain_side_is_a_warning(workdir):
     assert "more than doubled" not in page.write(workdir).read_text()
     results = files.read_json(workdir / "results.json")
     results["unlearned"]["retain"]["l1"] = 0.2
@@ -117,7 +117,7 @@ def test_damage_to_the_retain_side_is_said_aloud(workdir):
     assert "more than doubled" in page.write(workdir).read_text()
 
 
-def test_it_says_what_was_trained_on(workdir):
+def test_it_states_what_was_trained_on(workdir):
     assert "40 forget images that were not trained on" in page.write(workdir).read_text()
     path = workdir / "splits" / "forget_eval.json"
     files.write_json(path, files.read_json(path) | dict(part="train"))
@@ -149,7 +149,7 @@ def test_an_unfinished_run_is_called_unfinished(workdir):
     assert "the phase unlearn was at step 1 of 4" in page.write(workdir).read_text()
 
 
-def test_every_launch_is_told(workdir):
+def test_every_launch_is_listed(workdir):
     versions = files.read_json(workdir / "versions.json")
     later = {k: v for k, v in versions.items() if k != "continued_with"} | dict(devices="8 x TPU")
     files.write_json(workdir / "versions.json", versions | dict(continued_with=[later]))
@@ -162,7 +162,7 @@ def test_the_same_files_give_the_same_page(workdir):
     assert page.write(workdir).read_bytes() == page.write(workdir).read_bytes()
 
 
-def test_an_unfinished_run_says_what_is_missing(workdir):
+def test_a_run_without_results_names_the_missing_files(workdir):
     (workdir / "results.json").unlink()
     with pytest.raises(ConfigError, match=r"results\.json missing.*l2l_jax\.evaluate --workdir"):
         collect(workdir)
@@ -174,9 +174,9 @@ def test_moving_mean():
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "expected"),
     [(None, "&ndash;"), (0, "0 B"), (999, "999 B"), (1000, "1.00 kB"), (12_345, "12.3 kB"),
      (999_600, "1.00 MB"), (4.2e15, "4.20 PB"), (7e26, "700000 ZB")],
 )  # fmt: skip
-def test_si(value, said):
-    assert metrics.si(value, "B") == said
+def test_si(value, expected):
+    assert metrics.si(value, "B") == expected

@@ -1,4 +1,4 @@
-"""The Pareto front is the right one, labels lie beside each other, axes fit the range."""
+"""The Pareto front is correct, labels do not overlap, axes fit the range of the values."""
 
 import itertools
 
