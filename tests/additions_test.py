@@ -6,7 +6,7 @@ of them at once, and its result is exported.
 """
 
 import shutil
-import sys
+import subprocess
 
 import pytest
 
@@ -52,15 +52,13 @@ def plugins(tmp_path_factory):
 
 @pytest.mark.slow
 def test_the_contract_suite_finds_them(plugins):
-    words = ("pytest", "-q", "-p", "no:cacheprovider", "tests/contract_test.py", "-k", "example_")
-    arguments, env = command(*words, L2L_PLUGINS=str(plugins))
+    """Beside the example model they meet the cheapest one of the package."""
+    words = ("pytest", "-v", "-p", "no:cacheprovider", "tests/contract_test.py")
+    words = (*words, "-k", "example_", "-m", "not slow")
     done = call(*words, L2L_PLUGINS=str(plugins), timeout=900)
     assert done.returncode == 0, done.stdout[-3000:]
-    assert arguments[0] == sys.executable
-    assert env["L2L_PLUGINS"] == str(plugins)
-    listed = call(*words, "--collect-only", L2L_PLUGINS=str(plugins)).stdout
     for kind, name in PLUGINS.items():
-        assert name in listed, kind
+        assert name in done.stdout, kind
 
 
 def test_a_run_trains_evaluates_reports_and_exports_with_them(plugins, tmp_path):
@@ -94,7 +92,5 @@ def test_a_file_that_lacks_something_says_what(tmp_path):
     (folder / "example_broken.py").write_text("TRAINABLE = ('encoder',)\nSIDE = ('retain',)\n")
     code = "from l2l_jax.registry import find; find('method', 'example_broken')"
     arguments, env = command("site", L2L_PLUGINS=str(tmp_path))
-    import subprocess
-
     done = subprocess.run([arguments[0], "-c", code], env=env, capture_output=True, text=True)
     assert "example_broken.py is no method: it lacks objectives, SIDES, TEACHER" in done.stderr
