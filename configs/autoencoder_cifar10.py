@@ -26,15 +26,13 @@ seeds: FID of the completed centres 4.8 -> 4.8 on retain and 5.9 -> 73 on forget
 -> 16.2 and 14.7 -> 10.0 dB (README.md has the other methods).
 """
 
-import ml_collections
-
 from configs import common
 
 FORGET = ("cat", "deer", "dog", "horse")
 FORMS = ("bundled", "smoke", *common.METHODS)
 
 
-def get_config(form: str = "") -> ml_collections.ConfigDict:
+def get_config(form: str = "") -> common.Config:
     """form: any of FORMS, joined by commas."""
     words = common.words(form, "configs/autoencoder_cifar10.py", FORMS, common.METHODS)
     config = common.base()
@@ -75,7 +73,7 @@ def get_config(form: str = "") -> ml_collections.ConfigDict:
     return config
 
 
-def bundled(config: ml_collections.ConfigDict) -> None:
+def bundled(config: common.Config) -> None:
     """Fashion-MNIST in place of CIFAR-10, in two minutes on two CPU cores."""
     config.data.name = "fashion_mnist"
     config.data.args = dict()

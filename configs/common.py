@@ -3,20 +3,29 @@
 A config is plain values. docs/config.md lists all keys with their meaning.
 """
 
+from typing import Any
+
 import ml_collections
 
 from l2l_jax.engine import config as table
 from l2l_jax.registry import names
 
+Config = Any  # an ml_collections.ConfigDict, whose attributes no type checker knows
 
-def phase(method: str, **changes: object) -> dict:
+
+def section(**values: Any) -> Any:
+    """A section of a config, as the value that the ConfigDict makes of a dict."""
+    return values
+
+
+def phase(method: str, **changes: Any) -> Any:
     """One phase: the defaults of l2l_jax/engine/config.py with changes; optimizer: some keys."""
-    settings = table.defaults(table.PHASE) | dict(method=method)
+    settings: dict[str, Any] = table.defaults(table.PHASE) | dict(method=method)
     settings["optimizer"] |= changes.pop("optimizer", {})
     return settings | changes
 
 
-def base() -> ml_collections.ConfigDict:
+def base() -> Config:
     """Every section with its defaults (l2l_jax/engine/config.py); experiments change values."""
     return ml_collections.ConfigDict(table.defaults() | dict(unlearn=phase("l2l")))
 
@@ -31,7 +40,7 @@ def method(words: list[str]) -> str:
     return next((word for word in words if word in METHODS), "l2l")
 
 
-def use_method(config: ml_collections.ConfigDict, name: str) -> None:
+def use_method(config: Config, name: str) -> None:
     """Makes config.unlearn, a phase of L2L, the recipe of another method, each phase as long.
 
     What weighs L2L's objectives, such as its alpha, is for those that have these; others begin with
@@ -52,7 +61,7 @@ def use_method(config: ml_collections.ConfigDict, name: str) -> None:
     phases, unlearn = config.phases, config.unlearn.to_dict()
     at = phases.index("unlearn") if "unlearn" in phases else 0
 
-    def other(method: str, **changes: object) -> dict:
+    def other(method: str, **changes: Any) -> dict[str, Any]:
         keys = ("args", "solver_args")
         own = {key: unlearn[key] if method == "l2l" else dict() for key in keys}
         optimizer = unlearn["optimizer"] | changes.pop("optimizer", {})
@@ -81,7 +90,7 @@ def use_method(config: ml_collections.ConfigDict, name: str) -> None:
         config[phase] = ml_collections.ConfigDict(settings)
 
 
-def smoke(config: ml_collections.ConfigDict) -> None:
+def smoke(config: Config) -> None:
     """A few steps of every phase on a few images of each class, for tests."""
     for phase in config.phases:
         config[phase].steps = 12
@@ -101,7 +110,7 @@ def words(form: str, file: str, forms: tuple[str, ...], *kinds: tuple[str, ...])
     return chosen
 
 
-def mae(config: ml_collections.ConfigDict, size: str, proxy: bool) -> None:
+def mae(config: Config, size: str, proxy: bool) -> None:
     """A published MAE, L2L on random masks, and the centre and out-painting to evaluate."""
     config.model = dict(name="mae", args=dict(size=size, image_size=224))
     config.weights = f"weights/mae_visualize_vit_{size}.safetensors"
@@ -116,7 +125,7 @@ def mae(config: ml_collections.ConfigDict, size: str, proxy: bool) -> None:
 
 
 def _sides(
-    config: ml_collections.ConfigDict,
+    config: Config,
     data: str,
     forget: tuple[str, ...],
     retain: tuple[str, ...],
@@ -131,7 +140,7 @@ def _sides(
     config.split.proxy.rest = proxy
 
 
-def places(config: ml_collections.ConfigDict, random: bool, proxy: bool) -> None:
+def places(config: Config, random: bool, proxy: bool) -> None:
     """Places365: 50 classes to forget, 50 to retain, 5,000 images of each, 100 to evaluate.
 
     proxy: the 265 other classes, 200 images of each, as released.
@@ -141,26 +150,26 @@ def places(config: ml_collections.ConfigDict, random: bool, proxy: bool) -> None
     config.split.proxy.images_per_class = 200
 
 
-def coco(config: ml_collections.ConfigDict, images: int) -> None:
+def coco(config: Config, images: int) -> None:
     """COCO's training images as the proxy, so many of them."""
     config.data.proxy = dict(name="coco", args=dict(root=""))
     config.split.proxy.rest = False
     config.split.proxy.update(dict(images=images, images_per_class=images))  # all of one class
 
 
-def imagenet(config: ml_collections.ConfigDict, random: bool, proxy: bool) -> None:
+def imagenet(config: Config, random: bool, proxy: bool) -> None:
     """ImageNet with crops and flips; 100 classes to forget, 100 to retain, 100 images of each."""
     _sides(config, "imagenet", IMAGENET_FORGET, IMAGENET_RETAIN, random, proxy)
     config.split.update(dict(images_per_class=100, eval_images_per_class=50))
     config.split.proxy.images_per_class = 13  # of 800 classes: as many as there are to forget
 
 
-def published_judges(config: ml_collections.ConfigDict, scenes: bool = False) -> None:
+def published_judges(config: Config, scenes: bool = False) -> None:
     """What the field measures with: Inception's FID, KID and score, CLIP; Places365's for scenes.
 
     Files that are missing (launch/fetch_weights.py gets them) leave out what needs them.
     """
-    config.networks = dict(
+    config.networks = section(
         main=dict(name="inception", args=dict()),
         clip=dict(name="clip", args=dict(size="h14")),
         released=dict(
@@ -193,7 +202,7 @@ def released_l2l(tasks: tuple[str, ...], proxy: bool) -> dict:
     )
 
 
-def shrink(config: ml_collections.ConfigDict, model: dict) -> None:
+def shrink(config: Config, model: dict) -> None:
     """The same experiment on made-up images of eight classes, with a model made on the spot.
 
     The images lie in files as the real ones do, and are read by the same program.

@@ -36,12 +36,10 @@ Palette on Places2, 16_Network.pth (the run says where from), and
 
     python -m l2l_jax.weights import 16_Network.pth weights/16_Network.safetensors --model diffusion
 
-and, for its figures, python launch/fetch_weights.py --judges.
+and, for its figures, python launch/fetch_weights.py --feature-networks.
 
 Measured: nothing yet; no machine with Places365 was at hand when this was written.
 """
-
-import ml_collections
 
 from configs import common
 
@@ -50,7 +48,7 @@ FORMS = (*SPLITS, "proxy", "ddpm", "smoke", *common.UNLEARNING)
 TINY = dict(size="test", image_size=32, cell=2, steps=10, beta_end=0.5, sample_steps=2)
 
 
-def get_config(form: str = "") -> ml_collections.ConfigDict:
+def get_config(form: str = "") -> common.Config:
     """form: any of FORMS, joined by commas."""
     words = common.words(form, "configs/diffusion_places365.py", FORMS, SPLITS, common.UNLEARNING)
     proxy = "proxy" in words
@@ -62,7 +60,7 @@ def get_config(form: str = "") -> ml_collections.ConfigDict:
     config.weights = "weights/16_Network.safetensors"
     common.places(config, "random" in words, proxy)
     config.data.update(dict(crop=(), flip=False))
-    config.tasks = dict(
+    config.tasks = common.section(
         freeform=dict(task="freeform", args=dict(finer=16)),  # on single pixels
         center_8=dict(task="center", args=dict(cells=8)),
     )

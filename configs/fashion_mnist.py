@@ -22,8 +22,6 @@ model. Forms, joined by commas:
                 mean nothing
 """
 
-import ml_collections
-
 from configs import common
 
 FORGET = common.FASHION_FORGET
@@ -40,7 +38,7 @@ MODELS = {
 FORMS = ("mage", "vqgan", "diffusion", "pretrain", "short", "smoke", *common.METHODS)
 
 
-def get_config(form: str = "") -> ml_collections.ConfigDict:
+def get_config(form: str = "") -> common.Config:
     """form: any of FORMS, joined by commas; one model at most."""
     kinds = ("mage", "vqgan", "diffusion"), ("pretrain", *common.METHODS)
     words = common.words(form, "configs/fashion_mnist.py", FORMS, *kinds)
@@ -50,7 +48,7 @@ def get_config(form: str = "") -> ml_collections.ConfigDict:
     config = common.base()
     config.model = dict(name=name, args=MODELS[name])
     config.data.name = "fashion_mnist"
-    config.tasks = dict(
+    config.tasks = common.section(
         random=dict(task="random", args=dict(ratio=0.75)),
         random_ratio=dict(task="random_ratio", args=dict()),
         nothing=dict(task="nothing", args=dict()),
@@ -80,7 +78,7 @@ def get_config(form: str = "") -> ml_collections.ConfigDict:
     return config
 
 
-def unlearn(config: ml_collections.ConfigDict) -> None:
+def unlearn(config: common.Config) -> None:
     """L2L on the bundled original."""
     name = config.model.name
     config.weights = f"bundled:{name}_fashion_mnist"
@@ -108,7 +106,7 @@ def unlearn(config: ml_collections.ConfigDict) -> None:
     config.runtime.save_every = 100
 
 
-def pretrain(config: ml_collections.ConfigDict) -> None:
+def pretrain(config: common.Config) -> None:
     """The original, from scratch; MAGE over the bundled tokenizer."""
     config.phases = ("pretrain",)
     config.pretrain = common.phase("pretrain", batch_size=128, on="all")

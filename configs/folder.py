@@ -17,14 +17,12 @@ Further words of the form, joined by commas, as in small,max_loss: another metho
 METHODS in configs/common.py; retrain goes with small.
 """
 
-import ml_collections
-
 from configs import common
 
 FORMS = ("small", *common.METHODS)
 
 
-def get_config(form: str = "") -> ml_collections.ConfigDict:
+def get_config(form: str = "") -> common.Config:
     """form: any of FORMS, joined by commas; without "small" the published ViT-B weights."""
     words = common.words(form, "configs/folder.py", FORMS, common.METHODS)
     if "retrain" in words and "small" not in words:
@@ -57,7 +55,7 @@ def get_config(form: str = "") -> ml_collections.ConfigDict:
     return config
 
 
-def small(config: ml_collections.ConfigDict) -> None:
+def small(config: common.Config) -> None:
     """64x64 pixels in 8x8 patches of 8, and no weights to begin with."""
     config.model.args = dict(size="small", image_size=64, patch=8)
     config.weights = ""

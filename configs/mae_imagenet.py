@@ -31,13 +31,11 @@ Needs: ImageNet-1K (the run says where from; launch/prepare/imagenet.py checks i
     python -m l2l_jax.weights import mae_visualize_vit_base.pth \\
         weights/mae_visualize_vit_base.safetensors
 
-and, for its figures, python launch/fetch_weights.py --judges. Evaluation shows all models the same
-central squares, where the released code took whole images, squashed, as FID's reference.
+and, for its figures, python launch/fetch_weights.py --feature-networks. Evaluation shows all models
+the same central squares; the released code took whole images, squashed, as the reference of FID.
 
 Measured: nothing yet; no machine with ImageNet was at hand when this was written.
 """
-
-import ml_collections
 
 from configs import common
 
@@ -47,7 +45,7 @@ PROXIES = ("proxy", "coco")
 FORMS = (*SIZES, *SPLITS, *PROXIES, "smoke", *common.UNLEARNING)
 
 
-def get_config(form: str = "") -> ml_collections.ConfigDict:
+def get_config(form: str = "") -> common.Config:
     """form: any of FORMS, joined by commas."""
     kinds = SIZES, SPLITS, PROXIES, common.UNLEARNING
     words = common.words(form, "configs/mae_imagenet.py", FORMS, *kinds)

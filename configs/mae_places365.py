@@ -28,12 +28,10 @@ Needs: Places365 (the run says where from; launch/prepare/places365.py checks it
     python -m l2l_jax.weights import mae_visualize_vit_base.pth \\
         weights/mae_visualize_vit_base.safetensors
 
-and, for its figures, python launch/fetch_weights.py --judges.
+and, for its figures, python launch/fetch_weights.py --feature-networks.
 
 Measured: nothing yet; no machine with Places365 was at hand when this was written.
 """
-
-import ml_collections
 
 from configs import common
 
@@ -43,7 +41,7 @@ PROXIES = ("proxy", "coco")
 FORMS = (*SIZES, *SPLITS, *PROXIES, "smoke", *common.UNLEARNING)
 
 
-def get_config(form: str = "") -> ml_collections.ConfigDict:
+def get_config(form: str = "") -> common.Config:
     """form: any of FORMS, joined by commas."""
     kinds = SIZES, SPLITS, PROXIES, common.UNLEARNING
     words = common.words(form, "configs/mae_places365.py", FORMS, *kinds)

@@ -44,12 +44,10 @@ Needs: ImageNet-1K (the run says where from; launch/prepare/imagenet.py checks i
     python -m l2l_jax.weights import mage-vitb-1600.pth weights/mage-vitb-1600.safetensors \\
         --model mage
 
-and, for its figures, python launch/fetch_weights.py --judges.
+and, for its figures, python launch/fetch_weights.py --feature-networks.
 
 Measured: nothing yet; no machine with ImageNet was at hand when this was written.
 """
-
-import ml_collections
 
 from configs import common
 
@@ -60,13 +58,13 @@ OTHERS = ("pretrain", "tied", "online", "sweep", "smoke")
 FORMS = (*SIZES, *SPLITS, *PROXIES, *OTHERS, *common.UNLEARNING)
 
 
-def get_config(form: str = "") -> ml_collections.ConfigDict:
+def get_config(form: str = "") -> common.Config:
     """form: any of FORMS, joined by commas."""
     kinds = SIZES, SPLITS, PROXIES, ("pretrain", *common.UNLEARNING)
     words = common.words(form, "configs/mage_imagenet.py", FORMS, *kinds)
     size = "large" if "large" in words else "base"
     config = common.base()
-    config.model = dict(name="mage", args=dict(size=size, image_size=256))
+    config.model = common.section(name="mage", args=dict(size=size, image_size=256))
     tied = {"tied", "pretrain"} & set(words)  # as the published weights were trained
     config.model.args.tying = "tied" if tied else "frozen"
     config.weights = f"weights/mage-vit{size[0]}-1600.safetensors"
@@ -92,14 +90,15 @@ def get_config(form: str = "") -> ml_collections.ConfigDict:
     else:
         common.use_method(config, common.method(words))
     if "smoke" in words:
-        tiny = dict(size="test", image_size=64, steps=4, tying=config.model.args.tying)
-        tiny["tokenizer"] = dict(size="test", multipliers=(1, 1, 1))
+        tokenizer = dict(size="test", multipliers=(1, 1, 1))
+        tiny = dict(size="test", image_size=64, steps=4, tokenizer=tokenizer)
+        tiny |= dict(tying=config.model.args.tying)
         common.shrink(config, tiny)
         config.data.token_cache.update(dict(views=min(2, config.data.token_cache.views), noise=32))
     return config
 
 
-def pretrain(config: ml_collections.ConfigDict) -> None:
+def pretrain(config: common.Config) -> None:
     """MAGE's own recipe, with fresh crops; the number of steps is that of 1,600 epochs."""
     config.weights = "weights/vqgan.safetensors"
     config.phases = ("pretrain",)
@@ -116,7 +115,7 @@ def pretrain(config: ml_collections.ConfigDict) -> None:
     )
 
 
-def sweep(config: ml_collections.ConfigDict) -> None:
+def sweep(config: common.Config) -> None:
     """Borders of 8 to 104 pixels, odd ones ending inside a token, and the four sides at 8/16."""
     for r in range(1, 14):
         if r != 8:

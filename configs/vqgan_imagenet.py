@@ -36,15 +36,13 @@ Needs: ImageNet-1K, all 1,000 classes for the first; for the second weights made
 Measured: nothing yet; no machine with ImageNet was at hand when this was written.
 """
 
-import ml_collections
-
 from configs import common
 
 SPLITS = ("released", "random")
 FORMS = ("unlearn", *SPLITS, "proxy", "smooth", "smoke", *common.UNLEARNING)
 
 
-def get_config(form: str = "") -> ml_collections.ConfigDict:
+def get_config(form: str = "") -> common.Config:
     """form: any of FORMS, joined by commas."""
     words = common.words(form, "configs/vqgan_imagenet.py", FORMS, SPLITS, common.UNLEARNING)
     if "unlearn" not in words and {*words} & {*common.UNLEARNING}:

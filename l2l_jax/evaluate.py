@@ -18,4 +18,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    cli.explained(main)
+    cli.run_with_clear_errors(main)

@@ -18,7 +18,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from l2l_jax.engine import config as config_table
-from l2l_jax.engine.plan import complete_config
+from l2l_jax.engine.plan import complete_config, plain
 from l2l_jax.lib import cli, config_dicts
 from l2l_jax.lib.errors import ConfigError, did_you_mean
 
@@ -35,7 +35,7 @@ flags.mark_flag_as_required("workdir")
 
 def run(main: Callable[[Any, flags.FlagValues], None]) -> None:
     """Calls main(config, flags) after parsing; our errors instead of tracebacks."""
-    cli.explained(_run, main)
+    cli.run_with_clear_errors(_run, main)
 
 
 def _run(main: Callable[[Any, flags.FlagValues], None]) -> None:
@@ -51,11 +51,11 @@ def _run(main: Callable[[Any, flags.FlagValues], None]) -> None:
         cli.start_logging()  # absl has just set up its own
         if len(rest) > 1:
             raise ConfigError(f"{rest[1:]} belong to no flag; an override is --config.seed=1.")
-        if unread := idle(flags.FLAGS.config, argv[1:]):
-            raise ConfigError(nowhere(unread, flags.FLAGS.config))
+        if unread := unused(flags.FLAGS.config, argv[1:]):
+            raise ConfigError(unused_message(unread, flags.FLAGS.config))
         main(flags.FLAGS.config, flags.FLAGS)
 
-    app.run(lambda rest: cli.explained(started, rest), argv=argv)
+    app.run(lambda rest: cli.run_with_clear_errors(started, rest), argv=argv)
 
 
 def help_text() -> str:
@@ -100,7 +100,7 @@ def split(argv: list[str]) -> tuple[str, list[str]]:
 
 def with_names(config: Any, argv: list[str]) -> dict[str, Any]:
     """The completed config after the overrides of names, whose old arguments are dropped."""
-    plain = complete_config(config)
+    completed = complete_config(config)
     for word in argv[1:]:
         key, equals, value = word.lstrip("-").partition("=")
         path = key.split(".")
@@ -108,7 +108,7 @@ def with_names(config: Any, argv: list[str]) -> dict[str, Any]:
             continue
         if not equals:
             raise ConfigError(f"A name is given with '=': --{key}=NAME.")
-        node = plain
+        node = completed
         for part in path[1:-1]:
             node = node.get(part, {}) if isinstance(node, dict) else {}
         args = NAMED[path[-1]]
@@ -116,7 +116,7 @@ def with_names(config: Any, argv: list[str]) -> dict[str, Any]:
             if node[args]:
                 log.info("--%s=%s: the %s of %s are dropped", key, value, args, node[path[-1]])
             node[path[-1]], node[args] = value, {}
-    return complete_config(plain)
+    return complete_config(completed)
 
 
 def check_keys(config: Any, argv: list[str], spec: str) -> None:
@@ -130,15 +130,15 @@ def check_keys(config: Any, argv: list[str], spec: str) -> None:
             raise ConfigError(f"--{key}: {spec} has no such key.{hint}")
 
 
-def idle(config: Any, words: Sequence[str]) -> list[str]:
-    """The overrides of a phase that config.phases does not name: nothing would read them."""
-    names = config_dicts.unused_phases(config)
+def unused(config: Any, words: Sequence[str]) -> list[str]:
+    """The overrides of phases that config.phases does not name, which nothing would read."""
+    names = config_dicts.unused_phases(plain(config))
     hits = [(word, re.match(r"--?(?:no)?config\.(\w+)", word)) for word in words]
     return [word for word, hit in hits if hit and hit[1] in names]
 
 
-def nowhere(unread: Sequence[str], config: Any) -> str:
-    """What is wrong with them."""
+def unused_message(unread: Sequence[str], config: Any) -> str:
+    """The error message for such overrides."""
     phases = ", ".join(config["phases"])
     return f"{' '.join(unread)}: this run has no such phase. Its phases are {phases}."
 

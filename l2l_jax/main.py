@@ -1,6 +1,6 @@
 """python -m l2l_jax.main --config configs/fashion_mnist.py --workdir runs/demo [--config.key=value]
 
-Only flags are read here; a notebook calls l2l_jax.engine.run.run(config, workdir).
+Only flags are read here; a notebook calls l2l_jax.run(config, workdir).
 """
 
 from typing import Any
@@ -11,14 +11,14 @@ from l2l_jax.lib.errors import ConfigError
 
 
 def main(config: Any, given: Any) -> None:
-    """Meets the other processes if there are any, then runs."""
+    """Connects to the other processes if there are any, then runs the experiment."""
     if given.distributed:
         join(given.distributed)
     run(config, given.workdir)
 
 
 def join(spec: str) -> None:
-    """'auto', or HOST:PORT,COUNT,RANK; must come before JAX is used."""
+    """Initialises jax.distributed. spec: 'auto', or HOST:PORT,COUNT,RANK."""
     import jax
 
     if spec == "auto":

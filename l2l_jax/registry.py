@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, overload
 
-from l2l_jax.lib.errors import unknown
+from l2l_jax.lib.errors import unknown_name
 from l2l_jax.types import (
     Dataset,
     Evaluator,
@@ -92,7 +92,7 @@ def find(kind: str, name: str) -> Any:
     known = names(kind)
     if name not in known:
         advice = f"To add it, create l2l_jax/{FOLDERS[kind].replace('.', '/')}/{name}.py."
-        raise unknown(kind.replace("_", " "), name, known, advice)
+        raise unknown_name(kind.replace("_", " "), name, known, advice)
     return read(kind, importlib.import_module(f"{package.__name__}.{name}"))
 
 
@@ -135,7 +135,7 @@ def read(kind: str, module: ModuleType) -> Any:
 def _package(kind: str) -> ModuleType:
     """The package that holds the plug-ins of a kind, extended by the folders of L2L_PLUGINS."""
     if kind not in FOLDERS:
-        raise unknown("kind of plug-in", kind, FOLDERS)
+        raise unknown_name("kind of plug-in", kind, FOLDERS)
     package = importlib.import_module(f"l2l_jax.{FOLDERS[kind]}")
     for root in plugin_folders():
         folder = root.joinpath(*FOLDERS[kind].split("."))

@@ -373,6 +373,7 @@ class Evaluation(Protocol):
 
 
 Cell = tuple[str, str, str]  # (variant, side, task)
+FigureValues = Iterator[tuple[Cell, str, float]]  # (where, name of a figure, value)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -400,7 +401,7 @@ class Evaluator:
     """
 
     name: str
-    evaluate: Callable[..., Iterator[tuple[Cell, str, float]]]
+    evaluate: Callable[..., FigureValues]
     FIGURES: tuple[Figure, ...]  # all that it yields, in the order in which a table shows them
     NEEDS_LOGITS: bool = False  # whether its network must tell classes apart
     MINIMUMS: Mapping[str, float] = dataclasses.field(default_factory=dict)  # of its arguments

@@ -8,13 +8,15 @@
     python launch/benchmark.py input --folder photographs --size 256
     python launch/benchmark.py input --config configs/mae_imagenet.py:smoke --steps 20
 
-Random images (or tokens), no data set, no TensorFlow. --against builds the same step with other
-model arguments and times the two in turn, so that the ratio holds when the machine's speed drifts.
---count runs nothing: it prints what XLA's cost analysis says of the step, in multiply-adds.
+The step gets random images (or tokens); neither a data set nor TensorFlow is needed. --against
+builds the same step with other model arguments and times the two steps in turn, so that their ratio
+is valid even if the speed of the machine drifts. --count runs nothing: it prints the multiply-adds
+of the step according to XLA's cost analysis.
 
-`input` compares this project's loader, random crops and flips with a plain loop over Pillow, in CPU
-seconds, so that other work on the machine does not count, one after the other in every round.
-With --config it trains for some steps in a folder of no lasting, and prints how long they waited.
+`input` compares this project's loader with random crops and flips against a plain loop over Pillow.
+It measures CPU seconds, so that other work on the machine does not count, and measures all
+pipelines in turn in every round. With --config it trains for some steps in a temporary workdir and
+prints the share of the time that the steps waited for data.
 """
 
 import argparse
@@ -33,60 +35,64 @@ import jax
 import numpy as np
 from PIL import Image
 
-from l2l_jax.data import image_cache, image_folder, images, loader
-from l2l_jax.engine import experiment
-from l2l_jax.engine.plan import complete_config
+from l2l_jax.data import fast_resize, image_cache, image_folder, images, loader
+from l2l_jax.engine import token_bank
+from l2l_jax.engine.experiment import without_data
+from l2l_jax.engine.outcome import run_phases
+from l2l_jax.engine.plan import Plan, complete_config, resolve
 from l2l_jax.engine.preflight import preflight
 from l2l_jax.engine.step import make_update, shard_update
 from l2l_jax.engine.train import train
-from l2l_jax.lib import cli, files, flops, preemption, sharding, trees
-from l2l_jax.lib.errors import unknown
-from l2l_jax.registry import find
+from l2l_jax.lib import cli, flops, preemption, sharding, trees
+from l2l_jax.lib.errors import ConfigError, unknown_name
 from l2l_jax.types import Source
 
-BATCH = 32  # of `input`
-SCALE = (0.2, 1.0)  # of its random crops
-PHOTOGRAPHS = 400, 500, 375  # that it makes: how many, their width and height
+BATCH = 32  # images in a batch of `input`
+SCALE = (0.2, 1.0)  # share of an image's area that a random crop of `input` covers
+PHOTOGRAPHS = 400, 500, 375  # number, width and height of the synthetic photographs of `input`
+IDLE = 0.005  # a process that uses fewer CPU seconds in 0.1 s does nothing
 
 
-def count(config: dict, phase: str, batch: int) -> None:
-    """Prints the multiply-adds of a step; nothing is compiled or even initialised."""
-    mesh, model = experiment.build(config)
-    bench = experiment.Experiment(config, Path(), mesh, model, {}, {}, preemption.Flag())
-    recipe = bench.recipe(phase)
-    state = jax.eval_shape(recipe.init, model.template)
-    fixed = recipe.fixed(model.template, model.template, bench.abstract_noise(phase))
-    images = dict.fromkeys(recipe.method.SIDES, bench.abstract_images(batch))
-    update = make_update(recipe, *bench.task(config[phase]["tasks"][0]), mesh)
-    every = batch * len(images)
-    xla = jax.jit(update).lower(state, fixed, images).cost_analysis()["flops"] / 2 / every
-    products = flops.count(update, state, fixed, images) / 2 / every
+def count(plan: Plan, phase: str, batch: int) -> None:
+    """Prints the multiply-adds of a step; nothing is compiled, no array is made."""
+    bench = without_data(plan, Path())
+    rule, template = bench.update_rule(phase), bench.model.template
+    state = jax.eval_shape(rule.init, template)
+    noise = token_bank.abstract_noise(bench, phase)
+    fixed = rule.fixed(template, template) | {"noise": noise}
+    images = dict.fromkeys(rule.method.SIDES, token_bank.abstract_images(bench, batch))
+    update = make_update(rule, plan.phases[phase].tasks[0], bench.mesh)
+    total = batch * len(images)
+    analysis = jax.jit(update).lower(state, fixed, images).cost_analysis()
+    assert analysis, "XLA analyses the cost of every program"
+    xla = analysis["flops"] / 2 / total
+    products = flops.count(update, state, fixed, images) / 2 / total
     print(f"XLA: {xla / 1e9:.1f} G multiply-adds an image (half of all its operations)")
     print(f"of matrix products and convolutions alone: {products / 1e9:.1f} G")
 
 
-def build(config: dict, phase: str, batch: int) -> tuple[Any, list, float]:
-    """(step, its arguments, its FLOPs); the step is compiled for the mesh of the config."""
-    mesh, model = experiment.build(config)
-    bench = experiment.Experiment(config, Path(), mesh, model, {}, {}, preemption.Flag())
-    recipe, params = bench.recipe(phase), bench.start()
+def build(plan: Plan, phase: str, batch: int) -> tuple[Any, list[Any], float]:
+    """(compiled step, its arguments, its FLOPs); compiled for the mesh of the plan."""
+    bench = without_data(plan, Path())
+    rule, params = bench.update_rule(phase), bench.initial_params()
     state = bench.initial_state(phase, params)
-    rng, ids = np.random.default_rng(0), getattr(model, "codes", 0)
+    rng, codes = np.random.default_rng(0), getattr(bench.model, "codes", 0)
 
-    def drawn(like: jax.ShapeDtypeStruct) -> np.ndarray:
-        return rng.integers(0, 256 if like.dtype == np.uint8 else ids, like.shape, like.dtype)
+    def draw(like: jax.ShapeDtypeStruct) -> np.ndarray:
+        high = 256 if like.dtype == np.uint8 else codes
+        return rng.integers(0, high, like.shape, like.dtype)
 
-    noise = bench.abstract_noise(phase)
-    bank = noise and jax.device_put(drawn(noise), sharding.replicated(mesh))
-    fixed = recipe.fixed(params, params, bank)
-    rows = {s: drawn(bench.abstract_images(batch)) for s in recipe.method.SIDES}
-    images = jax.device_put(rows, sharding.batch(mesh))
-    update = make_update(recipe, *bench.task(config[phase]["tasks"][0]), mesh)
+    noise = token_bank.abstract_noise(bench, phase)
+    bank = jax.device_put(draw(noise), sharding.replicated(bench.mesh)) if noise else None
+    fixed = rule.fixed(params, params, bank)
+    rows = {side: draw(token_bank.abstract_images(bench, batch)) for side in rule.method.SIDES}
+    images = jax.device_put(rows, sharding.batch_sharding(bench.mesh))
+    update = make_update(rule, plan.phases[phase].tasks[0], bench.mesh)
     work = flops.count(update, bench.abstract_state(phase), fixed, images)
-    compiled = shard_update(update, state, fixed, recipe.method.SIDES, mesh)
-    began = time.perf_counter()
-    program = compiled.lower(state, fixed, images).compile()
-    seconds = time.perf_counter() - began
+    step: Any = shard_update(update, state, fixed, rule.method.SIDES, bench.mesh)
+    started = time.perf_counter()
+    program = step.lower(state, fixed, images).compile()
+    seconds = time.perf_counter() - started
     memory = program.memory_analysis()
     temporary, held = memory.temp_size_in_bytes / 2**20, memory.argument_size_in_bytes / 2**20
     print(f"  {trees.count(params):,} parameters, {work / 1e9:.1f} GFLOP a step, compiled in")
@@ -94,19 +100,19 @@ def build(config: dict, phase: str, batch: int) -> tuple[Any, list, float]:
     return program, [state, fixed, images], work
 
 
-def run(program: Any, arguments: list) -> float:
-    """Seconds of one step; the state moves on."""
-    began = time.perf_counter()
+def run(program: Any, arguments: list[Any]) -> float:
+    """Seconds of one step; replaces the state in `arguments` by the next one."""
+    started = time.perf_counter()
     arguments[0], metrics = program(*arguments)
     jax.block_until_ready((arguments[0], metrics))
-    return time.perf_counter() - began
+    return time.perf_counter() - started
 
 
 def make_photographs(folder: Path) -> str:
-    """Fills two classes of a folder; says what with.
+    """Writes synthetic photographs of two classes into a folder; returns a description of them.
 
-    Smooth structures of five sizes, correlated in colour, and grain, so that quality 90 gives about
-    as many bytes (94 kB) as photographs of this size have.
+    Smooth structures of five sizes, correlated in colour, and grain, so that JPEG of quality 90
+    takes about as many bytes (94 kB) as for real photographs of this size.
     """
     count, width, height = PHOTOGRAPHS
     for number in range(count):
@@ -124,14 +130,15 @@ def make_photographs(folder: Path) -> str:
         Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(path, quality=90)
     size = statistics.mean(p.stat().st_size for p in folder.rglob("*.jpg")) / 1e3
     return (
-        f"{count} made-up photographs (smooth structures and grain), {width}x{height}, JPEG of "
+        f"{count} synthetic photographs (smooth structures and grain), {width}x{height}, JPEG of "
         f"quality 90, {size:.0f} kB"
     )
 
 
 def plain(paths: list[Path], size: int) -> Iterator[np.ndarray]:
-    """The loop that everybody writes: open, crop, resize, flip, normalise, stack; for ever."""
-    mean, std = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
+    """An endless plain loop over Pillow: open, crop, resize, flip, normalise, stack."""
+    mean = np.array([0.485, 0.456, 0.406], np.float32)
+    std = np.array([0.229, 0.224, 0.225], np.float32)
     rng, batch = random.Random(0), []
     while True:
         for path in rng.sample(paths, len(paths)):
@@ -148,7 +155,7 @@ def plain(paths: list[Path], size: int) -> Iterator[np.ndarray]:
 
 
 def _box(width: int, height: int, rng: random.Random) -> tuple[int, int, int, int]:
-    """The crops of images.random_crop."""
+    """A random crop (left, top, right, bottom), drawn as images.random_crop draws it."""
     for _ in range(10):
         area = width * height * rng.uniform(*SCALE)
         ratio = np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3)))
@@ -160,7 +167,7 @@ def _box(width: int, height: int, rng: random.Random) -> tuple[int, int, int, in
 
 
 def seconds(stream: Iterator[np.ndarray], batches: int) -> float:
-    """CPU seconds of so many batches: from when what reads ahead is idle until it is idle again."""
+    """CPU seconds of a number of batches, including what its threads read ahead meanwhile."""
     before = _idle()
     for _ in itertools.islice(stream, batches):
         pass
@@ -168,11 +175,11 @@ def seconds(stream: Iterator[np.ndarray], batches: int) -> float:
 
 
 def _idle() -> float:
-    """CPU seconds of this process and its children, once they do nothing any more."""
+    """Waits until this process and its children are idle; returns their CPU seconds so far."""
     while True:
         before = _cpu()
         time.sleep(0.1)
-        if _cpu() - before < 0.005:
+        if _cpu() - before < IDLE:
             return before
 
 
@@ -181,58 +188,57 @@ def _cpu() -> float:
 
 
 def streams(source: Source, size: int, threads: int) -> dict[str, Iterator[np.ndarray]]:
-    """This project's loader without and with each cache, with each resizer there is."""
-    rows, made = np.arange(len(source.keys)), {}
-    resizers = [r for r in images.RESIZERS if r == "pillow" or _installed()]
+    """{name: endless batches} of this project's loader: every cache with every resizer."""
+    indices, made = np.arange(len(source.keys)), {}
+    resizers = [r for r in images.RESIZERS if r == "pillow" or _fast_resize_installed()]
     for cache, resize in itertools.product(image_cache.KINDS, resizers):
-        kept = image_cache.cached({"train": source}, {"train": rows}, cache)["train"]
+        cached = image_cache.cached({"train": source}, {"train": indices}, cache)["train"]
+        picked: Any = loader.Subset(cached, indices.tolist())
         augment = images.augmentation(size, SCALE, True, resize)
-        stream = loader.train_batches(
-            loader.Picked(kept, rows), augment, BATCH, 0, 0, loader.Host(threads=threads)
-        )
+        host = loader.Host(threads=threads)
+        stream = loader.train_batches(picked, augment, BATCH, 0, 0, host)
         made[f"cache {cache or 'none'}, resize {resize}"] = stream
     return made
 
 
-def _installed() -> bool:
+def _fast_resize_installed() -> bool:
     try:
-        images.simd.check()
-    except images.ConfigError:
+        fast_resize.check_installed()
+    except ConfigError:
         return False
     return True
 
 
 def measure_input(source: Source, paths: list[Path], args: argparse.Namespace) -> None:
-    """Prints images/s of a core for every stream, and by how much it is ahead of the plain loop."""
-    ours = streams(source, args.size, args.threads)
-    every = {"plain Pillow": plain(paths, args.size)} | ours
+    """Prints images/s per core for every pipeline, and its speed relative to the plain loop."""
+    pipelines: dict[str, Any] = {"plain Pillow": plain(paths, args.size)}
+    pipelines |= streams(source, args.size, args.threads)
     batches = -(-args.images // BATCH)
-    for name, stream in every.items():  # a first time, uncounted: caches fill
+    for name, stream in pipelines.items():  # a first pass that is not timed fills the caches
         seconds(stream, -(-2 * len(paths) // BATCH) if "none" not in name else 2)
-    took = {name: [] for name in every}
+    times: dict[str, list[float]] = {name: [] for name in pipelines}
     for _ in range(args.rounds):
-        for name, stream in every.items():
-            took[name].append(seconds(stream, batches))
-    for stream in every.values():
+        for name, stream in pipelines.items():
+            times[name].append(seconds(stream, batches))
+    for stream in pipelines.values():
         stream.close()
-    first = took["plain Pillow"]
-    for name, times in took.items():
-        rate = batches * BATCH / statistics.median(times)
-        ratios = [a / b for a, b in zip(first, times, strict=True)]
+    for name, measured in times.items():
+        rate = batches * BATCH / statistics.median(measured)
+        ratios = [a / b for a, b in zip(times["plain Pillow"], measured, strict=True)]
         print(f"{name:30} {rate:6.0f} images/s of a core, {statistics.median(ratios):.2f} times "
               f"plain Pillow (min {min(ratios):.2f}, max {max(ratios):.2f})")  # fmt: skip
 
 
 def measure_wait(args: argparse.Namespace) -> None:
-    """Trains some steps of every phase of a config, and prints the share spent waiting for data."""
+    """Trains some steps of every phase of a config; prints the share of time waiting for data."""
     config = complete_config(cli.load_config(args.config))
     for phase in config["phases"]:
         config[phase]["steps"] = args.steps
     config["data"]["cache"] = args.cache
     with tempfile.TemporaryDirectory() as folder:
-        ready = preflight(config, Path(folder) / "run", preemption.Flag())
-        experiment.walk(ready, train)
-        records = list(files.read_jsonl(ready.workdir / "metrics.jsonl"))
+        experiment = preflight(resolve(config), Path(folder) / "run", preemption.StopSignal())
+        run_phases(experiment, train)
+        records = list(experiment.workdir.read_metrics())
     for phase in config["phases"]:
         last = [record for record in records if record["phase"] == phase][-1]
         print(f"{phase}: {last['data_wait']:.1%} of the time was spent waiting for data, "
@@ -241,16 +247,16 @@ def measure_wait(args: argparse.Namespace) -> None:
 
 
 def main_input(argv: list[str]) -> None:
-    """`input` and what follows it."""
+    """The command line of `input`. argv: what follows that word."""
     form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
         "benchmark.py input", description=__doc__, formatter_class=form
     )
-    parser.add_argument("--images", type=int, default=960, help="of each pipeline in each round")
+    parser.add_argument("--images", type=int, default=960, help="per pipeline and round")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--folder", type=Path, help="one sub-folder of images for every class")
+    parser.add_argument("--folder", type=Path, help="images, one sub-folder per class")
     parser.add_argument("--config", default="")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--cache", default="", choices=image_cache.KINDS, help="with --config")
@@ -258,15 +264,15 @@ def main_input(argv: list[str]) -> None:
     if args.config:
         measure_wait(args)
         return
-    with tempfile.TemporaryDirectory() as made:
-        os.environ["L2L_CACHE"] = f"{made}/cache"
-        if args.folder:
-            folder, said = args.folder, f"the images of {args.folder}"
-        else:
-            folder, said = Path(made) / "photographs", make_photographs(Path(made) / "photographs")
-        found = image_folder.images_by_class(folder)
-        source = image_folder.source(folder, found, list(found), str(folder))
-        print(f"{said}; random crops of 0.2 to 1 of the area to {args.size}x{args.size}, flips")
+    with tempfile.TemporaryDirectory() as scratch:
+        os.environ["L2L_CACHE"] = f"{scratch}/cache"
+        folder = args.folder or Path(scratch) / "photographs"
+        description = f"the images of {folder}" if args.folder else make_photographs(folder)
+        by_class = image_folder.keys_by_class(folder)
+        source = image_folder.source(folder, by_class, list(by_class), str(folder))
+        print(
+            f"{description}; random crops of 0.2 to 1 of the area to {args.size}x{args.size}, flips"
+        )
         print(
             f"plain Pillow: one thread, float32. Ours: {args.threads} threads, uint8 (a step "
             f"normalises). {args.rounds} rounds of {args.images} images, batches of {BATCH}"
@@ -283,7 +289,7 @@ def main(argv: list[str] | None = None) -> None:
     form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser("benchmark.py", description=__doc__, formatter_class=form)
     parser.add_argument("--config", required=True)
-    parser.add_argument("--phase", default="", help="of the config's; by default its last")
+    parser.add_argument("--phase", default="", help="a phase of the config; by default its last")
     parser.add_argument(
         "--batch", type=int, default=0, help="images of each side; 0 = the config's"
     )
@@ -296,13 +302,13 @@ def main(argv: list[str] | None = None) -> None:
     config = complete_config(cli.load_config(args.config))
     config["model"]["args"].update(cli.assignments(args.model, "--model"))
     config["data"]["token_cache"].update(cli.assignments(args.tokens, "--tokens"))
-    config["weights"] = ""
-    phase = args.phase or config["phases"][-1]
-    if phase not in config["phases"]:
-        raise unknown("phase of this config", phase, config["phases"])
-    batch = args.batch or config[phase]["batch_size"]
+    plan = resolve(config)
+    phase = args.phase or [*plan.phases][-1]
+    if phase not in plan.phases:
+        raise unknown_name("phase of this config", phase, plan.phases)
+    batch = args.batch or plan.phases[phase].batch_size
     if args.count:
-        count(config, phase, batch)
+        count(plan, phase, batch)
         return
     variants = {"step": {}} | (
         {" ".join(args.against): cli.assignments(args.against, "--against")} if args.against else {}
@@ -311,13 +317,13 @@ def main(argv: list[str] | None = None) -> None:
     for name, changes in variants.items():
         print(f"{name}:")
         model = config["model"] | {"args": config["model"]["args"] | changes}
-        built[name] = build(config | {"model": model}, phase, batch)
+        built[name] = build(resolve(config | {"model": model}), phase, batch)
         run(*built[name][:2])
     seconds = {name: [] for name in built}
     for _ in range(args.steps):
         for name, (program, arguments, _) in built.items():
             seconds[name].append(run(program, arguments))
-    sides = len(find("method", config[phase]["method"]).SIDES)
+    sides = len(plan.phases[phase].method.SIDES)
     print(f"{jax.device_count()} x {jax.devices()[0].device_kind}, batch {batch} x {sides} sides")
     for name, times in seconds.items():
         median = statistics.median(times)
@@ -332,4 +338,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    cli.explained(main)
+    cli.run_with_clear_errors(main)

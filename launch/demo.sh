@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Installs into .venv, then forgets footwear and bags: the page is runs/demo/report.html.
+# Installs the project into .venv, then makes a model forget footwear and bags and writes
+# runs/demo/report.html.
 #
 #   launch/demo.sh                 the whole demo
 #   launch/demo.sh --short         a few steps on few images, into runs/demo-short (for CI)
-#   launch/demo.sh --config.seed=1 --workdir runs/seed1       any further flags of l2l_jax.main
+#   launch/demo.sh --config.seed=1 --workdir runs/seed1       with any flags of l2l_jax.main
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source launch/environment.sh

@@ -1,5 +1,6 @@
-# Sourced by demo.sh and test.sh: one function that makes .venv and installs this project into it.
-# Needs nothing but Python >= 3.11 and pip; a second call finds its stamp and returns at once.
+# Sourced by demo.sh and test.sh: a function that makes .venv and installs this project into it.
+# Needs only Python >= 3.11 and pip. A file in .venv records what is installed; if it is up to date,
+# the function returns at once.
 
 find_python() {
     local name
@@ -14,7 +15,7 @@ find_python() {
     return 1
 }
 
-# environment EXTRAS: EXTRAS is "", or a list such as "[dev]" or "[gpu]".
+# environment EXTRAS: installs with these extras, such as "[dev]" or "[gpu]"; "" for none.
 environment() {
     local extras="$1" python stamp wanted
     stamp=".venv/installed$extras"

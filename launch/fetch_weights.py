@@ -1,14 +1,14 @@
-"""Gets official weights: of models to unlearn, and of networks that judge.
+"""Downloads official weights: of models to unlearn, and of feature networks.
 
-    python launch/fetch_weights.py                       what there is: addresses, licences, where
+    python launch/fetch_weights.py                       lists all files: addresses, licences, where
     python launch/fetch_weights.py pt_inception-2015-12-05-6726825d.pth mae_visualize_vit_base.pth
-    python launch/fetch_weights.py --judges              all networks that judge, 4.7 GB
+    python launch/fetch_weights.py --feature-networks    all feature networks, 4.7 GB
 
-Files go to --to, by default $L2L_WEIGHTS or weights/. What is there is checked and not fetched
-again; what was cut off goes on where it stopped. A file whose SHA-256 is known is kept only if it
-agrees; of others the SHA-256 is printed. Google Drive wants a browser: for files that lie there,
-and on a machine without network, the command says what to put where by hand. By using a file you
-accept its licence.
+Files go to --to, by default $L2L_WEIGHTS or weights/. A file that is already there is checked and
+not downloaded again; a partial download continues where it stopped. If the SHA-256 of the published
+file is known, a file with another one is refused; otherwise its SHA-256 is printed. Google Drive
+needs a browser: for files that lie there, and on a machine without network, the command says which
+file to put where by hand. By using a file you accept its licence.
 """
 
 import argparse
@@ -22,76 +22,62 @@ from pathlib import Path
 from typing import BinaryIO
 
 from l2l_jax.lib import cli, files
-from l2l_jax.lib.errors import DataMissing, Explained, WrongWeights, unknown
-from l2l_jax.weights import feature_networks, pretrained
+from l2l_jax.lib.errors import DataMissing, UserError, WrongWeights, unknown_name
+from l2l_jax.weights.published import FILES, NETWORK_FILES, PublishedFile
 
-MODELS_LICENCE = {
-    "mae": "CC-BY-NC 4.0",
-    "mage": "see its repository",
-    "vqgan": "see mage",
-    "diffusion": "see its repository",
-}
-PIECE = 1 << 20
-TIMEOUT = 30  # seconds without a byte
+CHUNK_BYTES = 1 << 20
+TIMEOUT = 30  # seconds without a byte until a download fails
 
 
-def known() -> dict[str, feature_networks.Published]:
-    """Every file that is published, models first."""
-    models = {
-        name: feature_networks.Published(
-            pretrained.url(name), MODELS_LICENCE[model], "", "", f"{model}: {what}"
-        )
-        for name, (model, what, _) in pretrained.OFFICIAL.items()
-    }
-    return models | feature_networks.OFFICIAL
+def fetch(name: str, published: PublishedFile, folder: Path) -> Path:
+    """Downloads a file into `folder` if it is not there, checks it, and returns its path.
 
-
-def fetch(name: str, about: feature_networks.Published, folder: Path) -> Path:
-    """The file in `folder`. DataMissing if it cannot be had, WrongWeights if it is another one."""
+    DataMissing if it cannot be downloaded, WrongWeights if its SHA-256 is another one.
+    """
     path = folder / name
     if not path.exists():
-        if about.address.startswith(pretrained.DRIVE):
-            raise DataMissing(f"{name} needs a browser: {about.address}\n  Save it as {path}.")
+        if published.needs_browser:
+            raise DataMissing(f"{name} needs a browser: {published.url}\n  Save it as {path}.")
         part = path.with_name(f"{name}.part")
-        _download(name, about.address, part, path)
-        _check(name, part, about)
+        _download(name, published.url, part, path)
+        _check(name, part, published)
         part.rename(path)
-    print(f"{path}: SHA-256 {_check(name, path, about)}")
+    print(f"{path}: SHA-256 {_check(name, path, published)}")
     return path
 
 
-def _check(name: str, path: Path, about: feature_networks.Published) -> str:
-    """The SHA-256 of a file; WrongWeights, and a file that was just fetched is gone, if not its."""
+def _check(name: str, path: Path, published: PublishedFile) -> str:
+    """The SHA-256 of a file. WrongWeights if it is not the published one; deletes a .part file."""
     found = files.sha256(path)
-    if not found.startswith(about.sha256):
+    if not found.startswith(published.sha256):
         if path.suffix == ".part":
             path.unlink()
         raise WrongWeights(
             f"{name}: the SHA-256 of {path} is {found}, that of the published file begins with "
-            f"{about.sha256}. {'Try again.' if path.suffix == '.part' else 'Remove it first.'}"
+            f"{published.sha256}. {'Try again.' if path.suffix == '.part' else 'Remove it first.'}"
         )
     return found
 
 
 def _download(name: str, address: str, part: Path, path: Path) -> None:
-    """Fetches what `part` lacks."""
+    """Downloads to `part`, continuing it if it exists; `path` is its final name, for errors."""
     part.parent.mkdir(parents=True, exist_ok=True)
-    there = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(address, headers={"Range": f"bytes={there}-"} if there else {})
+    done = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(address, headers={"Range": f"bytes={done}-"} if done else {})
     total = None
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
-            there = 0 if answer.status == 200 else there  # it sends all, whatever it was asked
+            done = 0 if answer.status == 200 else done  # the server ignores ranges: from the start
             if length := answer.headers.get("Content-Length"):
-                total = there + int(length)
-            with part.open("ab" if there else "wb") as file:
-                _copy(name, answer, file, there, total)
+                total = done + int(length)
+            with part.open("ab" if done else "wb") as file:
+                _copy(name, answer, file, done, total)
     except (OSError, http.client.HTTPException) as error:
         complete = isinstance(error, urllib.error.HTTPError) and error.code == 416
-        if not complete:  # 416: nothing is left to send
+        if not complete:  # 416: the partial file is already complete
             raise DataMissing(
-                f"{name} could not be fetched: {error!r}\n  Run this again, or get it elsewhere "
-                f"from {address}\n  and put it here: {path.absolute()}"
+                f"{name} could not be fetched: {error!r}\n  Run this again, or download it "
+                f"elsewhere from {address}\n  and put it here: {path.absolute()}"
             ) from error
     if total is not None and part.stat().st_size < total:
         missing = total - part.stat().st_size
@@ -99,26 +85,28 @@ def _download(name: str, address: str, part: Path, path: Path) -> None:
 
 
 def _copy(name: str, answer: BinaryIO, file: BinaryIO, done: int, total: int | None) -> None:
-    """Piece by piece, a line of progress every second."""
-    began, first, told = time.monotonic(), done, 0.0
-    while piece := answer.read(PIECE):
-        file.write(piece)
-        done += len(piece)
+    """Copies in chunks and prints progress every second. done, total: bytes, for the progress."""
+    started, first, printed = time.monotonic(), done, 0.0
+    while chunk := answer.read(CHUNK_BYTES):
+        file.write(chunk)
+        done += len(chunk)
         now = time.monotonic()
-        if now - told > 1:
-            told = now
+        if now - printed > 1:
+            printed = now
             share = f" of {total / 1e6:,.0f} MB ({done / total:.0%})" if total else " MB"
-            speed = (done - first) / 1e6 / max(now - began, 1e-3)
+            speed = (done - first) / 1e6 / max(now - started, 1e-3)
             print(f"{name}: {done / 1e6:,.0f}{share}, {speed:.1f} MB/s", flush=True)
 
 
 def _list(folder: Path) -> None:
-    for name, about in known().items():
+    """Prints every published file; * marks those in `folder`."""
+    for name, published in FILES.items():
         here = "*" if (folder / name).exists() else " "
-        size = f"{about.size}, " if about.size else ""
-        digest = f", SHA-256 {about.sha256[:8]}..." if about.sha256 else ""
-        print(f" {here} {name}\n     {about.what}; {size}{about.licence}{digest}")
-        print(f"     {about.address}")
+        size = f"{published.size}, " if published.size else ""
+        digest = f", SHA-256 {published.sha256[:8]}..." if published.sha256 else ""
+        described = f"{published.model_or_network}: {published.description}"
+        print(f" {here} {name}\n     {described}; {size}{published.licence}{digest}")
+        print(f"     {published.url}")
     print(f"* is in {folder}")
 
 
@@ -127,25 +115,25 @@ def main(argv: list[str] | None = None) -> None:
     form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser("fetch_weights.py", description=__doc__, formatter_class=form)
     parser.add_argument("names", nargs="*", metavar="FILE")
-    parser.add_argument("--judges", action="store_true", help="all networks that judge")
+    parser.add_argument("--feature-networks", action="store_true", help="all feature networks")
     parser.add_argument("--to", type=Path, default=Path(os.environ.get("L2L_WEIGHTS", "weights")))
     args = parser.parse_args(argv)
-    wanted = [*args.names, *(feature_networks.OFFICIAL if args.judges else ())]
+    wanted = [*args.names, *(NETWORK_FILES if args.feature_networks else ())]
     if not wanted:
         _list(args.to)
         return
-    every, failures = known(), []
+    failures = []
     for name in wanted:
-        if name not in every:
-            raise unknown("published file", name, every)
+        if name not in FILES:
+            raise unknown_name("published file", name, FILES)
     for name in wanted:
         try:
-            fetch(name, every[name], args.to)
-        except Explained as error:
+            fetch(name, FILES[name], args.to)
+        except UserError as error:
             failures.append(str(error))
     if failures:
         sys.exit("\n".join(failures))
 
 
 if __name__ == "__main__":
-    cli.explained(main)
+    cli.run_with_clear_errors(main)

@@ -1,25 +1,31 @@
-"""Runs the grid of its axes: every method with every value, for every seed.
+"""Runs an experiment for every point of a grid: every method with every value, for every seed.
 
     python launch/sweep.py --config configs/fashion_mnist.py \\
         method=l2l,max_loss,noisy_label alpha=0.1,0.25,1 seed=0,1,2
     python launch/sweep.py --config configs/autoencoder_cifar10.py:bundled \\
         method=retrain,l2l,ascent seed=0,1 --out runs/ae --dry-run --config.pretrain.steps=300
 
-    method          words of the config's form, such as l2l or max_loss
+Axes of the grid:
+
+    method          form words of the config, such as l2l or max_loss
     seed, a.b.c     config.seed, config.a.b.c, such as unlearn.optimizer.lr=1e-4,3e-4
-    alpha, share    config.unlearn.solver_args.alpha, ....share (of l2l and its like; of siss)
-    r               config.walk.solver_args.r (of epsilon)
+    alpha, share    config.unlearn.solver_args.alpha and .share (alpha: l2l and most methods; share:
+                    siss)
+    r               config.walk.solver_args.r (epsilon)
 
-A method that does not have an axis runs once without it. --config.key=value goes to every run, but
-to those without the phase it is of: what a method has for phases, its word in the config says.
+A method that does not read an axis runs once without it. --config.key=value goes to every run,
+except to runs that do not have the phase of that key; the form word decides which phases a run has.
+
 Each run is a process with the workdir OUT/<name>, such as OUT/max_loss,alpha=0.25,seed=1, and the
-log OUT/logs/<name>.log. OUT is runs/<name of the config> unless --out says otherwise. Of each seed
-`retrain` is first, and the reference of the others; phases that runs have in common are done by the
-first that has them (engine/reuse.py). A run that fails stops no other; OUT/report.html compares
-all that finished. The same command goes on after Ctrl-C, kill -9 or a failure.
+log OUT/logs/<name>.log. OUT is runs/<name of the config> unless --out is given. For each seed the
+method `retrain` runs first, and its model is the reference of the other runs. Phases that several
+runs share are computed once and reused by the other runs (engine/reuse.py). A run that fails does
+not stop the others. OUT/report.html compares all finished runs. After Ctrl-C, kill -9 or a failure
+the same command continues the grid.
 
---dry-run prints a command a line in place of running it, for a cluster. A line may name the workdir
-of an earlier one: that one comes first, or the later one stops and says that it finds no run there.
+--dry-run prints one command per line instead of running it, for a cluster. A command may name the
+workdir of an earlier command. Then the earlier one must run first; otherwise the later one stops
+and reports that the workdir holds no run.
 """
 
 import argparse
@@ -43,7 +49,7 @@ from ml_collections import config_flags
 
 from l2l_jax import flags
 from l2l_jax.engine import reuse
-from l2l_jax.engine.plan import complete_config, resolve
+from l2l_jax.engine.plan import resolve
 from l2l_jax.engine.run import finished
 from l2l_jax.lib import cli, files, trees
 from l2l_jax.lib.errors import ConfigError, did_you_mean
@@ -55,28 +61,41 @@ SHORT = {
     "r": "walk.solver_args.r",
     "share": "unlearn.solver_args.share",
 }
-RETRAIN = "retrain"  # the method whose runs are the reference of all others
+RETRAIN = "retrain"  # the method whose model is the reference of all other runs of a seed
 USAGE = "%(prog)s --config FILE.py[:FORM] [--out OUT] [--dry-run] AXIS=VALUE,VALUE... [overrides]"
-Axes = dict[str, list[str]]
+Axes = dict[str, list[str]]  # values of each axis, as text
+
+
+class MethodPlan(NamedTuple):
+    """What all runs of one method share."""
+
+    name: str  # a form word, or "" for the config as given
+    spec: str  # FILE.py:FORM with the form word
+    axes: list[str]  # the axes that the method reads, without "method" and "seed"
+    overrides: list[str]  # the overrides that the method reads
 
 
 class Run(NamedTuple):
-    """One point of the grid. config: as the run itself will resolve it, as JSON."""
+    """One point of the grid."""
 
     name: str
-    spec: str
-    overrides: tuple[str, ...]
-    folder: Path
-    config: Mapping[str, Any]
+    spec: str  # FILE.py:FORM
+    overrides: tuple[str, ...]  # --config.key=value
+    folder: Path  # the workdir
+    config: Mapping[str, Any]  # the complete config of the run, as JSON
 
     def command(self, source: Path | None) -> list[str]:
+        """The command line of the run. source: the workdir whose phases it reuses, if any."""
         words = ["--config", self.spec, "--workdir", str(self.folder), *self.overrides]
         words += [f"--config.runtime.begin_from={source}"] if source else []
         return [sys.executable, "-m", "l2l_jax.main", *words]
 
 
-def axes_of(words: Sequence[str]) -> Axes:
-    """["alpha=0.1,1"] -> {"alpha": ["0.1", "1"]}; a comma inside of brackets separates nothing."""
+def parse_axes(words: Sequence[str]) -> Axes:
+    """["alpha=0.1,1"] -> {"alpha": ["0.1", "1"]}; commas inside brackets do not separate values.
+
+    ConfigError for a word without values, or if a name or a value occurs twice.
+    """
     axes: Axes = {}
     for word in words or [""]:
         name, _, text = word.partition("=")
@@ -87,18 +106,20 @@ def axes_of(words: Sequence[str]) -> Axes:
                 values.append("")
             else:
                 values[-1] += letter
-        twice = name in axes or len(set(values)) < len(values)
-        if twice or "" in values or not re.match(r"\w", name):
-            raise ConfigError(f"{word!r} is no axis; say alpha=0.1,0.25, each name and value once.")
+        repeated = name in axes or len(set(values)) < len(values)
+        if repeated or "" in values or not re.match(r"\w", name):
+            raise ConfigError(
+                f"{word!r} is no axis; write alpha=0.1,0.25, with each name and value once."
+            )
         axes[name] = values
     return axes
 
 
-def has(config: Mapping[str, Any], axis: str) -> bool:
-    """Whether there is such a value, and its phase, if it is in one, reads it.
+def reads_axis(config: Mapping[str, Any], axis: str) -> bool:
+    """Whether the config has the key of an axis and the run reads it.
 
-    A phase that is not one of config.phases reads nothing, a solver with one objective none of its
-    arguments.
+    A key of a phase that is not in config.phases is not read. The arguments of a solver are not
+    read if the method of the phase has one objective only.
     """
     key = SHORT.get(axis, axis).replace(".", "/")
     (first, *rest), flat = key.split("/"), trees.flatten(config)
@@ -108,91 +129,114 @@ def has(config: Mapping[str, Any], axis: str) -> bool:
     return first in config["phases"] and (rest[0] != "solver_args" or len(sides) == 2)
 
 
-def resolved(spec: str, overrides: Sequence[str]) -> dict[str, Any]:
-    """The config that l2l_jax.main would run, as JSON. ConfigError for what it would refuse."""
+def resolve_config(spec: str, overrides: Sequence[str]) -> dict[str, Any]:
+    """The complete config of a command line of l2l_jax.main, as JSON.
+
+    Raises the ConfigError that l2l_jax.main would raise.
+    """
     argv = ["sweep.py", *overrides]
     config = ml_collections.ConfigDict(flags.with_names(cli.load_config(spec), argv))
     flags.check_keys(config, argv, spec)
-    given = absl_flags.FlagValues()
-    config_flags.DEFINE_config_dict("config", config, flag_values=given, sys_argv=argv)
+    values = absl_flags.FlagValues()
+    config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=argv)
     try:
-        given(argv)
+        values(argv)
     except (absl_flags.Error, ValueError, TypeError) as error:
         raise ConfigError(f"{spec}: {error}") from error
-    config = complete_config(given.config)
-    resolve(config)
-    return files.as_json(config)
+    return files.as_json(resolve(values.config).config)
 
 
-def methods_of(
-    spec: str, axes: Axes, given: Sequence[str]
-) -> list[tuple[str, str, list[str], list[str]]]:
-    """(name, FILE:FORM, axes but for the seed, overrides) of each method, in their order.
+def plan_methods(spec: str, axes: Axes, overrides: Sequence[str]) -> list[MethodPlan]:
+    """One entry per method, retrain first.
 
-    Overrides of a phase that a method does not have are left out of its runs, and it is said.
+    Overrides of a phase that a method does not have are left out of its runs; a line on stderr
+    names them. ConfigError for an axis or an override that no method reads.
     """
     file, _, form = spec.partition(":")
-    others, methods = [axis for axis in axes if axis not in ("method", "seed")], []
-    unread = set(given)
+    value_axes = [axis for axis in axes if axis not in ("method", "seed")]
+    methods: list[MethodPlan] = []
+    unread = set(overrides)
     for name in sorted(axes.get("method", [""]), key=lambda name: name != RETRAIN):
-        whole = ":".join(filter(None, (file, ",".join(filter(None, (form, name))))))
-        config = resolved(whole, given)
-        if idle := flags.idle(config, given):
-            print(f"{name}: left out of it: {flags.nowhere(idle, config)}", file=sys.stderr)
-        unread &= set(idle)
-        words = [word for word in given if word not in idle]
-        methods.append((name, whole, [axis for axis in others if has(config, axis)], words))
+        full_spec = ":".join(filter(None, (file, ",".join(filter(None, (form, name))))))
+        config = resolve_config(full_spec, overrides)
+        if unused := flags.unused(config, overrides):
+            text = flags.unused_message(unused, config)
+            print(f"{name}: left out of it: {text}", file=sys.stderr)
+        unread &= set(unused)
+        own_axes = [axis for axis in value_axes if reads_axis(config, axis)]
+        used = [word for word in overrides if word not in unused]
+        methods.append(MethodPlan(name, full_spec, own_axes, used))
     if unread:
         raise ConfigError(f"No run has the phase of {' '.join(sorted(unread))}.")
-    for axis in sorted(set(others).difference(*(mine for *_, mine, _ in methods))):
+    for axis in sorted(set(value_axes).difference(*(method.axes for method in methods))):
         hint = did_you_mean(axis, ["method", "seed", *SHORT])
         raise ConfigError(f"No run has the axis {axis!r}: {SHORT.get(axis, axis)}.{hint}")
-    if methods[0][0] == RETRAIN and (axis := ", ".join(methods[0][2])):
-        raise ConfigError(f"There is one {RETRAIN} a seed: give one value, --config.{axis}=VALUE.")
+    if methods[0].name == RETRAIN and (axis := ", ".join(methods[0].axes)):
+        raise ConfigError(
+            f"There is one {RETRAIN} a seed, so that {axis} can have one value only: write "
+            f"--config.{axis}=VALUE."
+        )
     return methods
 
 
-def plan(spec: str, axes: Axes, given: Sequence[str], out: Path) -> list[Run]:
-    """All runs, in order. ConfigError, before any runs, for what one of them would refuse."""
+def plan(spec: str, axes: Axes, overrides: Sequence[str], out: Path) -> list[Run]:
+    """All runs, in the order in which they run.
+
+    Raises, before anything runs, the ConfigError that any of the runs would raise.
+    """
     runs, reference = [], []
-    seeds, methods = axes.get("seed", [""]), methods_of(spec, axes, given)
-    for seed, (method, whole, mine, overrides) in itertools.product(seeds, methods):
-        for values in itertools.product(*(axes[axis] for axis in mine)):
-            point = [*zip(mine, values, strict=True), *([("seed", seed)] if seed else [])]
-            told = [method] * bool(method) + [f"{axis}={value}" for axis, value in point]
-            name = re.sub(r"[^\w.=,+-]", "_", ",".join(told))
-            words = [*overrides, *(f"--config.{SHORT.get(axis, axis)}={v}" for axis, v in point)]
-            if method == RETRAIN:
+    seeds, methods = axes.get("seed", [""]), plan_methods(spec, axes, overrides)
+    for seed, method in itertools.product(seeds, methods):
+        for values in itertools.product(*(axes[axis] for axis in method.axes)):
+            point = [*zip(method.axes, values, strict=True), *([("seed", seed)] if seed else [])]
+            parts = [method.name] * bool(method.name) + [f"{axis}={text}" for axis, text in point]
+            name = re.sub(r"[^\w.=,+-]", "_", ",".join(parts))
+            words = [f"--config.{SHORT.get(axis, axis)}={text}" for axis, text in point]
+            words = [*method.overrides, *words]
+            if method.name == RETRAIN:
                 reference = [f"--config.reference={out / name}"]
-            words += reference if method != RETRAIN else []
-            runs.append(Run(name, whole, tuple(words), out / name, resolved(whole, words)))
-            claim.check(out / name, runs[-1].config)
+            else:
+                words += reference
+            config = resolve_config(method.spec, words)
+            runs.append(Run(name, method.spec, tuple(words), out / name, config))
+            claim.check_config_matches(out / name, config)
     if len({run.name for run in runs}) < len(runs):
-        raise ConfigError("Two runs would have the same name: some values differ only in signs.")
+        raise ConfigError(
+            "Two runs would have the same name: some values differ only in characters that a file "
+            "name cannot hold."
+        )
     return runs
 
 
-def source_of(run: Run, runs: Sequence[Run], planned: bool) -> Path | None:
-    """The first workdir that did most of a run's first phases; planned: or will have, before it."""
+def find_source(run: Run, runs: Sequence[Run], planned: bool) -> Path | None:
+    """The workdir from which a run can reuse the most phases; None if there is none.
 
-    def count(other: Run) -> int:
+    planned: assume that all runs before this one are done.
+    """
+
+    def reusable(other: Run) -> int:
         same = reuse.shared(other.config, run.config)
         if planned and runs.index(other) < runs.index(run):
             return len(same)
-        there = [reuse.done(other.folder, phase, run.config[phase]["steps"]) for phase in same]
-        return [*there, False].index(False)
+        done = [reuse.done(other.folder, phase, run.config[phase]["steps"]) for phase in same]
+        return [*done, False].index(False)
 
-    best = max((other for other in runs if other is not run), key=count, default=run)
-    return best.folder if best is not run and count(best) else None
+    best = max((other for other in runs if other is not run), key=reusable, default=run)
+    return best.folder if best is not run and reusable(best) else None
 
 
 class Children:
-    """One process after the other. SIGINT and SIGTERM are passed on, so that it saves and ends."""
+    """Runs one child process at a time.
+
+    SIGINT and SIGTERM are passed on to the child as SIGTERM, so that it saves its state and ends.
+    """
 
     def __init__(self, out: Path):
-        self.signal, self._logs, self._child = 0, out / "logs", None
-        programs = {"JAX_COMPILATION_CACHE_DIR": str(out.absolute() / "compiled")}
-        self._environment = programs | dict(os.environ)
+        self.signal = 0  # the number of the signal that was received, or 0
+        self._logs = out / "logs"
+        self._child: subprocess.Popen[bytes] | None = None
+        compiled = {"JAX_COMPILATION_CACHE_DIR": str(out.absolute() / "compiled")}
+        self._environment = compiled | dict(os.environ)
         self._logs.mkdir(parents=True, exist_ok=True)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._stop)
@@ -203,50 +247,62 @@ class Children:
             self._child.terminate()
 
     def wait_until_free(self, folder: Path) -> None:
-        """Until nobody works in a workdir: a sweep that was killed leaves its last run alive."""
+        """Waits until no process works in a workdir.
+
+        The last run of a sweep that was killed may still be alive.
+        """
         while not self.signal:
             try:
-                with claim.locked(folder):
+                with claim.lock(folder):
                     return
             except ConfigError:
                 time.sleep(0.5)
 
     def call(self, name: str, words: Sequence[str]) -> list[str]:
-        """Runs it to its end; [], or [how it failed, with its log and the last line of that]."""
+        """Runs a command to its end.
+
+        Returns [] if it succeeds, otherwise [a line with its exit code, log and last output].
+        """
         path = self._logs / f"{name}.log"
         with path.open("a") as log:
             print(f"$ {shlex.join(words)}", file=log, flush=True)
-            streams = dict(stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
-            self._child = subprocess.Popen(  # a terminal's Ctrl-C is for this process alone
-                words, env=self._environment, start_new_session=True, **streams
+            child = subprocess.Popen(
+                words,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C in a terminal reaches this process only
             )
+        self._child = child
         if self.signal:
-            self._child.terminate()
-        code, self._child = self._child.wait(), None
+            child.terminate()
+        code, self._child = child.wait(), None
         *_, last = path.read_text(errors="replace").strip().splitlines()
         return [f"{name}: exit code {code}, {path}: {last[:300]}"] if code else []
 
 
 def run_all(runs: Sequence[Run], children: Children) -> list[str]:
-    """Runs what is not finished, a line for each; returns what is to be said of those that fail."""
-    failures, spent = [], []
-    for at, run in enumerate(runs, 1):
-        print(f"{at}/{len(runs)} {run.name}  ", end="", flush=True)
+    """Runs all unfinished runs and prints one line for each; returns one line per failure."""
+    failures, durations = [], []
+    for number, run in enumerate(runs, 1):
+        print(f"{number}/{len(runs)} {run.name}  ", end="", flush=True)
         children.wait_until_free(run.folder)
         if children.signal:
             break
         if finished(run.folder):
             print("is finished", flush=True)
             continue
-        began = time.monotonic()
-        failed = children.call(run.name, run.command(source_of(run, runs, planned=False)))
+        started = time.monotonic()
+        failed = children.call(run.name, run.command(find_source(run, runs, planned=False)))
         if children.signal:
             break
         failures += failed
-        spent.append(time.monotonic() - began)
-        left = sum(not finished(other.folder) for other in runs[at:]) * sum(spent) / len(spent)
-        told = f", about {left / 60:.0f} min left" if left else ""
-        print(f"{'FAILED' if failed else 'ok'}  {spent[-1]:.0f} s{told}", flush=True)
+        durations.append(time.monotonic() - started)
+        unfinished = sum(not finished(other.folder) for other in runs[number:])
+        left = unfinished * sum(durations) / len(durations)
+        estimate = f", about {left / 60:.0f} min left" if left else ""
+        print(f"{'FAILED' if failed else 'ok'}  {durations[-1]:.0f} s{estimate}", flush=True)
     return failures
 
 
@@ -259,27 +315,27 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--dry-run", action="store_true")
     args, rest = parser.parse_known_args(argv)
     logging.getLogger("l2l_jax").setLevel(logging.WARNING)
-    jax.config.update("jax_platforms", "cpu")  # of this process: accelerators are for the runs
-    given = [word for word in rest if re.match(r"--(no)?config\.", word)]
-    axes = axes_of([word for word in rest if word not in given])
+    jax.config.update("jax_platforms", "cpu")  # this process leaves the accelerators to the runs
+    overrides = [word for word in rest if re.match(r"--(no)?config\.", word)]
+    axes = parse_axes([word for word in rest if word not in overrides])
     out = args.out or Path("runs") / Path(args.config.partition(":")[0]).stem
-    runs = plan(args.config, axes, given, out)
+    runs = plan(args.config, axes, overrides, out)
     if args.dry_run:
         for run in (run for run in runs if not finished(run.folder)):
-            print(shlex.join(run.command(source_of(run, runs, planned=True))))
+            print(shlex.join(run.command(find_source(run, runs, planned=True))))
         return
     children = Children(out)
     failures = run_all(runs, children)
     if children.signal:
-        print("\nStopped; what is done is saved, and the same command goes on.")
+        print("\nStopped; finished work is saved, and the same command continues the grid.")
         sys.exit(128 + children.signal)
-    if made := [str(run.folder) for run in runs if finished(run.folder)]:
-        page = [sys.executable, "-m", "l2l_jax.report", *made, "--out", str(out / "report.html")]
+    if done := [str(run.folder) for run in runs if finished(run.folder)]:
+        page = [sys.executable, "-m", "l2l_jax.report", *done, "--out", str(out / "report.html")]
         failures += children.call("report", page)
-        print(f"{len(made)} of {len(runs)} runs are finished; the page is {page[-1]}")
+        print(f"{len(done)} of {len(runs)} runs are finished; the page is {page[-1]}")
     if failures:
         sys.exit("\n  ".join(["Failed; the same command tries again:", *failures]))
 
 
 if __name__ == "__main__":
-    cli.explained(main)
+    cli.run_with_clear_errors(main)

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Installs into .venv with what tests need, then runs them; arguments go to pytest.
+# Installs the project and the packages of the tests into .venv, then runs the tests. Arguments go
+# to pytest.
 #
 #   launch/test.sh                 all tests
-#   launch/test.sh -m "not slow"   those that take seconds
+#   launch/test.sh -m "not slow"   only the quick tests
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source launch/environment.sh

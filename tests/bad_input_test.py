@@ -12,7 +12,7 @@ from PIL import Image
 from l2l_jax.engine.run import run
 from l2l_jax.lib.errors import BrokenImage, ConfigError, DataMissing, NonFinite, WrongWeights
 from l2l_jax.models import mae
-from l2l_jax.weights import __main__, safetensors, torch_reader, torch_writer
+from l2l_jax.weights import convert, safetensors, torch_reader, torch_writer
 from tests.helpers import ROOT, call, command, finished_run, small_config, unpacked
 
 
@@ -123,6 +123,7 @@ def test_missing_weights(tmp_path):
     refused(config, tmp_path, DataMissing, "Bundled are: ")
 
 
+@pytest.mark.slow
 def test_weights_of_another_model(tmp_path):
     config = small_config(phases=("unlearn",))
     other = mae.build(**(mae.SMALLEST | dict(width=32)))
@@ -141,7 +142,7 @@ def test_encoder_only_weights(tmp_path):
     path = tmp_path / "mae_pretrain_vit_base.pth"
     torch_writer.write(path, {"model": encoder})
     with pytest.raises(WrongWeights, match=r"encoder only.*mae_visualize_vit_"):
-        __main__.import_(path, tmp_path / "out.safetensors", "mae", {})
+        convert.import_file(path, tmp_path / "out.safetensors", "mae", {})
     assert not (tmp_path / "out.safetensors").exists()
 
 
@@ -151,7 +152,7 @@ def test_a_checkpoint_that_lacks_keys(tmp_path):
     torch_writer.write(tmp_path / "x.pth", {"model": state})
     told = dict(heads=3, decoder_heads=4)
     with pytest.raises(WrongWeights, match="only in a whole mae: decoder/norm/scale"):
-        __main__.import_(tmp_path / "x.pth", tmp_path / "y.safetensors", "mae", told)
+        convert.import_file(tmp_path / "x.pth", tmp_path / "y.safetensors", "mae", told)
 
 
 def test_batches_that_do_not_divide(tmp_path):
@@ -162,6 +163,7 @@ def test_batches_that_do_not_divide(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_a_workdir_of_another_config(tmp_path):
     workdir, config = shutil.copytree(finished_run(), tmp_path / "run"), small_config()
     config.unlearn.steps = 2
@@ -211,6 +213,7 @@ def test_skipping_may_not_empty_a_side(tmp_path):
     refused(config, tmp_path, ConfigError, "The forget set is empty")
 
 
+@pytest.mark.slow
 def test_or_is_skipped_and_said_so_on_the_page(tmp_path):
     run(folder_config(tmp_path, "skip"), tmp_path / "run")
     page = (tmp_path / "run" / "report.html").read_text()
@@ -218,6 +221,7 @@ def test_or_is_skipped_and_said_so_on_the_page(tmp_path):
     assert "cats/3.png" in page
 
 
+@pytest.mark.slow
 def test_a_number_that_is_not_finite_stops_the_run(tmp_path):
     config = small_config()
     config.unlearn.update(dict(steps=40, solver_args=dict(alpha=1e30)))
@@ -235,6 +239,7 @@ def test_a_number_that_is_not_finite_stops_the_run(tmp_path):
         (["config.seed=1"], "belong to no flag"),
     ],
 )
+@pytest.mark.slow
 def test_the_command_line(words, message, tmp_path):
     done = call("l2l_jax.main", "--config", "configs/fashion_mnist.py", "--workdir", tmp_path / "x",
                 *words)  # fmt: skip
@@ -249,6 +254,7 @@ def test_the_command_line(words, message, tmp_path):
         ("configs/fashion_mnist.py:smoek", "has the forms ('mage', 'vqgan'"),
     ],
 )
+@pytest.mark.slow
 def test_a_config_that_does_not_exist(config, message, tmp_path):
     done = call("l2l_jax.main", "--config", config, "--workdir", tmp_path / "x")
     assert done.returncode == 2
@@ -257,6 +263,7 @@ def test_a_config_that_does_not_exist(config, message, tmp_path):
 
 
 @pytest.mark.parametrize("module", ["evaluate", "report"])
+@pytest.mark.slow
 def test_a_folder_that_holds_no_run(module, tmp_path):
     words = ["--workdir", tmp_path] if module == "evaluate" else [tmp_path]
     done = call(f"l2l_jax.{module}", *words)
@@ -303,4 +310,4 @@ def test_names_are_never_guessed(tmp_path):
     said = r"(?s)No rule for the names vit\.cls\..*only in a whole mae: decoder/norm/bias"
     told = {"heads": 3, "decoder_heads": 4}
     with pytest.raises(WrongWeights, match=said):
-        __main__.import_(tmp_path / "a.pth", tmp_path / "b.safetensors", "mae", told)
+        convert.import_file(tmp_path / "a.pth", tmp_path / "b.safetensors", "mae", told)

@@ -50,6 +50,7 @@ def test_a_folder_of_ones_own_has_every_method(method):
     resolve(config)
 
 
+@pytest.mark.slow
 def test_the_diffusion_config_is_the_released_recipe():
     config = config_of("diffusion_places365")
     phase, args = config["unlearn"], config["model"]["args"]

@@ -11,6 +11,12 @@ os.environ["L2L_CACHE"] = f"{os.environ['L2L_TEST_CACHE']}/judges"
 
 import jax
 import pytest
+from jaxtyping import install_import_hook
+
+# Shapes and dtypes that annotations of these modules state are checked at every call.
+CHECKED = ("models", "methods", "solvers", "tasks", "evaluators", "feature_networks", "engine.step",
+           "lib.pixels", "lib.objectives", "lib.noise", "lib.masks")  # fmt: skip
+install_import_hook([f"l2l_jax.{name}" for name in CHECKED], "beartype.beartype")
 
 if jax.__version_info__[:2] == (0, 10):  # a flag that a later XLA may not know ends the process
     flags = os.environ.get("XLA_FLAGS", "")

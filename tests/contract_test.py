@@ -17,16 +17,23 @@ from l2l_jax.lib import optim, pixels, sharding, signatures, trees
 from l2l_jax.lib.errors import ConfigError
 from l2l_jax.registry import FUNCTIONS, find, find_format, main_function, names
 from l2l_jax.types import Batch, Completions, UnlearnBatch
+from l2l_jax.weights import safetensors
 from l2l_jax.weights.name_map import to_params, to_state_dict
 from tests.helpers import images, small_model
 
 MODELS, METHODS, SOLVERS = names("model"), names("method"), names("solver")
 TASKS = {name: dict(find("task", name).EXAMPLE) for name in names("task")}
 B, KEY = 8, jax.random.key(5)
+CHEAPEST = "autoencoder"  # the model whose programs compile soonest: the others are slow tests
 
 
-def product(*names):
-    return list(itertools.product(*names))
+def product(*values):
+    """All combinations, a model first, as parameters; those of slow models are slow tests."""
+    quick = {name for name in MODELS if name == CHEAPEST or name.startswith("example_")}
+    return [
+        pytest.param(*row, marks=() if row[0] in quick else pytest.mark.slow)
+        for row in itertools.product(*values)
+    ]
 
 
 @functools.cache
@@ -69,7 +76,7 @@ def hidden_pixels(mask, model):
 def test_every_argument_has_a_default(kind, name):
     """So that naming a file on the command line is enough, and every argument becomes a flag."""
     function = main_function(kind, find(kind, name))
-    assert set(signatures.accepts(function)) == set(signatures.defaults(function))
+    assert set(signatures.keyword_names(function)) == set(signatures.keyword_defaults(function))
 
 
 # Tasks -------------------------------------------------------------------------------------------
@@ -86,7 +93,7 @@ def test_task_masks(task):
     fewest, most = module.visible(grid, **TASKS[task])
     for seed in range(10):
         drawn = module.mask(jax.random.key(seed), 5, grid, **TASKS[task])
-        shown = (~np.asarray(pixels.coarse(drawn, grid))).sum(axis=(1, 2))
+        shown = (~np.asarray(pixels.coarsen_mask(drawn, grid))).sum(axis=(1, 2))
         assert fewest <= shown.min() <= shown.max() <= most
     again = np.asarray(module.mask(jax.random.key(0), 5, grid, **TASKS[task]))
     assert (mask == again).all(), "a mask is a function of its key"
@@ -95,7 +102,7 @@ def test_task_masks(task):
 # Models ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", product(MODELS))
 def test_model_is_finite_and_jits(name):
     model, params = model_and_params(name)
     mask, visible = mask_of("random", model)
@@ -148,7 +155,7 @@ def test_hidden_pixels_stay_hidden(name, task, hint):
         other = shown
     elif model.takes_tokens:  # they are made of whole images; what is hidden are tokens
         shown = model.tokenize(params, x)
-        other = jnp.where(pixels.coarse(mask, model.grid), (shown + 1) % model.codes, shown)
+        other = jnp.where(pixels.coarsen_mask(mask, model.grid), (shown + 1) % model.codes, shown)
     else:
         gradient = jax.jit(jax.grad(latents))(x)
         assert (np.where(hidden, gradient, 0) == 0).all(), "not even as a gradient"
@@ -157,7 +164,7 @@ def test_hidden_pixels_stay_hidden(name, task, hint):
     assert value(jnp.where(hidden, x, other)) != value(x), "visible ones must"
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", product(MODELS))
 def test_the_number_of_visible_cells_is_only_a_hint(name):
     model, params = model_and_params(name)
     mask, visible = mask_of("random", model)
@@ -172,7 +179,7 @@ def test_the_number_of_visible_cells_is_only_a_hint(name):
         np.testing.assert_allclose(with_hint, without, atol=2e-5)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", product(MODELS))
 def test_targets_change_what_is_learned_and_nothing_else(name):
     model, params = model_and_params(name)
     mask, visible = mask_of("random", model)
@@ -187,7 +194,7 @@ def test_targets_change_what_is_learned_and_nothing_else(name):
     assert np.array_equal(model.loss(params, own), model.loss(params, plain))
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", product(MODELS))
 def test_what_tokenize_makes_can_stand_for_the_images(name):
     model, params = model_and_params(name)
     mask, visible = mask_of("random", model)
@@ -205,24 +212,26 @@ def test_what_tokenize_makes_can_stand_for_the_images(name):
         assert 0 <= kept[0].min() < kept[0].max() < model.codes
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_weights_survive_the_way_out_and_back(name):
+@pytest.mark.parametrize("name", product(MODELS))
+def test_weights_survive_the_way_out_and_back(name, tmp_path):
+    """Through a file of this project, and through the official names if there are any."""
     model, params = model_and_params(name)
-    rules = find_format(name).NAMES
     canonical = trees.unstack(jax.device_get(params), model.canonical)
-    back = to_params(to_state_dict(canonical, rules), rules)
-    assert not trees.difference(canonical, back, "before", "after")
-    assert same(canonical, back)
+    safetensors.save(tmp_path / "w.safetensors", canonical, {"model": name, "args": {}})
+    ways = [safetensors.load(tmp_path / "w.safetensors").params]
+    if rules := find_format(name).NAMES:
+        ways.append(to_params(to_state_dict(canonical, rules), rules))
+    for back in ways:
+        assert not trees.difference(canonical, back, "before", "after")
+        assert same(canonical, back)
 
 
 # Methods and solvers -----------------------------------------------------------------------------
 
-CHEAPEST = "autoencoder"
-
 
 def recipe_of(model, method, solver="weighted", solver_args=None):
     method = find("method", method) if isinstance(method, str) else method
-    optimizer, rate = optim.make(steps=10, lr=1e-3, warmup=0.0)
+    optimizer, rate = optim.make_optimizer(steps=10, lr=1e-3, warmup=0.0)
     return UpdateRule(
         phase="unlearn",
         model=model,
@@ -241,7 +250,7 @@ def one_step(recipe, params, start, devices):
     mesh = sharding.make_mesh(fsdp=-1, devices=jax.devices()[:devices])
 
     def place(tree):
-        return sharding.place(jax.device_get(tree), sharding.parameters(mesh, tree))
+        return sharding.place(jax.device_get(tree), sharding.parameter_shardings(mesh, tree))
 
     task = TaskPlan("random", find("task", "random"), TASKS["random"])
     fixed = place(recipe.fixed(start, params))
@@ -250,7 +259,10 @@ def one_step(recipe, params, start, devices):
     size = recipe.model.image_size
     rows = np.random.default_rng(0).integers(0, 256, (2, B, size, size, 3), np.uint8)
     sides = recipe.method.SIDES
-    data = {s: jax.device_put(x, sharding.batch(mesh)) for s, x in zip(sides, rows, strict=False)}
+    data = {
+        s: jax.device_put(x, sharding.batch_sharding(mesh))
+        for s, x in zip(sides, rows, strict=False)
+    }
     compiled = shard_update(update, state, fixed, sides, mesh)
     return jax.device_get(compiled(state, fixed, data))
 
@@ -266,7 +278,7 @@ def close(found, expected, rtol):
 
 @pytest.mark.parametrize(
     ("name", "solver", "args"),
-    [(*pair, {}) for pair in product(MODELS, SOLVERS)]
+    product(MODELS, SOLVERS, ({},))
     + [(CHEAPEST, solver, args) for solver in SOLVERS for args in find("solver", solver).VARIANTS],
 )
 def test_a_step_moves_what_it_should_and_is_the_same_on_eight_devices(name, solver, args):
@@ -445,9 +457,9 @@ def seen_on_eight(name):
     mesh = sharding.make_mesh(fsdp=-1)
 
     def place(tree):
-        return sharding.place(jax.device_get(tree), sharding.parameters(mesh, tree))
+        return sharding.place(jax.device_get(tree), sharding.parameter_shardings(mesh, tree))
 
-    given = jax.device_put(own_images(model), sharding.batch(mesh))
+    given = jax.device_put(own_images(model), sharding.batch_sharding(mesh))
     modules = {method: find("method", method) for method in METHODS}
     looked = look(modules, model, weights=((1.0, 1.0),))  # one backward pass, to compile sooner
     return jax.device_get(looked(place(moved(params)), place(params), *given))
@@ -463,7 +475,7 @@ def test_objectives_and_gradients_are_the_same_on_eight_devices(name, method):
 PLANTED = ("l2l", "random_encoder", "retain_label")
 
 
-@pytest.fixture(scope="module", params=[CHEAPEST, "mage"])
+@pytest.fixture(scope="module", params=[CHEAPEST, pytest.param("mage", marks=pytest.mark.slow)])
 def planted(request):
     """Copies of methods with the released row bug: their forget term is applied to retain rows.
 

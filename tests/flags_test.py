@@ -59,11 +59,12 @@ def test_overrides_of_a_phase_that_is_not_done():
         "--config=y",
         "--config.seed=1",
     ]
-    assert flags.idle(config, words) == words[:1]
-    assert flags.idle(config | {"phases": ("pretrain", "unlearn")}, words) == []
-    assert "no such phase. Its phases are pretrain." in flags.nowhere(words[:1], config)
+    assert flags.unused(config, words) == words[:1]
+    assert flags.unused(config | {"phases": ("pretrain", "unlearn")}, words) == []
+    assert "no such phase. Its phases are pretrain." in flags.unused_message(words[:1], config)
 
 
+@pytest.mark.slow
 def test_overrides_arrive_in_the_run(tmp_path):
     words = ["--config.unlearn.method=finetune", "--config.unlearn.steps=1", "--config.seed=4",
              "--config.model.args.scan=True", "--config.phases=('pretrain','unlearn')",
@@ -77,3 +78,19 @@ def test_overrides_arrive_in_the_run(tmp_path):
     assert config["seed"] == 4
     assert config["model"]["args"]["scan"] is True
     assert config["evaluators"]["tsne"]["points"] == 6
+
+
+def test_help_is_help():
+    done = call("l2l_jax.main", "--help")
+    assert done.returncode == 0
+    assert done.stdout.startswith("usage: python -m l2l_jax.main --config FILE.py[:FORM]")
+    for key in ("seed", "PHASE.optimizer.lr", "split.forget.classes", "tasks.NAME.args"):
+        assert f"--config.{key}=" in done.stdout
+    assert "share of the parameters that move" in done.stdout
+
+
+def test_an_override_of_an_unused_phase_is_refused(tmp_path):
+    words = ("--config", "configs/fashion_mnist.py:pretrain", "--workdir", tmp_path / "run")
+    done = call("l2l_jax.main", *words, "--config.unlearn.steps=7")
+    assert done.returncode == 2
+    assert "--config.unlearn.steps=7: this run has no such phase" in done.stderr

@@ -19,7 +19,7 @@ from l2l_jax.engine.preflight import preflight
 from l2l_jax.engine.run import run
 from l2l_jax.engine.train import train
 from l2l_jax.lib import files, trees
-from l2l_jax.lib.preemption import Flag
+from l2l_jax.lib.preemption import StopSignal
 from l2l_jax.registry import find
 from l2l_jax.workdir.layout import Workdir
 from tests import _torchlike
@@ -76,7 +76,7 @@ def unpacked(name):
     """The path of tests/fixtures/NAME, which is kept as NAME.xz."""
     path = Path(os.environ["L2L_TEST_CACHE"]) / "fixtures" / name
     if not path.exists():
-        with files.replacing(path) as file:
+        with files.atomic_write(path) as file:
             content = lzma.decompress((FIXTURES / f"{name}.xz").read_bytes())
             file.write(_torchlike.completed(name, content))
     return path
@@ -89,7 +89,7 @@ def finished_run():
 
 def trained(config, workdir):
     """The outcome of a run's phases, without the evaluation and the page."""
-    return run_phases(preflight(resolve(config), workdir, Flag()), train)
+    return run_phases(preflight(resolve(config), workdir, StopSignal()), train)
 
 
 def opened(workdir):
@@ -99,7 +99,7 @@ def opened(workdir):
 
 def ready(workdir):
     """The experiment of a workdir, as a later launch finds it."""
-    return preflight(resolve(Workdir(workdir).read_config()), workdir, Flag())
+    return preflight(resolve(Workdir(workdir).read_config()), workdir, StopSignal())
 
 
 def params_of(workdir):

@@ -1,15 +1,22 @@
-"""The README is true: its commands exist and run, its files are there, its figures are a run's."""
+"""README.md, CONTRIBUTING.md and CITATION.cff: commands, files, tables and examples are true."""
 
+import dataclasses
+import importlib.util
 import re
 import shlex
 
+import jax
+import jax.numpy as jnp
 import pytest
 
+import l2l_jax
 from l2l_jax.lib import cli
-from l2l_jax.registry import FOLDERS, find, names
-from l2l_jax.weights.pretrained import OFFICIAL
-from tests.helpers import ROOT, call
+from l2l_jax.registry import CONTENTS, FOLDERS, find, names, read
+from l2l_jax.types import Batch, UnlearnBatch
+from l2l_jax.weights.published import MODEL_FILES
+from tests.helpers import ROOT, call, small_model
 
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
 README = (ROOT / "README.md").read_text()
 
 
@@ -30,7 +37,7 @@ def test_it_opens_with_the_two_commands():
 
 
 @pytest.mark.parametrize("words", [w for w in commands() if w[0] == "python"], ids=" ".join)
-def test_python_commands_name_what_exists(words):
+def test_python_commands_name_existing_modules_and_keys(words):
     if words[1] == "-m":
         assert find_module(words[2]), f"no module {words[2]}"
     else:
@@ -60,7 +67,7 @@ def test_scripts_run(tmp_path):
         assert path.stat().st_mode & 0o111, f"{script} can be started"
 
 
-def test_files_it_names_exist():
+def test_named_files_exist():
     named = re.findall(r"`((?:l2l_jax|configs|launch|tests|methods|models)/[\w/.]+)[`:]", README)
     named += re.findall(r"\]\(([\w/.]+)\)", README)
     assert named
@@ -72,7 +79,7 @@ def test_files_it_names_exist():
             assert inside.exists(), name
 
 
-def test_every_kind_of_thing_is_in_the_table_of_additions():
+def test_every_kind_of_plugin_is_in_the_table_of_additions():
     for kind, folder in FOLDERS.items():
         assert f"`l2l_jax/{folder.replace('.', '/')}/NAME.py`" in README, kind
         for name in names(kind):
@@ -82,10 +89,49 @@ def test_every_kind_of_thing_is_in_the_table_of_additions():
 def test_official_files_are_those_the_code_knows():
     files = r"`((?:mae_\w+_(?:base|full)|mage\S+|16_Network)\.pth|vqgan\S+\.ckpt)`"
     for name in re.findall(files, README):
-        whole = name in OFFICIAL
+        whole = name in MODEL_FILES
         assert whole or name == "mae_pretrain_vit_base.pth"
 
 
 def test_nothing_is_left_to_fill_in():
     assert "@@" not in README
     assert "TODO" not in README
+
+
+def test_the_example_method_works(tmp_path):
+    """The method of CONTRIBUTING.md is a valid plug-in and returns finite objectives."""
+    path = tmp_path / "gradient_difference.py"
+    path.write_text(re.search(r"```python\n(.*?)```", CONTRIBUTING, flags=re.DOTALL)[1])
+    spec = importlib.util.spec_from_file_location("gradient_difference", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    method = read("method", module)
+    model = small_model("autoencoder")
+    params = model.init(jax.random.key(0))
+    mask = jnp.zeros((2, *model.grid), bool).at[:, 0].set(True)
+    side = Batch(jnp.zeros((2, model.image_size, model.image_size, 3)), mask)
+    both = UnlearnBatch(side, side)
+    retain, forget, metrics = method.objectives(model, params, {}, both, jax.random.key(1))
+    assert retain > 0 > forget
+    assert metrics == {}
+
+
+@pytest.mark.parametrize("kind", FOLDERS)
+def test_contributing_lists_what_a_plugin_contains(kind):
+    """Required and optional contents in the table are the fields of the dataclass of each kind."""
+    content = CONTENTS[kind]
+    (row,) = [
+        line for line in CONTRIBUTING.splitlines() if line.endswith(f"`{content.__name__}` |")
+    ]
+    *_, file, required, optional, _, _ = row.split("|")
+    assert f"`l2l_jax/{FOLDERS[kind].replace('.', '/')}/NAME.py`" in file
+    fields = {field.name: field for field in dataclasses.fields(content) if field.name != "name"}
+    nothing = dataclasses.MISSING
+    needed = {k for k, f in fields.items() if f.default is f.default_factory is nothing}
+    named = [set(re.findall(r"`(\w+)[`(]", cell)) & fields.keys() for cell in (required, optional)]
+    assert named == [needed, fields.keys() - needed]
+
+
+def test_the_citation_has_this_version():
+    citation = (ROOT / "CITATION.cff").read_text()
+    assert f"\nversion: {l2l_jax.__version__}\n" in citation

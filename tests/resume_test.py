@@ -63,6 +63,7 @@ def assert_like(workdir, uninterrupted):
     assert (workdir / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_finished_is_finished(uninterrupted):
     before = (uninterrupted / "report.html").stat().st_mtime_ns
     again = call(*SMALL, uninterrupted)
@@ -92,6 +93,7 @@ MOMENTS = (  # of a run, in their order
 
 
 @pytest.mark.parametrize("seed", range(2))
+@pytest.mark.slow
 def test_kill_9_at_any_moment(seed, uninterrupted, tmp_path):
     """Killed again and again shortly after random moments, then left to finish."""
     workdir, draw = tmp_path / "run", random.Random(seed)
@@ -110,6 +112,7 @@ def test_kill_9_at_any_moment(seed, uninterrupted, tmp_path):
     assert_like(workdir, uninterrupted)
 
 
+@pytest.mark.slow
 def test_sigterm_saves_and_the_same_command_continues(tmp_path):
     """Between two periodic checkpoints, which this run does not even have."""
     workdir = tmp_path / "run"
@@ -132,6 +135,7 @@ def test_sigterm_saves_and_the_same_command_continues(tmp_path):
     assert whole.returncode == done.returncode == 0
 
 
+@pytest.mark.slow
 def test_a_damaged_newest_checkpoint_is_passed_over(uninterrupted, tmp_path):
     workdir = shutil.copytree(uninterrupted, tmp_path / "run")
     folder = workdir / "checkpoints" / "unlearn"
@@ -146,6 +150,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over(uninterrupted, tmp_path):
     assert_like(workdir, uninterrupted)
 
 
+@pytest.mark.slow
 def test_devices_may_change_on_the_way(uninterrupted, tmp_path):
     """Eight devices, then one, then four: the phases and steps add up, the losses agree."""
     workdir = tmp_path / "run"
@@ -196,6 +201,7 @@ def both(*words, second=()):
     return ended
 
 
+@pytest.mark.slow
 def test_what_one_process_refuses_all_refuse(tmp_path):
     words = (*SMALL, tmp_path / "two", "--distributed={}")
     (code, _, log), (other_code, _, other_log) = both(*words, second=("--config.seed=1",))
@@ -205,6 +211,7 @@ def test_what_one_process_refuses_all_refuse(tmp_path):
     assert not (tmp_path / "two" / "config.json").exists()
 
 
+@pytest.mark.slow
 def test_two_processes_are_one_run(uninterrupted, tmp_path):
     """Each reads its own rows and holds one device; the losses are those of one process.
 

@@ -1,1 +1,1 @@
-"""The input pipeline: images from disk to batches."""
+"""The input pipeline: data sets, splits and batches."""

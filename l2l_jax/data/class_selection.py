@@ -1,4 +1,4 @@
-"""How a side of a split is chosen: classes by name, number or title, a list of files, a draw."""
+"""Selects the images of each side of a split: classes, a list of image keys, or a random draw."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -14,43 +14,51 @@ from l2l_jax.types import Source
 
 log = logging.getLogger(__name__)
 
-LISTED = 40  # names of classes that an error shows
+SELECTIONS = ("classes", "files", "random", "rest")  # a side sets at most one of these
+MAX_CLASSES_SHOWN = 40  # in an error message
 
 
-def draw_classes(
+def labels_of_sides(
     config: Mapping[str, Any], sides: Sequence[str], source: Source
 ) -> dict[str, set[int]]:
-    """The labels of each side: those listed, then seeded draws from the classes nobody listed."""
-    classes = {side: _labels(config[side]["classes"], source, side) for side in sides}
-    free = set(range(len(source.classes))).difference(*classes.values())
+    """{side: labels}: those in its `classes`, or its seeded draw from the classes no side names.
+
+    ConfigError for unknown classes, more than one selection, and draws of too many classes.
+    """
+    labels = {side: _labels(config[side]["classes"], source, side) for side in sides}
+    free = set(range(len(source.classes))).difference(*labels.values())
     for side in sides:
-        ways = [key for key in ("classes", "files", "random", "rest") if config[side][key]]
-        if len(ways) > 1:
-            raise ConfigError(f"split.{side} has both {' and '.join(ways)}; choose one.")
+        selections = [key for key in SELECTIONS if config[side][key]]
+        if len(selections) > 1:
+            raise ConfigError(f"split.{side} has both {' and '.join(selections)}; choose one.")
         if count := config[side]["random"]:
             if count > len(free):
                 raise ConfigError(
                     f"split.{side}.random={count}, but only {len(free)} classes are left to draw."
                 )
             rng = np.random.default_rng(seed_of(config["seed"], "classes", side))
-            classes[side] = set(rng.choice(sorted(free), count, replace=False).tolist())
-            free -= classes[side]
-    return classes
+            labels[side] = set(rng.choice(sorted(free), count, replace=False).tolist())
+            free -= labels[side]
+    return labels
 
 
-def resting(config: Mapping[str, Any], sides: Sequence[str], default: str) -> str | None:
-    """The side that gets everything not given to another; `default`, if it says nothing."""
+def side_taking_rest(config: Mapping[str, Any], sides: Sequence[str], default: str) -> str | None:
+    """The side that gets all images of no other side; None if there is none.
+
+    It is the side with `rest`, else `default` if that side sets no selection of its own.
+    """
     chosen = [side for side in sides if config[side]["rest"]]
     if len(chosen) > 1:
         raise ConfigError(f"Only one side can be the rest, not {' and '.join(chosen)}.")
-    said = any(config[default][key] for key in ("classes", "files", "random", "rest"))
-    return chosen[0] if chosen else None if said else default
+    if chosen:
+        return chosen[0]
+    return None if any(config[default][key] for key in SELECTIONS) else default
 
 
-def _labels(wanted: tuple, source: Source, side: str) -> set[int]:
-    """Class names, numbers or titles as labels; a title that several classes have names none."""
+def _labels(items: tuple, source: Source, side: str) -> set[int]:
+    """Labels of class names, numbers or titles. ConfigError if a title has several classes."""
     labels = set()
-    for item in wanted:
+    for item in items:
         titled = [label for label, title in enumerate(source.titles) if title == item]
         if isinstance(item, int) and 0 <= item < len(source.classes):
             labels.add(item)
@@ -59,34 +67,35 @@ def _labels(wanted: tuple, source: Source, side: str) -> set[int]:
         elif len(titled) == 1:
             labels.add(titled[0])
         elif titled:
-            named = ", ".join(source.classes[label] for label in titled)
+            names = ", ".join(source.classes[label] for label in titled)
             raise ConfigError(
                 f"{item!r}, named in split.{side}.classes, is the title of {len(titled)} classes: "
-                f"{named}. Say which."
+                f"{names}. Use the name of one of them."
             )
         else:
-            raise _no_class(item, source, side)
+            raise _unknown_class(item, source, side)
     return labels
 
 
-def _no_class(item: Any, source: Source, side: str) -> ConfigError:
+def _unknown_class(item: Any, source: Source, side: str) -> ConfigError:
     titles = source.titles or source.classes
-    both = {*source.classes, *titles}
     known = [
         name if name == title else f"{name} ({title})"
         for name, title in zip(source.classes, titles, strict=True)
     ]
-    more = f" and {len(known) - LISTED} more" if len(known) > LISTED else ""
+    hidden = len(known) - MAX_CLASSES_SHOWN
+    more = f" and {hidden} more" if hidden > 0 else ""
     return ConfigError(
-        f"No class called {item!r}.{did_you_mean(item, both)} Known: {', '.join(known[:LISTED])}"
-        f"{more}. It is named in split.{side}.classes."
+        f"No class called {item!r}.{did_you_mean(item, {*source.classes, *titles})} Known: "
+        f"{', '.join(known[:MAX_CLASSES_SHOWN])}{more}. It is named in split.{side}.classes."
     )
 
 
-def listed(path: Path, sources: Mapping[str, Source]) -> dict[str, np.ndarray]:
-    """Rows of the keys in a text file (one a line) or in a split's JSON, for each of the sources.
+def rows_of_list(path: Path, sources: Mapping[str, Source]) -> dict[str, np.ndarray]:
+    """{part: sorted int64 rows} of the image keys in a text file (one a line) or a split's JSON.
 
-    The first of them is the one that is trained on.
+    The first of the sources is the part that is trained on. DataMissing if there is no such file;
+    ConfigError if a key is in no source, or if no key is in the first one.
     """
     if not path.is_file():
         raise DataMissing(f"{path} does not exist. It should list image keys, one a line.")
@@ -97,19 +106,21 @@ def listed(path: Path, sources: Mapping[str, Source]) -> dict[str, np.ndarray]:
     rows: dict[str, np.ndarray] = {}
     missing = set(keys)
     for part, source in sources.items():
-        at = {key: i for i, key in enumerate(source.keys)}
-        rows[part] = np.array(sorted(at[key] for key in set(keys) & at.keys()), np.int64)
-        missing -= at.keys()
-    trained, *held = sources
+        row_of = {key: row for row, key in enumerate(source.keys)}
+        rows[part] = np.array(sorted(row_of[key] for key in set(keys) & row_of.keys()), np.int64)
+        missing -= row_of.keys()
+    trained, *held_out = sources
     if missing:
         raise ConfigError(
             f"{path} lists {len(missing)} images that are not in the data set: "
             f"{', '.join(sorted(missing)[:5])}. A key looks like {sources[trained].keys[0]!r}."
         )
-    count = sum(len(rows[part]) for part in held)
-    said = f"{count} of the {len(set(keys))} images that {path} lists are held out"
+    count = sum(len(rows[part]) for part in held_out)
+    statement = f"{count} of the {len(set(keys))} images that {path} lists are held out"
     if not len(rows[trained]):
-        raise ConfigError(f"{said}: nothing can be trained on them. Hold out others, or fewer.")
+        raise ConfigError(
+            f"{statement}: nothing can be trained on them. List at least one training image."
+        )
     if count:
-        log.warning("%s: they are judged, and not trained on", said)
+        log.warning("%s: they are evaluated, and not trained on", statement)
     return rows

@@ -1,6 +1,6 @@
-"""A directory of images as a Source: one class for every sub-folder.
+"""A directory of images as a Source, with one class for every sub-folder.
 
-Also finds broken files before a run rather than in its fifth hour.
+Also finds unreadable images before a run starts.
 """
 
 import concurrent.futures
@@ -18,18 +18,18 @@ from l2l_jax.types import Source
 log = logging.getLogger(__name__)
 
 BLOCK = 256  # images that a thread checks at a time
-SAY_EVERY = 30  # seconds
+LOG_SECONDS = 30  # between two log lines
 
 
 def class_folders(root: Path) -> list[Path]:
-    """The sub-folders, sorted. DataMissing if there is no such folder, or none in it."""
+    """The sub-folders, sorted by name. DataMissing if root does not exist or has none."""
     if not root.is_dir():
         parent = root.parent
-        there = sorted(p.name for p in parent.iterdir() if p.is_dir()) if parent.is_dir() else []
-        hint = did_you_mean(root.name, there)
-        listed = f" {parent} holds: {', '.join(there[:10])}." if there else ""
+        names = sorted(p.name for p in parent.iterdir() if p.is_dir()) if parent.is_dir() else []
+        hint = did_you_mean(root.name, names)
+        content = f" {parent} holds: {', '.join(names[:10])}." if names else ""
         raise DataMissing(
-            f"There is no folder {root}.{hint}{listed} It should hold one sub-folder of images "
+            f"There is no folder {root}.{hint}{content} It should hold one sub-folder of images "
             "for every class."
         )
     folders = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
@@ -41,84 +41,91 @@ def class_folders(root: Path) -> list[Path]:
     return folders
 
 
-def images_by_class(root: Path, prefix: str = "") -> dict[str, list[str]]:
-    """{class: sorted keys} of the images in every sub-folder; a key is prefix + path below root.
+def keys_by_class(root: Path, prefix: str = "") -> dict[str, list[str]]:
+    """{class: sorted image keys} of every sub-folder; a key is prefix + path below root.
 
-    Sub-folders without images are no classes; links to folders are followed, circles are not.
+    A sub-folder without images is left out. Links to folders are followed, cycles are not.
     """
-    found: dict[str, list[str]] = {}
+    keys: dict[str, list[str]] = {}
     for folder in class_folders(root):
-        _, below = image_tree.list_files(folder)
-        if below:
-            found[folder.name] = [f"{prefix}{folder.name}/{name}" for name in below]
+        _, paths = image_tree.list_files(folder)
+        if paths:
+            keys[folder.name] = [f"{prefix}{folder.name}/{path}" for path in paths]
         else:
-            log.warning("%s has no images and is no class", folder)
-    return found
+            log.warning("%s has no images and is not used as a class", folder)
+    return keys
 
 
-def by_folder(base: Path, train: str, eval: str, part: str) -> Source:
-    """The part that lies in a sub-folder of its own; the classes are those of the train folder."""
-    known = found = images_by_class(base / train, f"{train}/")
+def source_of_part(base: Path, train: str, eval: str, part: str) -> Source:
+    """The Source of a part that has its own sub-folder, `train` or `eval`.
+
+    The classes are those of the train folder; ConfigError if the other folder has more.
+    """
+    train_keys = keys = keys_by_class(base / train, f"{train}/")
     name = {"train": train, "eval": eval}[part]
     if part == "eval":
-        found = images_by_class(base / name, f"{name}/")
-    if strangers := sorted(found.keys() - known.keys()):
-        raise ConfigError(f"{base / name} has classes that {base / train} lacks: {strangers[:10]}.")
-    return source(base, found, list(known), str(base / name))
+        keys = keys_by_class(base / name, f"{name}/")
+    if unknown := sorted(keys.keys() - train_keys.keys()):
+        raise ConfigError(f"{base / name} has classes that {base / train} lacks: {unknown[:10]}.")
+    return source(base, keys, list(train_keys), str(base / name))
 
 
-def source(root: Path, found: Mapping[str, list[str]], classes: list[str], where: str) -> Source:
-    """A Source over the files root / key for {class: keys}. DataMissing if there are none."""
-    if not any(found.values()):
+def source(root: Path, keys: Mapping[str, list[str]], classes: list[str], where: str) -> Source:
+    """A Source of the files root / key, for keys {class: keys}.
+
+    DataMissing, which names `where`, if there are no keys.
+    """
+    if not any(keys.values()):
         raise DataMissing(f"There are no images in {where}.")
-    rows = ((key, key, name) for name, keys in found.items() for key in keys)
+    rows = ((key, key, name) for name, of_class in keys.items() for key in of_class)
     return image_tree.make(root, rows, classes).source()
 
 
-def broken(source: Source, indices: np.ndarray, threads: int = 8) -> dict[int, str]:
-    """{row: reason} of the images that cannot be decoded; reads every one of them."""
+def find_unreadable(source: Source, rows: np.ndarray, threads: int = 8) -> dict[int, str]:
+    """{row: reason} of the images that cannot be decoded, after reading all of them."""
 
-    def check(rows: np.ndarray) -> dict[int, str]:
-        found = {}
-        for row in rows.tolist():
+    def check(block: np.ndarray) -> dict[int, str]:
+        reasons = {}
+        for row in block.tolist():
             try:
                 source.read(row)
             except BrokenImage as error:
-                found[row] = str(error)
-        return found
+                reasons[row] = str(error)
+        return reasons
 
-    blocks = np.array_split(indices, range(BLOCK, len(indices), BLOCK))
-    reasons, done, said = {}, 0, time.monotonic()
+    blocks = np.array_split(rows, range(BLOCK, len(rows), BLOCK))
+    reasons, done, logged = {}, 0, time.monotonic()
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-        for rows, found in zip(blocks, pool.map(check, blocks), strict=True):
-            reasons, done = reasons | found, done + len(rows)
-            if time.monotonic() - said > SAY_EVERY:
-                said = time.monotonic()
-                log.info("looked at %d of %d images for broken ones", done, len(indices))
+        for block, of_block in zip(blocks, pool.map(check, blocks), strict=True):
+            reasons, done = reasons | of_block, done + len(block)
+            if time.monotonic() - logged > LOG_SECONDS:
+                logged = time.monotonic()
+                log.info("checked %d of %d images", done, len(rows))
     return reasons
 
 
-def readable(
-    source: Source, name: str, indices: np.ndarray, policy: str
+def drop_unreadable(
+    source: Source, name: str, rows: np.ndarray, policy: str
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """(rows that can be read, reasons of the others). policy "stop" raises on the first finding.
+    """(rows of images that can be read, reasons why the others cannot).
 
-    Every broken file is counted and named in the log, whatever the policy.
+    The log names every unreadable image. policy: "skip", or "stop" to raise BrokenImage if there is
+    one. name: of the split, for the messages.
     """
     if policy not in ("stop", "skip"):
         raise ConfigError(f"data.broken is 'stop' or 'skip', not {policy!r}.")
     if not source.fallible:
-        return indices, ()
-    found = broken(source, indices)
-    if not found:
-        return indices, ()
-    for reason in found.values():
+        return rows, ()
+    reasons = find_unreadable(source, rows)
+    if not reasons:
+        return rows, ()
+    for reason in reasons.values():
         log.warning("broken image: %s", reason)
-    count = f"{len(found)} of the {len(indices)} images of {name} cannot be read"
+    count = f"{len(reasons)} of the {len(rows)} images of {name} cannot be read"
     if policy == "stop":
-        some = "\n  ".join(list(found.values())[:10])
+        first = "\n  ".join(list(reasons.values())[:10])
         raise BrokenImage(
-            f"{count}:\n  {some}\nMend or remove them, or run with --config.data.broken=skip."
+            f"{count}:\n  {first}\nRepair or remove them, or run with --config.data.broken=skip."
         )
     log.warning("%s and are left out", count)
-    return indices[~np.isin(indices, list(found))], tuple(found.values())
+    return rows[~np.isin(rows, list(reasons))], tuple(reasons.values())

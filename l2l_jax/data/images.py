@@ -1,7 +1,7 @@
-"""The one reader and the one writer of images, and the crops of training and evaluation.
+"""Decodes and writes images, and crops them for training and evaluation.
 
-RGB everywhere, uint8 [H, W, 3]. Greyscale is repeated, CMYK converted, EXIF rotation applied, 16
-bit scaled to 8, transparency laid over white; of an animation the first frame is taken.
+All images are RGB, uint8 [H, W, 3]. Greyscale is repeated, CMYK converted, EXIF rotation applied,
+16 bits scaled to 8, transparency composited over white; of an animation the first frame is used.
 """
 
 import io
@@ -15,29 +15,29 @@ from l2l_jax.data import fast_resize
 from l2l_jax.lib import files
 from l2l_jax.lib.errors import BrokenImage, ConfigError
 
-GAP = 2  # pixels around a picture in a sheet
+FRAME_PIXELS = 2  # white pixels left and right of each image in a sheet
 RESIZERS = ("pillow", "simd")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 
 
 def decode(data: bytes | Path, name: str) -> np.ndarray:
-    """uint8 RGB [H, W, 3]; BrokenImage names the file and the reason."""
+    """The image uint8 RGB [H, W, 3]. BrokenImage, with `name` and the reason, if that fails."""
     try:
-        data = data if isinstance(data, bytes) else data.read_bytes()  # faster than piece by piece
+        data = data if isinstance(data, bytes) else data.read_bytes()  # one read is fastest
         with Image.open(io.BytesIO(data)) as image:
             return np.asarray(_to_rgb(image))
-    except Exception as error:  # decoders raise a zoo of types on damaged files
+    except Exception as error:  # decoders raise many types on damaged files
         raise BrokenImage(f"{name}: {type(error).__name__}: {error}") from error
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    image.load()  # all of it: a truncated file fails here
+    image.load()  # reads the whole file, so that a truncated one fails here
     ImageOps.exif_transpose(image, in_place=True)
     if image.mode.startswith("I;16"):  # Pillow would clip 16 bit, not scale it
         values = np.asarray(image, np.float64) / 257 + 0.5
         return Image.fromarray(values.astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
-        raise ValueError("32 bits a pixel, of which nobody says what is white")
+        raise ValueError("32 bits per pixel have no defined white value")
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         white = Image.new("RGBA", layer.size, "white")
@@ -46,25 +46,29 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def write_png(path: Path, image: np.ndarray) -> None:
-    """uint8 RGB [H, W, 3] as PNG, atomically."""
+    """Writes uint8 RGB [H, W, 3] as PNG, atomically."""
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(f"Not a uint8 RGB image: {image.dtype} {image.shape}.")
-    with files.replacing(path) as file:
+    with files.atomic_write(path) as file:
         Image.fromarray(image).save(file, "PNG")
 
 
 def sheet(rows: list[np.ndarray], side: int = 96) -> np.ndarray:
-    """Rows of uint8 [K, H, H, 3] as one framed picture; small ones are enlarged to about `side`."""
+    """One image of rows of uint8 [K, H, H, 3]; small images are enlarged to about `side` pixels."""
     scale, strips = max(1, round(side / rows[0].shape[1])), []
     for row in rows:
         large = row.repeat(scale, axis=1).repeat(scale, axis=2)
-        framed = np.pad(large, ((0, 0), (GAP, GAP), (GAP, GAP), (0, 0)), constant_values=255)
+        framed = np.pad(
+            large,
+            ((0, 0), (FRAME_PIXELS, FRAME_PIXELS), (FRAME_PIXELS, FRAME_PIXELS), (0, 0)),
+            constant_values=255,
+        )
         strips.append(np.concatenate(list(framed), axis=1))
     return np.concatenate(strips, axis=0)
 
 
 def resize_crop(image: np.ndarray, size: int) -> np.ndarray:
-    """The short side to `size` (bicubic, antialiased), then the central square; [size, size, 3]."""
+    """The central square, resized (bicubic, antialiased) to [size, size, 3]."""
     if image.shape[:2] == (size, size):
         return image
     height, width = image.shape[:2]
@@ -80,9 +84,10 @@ def random_crop(
     scale: tuple[float, float],
     resize: str = "pillow",
 ) -> np.ndarray:
-    """A crop of a random share of the area and aspect ratio 3/4 to 4/3, resized to [size, size, 3].
+    """A random crop, resized to [size, size, 3] (Szegedy et al. 2015).
 
-    After ten draws that do not fit, the central square (Szegedy et al. 2015).
+    Its share of the area is in `scale`, its aspect ratio in [3/4, 4/3]. After ten draws that do not
+    fit into the image, the central square is returned.
     """
     height, width = image.shape[:2]
     for _ in range(10):
@@ -97,7 +102,8 @@ def random_crop(
     return resize_crop(image, size)
 
 
-def _resample(image: np.ndarray, box: tuple[float, ...], size: int) -> np.ndarray:
+def _resample(image: np.ndarray, box: tuple[float, float, float, float], size: int) -> np.ndarray:
+    """The box (left, top, right, bottom) of the image, resized to [size, size, 3]."""
     resized = Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC, box=box)
     return np.asarray(resized)
 
@@ -105,9 +111,10 @@ def _resample(image: np.ndarray, box: tuple[float, ...], size: int) -> np.ndarra
 def augmentation(
     size: int, scale: tuple[float, ...], flip: bool, resize: str = "pillow"
 ) -> Callable[[np.ndarray, np.random.Generator], np.ndarray]:
-    """(image, rng) -> [size, size, 3]. scale=(): the central crop; flip mirrors half of them.
+    """Returns augment(image, rng) -> uint8 [size, size, 3]. ConfigError for impossible arguments.
 
-    resize: what resizes random crops, "pillow" or "simd" (data/fast_resize.py).
+    scale: (smallest, largest) share of the area of random crops, or () for the central crop. flip:
+    mirror half of the images. resize: "pillow" or "simd" (data/fast_resize.py), for random crops.
     """
     if len(scale) not in (0, 2) or (scale and not 0 < scale[0] <= scale[1] <= 1):
         raise ConfigError(
@@ -117,17 +124,18 @@ def augmentation(
     if resize not in RESIZERS:
         raise ConfigError(f"data.resize is 'pillow' or 'simd', not {resize!r}.")
     if resize == "simd":
-        fast_resize.check()
+        fast_resize.check_installed()
+    area = (scale[0], scale[1]) if scale else None
 
     def augment(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        image = random_crop(image, size, rng, scale, resize) if scale else resize_crop(image, size)
+        image = random_crop(image, size, rng, area, resize) if area else resize_crop(image, size)
         return _mirrored(image) if flip and rng.random() < 0.5 else np.ascontiguousarray(image)
 
     return augment
 
 
 def _mirrored(image: np.ndarray) -> np.ndarray:
-    """image[:, ::-1], a channel at a time: NumPy takes four times as long over pixels."""
+    """image[:, ::-1], copied channel by channel, which takes NumPy a quarter of the time."""
     mirrored = np.empty(image.shape, image.dtype)
     for channel in range(image.shape[-1]):
         mirrored[..., channel] = image[:, ::-1, channel]

@@ -1,12 +1,14 @@
-"""Batches by random access (grain). Batch number `step` is a pure function of
-(seed, step, host, hosts): there is no iterator state to save, and the global batch is the same,
-row by row, for any number of hosts.
+"""Batches by random access (grain).
+
+The batch of a step is a pure function of (seed, step, host, number of hosts). There is no iterator
+state to save, and the global batch is the same, row by row, for any number of hosts.
 """
 
 import dataclasses
 import functools
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from typing import Protocol
 
 import grain
 import numpy as np
@@ -19,40 +21,49 @@ Augment = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
-class Picked:
-    """The examples of a source at `indices`, for grain."""
+class Subset:
+    """The images of a source at `indices`, as a sequence."""
 
     source: Source
-    indices: Sequence[int]
+    indices: Sequence[int] | np.ndarray
 
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, at: int) -> np.ndarray:
-        return self.source.read(self.indices[at])
+    def __getitem__(self, index: int) -> np.ndarray:
+        return self.source.read(self.indices[index])
 
 
-Rows = tuple[Sequence[np.ndarray], Augment]  # what there is, and what is made of an item
+class Examples(Protocol):
+    """A sequence of arrays, such as a Subset or token_cache.TokenViews."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> np.ndarray: ...
+
+
+TrainInput = tuple[Examples, Augment]  # (examples, augmentation that is applied to each)
 
 
 @dataclasses.dataclass(frozen=True)
 class Shuffled:
-    """An endless stream of augmented examples, each epoch in its own order, by random access.
+    """An endless sequence of augmented examples; every epoch has its own random order.
 
-    Grain's own shuffle costs 0.4 ms an example (measured, 2 cores); this, one permutation an epoch.
+    Grain's shuffle costs 0.4 ms per example (measured, 2 cores); this costs one permutation per
+    epoch.
     """
 
-    picked: Sequence[np.ndarray]  # Picked, or anything that has its length and items
+    examples: Examples
     augment: Augment
     seed: int
 
     def __len__(self) -> int:
         return sys.maxsize
 
-    def __getitem__(self, at: int) -> np.ndarray:
-        epoch, row = divmod(at, len(self.picked))
-        image = self.picked[_permutation(self.seed, epoch, len(self.picked))[row]]
-        return self.augment(image, np.random.default_rng((self.seed, 1, at)))
+    def __getitem__(self, index: int) -> np.ndarray:
+        epoch, position = divmod(index, len(self.examples))
+        example = self.examples[_permutation(self.seed, epoch, len(self.examples))[position]]
+        return self.augment(example, np.random.default_rng((self.seed, 1, index)))
 
 
 @functools.lru_cache(maxsize=8)
@@ -62,43 +73,49 @@ def _permutation(seed: int, epoch: int, size: int) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Host:
-    """This process among all that read the data; threads and workers (processes) it reads with."""
+    """This process among all that read the data, and how it reads."""
 
     index: int = 0
     count: int = 1
     threads: int = 8
-    workers: int = 0
+    workers: int = 0  # further processes that read; 0: this process reads by itself
+
+
+Batches = Generator[np.ndarray, None, None]
 
 
 def train_batches(
-    picked: Sequence[np.ndarray], augment: Augment, batch: int, seed: int, start: int, host: Host
-) -> Iterator[np.ndarray]:
-    """uint8 [batch / hosts, H, W, 3] from step `start` on, for ever; shuffled anew every epoch."""
-    return _iterate(grain.MapDataset.source(Shuffled(picked, augment, seed)), batch, start, host)
+    examples: Examples, augment: Augment, batch: int, seed: int, start: int, host: Host
+) -> Batches:
+    """Endless batches of augmented examples [batch / hosts, ...], from step `start` on.
 
-
-def eval_batches(picked: Picked, size: int, batch: int, host: Host) -> Iterator[np.ndarray]:
-    """uint8 [batch / hosts, size, size, 3], in order, each example once.
-
-    The last batch is filled up by repeating the last example: every batch has the same shape.
+    Every epoch has another order. batch: size of the global batch, divisible by the hosts.
     """
-    missing = -len(picked) % batch
-    padded = Picked(picked.source, [*picked.indices, *[picked.indices[-1]] * missing])
+    return _iterate(grain.MapDataset.source(Shuffled(examples, augment, seed)), batch, start, host)
+
+
+def eval_batches(subset: Subset, size: int, batch: int, host: Host) -> Batches:
+    """Batches uint8 [batch / hosts, size, size, 3] of the central crops, in order, each once.
+
+    The last image is repeated to fill the last batch, so that all batches have the same shape.
+    """
+    missing = -len(subset) % batch
+    padded = Subset(subset.source, [*subset.indices, *[subset.indices[-1]] * missing])
     data = grain.MapDataset.source(padded).map(lambda image: images.resize_crop(image, size))
     return _iterate(data, batch, 0, host)
 
 
-def _iterate(data: grain.MapDataset, batch: int, start: int, host: Host) -> Iterator[np.ndarray]:
-    """Host h of n gets the consecutive rows [h b, (h + 1) b) of each global batch."""
-    data = data.batch(batch // host.count, drop_remainder=True)
-    data = data.slice(slice(host.index, None, host.count)).slice(slice(start, None))
+def _iterate(data: grain.MapDataset, batch: int, start: int, host: Host) -> Batches:
+    """Batches from step `start` on. Host h of n reads the h-th of n equal blocks of their rows."""
+    batches = data.batch(batch // host.count, drop_remainder=True)
+    batches = batches.slice(slice(host.index, None, host.count)).slice(slice(start, None))
     options = grain.ReadOptions(num_threads=host.threads, prefetch_buffer_size=2 * host.threads)
-    data = data.to_iter_dataset(options)
+    stream = batches.to_iter_dataset(options)
     if host.workers:
         if not flags.FLAGS.is_parsed():  # grain reads an absl flag in its workers
             flags.FLAGS.mark_as_parsed()
-        data = data.mp_prefetch(grain.MultiprocessingOptions(num_workers=host.workers))
-    iterator = iter(data)
+        stream = stream.mp_prefetch(grain.MultiprocessingOptions(num_workers=host.workers))
+    iterator = iter(stream)
     try:
         yield from iterator
     finally:

@@ -1,4 +1,4 @@
-"""Made-up images, and small trees of JPEG files made of them: a real data set in miniature."""
+"""Synthetic images, and small directories of JPEG files that have the layout of a data set."""
 
 import io
 import logging
@@ -16,13 +16,17 @@ from l2l_jax.lib.rng import seed_of
 
 log = logging.getLogger(__name__)
 
-LOOKS = 1  # number of the look of the files; another one, and they are written anew
-KINDS = ("RGB", "L", "RGB", "CMYK", "RGB", "rotated")
-TURNED = 6  # the EXIF orientation of a camera held upright
+JPEG_VERSION = 1  # to be incremented when `jpeg` returns other files; they are then written anew
+JPEG_VARIANTS = ("RGB", "L", "RGB", "CMYK", "RGB", "rotated")  # drawn with equal probability
+EXIF_ROTATE_90 = 6  # value of the EXIF tag "orientation"
+MIN_EVAL_IMAGES = 2  # of every class
 
 
 def stripes(key: str, label: int, classes: int, height: int, width: int) -> np.ndarray:
-    """uint8 RGB. The class gives colour and direction, the key phase and noise."""
+    """Stripes, uint8 RGB [height, width, 3], a pure function of the arguments.
+
+    The label determines colour and direction, the key phase and noise.
+    """
     rng = np.random.default_rng(seed_of(0, key))
     angle = np.pi * label / classes
     y, x = np.mgrid[:height, :width] / max(height, width)
@@ -34,46 +38,50 @@ def stripes(key: str, label: int, classes: int, height: int, width: int) -> np.n
 
 
 def jpeg(key: str, label: int, classes: int) -> bytes:
-    """A JPEG file of odd size: RGB, greyscale, CMYK, or turned by its EXIF data."""
-    rng = np.random.default_rng(seed_of(LOOKS, key))
-    kind = KINDS[rng.integers(len(KINDS))]
+    """A JPEG file of random size: RGB, greyscale, CMYK, or rotated by its EXIF orientation."""
+    rng = np.random.default_rng(seed_of(JPEG_VERSION, key))
+    variant = JPEG_VARIANTS[rng.integers(len(JPEG_VARIANTS))]
     height, width = (int(side) for side in rng.integers(65, 130, 2))
     picture = Image.fromarray(stripes(key, label, classes, height, width))
     exif = Image.Exif()
-    if kind == "rotated":
+    if variant == "rotated":
         picture = picture.transpose(Image.Transpose.ROTATE_90)
-        exif[0x0112] = TURNED
-    elif kind != "RGB":
-        picture = picture.convert(kind)
+        exif[0x0112] = EXIF_ROTATE_90
+    elif variant != "RGB":
+        picture = picture.convert(variant)
     file = io.BytesIO()
     picture.save(file, "JPEG", quality=90, exif=exif)
     return file.getvalue()
 
 
-def held_out(train: int) -> int:
-    """The images of a class to evaluate on, where there are `train` to train on."""
-    return max(2, train // 4)
+def eval_count(train: int) -> int:
+    """The number of validation images of a class that has `train` training images."""
+    return max(MIN_EVAL_IMAGES, train // 4)
 
 
-def tree(name: str, images: Sequence[tuple[str, int]], texts: Mapping[str, str]) -> Path:
-    """The folder with the images (path, label) and the text files {path: text}, written once."""
-    about = [f"{path} {label}" for path, label in images]
-    about += [f"{path}\n{text}" for path, text in texts.items()]
-    digest = files.digest_of_lines([str(LOOKS), *about])[:12]
+def write_tree(name: str, images: Sequence[tuple[str, int]], texts: Mapping[str, str]) -> Path:
+    """The folder with the images (path, label) and the text files {path: text}.
+
+    It is in files.cache_dir() and written only if it is not there. Several processes may call this
+    at the same time.
+    """
+    content = [f"{path} {label}" for path, label in images]
+    content += [f"{path}\n{text}" for path, text in texts.items()]
+    digest = files.digest_of_lines([str(JPEG_VERSION), *content])[:12]
     target = files.cache_dir() / "synthetic" / f"{name}-{digest}"
     if target.is_dir():
         return target
-    log.info("writing %d made-up images to %s", len(images), target)
+    log.info("writing %d synthetic images to %s", len(images), target)
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
     try:
         classes = 1 + max(label for _, label in images)
         for path, label in images:
-            _put(temporary / path, jpeg(path, label, classes))
+            _write(temporary / path, jpeg(path, label, classes))
         for path, text in texts.items():
-            _put(temporary / path, text.encode())
+            _write(temporary / path, text.encode())
         os.chmod(temporary, 0o755)
-        if not target.is_dir():  # else another process was faster
+        if not target.is_dir():  # another process may have written it
             os.rename(temporary, target)
     except OSError:
         if not target.is_dir():
@@ -83,6 +91,6 @@ def tree(name: str, images: Sequence[tuple[str, int]], texts: Mapping[str, str])
     return target
 
 
-def _put(path: Path, data: bytes) -> None:
+def _write(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)

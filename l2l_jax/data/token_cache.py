@@ -1,10 +1,10 @@
-"""Tokens of augmented views of images, on disk: made once, read at random for ever after.
+"""Tokens of K augmented views of each image, on disk: computed once, then read at random.
 
-    FOLDER/about.json                     tokenizer, augmentation, views: what the tokens depend on
+    FOLDER/about.json                     settings that the tokens depend on: tokenizer, views, ...
     FOLDER/<digest of the keys>/00007.npy uint16 [512, K, h, w], images 3584 to 4095 of a split
 
-A shard is whole or absent, so that a stopped run goes on where it was; several processes make the
-shards in turn. The folder must be one that all of them see.
+A shard is written atomically, so that a stopped run continues with the next one. Several processes
+share the work: process i of n computes the shards i, i + n, ... All of them must see the folder.
 """
 
 import concurrent.futures
@@ -26,17 +26,17 @@ from l2l_jax.types import Source
 
 log = logging.getLogger(__name__)
 
-SHARD = 512  # images
-AT_ONCE = 256  # views held in memory as pixels
-ALIKE = 0.9  # of the tokens made again must be as found; other hardware may round a few otherwise
+SHARD = 512  # images in a file
+MAX_VIEWS_IN_MEMORY = 256  # as pixels
+MIN_EQUAL_TOKENS = 0.9  # share of recomputed tokens; other hardware may round differently
 Tokenize = Callable[[np.ndarray], np.ndarray]  # uint8 [N, H, W, 3] -> integers [N, h, w]
 
 
 @dataclasses.dataclass(frozen=True)
-class Cached:
-    """The views of a split's images, in the order of the split; what `loader.Picked` is to pixels.
+class TokenViews:
+    """The tokens of a split's images as a sequence, in the order of the split.
 
-    An item is uint16 [K, h, w].
+    An item is uint16 [K, h, w]: all views of one image.
     """
 
     folder: Path
@@ -45,87 +45,99 @@ class Cached:
     def __len__(self) -> int:
         return self.count
 
-    def __getitem__(self, at: int) -> np.ndarray:
-        number, row = divmod(at, SHARD)
-        return np.asarray(_shard(self.folder / f"{number:05d}.npy")[row])
+    def __getitem__(self, index: int) -> np.ndarray:
+        number, row = divmod(index, SHARD)
+        return np.asarray(_shard(_path(self.folder, number))[row])
 
 
-@functools.lru_cache(maxsize=256)  # files that are open at once
+def _path(folder: Path, number: int) -> Path:
+    return folder / f"{number:05d}.npy"
+
+
+@functools.lru_cache(maxsize=256)  # open files
 def _shard(path: Path) -> np.ndarray:
+    """A shard as uint16 [N, K, h, w], memory-mapped."""
     return np.load(path, mmap_mode="r")
 
 
-def any_view(views: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """[K, h, w] -> one of them."""
+def draw_view(views: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """One of the views [K, h, w], drawn uniformly: [h, w]."""
     return views[rng.integers(len(views))]
 
 
-def claim(folder: Path, about: Mapping[str, Any]) -> None:
-    """Makes the folder a cache of tokens of this kind. ConfigError if it is one of another kind."""
-    said, about = folder / "about.json", files.as_json(about)
-    if hosts.is_main() and not said.exists():
-        files.write_json(said, about)
+def record_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Writes the settings of a new cache; ConfigError if the cache has other settings.
+
+    Called by all processes; ConfigError if one of them does not see the folder.
+    """
+    path, settings = folder / "about.json", files.as_json(settings)
+    if hosts.is_main() and not path.exists():
+        files.write_json(path, settings)
     hosts.barrier("tokens")
-    if not said.exists():
+    if not path.exists():
         raise ConfigError(
             f"{folder} is not seen by all processes: let runtime.token_folder be on a file system "
             "that they share."
         )
-    there = files.read_json(said)
-    if there != about:
-        keys = [k for k in about if there.get(k) != about[k]]
-        listed = [f"  {k}: {there.get(k)!r} there, {about[k]!r} in this run" for k in keys]
-        what = "another tokenizer" if "tokenizer" in keys else "other settings"
+    recorded = files.read_json(path)
+    if recorded != settings:
+        keys = [key for key in settings if recorded.get(key) != settings[key]]
+        lines = [
+            f"  {key}: {recorded.get(key)!r} there, {settings[key]!r} in this run" for key in keys
+        ]
+        difference = "another tokenizer" if "tokenizer" in keys else "other settings"
         raise ConfigError(
-            "\n".join([f"{folder} holds tokens made with {what}.", *listed])
-            + "\nGive runtime.token_folder another folder, or leave it empty: caches are then kept "
-            "apart by themselves."
+            "\n".join([f"{folder} holds tokens made with {difference}.", *lines])
+            + "\nGive runtime.token_folder another folder, or leave it empty: then every setting "
+            "gets a folder of its own."
         )
 
 
-def fill(
+def load_or_compute(
     folder: Path, source: Source, split: Split, views: int, augment: Augment, tokenize: Tokenize,
     host: Host,
-) -> Cached:  # fmt: skip
-    """Makes the shards that are missing, this process those whose turn it is, and opens them all.
+) -> TokenViews:  # fmt: skip
+    """The tokens of a split; computes this process's share of the missing shards.
 
-    View v of an image is augmented by a generator of its key and v, whatever split it is in. The
-    first image of every shard that is found is made again: ConfigError if it gives other tokens.
+    View v of an image is augmented by a random generator of its key and v, in any split. The first
+    image of every existing shard is tokenised again: ConfigError if that gives other tokens.
     """
     folder = folder / split.digest[:16]
-    paths = [folder / f"{n:05d}.npy" for n in range(-(-len(split.keys) // SHARD))]
+    count = -(-len(split.keys) // SHARD)
 
-    def pictures(row: int) -> list[np.ndarray]:
+    def augmented(row: int) -> list[np.ndarray]:
+        """K views uint8 [H, W, 3] of an image of the split."""
         image, key = source.read(split.indices[row]), split.keys[row]
-        draws = (np.random.default_rng((seed_of(view, key), 2)) for view in range(views))
-        return [augment(image, rng) for rng in draws]
+        generators = (np.random.default_rng((seed_of(view, key), 2)) for view in range(views))
+        return [augment(image, rng) for rng in generators]
 
-    def made(rows: range) -> np.ndarray:
-        parts, few = [], max(1, AT_ONCE // views)
+    def tokens(rows: range) -> np.ndarray:
+        """uint16 [len(rows), K, h, w]."""
+        parts, images = [], max(1, MAX_VIEWS_IN_MEMORY // views)
         with concurrent.futures.ThreadPoolExecutor(host.threads) as threads:
-            for first in range(0, len(rows), few):
-                some = list(threads.map(pictures, rows[first : first + few]))
-                tokens = tokenize(np.concatenate(some)).astype(np.uint16)
-                parts.append(tokens.reshape(len(some), views, *tokens.shape[1:]))
+            for first in range(0, len(rows), images):
+                pictures = list(threads.map(augmented, rows[first : first + images]))
+                part = tokenize(np.concatenate(pictures)).astype(np.uint16)
+                parts.append(part.reshape(len(pictures), views, *part.shape[1:]))
         return np.concatenate(parts)
 
     with hosts.fail_together():
-        for n, path in enumerate(paths):
-            rows = range(n * SHARD, min((n + 1) * SHARD, len(split.keys)))
-            if n % host.count != host.index:
-                continue
+        for number in range(host.index, count, host.count):
+            path = _path(folder, number)
+            rows = range(number * SHARD, min((number + 1) * SHARD, len(split.keys)))
             if path.exists():
-                _probe(path, split, made(rows[:1]))
+                _check_shard(path, split, tokens(rows[:1]))
                 continue
-            log.info("tokens: %s, part %d of %d", split.name, n + 1, len(paths))
-            with files.replacing(path) as file:
-                np.save(file, made(rows))
-    return Cached(folder, len(split.keys))
+            log.info("tokens: %s, part %d of %d", split.name, number + 1, count)
+            with files.atomic_write(path) as file:
+                np.save(file, tokens(rows))
+    return TokenViews(folder, len(split.keys))
 
 
-def _probe(path: Path, split: Split, now: np.ndarray) -> None:
-    there = _shard(path)[: len(now)]
-    if there.shape != now.shape or np.mean(there == now) < ALIKE:
+def _check_shard(path: Path, split: Split, expected: np.ndarray) -> None:
+    """ConfigError if the first images of a shard have other tokens than `expected`."""
+    stored = _shard(path)[: len(expected)]
+    if stored.shape != expected.shape or np.mean(stored == expected) < MIN_EQUAL_TOKENS:
         raise ConfigError(
             f"{path} holds other tokens than the images of {split.name} give now: their files have "
             f"changed since, or the cache is damaged. Delete {path.parent}."

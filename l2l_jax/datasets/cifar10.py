@@ -1,7 +1,7 @@
 """CIFAR-10 (Krizhevsky 2009): 50,000 training and 10,000 test photographs of 32x32 pixels.
 
-Read through tensorflow-datasets from array_record files, which needs no TensorFlow; preparing them
-does (launch/prepare/cifar10.py). Nothing is downloaded here.
+Read with tensorflow-datasets from array_record files. Only preparing these files needs TensorFlow
+(launch/prepare/cifar10.py). This module downloads nothing.
 """
 
 from l2l_jax.data import data_root
@@ -15,25 +15,29 @@ CLASSES = (
 SPLITS = {"train": "train", "eval": "test"}
 HELP = """\
 CIFAR-10 is not in {root}: {missing}.
-It is free at https://www.cs.toronto.edu/~kriz/cifar.html (170 MB); this downloads and prepares it:
+It is free at https://www.cs.toronto.edu/~kriz/cifar.html (170 MB). To download and prepare it:
   python launch/prepare/cifar10.py {root}
-or, where the rest of this repository is not at hand:
+or, without the rest of this repository:
   python -c "import tensorflow_datasets as tfds; tfds.builder('cifar10', data_dir='{root}', \
 file_format='array_record').download_and_prepare()"
-Preparing, and only that, needs the packages tensorflow and importlib_resources, which are installed
-with l2l_jax. If it is prepared elsewhere, say so: export L2L_DATA=FOLDER_OF_cifar10, or
---config.data.args.root=FOLDER. Then run the same command again. To see the run without CIFAR-10,
-use the bundled photographs:
+Only preparing needs the packages tensorflow and importlib_resources, which are installed with
+l2l_jax. If the folder cifar10 is elsewhere, name the folder that contains it: export
+L2L_DATA=FOLDER, or --config.data.args.root=FOLDER. Then run the same command again. To try a run
+without CIFAR-10, use the bundled photographs:
   python -m l2l_jax.main --config configs/autoencoder_cifar10.py:bundled --workdir runs/bundled"""
 
 
-def load(part: str, *, root: str = "") -> Source:
-    """root, the data_dir of TFDS, defaults to $L2L_DATA; keys are TFDS's ids, "train_00017".
+# No EXAMPLE: nothing can be read without files of the user.
 
-    DataMissing if the part is not there in array_record files.
+
+def load(part: str, *, root: str = "") -> Source:
+    """The part as a Source; keys are the ids of TFDS, such as "train_00017".
+
+    root: the data_dir of TFDS, default $L2L_DATA. DataMissing if it has no array_record files of
+    the part.
     """
     base = data_root.folder(root)
     if not (folder := reader.find(base, "cifar10")):
         raise DataMissing(HELP.format(root=base, missing=f"there is no {base / 'cifar10'}"))
-    found = reader.read(folder, SPLITS[part], reader.Fields(key="id"), HELP, base)
-    return reader.source(found, found.names, found.labels, CLASSES, fallible=False)
+    records = reader.read(folder, SPLITS[part], reader.Fields(key="id"), HELP, base)
+    return reader.source(records, records.names, records.labels, CLASSES, fallible=False)

@@ -1,11 +1,11 @@
-"""COCO 2017: 118,287 training and 5,000 validation photographs, as one class: a proxy for others.
+"""COCO 2017: 118,287 training and 5,000 validation photographs in one class, for use as a proxy.
 
-Read from any of
+Reads any of these layouts:
 
-    train2017/*.jpg  val2017/*.jpg            also one level down, in images/
-    coco/2017/1.1.0/*.array_record-*          TFDS's (launch/prepare/coco.py)
+    train2017/*.jpg  val2017/*.jpg            or the same in a sub-folder images/
+    coco/2017/1.1.0/*.array_record-*          records of TFDS (launch/prepare/coco.py)
 
-Keys are the same in both: "train2017/000000000009.jpg".
+Keys are the same in both, such as "train2017/000000000009.jpg".
 """
 
 from pathlib import Path
@@ -30,26 +30,27 @@ It is free at https://cocodataset.org/#download; get train2017.zip (19 GB) and v
 from http://images.cocodataset.org/zips/ and unpack them into one folder:
   {root}/train2017/*.jpg
   {root}/val2017/*.jpg
-The copy of tensorflow-datasets does, too. If it lies elsewhere, say so:
-export L2L_DATA=FOLDER_OF_coco, or --config.data.args.root=FOLDER. Then run the same command
-again."""
+or prepare coco/2017 of tensorflow-datasets. If the folder coco is elsewhere, name the folder that
+contains it, export L2L_DATA=FOLDER, or itself, --config.data.args.root=FOLDER. Then run the same
+command again."""
 
 EXAMPLE = dict(synthetic=4)
 
 
 def load(part: str, *, root: str = "", format: str = "", synthetic: int = 0) -> Source:
-    """root defaults to $L2L_DATA/coco, or $L2L_DATA if TFDS has it there.
+    """The part as a Source. DataMissing if it is not there.
 
-    format is "folder" or "records" if it should not be found out. synthetic: so many made-up
-    training images in true files, in place of root.
+    root: folder of the data set, default $L2L_DATA/coco, or $L2L_DATA if that holds records of
+    TFDS. format: "folder" or "records" to read only this; "" prefers records. synthetic: number of
+    synthetic training images that are written to files and used in place of root; 0: none.
     """
     if synthetic:
-        root, format = str(make_up(synthetic)), "folder"
-    base, folder = data_root.choose(root, "coco", TFDS, format, HELP, VERSION)
+        root, format = str(write_synthetic(synthetic)), "folder"
+    base, folder = data_root.locate(root, "coco", TFDS, format, HELP, VERSION)
     if folder:
-        found = reader.read(folder, SPLITS[part], FIELDS, HELP, base)
-        keys = [f"{FOLDERS[part]}/{name}" for name in found.names]
-        return reader.source(found, keys, found.labels, CLASSES)
+        records = reader.read(folder, SPLITS[part], FIELDS, HELP, base)
+        keys = [f"{FOLDERS[part]}/{name}" for name in records.names]
+        return reader.source(records, keys, records.labels, CLASSES)
     return files(part, base).source()
 
 
@@ -58,17 +59,17 @@ def files(part: str, root: Path) -> image_tree.ImageTree:
     name = FOLDERS[part]
     for base in (root, root / "images"):
         if (base / name).is_dir():
-            found = ((path, path, CLASSES[0]) for path in image_tree.below(base, name))
-            return image_tree.make(base, found, CLASSES)
-    missing = f"there is no {name}/{data_root.elsewhere(root, (name,))}"
+            rows = ((path, path, CLASSES[0]) for path in image_tree.list_images(base, name))
+            return image_tree.make(base, rows, CLASSES)
+    missing = f"there is no {name}/{data_root.hint(root, (name,))}"
     raise DataMissing(HELP.format(root=root, missing=missing))
 
 
-def make_up(count: int) -> Path:
-    """The root of a tree with `count` made-up training images, and some to test."""
-    held = synthetic.held_out(count)
-    numbers = np.random.default_rng(0).choice(600_000, count + held, replace=False)
-    names = [
+def write_synthetic(count: int) -> Path:
+    """The root of a folder of `count` synthetic training images, and some validation images."""
+    total = count + synthetic.eval_count(count)
+    numbers = np.random.default_rng(0).choice(600_000, total, replace=False)
+    paths = [
         f"{FOLDERS['train' if i < count else 'eval']}/{n:012d}.jpg" for i, n in enumerate(numbers)
     ]
-    return synthetic.tree("coco", [(name, 0) for name in names], {})
+    return synthetic.write_tree("coco", [(path, 0) for path in paths], {})

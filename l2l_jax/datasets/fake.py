@@ -1,6 +1,6 @@
-"""Made-up images of any size: the stand-in of every config's :smoke form, and of tests.
+"""Synthetic images of any size, for tests and for the :smoke form of configs.
 
-Stripes of data/synthetic.py. An image is a pure function of its key.
+Stripes (data/synthetic.py); an image is a pure function of its key, its label and its size.
 """
 
 from typing import Any
@@ -22,13 +22,16 @@ def load(
     eval: int = 16,
     size: int = 32,
 ) -> Source:
-    """`train` and `eval` images of each class, size x size; class_names in place of a count."""
+    """`train` or `eval` images of each class, size x size; keys such as "train/class0/00000".
+
+    class_names: the classes, in place of their number.
+    """
     names = tuple(class_names) or tuple(f"class{i}" for i in range(classes))
     count = train if part == "train" else eval
     keys = sorted(f"{part}/{name}/{i:05d}" for name in names for i in range(count))
     labels = np.array([names.index(key.split("/")[1]) for key in keys], np.int32)
 
-    def read(at: int) -> np.ndarray:
-        return synthetic.stripes(keys[at], int(labels[at]), len(names), size, size)
+    def read(row: int) -> np.ndarray:
+        return synthetic.stripes(keys[row], int(labels[row]), len(names), size, size)
 
     return Source(tuple(keys), labels, names, read)

@@ -1,7 +1,7 @@
 """Fashion-MNIST, a bundled subset: 13,000 training and 2,500 test photographs of ten articles.
 
-Xiao, Rasul and Vollgraf 2017, MIT licence; made by launch/prepare/fashion_mnist.py. The 28x28
-greyscale photographs are framed by two black pixels and served as RGB 32x32.
+Xiao, Rasul and Vollgraf 2017, MIT licence; created by launch/prepare/fashion_mnist.py. The 28x28
+greyscale photographs are padded with two black pixels on each side and returned as RGB 32x32.
 """
 
 import functools
@@ -22,18 +22,19 @@ EXAMPLE: dict[str, Any] = {}
 
 
 def load(part: str) -> Source:
-    """Keys are "train/00017": the part, and the row in the original file of 60,000 or 10,000."""
-    images, labels, rows = _arrays(part)
-    keys = tuple(f"{part}/{row:05d}" for row in rows)
+    """The part as a Source; a key such as "train/00017" has the row in the original file."""
+    images, labels, original_rows = _arrays(part)
+    keys = tuple(f"{part}/{row:05d}" for row in original_rows)
 
-    def read(at: int) -> np.ndarray:
-        framed = np.pad(images[at], 2)
-        return np.repeat(framed[..., None], 3, axis=2)
+    def read(row: int) -> np.ndarray:
+        padded = np.pad(images[row], 2)
+        return np.repeat(padded[..., None], 3, axis=2)
 
     return Source(keys, labels.astype(np.int32), CLASSES, read)
 
 
 @functools.cache
 def _arrays(part: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(images uint8 [N, 28, 28], labels uint8 [N], rows int32 [N])."""
     with np.load(FILE) as arrays:
-        return tuple(arrays[f"{part}_{name}"] for name in ("images", "labels", "rows"))
+        return arrays[f"{part}_images"], arrays[f"{part}_labels"], arrays[f"{part}_rows"]

@@ -1,7 +1,7 @@
-"""Any directory of images, one class for every sub-folder.
+"""Any directory of images, with one class for every sub-folder.
 
-    root/cats/001.jpg root/dogs/7.png ...                split by fraction
-    root/train/cats/... root/val/cats/...                split by folder, train="train", eval="val"
+    root/cats/001.jpg root/dogs/7.png ...                a fraction of every class is held out
+    root/train/cats/... root/val/cats/...                with train="train", eval="val"
 
 JPEG, PNG, WebP, GIF, BMP and TIFF in any colour mode (data/images.py). Keys are paths below root.
 """
@@ -14,30 +14,34 @@ from l2l_jax.data import image_folder
 from l2l_jax.lib.errors import ConfigError
 from l2l_jax.types import Source
 
+# No EXAMPLE: nothing can be read without files of the user.
+
 
 def load(
     part: str, *, root: str = "", train: str = "", eval: str = "", eval_fraction: float = 0.1
 ) -> Source:
-    """train and eval name sub-folders of root; without them a fraction of every class is held out.
+    """The part as a Source. DataMissing if root holds no images, ConfigError for wrong arguments.
 
-    Which images are held out depends on their keys alone, so adding images moves few of the others.
+    train, eval: sub-folders of root with the two parts. Without them eval_fraction of every class
+    is held out. The held-out images have the smallest hashes of their keys, so that new images in
+    the folder change the part of few others.
     """
     if not root:
-        raise ConfigError("data.args.root is empty; say --config.data.args.root=FOLDER.")
+        raise ConfigError("data.args.root is empty; use --config.data.args.root=FOLDER.")
     if bool(train) != bool(eval):
         raise ConfigError("data.args.train and data.args.eval go together: name both, or neither.")
     base = Path(os.path.expandvars(root)).expanduser()
     if train:
-        return image_folder.by_folder(base, train, eval, part)
+        return image_folder.source_of_part(base, train, eval, part)
     if not 0 < eval_fraction < 1:
         raise ConfigError(f"data.args.eval_fraction is between 0 and 1, not {eval_fraction}.")
-    found = image_folder.images_by_class(base)
-    chosen = {name: _hold_out(keys, eval_fraction)[part] for name, keys in found.items()}
-    return image_folder.source(base, chosen, list(found), f"the {part} part of {base}")
+    all_keys = image_folder.keys_by_class(base)
+    chosen = {name: _hold_out(keys, eval_fraction)[part] for name, keys in all_keys.items()}
+    return image_folder.source(base, chosen, list(all_keys), f"the {part} part of {base}")
 
 
 def _hold_out(keys: list[str], fraction: float) -> dict[str, list[str]]:
-    """The share of the keys with the smallest hashes is held out."""
-    mixed = sorted(keys, key=lambda key: hashlib.sha256(key.encode()).digest())
-    held = round(len(keys) * fraction)
-    return {"eval": mixed[:held], "train": mixed[held:]}
+    """{part: keys}; "eval" gets the fraction of the keys that has the smallest hashes."""
+    by_hash = sorted(keys, key=lambda key: hashlib.sha256(key.encode()).digest())
+    count = round(len(keys) * fraction)
+    return {"eval": by_hash[:count], "train": by_hash[count:]}

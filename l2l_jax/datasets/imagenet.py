@@ -1,13 +1,14 @@
 """ImageNet-1K (ILSVRC 2012): 1,281,167 training and 50,000 validation photographs, 1,000 classes.
 
-Read from any of
+Reads any of these layouts:
 
     train/<wnid>/*.JPEG  val/<wnid>/*.JPEG                 one folder for every class
-    train/<wnid>/*.JPEG  val/ILSVRC2012_val_*.JPEG         validation images as unpacked
-    ILSVRC/Data/CLS-LOC/{train,val}  LOC_val_solution.csv  Kaggle's
-    imagenet2012/5.1.0/*.array_record-*                    TFDS's (launch/prepare/imagenet.py)
+    train/<wnid>/*.JPEG  val/ILSVRC2012_val_*.JPEG         validation images as in their archive
+    ILSVRC/Data/CLS-LOC/{train,val}  LOC_val_solution.csv  the copy of Kaggle
+    imagenet2012/5.1.0/*.array_record-*                    records of TFDS (launch/prepare/imagenet)
 
-Keys and labels are the same in each: "train/<wnid>/<file>" and "val/<wnid>/<file>".
+Classes are WordNet ids (wnid) such as "n01440764". Keys and labels are the same in all layouts:
+"train/<wnid>/<file>" and "val/<wnid>/<file>".
 """
 
 import functools
@@ -20,7 +21,7 @@ import numpy as np
 
 from l2l_jax.data import data_root, image_tree, synthetic
 from l2l_jax.data.records import reader
-from l2l_jax.lib.errors import ConfigError, DataMissing, unknown
+from l2l_jax.lib.errors import ConfigError, DataMissing, unknown_name
 from l2l_jax.types import Source
 
 log = logging.getLogger(__name__)
@@ -33,17 +34,18 @@ TFDS = "imagenet2012"
 VERSION = "5.1.0"
 FIELDS = reader.Fields(key="file_name")
 KAGGLE = ("ILSVRC/Data/CLS-LOC", "Data/CLS-LOC", "CLS-LOC")
-LABELS = ("LOC_val_solution.csv", "val_map.txt")  # a line: image, wnid, and what does not matter
-OFFICIAL = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG")
+LABEL_FILES = ("LOC_val_solution.csv", "val_map.txt")  # a line: image, wnid, ignored columns
+OFFICIAL_NAME = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG")
 HELP = """\
 ImageNet-1K is not in {root}: {missing}.
 It is free for research at https://image-net.org/download.php after registration; get
 ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar and unpack them into one folder per class:
   {root}/train/n01440764/*.JPEG   (1,000 folders)
   {root}/val/n01440764/*.JPEG     (the same 1,000 folders, or all images in val/ itself)
-Kaggle's copy (imagenet-object-localization-challenge) and that of tensorflow-datasets do, too.
-If it lies elsewhere, say so: export L2L_DATA=FOLDER_OF_imagenet, or --config.data.args.root=FOLDER.
-Then run the same command again. To see the run without ImageNet, use made-up images:
+The copies of Kaggle (imagenet-object-localization-challenge) and tensorflow-datasets are read, too.
+If the folder imagenet is elsewhere, name the folder that contains it, export L2L_DATA=FOLDER, or
+itself, --config.data.args.root=FOLDER. Then run the same command again. To try a run without
+ImageNet, use synthetic images:
   python -m l2l_jax.main --config configs/mae_imagenet.py:smoke --workdir runs/smoke"""
 
 EXAMPLE = dict(synthetic=4)
@@ -57,15 +59,16 @@ def load(
     synthetic: int = 0,
     synthetic_classes: tuple = (),
 ) -> Source:
-    """root defaults to $L2L_DATA/imagenet, or $L2L_DATA if TFDS has it there; classes are wnids.
+    """The part as a Source. DataMissing if it is not there, ConfigError if its labels are wrong.
 
-    format is "folder" or "records" if it should not be found out. synthetic: so many made-up
-    training images of each of synthetic_classes (default: the first four) in files, in place of
-    root.
+    root: folder of the data set, default $L2L_DATA/imagenet, or $L2L_DATA if that holds records of
+    TFDS. format: "folder" or "records" to read only this; "" prefers records. synthetic: number of
+    synthetic training images per class that are written to files and used in place of root; 0:
+    none. synthetic_classes: their classes, default: the first four.
     """
     if synthetic:
-        root, format = str(make_up(synthetic, synthetic_classes)), "folder"
-    base, folder = data_root.choose(root, "imagenet", TFDS, format, HELP, VERSION)
+        root, format = str(write_synthetic(synthetic, synthetic_classes)), "folder"
+    base, folder = data_root.locate(root, "imagenet", TFDS, format, HELP, VERSION)
     if folder:
         return _from_records(folder, part, base)
     tree = files(part, base)
@@ -74,50 +77,53 @@ def load(
 
 @functools.cache
 def titles() -> Mapping[str, str]:
-    """{wnid: human name} of the 1,000 classes, sorted by wnid."""
+    """{wnid: human-readable name} of the 1,000 classes, sorted by wnid."""
     lines = (BUNDLED / "imagenet_classes.txt").read_text(encoding="utf-8").splitlines()
     return dict(line.split(" ", 1) for line in lines)
 
 
 @functools.cache
-def published() -> np.ndarray:
-    """[50,000] uint16: the class, in the order of wnids, of ILSVRC2012_val_00000001.JPEG and on."""
+def validation_labels() -> np.ndarray:
+    """uint16 [50,000]: published labels of ILSVRC2012_val_00000001.JPEG and the following."""
     with np.load(BUNDLED / "imagenet_val.npz") as arrays:
         return arrays["labels"]
 
 
 def expected(part: str, _root: Path) -> list[str]:
-    """The keys of the whole part; none where nobody has told."""
+    """The keys of the complete part; [] for "train", whose file names are not published."""
     wnids = list(titles())
-    names = enumerate(published(), 1) if part == "eval" else ()
+    names = enumerate(validation_labels(), 1) if part == "eval" else ()
     return [f"val/{wnids[label]}/ILSVRC2012_val_{number:08d}.JPEG" for number, label in names]
 
 
 def files(part: str, root: Path) -> image_tree.ImageTree:
-    """The part as image files. DataMissing if they are not there, ConfigError if they are mixed."""
+    """The part as image files. DataMissing if it is not there, ConfigError for wrong labels."""
     base = next((p for p in (root, *map(root.joinpath, KAGGLE)) if _has_both(p)), None)
     if base is None:
-        raise DataMissing(HELP.format(root=root, missing=_what_is_missing(root)))
-    train = image_tree.below(base, "train")
-    classes = _classes([path.split("/")[1] for path in train], base)
+        raise DataMissing(HELP.format(root=root, missing=_describe_missing(root)))
+    train = image_tree.list_images(base, "train")
+    classes = _train_classes([path.split("/")[1] for path in train], base)
     if part == "train":
-        _say_what_is_absent(classes, base / "train")
+        _log_absent_classes(classes, base / "train")
         return image_tree.make(base, ((path, path, path.split("/")[1]) for path in train), classes)
-    found = _validation(root, base, classes)
-    _check_labels(((Path(path).name, name) for path, name in found), base / "val")
-    tree = image_tree.make(base, ((_val_key(p, name), p, name) for p, name in found), classes)
-    image_tree.check_counts(tree.labels, classes, base / "val")
+    pairs = _validation(root, base, classes)
+    _check_labels(((Path(path).name, wnid) for path, wnid in pairs), base / "val")
+    tree = image_tree.make(base, ((_val_key(p, wnid), p, wnid) for p, wnid in pairs), classes)
+    image_tree.check_class_sizes(tree.labels, classes, base / "val")
     return tree
 
 
 def _validation(root: Path, base: Path, classes: Sequence[str]) -> list[tuple[str, str]]:
-    """(path, wnid) of the images of val/, from their folders, a label file or their names."""
-    paths, val = image_tree.below(base, "val"), base / "val"
+    """[(path, wnid)] of the images of val/, from their folders, a label file or their names.
+
+    Images of classes without training images are left out, or an error if they are in folders.
+    """
+    paths, val = image_tree.list_images(base, "val"), base / "val"
     flat = [path for path in paths if path.count("/") == 1]
     if not flat:
-        found = [(path, path.split("/")[1]) for path in paths]
-        image_tree.check_strangers({name for _, name in found}, classes, val, base / "train")
-        return found
+        pairs = [(path, path.split("/")[1]) for path in paths]
+        image_tree.check_eval_classes({wnid for _, wnid in pairs}, classes, val, base / "train")
+        return pairs
     if len(flat) < len(paths):
         raise ConfigError(
             f"{val} holds images ({flat[0]}) beside folders of images "
@@ -126,13 +132,13 @@ def _validation(root: Path, base: Path, classes: Sequence[str]) -> list[tuple[st
     class_of = _label_file(root, base) or _published_names(flat, base)
     if unlabelled := [path for path in paths if Path(path).stem not in class_of]:
         raise ConfigError(
-            f"The label file of {base} does not tell the class of {len(unlabelled)} images of "
+            f"The label file of {base} does not have the class of {len(unlabelled)} images of "
             f"val/, such as {unlabelled[0]}."
         )
-    found = [(path, class_of[Path(path).stem]) for path in paths]
-    known = [(path, name) for path, name in found if name in classes]
-    if left := len(found) - len(known):
-        log.info("%d images of %s are of classes that are not in train/", left, val)
+    pairs = [(path, class_of[Path(path).stem]) for path in paths]
+    known = [(path, wnid) for path, wnid in pairs if wnid in classes]
+    if ignored := len(pairs) - len(known):
+        log.info("%d images of %s are left out: their classes are not in train/", ignored, val)
     return known
 
 
@@ -144,123 +150,136 @@ def _has_both(folder: Path) -> bool:
     return all((folder / name).is_dir() for name in FOLDERS.values())
 
 
-def _what_is_missing(root: Path) -> str:
+def _describe_missing(root: Path) -> str:
     missing = [f"{name}/" for name in FOLDERS.values() if not (root / name).is_dir()]
-    said = f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing"
+    text = f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing"
     tars = sorted(path.name for path in root.glob("*.tar"))
-    said += f" ({', '.join(tars[:3])} must be unpacked)" if tars else ""
-    return said + data_root.elsewhere(root, tuple(FOLDERS.values()))
+    text += f" ({', '.join(tars[:3])} must be unpacked)" if tars else ""
+    return text + data_root.hint(root, tuple(FOLDERS.values()))
 
 
-def _classes(names: Iterable[str], base: Path) -> list[str]:
+def _train_classes(names: Iterable[str], base: Path) -> list[str]:
     """The wnids of the training images, sorted."""
     names, where = set(names), base / "train"
-    if strangers := sorted(name for name in names if not re.fullmatch(r"n\d+", name)):
-        nested = where / strangers[0]
+    if others := sorted(name for name in names if not re.fullmatch(r"n\d+", name)):
+        nested = where / others[0]
         deeper = nested.is_dir() and any(re.fullmatch(r"n\d+", p.name) for p in nested.iterdir())
         raise ConfigError(
             f"{where} should hold folders such as n01440764 and nothing else, but it holds "
-            f"{', '.join(strangers[:5])}. "
+            f"{', '.join(others[:5])}. "
             + (
-                f"Move what is in {nested} one level up."
+                f"Move the content of {nested} one level up."
                 if deeper
-                else "For images of one's own: --config.data.name=folder."
+                else "For other images use --config.data.name=folder."
             )
         )
     if len(names) < 2:
         tars = len(list(where.glob("n*.tar")))
-        said = f"{where} has images of {len(names)} of the 1,000 classes, at least two are needed"
-        said += f"; its {tars} .tar files must be unpacked into folders of their names"
-        raise DataMissing(HELP.format(root=base, missing=said if tars else said.split(";")[0]))
+        missing = (
+            f"{where} has images of {len(names)} of the 1,000 classes, at least two are needed"
+        )
+        if tars:
+            missing += f"; its {tars} .tar files must be unpacked into folders of their names"
+        raise DataMissing(HELP.format(root=base, missing=missing))
     return sorted(names)
 
 
-def _say_what_is_absent(classes: Sequence[str], where: Path) -> None:
+def _log_absent_classes(classes: Sequence[str], where: Path) -> None:
     if absent := [f"{wnid} ({name})" for wnid, name in titles().items() if wnid not in classes]:
-        some = ", ".join(absent[:5]) + (", ..." if len(absent) > 5 else "")
-        log.info("%s lacks %d of the 1,000 classes: %s", where, len(absent), some)
+        first = ", ".join(absent[:5]) + (", ..." if len(absent) > 5 else "")
+        log.info("%s lacks %d of the 1,000 classes: %s", where, len(absent), first)
 
 
 def _label_file(root: Path, base: Path) -> dict[str, str]:
-    """{image without suffix: wnid} of a label file in the folders from base up to root, if any."""
+    """{image name without suffix: wnid} of the first label file from base up to root; else {}."""
     for folder in (base / "val", base, *(p for p in base.parents if p.is_relative_to(root))):
-        for path in (folder / name for name in LABELS):
+        for path in (folder / name for name in LABEL_FILES):
             if path.is_file():
                 rows = (re.split(r"[,\s]+", line.strip()) for line in path.read_text().splitlines())
                 rows = [row for row in rows if len(row) > 1 and row[0] != "ImageId"]
                 if bad := [row for row in rows if not re.fullmatch(r"n\d+", row[1])]:
                     raise ConfigError(
-                        f"{path} should tell the wnid of every image, such as "
-                        f"'ILSVRC2012_val_00000001 n01751748'; it says {' '.join(bad[0][:3])!r}."
+                        f"{path} should have the wnid of every image, such as "
+                        f"'ILSVRC2012_val_00000001 n01751748'; it has {' '.join(bad[0][:3])!r}."
                     )
                 return {Path(row[0]).stem: row[1] for row in rows}
     return {}
 
 
 def _published_names(paths: Sequence[str], base: Path) -> dict[str, str]:
-    """The same for images with their official names, which need no label file."""
+    """{image name without suffix: wnid} of images with official names, by published labels."""
     wnids, class_of = list(titles()), {}
     for path in paths:
         if not (number := _number(Path(path).name)):
             raise ConfigError(
                 f"The images of {base / 'val'} are not in folders of their classes, and {path} is "
                 "no name of ILSVRC such as ILSVRC2012_val_00000001.JPEG. Sort them into folders, "
-                f"or say the classes in {base / LABELS[1]}, one line 'FILE WNID' for each."
+                f"or list their classes in {base / LABEL_FILES[1]}, one line 'FILE WNID' for each."
             )
-        class_of[Path(path).stem] = wnids[published()[number - 1]]
+        class_of[Path(path).stem] = wnids[validation_labels()[number - 1]]
     return class_of
 
 
 def _number(name: str) -> int:
-    """1 to 50,000 for the official name of a validation image, else 0."""
-    found = OFFICIAL.fullmatch(name)
-    return int(found[1]) if found and int(found[1]) <= len(published()) else 0
+    """The number, 1 to 50,000, in the official name of a validation image; 0 for other names."""
+    match = OFFICIAL_NAME.fullmatch(name)
+    return int(match[1]) if match and int(match[1]) <= len(validation_labels()) else 0
 
 
-def _check_labels(found: Iterable[tuple[str, str]], where: Path) -> None:
-    """(file, wnid): ConfigError if ILSVRC says otherwise of a validation image."""
+def _check_labels(pairs: Iterable[tuple[str, str]], where: Path) -> None:
+    """ConfigError if a validation image, (file, wnid), has another published label."""
     wnids, known = list(titles()), titles()
     wrong = [
-        (name, wnid, wnids[published()[number - 1]])
-        for name, wnid in found
-        if (number := _number(name)) and wnid in known and wnids[published()[number - 1]] != wnid
+        (name, wnid, wnids[validation_labels()[number - 1]])
+        for name, wnid in pairs
+        if (number := _number(name))
+        and wnid in known
+        and wnids[validation_labels()[number - 1]] != wnid
     ]
     if wrong:
         name, wnid, true = wrong[0]
         raise ConfigError(
-            f"The labels of {where} are mixed up: {len(wrong):,} images are not of the class they "
-            f"are filed under. {name} is filed under {wnid} ({known[wnid]}) and is {true} "
-            f"({known[true]}). Sort val/ anew, or put all of its images into val/ itself: their "
-            "classes are known by their names."
+            f"The labels of {where} are wrong: {len(wrong):,} images are not of the class they are "
+            f"filed under. {name} is filed under {wnid} ({known[wnid]}) and is {true} "
+            f"({known[true]}). Sort val/ again, or move all images into val/ itself: their names "
+            "determine their classes."
         )
 
 
 def _from_records(folder: Path, part: str, base: Path) -> Source:
-    """The classes are those with training images, as in folders."""
-    train = found = reader.read(folder, SPLITS["train"], FIELDS, HELP, base)
+    """The part from records. As with folders, the classes are those with training images."""
+    train = records = reader.read(folder, SPLITS["train"], FIELDS, HELP, base)
     present = np.unique(train.labels)
     classes = tuple(train.classes[at] for at in present)
     if part == "eval":
-        found = reader.read(folder, SPLITS[part], FIELDS, HELP, base)
-        wnids = [found.classes[label] for label in found.labels]
+        records = reader.read(folder, SPLITS[part], FIELDS, HELP, base)
+        wnids = [records.classes[label] for label in records.labels]
         where = folder / SPLITS[part]
-        image_tree.check_strangers(set(wnids), classes, where, folder / SPLITS["train"])
-        _check_labels(zip(found.names, wnids, strict=True), where)
-    named = zip(found.names, found.labels, strict=True)
-    keys = [f"{FOLDERS[part]}/{found.classes[label]}/{name}" for name, label in named]
-    labels = np.searchsorted(present, found.labels)
-    human = tuple(titles().get(name, name) for name in classes)
-    return reader.source(found, keys, labels, classes, titles=human)
+        image_tree.check_eval_classes(set(wnids), classes, where, folder / SPLITS["train"])
+        _check_labels(zip(records.names, wnids, strict=True), where)
+    pairs = zip(records.names, records.labels, strict=True)
+    keys = [f"{FOLDERS[part]}/{records.classes[label]}/{name}" for name, label in pairs]
+    labels = np.searchsorted(present, records.labels)
+    class_titles = tuple(titles().get(name, name) for name in classes)
+    return reader.source(records, keys, labels, classes, titles=class_titles)
 
 
-def make_up(count: int, classes: Sequence[str]) -> Path:
-    """The root of a tree with `count` made-up training images of each class, and some to test."""
+def write_synthetic(count: int, classes: Sequence[str]) -> Path:
+    """The root of a folder of `count` synthetic training images per class, and validation images.
+
+    classes: wnids; if empty, the first four.
+    """
     wnids = list(titles())
-    names = tuple(classes) or tuple(wnids[:4])
-    if strangers := [name for name in names if name not in titles()]:
-        raise unknown("class", strangers[0], wnids[:5], "It is in data.args.synthetic_classes.")
-    images = [(f"train/{w}/{w}_{i}.JPEG", at) for at, w in enumerate(names) for i in range(count)]
-    for at, wnid in enumerate(names):
-        numbers = np.flatnonzero(published() == wnids.index(wnid))[: synthetic.held_out(count)] + 1
-        images += [(f"val/{wnid}/ILSVRC2012_val_{n:08d}.JPEG", at) for n in numbers]
-    return synthetic.tree("imagenet", images, {})
+    chosen = tuple(classes) or tuple(wnids[:4])
+    if others := [name for name in chosen if name not in titles()]:
+        raise unknown_name("class", others[0], wnids[:5], "It is in data.args.synthetic_classes.")
+    images = [
+        (f"train/{wnid}/{wnid}_{i}.JPEG", label)
+        for label, wnid in enumerate(chosen)
+        for i in range(count)
+    ]
+    for label, wnid in enumerate(chosen):
+        numbers = 1 + np.flatnonzero(validation_labels() == wnids.index(wnid))
+        names = [f"ILSVRC2012_val_{n:08d}.JPEG" for n in numbers[: synthetic.eval_count(count)]]
+        images += [(f"val/{wnid}/{name}", label) for name in names]
+    return synthetic.write_tree("imagenet", images, {})

@@ -67,8 +67,8 @@ class Completer:
 
             self._columns[key] = self.cached(key, lambda: self.over_batches(side, program))
         columns, real = self._columns[key], self._real(side)
-        features = {name: columns.get(f"{network}/{name}") for name in OUTPUTS}
-        features |= {f"real_{name}": real.get(f"{network}/{name}") for name in OUTPUTS}
+        features: dict[str, Any] = {k: columns.get(f"{network}/{k}") for k in OUTPUTS}
+        features |= {f"real_{k}": real.get(f"{network}/{k}") for k in OUTPUTS}
         return Completions(**{k: x for k, x in columns.items() if "/" not in k}, **features)
 
     def cached(self, key: tuple[str, str, str], make: Callable[[], Columns]) -> Columns:
@@ -98,7 +98,7 @@ class Completer:
             with np.load(path) as stored:
                 return dict(stored)
         columns = make()
-        files.keep(path, lambda file: np.savez(file, **columns))
+        files.write_if_possible(path, lambda file: np.savez(file, allow_pickle=False, **columns))
         return columns
 
     def keep_picture(self, name: str, image: np.ndarray) -> None:
@@ -125,9 +125,9 @@ class Completer:
             def complete(
                 params: Params, other: Params | None, images: Array, key: Array
             ) -> dict[str, Array]:
-                real, mask_key = pixels.unit(images), rngs.fold(key, "mask")
+                real, mask_key = pixels.to_unit_range(images), rngs.fold(key, "mask")
                 mask = planned.task.mask(mask_key, images.shape[0], model.grid, **planned.args)
-                hidden = pixels.hidden(mask, model.image_size)
+                hidden = pixels.hidden_pixels(mask, model.image_size)
                 values = jnp.maximum(3 * jnp.sum(hidden, axis=(1, 2, 3)), 1)
 
                 def completed_by(params: Params) -> Array:
@@ -138,7 +138,7 @@ class Completer:
                     return jnp.sum(jnp.where(hidden, errors, 0.0), axis=(1, 2, 3)) / values
 
                 completed = completed_by(params)
-                shown = pixels.unit(completed)
+                shown = pixels.to_unit_range(completed)
                 columns = {
                     "images": images,
                     "hidden": hidden[..., 0],
@@ -147,7 +147,7 @@ class Completer:
                     "mse": mean((shown - real) ** 2),
                 }
                 if other is not None:
-                    difference = shown - pixels.unit(completed_by(other))
+                    difference = shown - pixels.to_unit_range(completed_by(other))
                     columns["retrain_distance"] = jnp.sqrt(mean(difference**2))
                 return columns
 
@@ -161,9 +161,9 @@ class Completer:
         the examples of the grids only.
         """
         experiment, split = self._experiment, self._experiment.splits[f"{side}_eval"]
-        picked = loader.Picked(experiment.sources[split.part], split.indices)
+        picked = loader.Subset(experiment.sources[split.part], split.indices)
         size = experiment.config["evaluate"]["batch_size"]
-        place, examples = sharding.batch(experiment.mesh), self._grid_examples(side)
+        place, examples = sharding.batch_sharding(experiment.mesh), self._grid_examples(side)
         columns = collections.defaultdict(list)
         batches = loader.eval_batches(picked, experiment.model.image_size, size, experiment.host)
         for batch, rows in enumerate(batches):
@@ -188,7 +188,7 @@ class Completer:
 
     def _features(self, params: Mapping[str, Params], images: Array) -> dict[str, Array]:
         """{"NETWORK/features": [B, D], "NETWORK/logits": [B, C]} float32 of uint8 images."""
-        columns, images = {}, pixels.unit(images)
+        columns, images = {}, pixels.to_unit_range(images)
         for name, network in self._networks.items():
             outputs = network.apply(params[name], images)
             for output, value in zip(OUTPUTS, outputs, strict=True):

@@ -15,7 +15,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from l2l_jax.lib.errors import ConfigError, unknown
+from l2l_jax.lib.errors import ConfigError, unknown_name
 
 INF = math.inf
 
@@ -179,10 +179,10 @@ TABLE: dict[str, "Option | Table"] = {
     ),
     "evaluators": Option(
         {
-            "reconstruction": {},
             "fid": {},
             "inception_score": {},
             "cosine": {},
+            "reconstruction": {},
             "output_distance": {},
             "tsne": {},
         },
@@ -253,7 +253,7 @@ def check(config: Mapping[str, Any]) -> None:
     phases = {key: section for key, section in config.items() if is_phase(section)}
     for key in config:
         if key not in TABLE and key not in phases:
-            raise unknown("config section", key, TABLE)
+            raise unknown_name("config section", key, TABLE)
     for key, option in TABLE.items():
         if key in config and key not in phases:
             _check(key, config[key], option)
@@ -274,7 +274,7 @@ def _check(where: str, value: Any, option: "Option | Table") -> None:
         raise ConfigError(f"config.{where} is a section, not {value!r}.")
     for key in value:
         if key not in option:
-            raise unknown(f"key of {where}", key, option)
+            raise unknown_name(f"key of {where}", key, option)
     if missing := [key for key in option if key not in value]:
         raise ConfigError(f"config.{where} lacks {', '.join(missing)}; see docs/config.md.")
     for key, inner in option.items():
@@ -294,7 +294,7 @@ def _check_value(where: str, value: Any, option: Option) -> None:
     if not isinstance(value, kinds) or wrong_bool:
         raise ConfigError(f"{where} is a {option.kind}, not {value!r}: {option.meaning}.")
     if option.choices and value not in option.choices:
-        raise unknown(f"value of {where}", value, option.choices)
+        raise unknown_name(f"value of {where}", str(value), option.choices)
     if isinstance(value, int | float) and not isinstance(value, bool):
         low = value > option.low if option.open_low else value >= option.low
         high = value < option.high if option.open_high else value <= option.high

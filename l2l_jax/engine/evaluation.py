@@ -1,5 +1,6 @@
 """Evaluates the original and the unlearned model on the same held-out images; results.json."""
 
+import dataclasses
 import logging
 import time
 from collections.abc import Mapping
@@ -9,10 +10,11 @@ from l2l_jax.engine import networks, tokenizer
 from l2l_jax.engine.completions import Completer
 from l2l_jax.engine.experiment import Experiment
 from l2l_jax.engine.outcome import Outcome, describe_parameters
+from l2l_jax.engine.plan import EvaluatorPlan
 from l2l_jax.engine.training_sets import passes, trained_on
 from l2l_jax.lib import files, hosts
 from l2l_jax.report import page
-from l2l_jax.types import Params, TokenModel
+from l2l_jax.types import Figure, Params, TokenModel
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +28,11 @@ def evaluate(experiment: Experiment, outcome: Outcome) -> dict[str, Any]:
     skipped = networks.skipped_evaluators(plan, networks.missing_files(plan))
     loaded = networks.load(experiment)
     completer = Completer(experiment, params, loaded)
-    tasks, measured = _measure(experiment, completer, skipped)
+    evaluators = {name: x for name, x in plan.evaluators.items() if name not in skipped}
+    for name, reason in skipped.items():
+        log.warning("evaluate: %s is left out: %s", name, reason)
+    described = describe_figures(evaluators)
+    tasks, measured = _measure(completer, evaluators, described)
     last = completer.variants[-1]
     results = {
         **tasks[completer.tasks[0]],
@@ -49,6 +55,7 @@ def evaluate(experiment: Experiment, outcome: Outcome) -> dict[str, Any]:
         "classes": {name: _titles(experiment, name) for name in experiment.splits},
         "networks": {k: {"name": x.name, **x.about} for k, x in loaded.items()},
         "measured": measured,
+        "figures": {f.name: dataclasses.asdict(f) for d in described.values() for f in d.values()},
         "skipped": skipped,
         "digests": {
             "code": files.code_digest(),
@@ -64,27 +71,53 @@ def evaluate(experiment: Experiment, outcome: Outcome) -> dict[str, Any]:
 
 
 def _measure(
-    experiment: Experiment, completer: Completer, skipped: Mapping[str, str]
+    completer: Completer,
+    evaluators: Mapping[str, EvaluatorPlan],
+    described: Mapping[str, Mapping[str, Figure]],
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """({task: {variant: {side: {figure: value}}}}, {figure: evaluator and arguments})."""
-    tasks: dict = {
-        task: {variant: {side: {} for side in completer.sides} for variant in completer.variants}
-        for task in completer.tasks
-    }
-    measured: dict[str, dict[str, Any]] = {}
-    for name, planned in experiment.plan.evaluators.items():
-        if name in skipped:
-            log.warning("evaluate: %s is left out: %s", name, skipped[name])
-            continue
-        origin, figures = {"evaluator": planned.evaluator.name, **planned.args}, planned.figures
+    """({task: {variant: {side: {figure: value}}}}, {figure: evaluator and arguments}).
+
+    described: what describe_figures returns. TypeError if an evaluator yields another figure.
+    """
+    sides, variants = completer.sides, completer.variants
+    tasks: dict = {t: {v: {s: {} for s in sides} for v in variants} for t in completer.tasks}
+    measured = {}
+    for name, planned in evaluators.items():
+        origin = {"evaluator": planned.evaluator.name, **planned.args}
         values = planned.evaluator.evaluate(completer, **planned.args)
-        for (variant, side, task), figure, value in values:
-            key = figures[figure].name
-            if measured.setdefault(key, origin) is not origin:  # another evaluator has such a one
-                key = f"{name}_{key}"
-                measured[key] = origin
-            tasks[task][variant][side][key] = float(value)
+        for (variant, side, task), key, value in values:
+            if key not in described[name]:
+                raise TypeError(
+                    f"evaluators/{planned.evaluator.name}.py yields the figure {key!r}, which its "
+                    "FIGURES does not declare."
+                )
+            figure = described[name][key].name
+            measured[figure] = origin
+            tasks[task][variant][side][figure] = float(value)
     return tasks, measured
+
+
+def describe_figures(evaluators: Mapping[str, EvaluatorPlan]) -> dict[str, dict[str, Figure]]:
+    """{evaluator: {figure as the evaluator yields it: figure as it stands in results.json}}.
+
+    The order of the evaluators decides the order of the figures in tables. The figures of an
+    evaluator under another name carry that name. If a name is taken, the evaluator's goes before.
+    """
+    described: dict[str, dict[str, Figure]] = {}
+    taken: set[str] = set()
+    for name, planned in evaluators.items():
+        figures = planned.figures
+        names = {
+            f.name: f"{name}_{f.name}" if f.name in taken else f.name for f in figures.values()
+        }
+        taken |= set(names.values())
+        described[name] = {
+            key: dataclasses.replace(
+                figure, name=names[figure.name], spread_of=names.get(figure.spread_of, "")
+            )
+            for key, figure in figures.items()
+        }
+    return described
 
 
 def _titles(experiment: Experiment, name: str) -> list[str]:
@@ -154,7 +187,7 @@ def _endings(experiment: Experiment, outcome: Outcome) -> dict[str, str]:
         elif record and "ended" in record and (record["ended"] or done == total):
             said[phase] = _until(experiment, phase, done, total, record)
     for text in said.values():
-        if text.startswith(page.MISSED):
+        if text.startswith(page.NOT_REACHED):
             log.warning(text)
     return {phase: text for phase, text in said.items() if text}
 
@@ -176,8 +209,8 @@ def _until(
     if record["ended"]:  # the step that found it changed nothing any more
         return f"{phase} ended by itself at step {done} of {planned.steps}: {metric} is {where}"
     return (
-        f"{page.MISSED}: before the last of {total} steps of {phase} {metric} was {where}; give it "
-        "more steps or a higher learning rate"
+        f"{page.NOT_REACHED}: before the last of {total} steps of {phase} {metric} was {where}; "
+        "give it more steps or a higher learning rate"
     )
 
 
@@ -188,6 +221,6 @@ def _bounded(phase: str, total: int, noted: Mapping[str, float]) -> str:
     if over <= BOUND_TOLERANCE * abs(noted["bound"]):
         return f"{phase} ended after {total} steps: {where}"
     return (
-        f"{page.MISSED}: after {total} steps of {phase} {where}; give it more steps or a higher "
-        "learning rate"
+        f"{page.NOT_REACHED}: after {total} steps of {phase} {where}; give it more steps or a "
+        "higher learning rate"
     )

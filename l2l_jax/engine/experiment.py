@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ class Experiment:
     model: ImageToImage
     sources: Mapping[str, Source]  # {"train", "eval", and "proxy" if it is another data set}
     splits: Mapping[str, Split]
-    stop: preemption.Flag
+    stop: preemption.StopSignal
     weights: Weights | None = None  # the original, on the host; None if a phase makes it
     reference: Weights | None = None  # the retrained model, on the host, if there is one
 
@@ -58,7 +58,7 @@ class Experiment:
     @functools.cached_property
     def shardings(self) -> Params:
         """The sharding of every parameter of the model."""
-        return sharding.parameters(self.mesh, self.model.template)
+        return sharding.parameter_shardings(self.mesh, self.model.template)
 
     def initial_params(self) -> Params:
         """All parameters before the first phase, on the mesh: loaded ones, and fresh ones."""
@@ -87,7 +87,7 @@ class Experiment:
     def update_rule(self, phase: str) -> UpdateRule:
         """What one step of a phase does."""
         planned = self.plan.phases[phase]
-        optimizer, rate = optim.make(steps=planned.steps, **planned.optimizer)
+        optimizer, rate = optim.make_optimizer(steps=planned.steps, **planned.optimizer)
         return UpdateRule(
             phase=phase,
             model=self.model,
@@ -105,7 +105,7 @@ class Experiment:
     def abstract_state(self, phase: str) -> State:
         """Shapes and shardings of a phase's state: what its checkpoints are restored onto."""
         shapes = jax.eval_shape(self.update_rule(phase).init, self.model.template)
-        return sharding.abstract(self.mesh, shapes)
+        return sharding.abstract_tree(self.mesh, shapes)
 
     def initial_state(self, phase: str, start: Params) -> State:
         """The state of a phase before its first step, on the mesh."""
@@ -116,7 +116,7 @@ class Experiment:
         """The newest whole checkpoint of a phase as a state on the mesh; None if there is none."""
         abstract = self.abstract_state(phase)
         saved = checkpoints.restore(abstract.saved())
-        return None if saved is None else abstract.replace(**saved)
+        return None if saved is None else dataclasses.replace(abstract, **saved)
 
     def checkpoints(self, phase: str, writes: bool) -> Checkpoints:
         """The checkpoints of a phase; writes: whether this launch adds to them."""
@@ -126,10 +126,10 @@ class Experiment:
     # Data
 
     def batches(
-        self, phase: str, rows: Mapping[str, loader.Rows], first: int
-    ) -> Iterator[dict[str, Array]]:
+        self, phase: str, rows: Mapping[str, loader.TrainInput], first: int
+    ) -> Generator[dict[str, Array], None, None]:
         """{side: uint8 [B, H, W, 3] or tokens, on the mesh} from step `first` on, without end."""
-        size, place = self.plan.phases[phase].batch_size, sharding.batch(self.mesh)
+        size, place = self.plan.phases[phase].batch_size, sharding.batch_sharding(self.mesh)
         with contextlib.ExitStack() as stack:
             streams = {}
             for side, (picked, augment) in rows.items():
@@ -165,5 +165,5 @@ def load_original(plan: Plan) -> Weights | None:
 def without_data(plan: Plan, folder: Path, weights: Weights | None = None) -> Experiment:
     """The experiment of a workdir as far as its checkpoints need it."""
     mesh = sharding.make_mesh(plan.config["runtime"]["fsdp"])
-    model, stop = plan.model.build(), preemption.Flag()
+    model, stop = plan.model.build(), preemption.StopSignal()
     return Experiment(plan, Workdir(folder), mesh, model, {}, {}, stop, weights)

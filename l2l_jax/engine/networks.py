@@ -51,10 +51,10 @@ def check(experiment: Experiment) -> None:
             _, logits = jax.eval_shape(built.apply, built.params, images)
             without_logits |= set() if logits.shape[1] else {name}
     for name, planned in plan.evaluators.items():
-        if planned.evaluator.NEEDS_LOGITS and planned.network in without_logits:
+        if planned.evaluator.NEEDS_LOGITS and (used := planned.network) in without_logits:
             raise ConfigError(
                 f"evaluators.{name} needs a network that tells classes apart, and "
-                f"{planned.network!r} ({plan.networks[planned.network].plugin.name}) gives "
+                f"{used!r} ({plan.networks[used].plugin.name}) gives "
                 "features only. Name another."
             )
 

@@ -4,6 +4,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from l2l_jax.engine.experiment import Experiment, load_original, without_data
 from l2l_jax.engine.plan import Plan, resolve
@@ -65,7 +66,7 @@ def counted(state: State, total: int) -> tuple[int, int]:
 
 def describe_parameters(plan: Plan, done: Counts) -> str:
     """Which parameters the phases lead to, in words."""
-    for phase, (count, total) in reversed(done.items()):
+    for phase, (count, total) in reversed(list(done.items())):
         ema, planned = plan.phases[phase].ema, plan.phases[phase].steps
         if count and ema:
             updates = count - (count == total < planned)  # the step that finds the end is none
@@ -96,8 +97,8 @@ def open_workdir(folder: Path) -> Experiment:
     return without_data(plan, folder, original)
 
 
-def final_weights(folder: Path, partial: bool = False) -> Weights:
-    """The last checkpoint of a workdir: canonical layout, on the host. Needs no data.
+def read_run(folder: Path, partial: bool = False) -> tuple[Experiment, Outcome]:
+    """The experiment of a workdir, without its data, and the result of its newest checkpoints.
 
     ConfigError if a phase is not finished, unless partial, or if the original is another one now.
     """
@@ -108,9 +109,14 @@ def final_weights(folder: Path, partial: bool = False) -> Weights:
         states = [f"{phase} is at step {done} of {total}" for phase, done, total in unfinished]
         raise ConfigError(
             f"{folder} is not finished: {', '.join(states)}. Run its command again, or say "
-            "--partial to export what there is."
+            "--partial (in Python: partial=True) to take what there is."
         )
-    return weights_of(experiment, outcome)
+    return experiment, outcome
+
+
+def final_weights(folder: Path, partial: bool = False) -> Weights:
+    """The last checkpoint of a workdir: canonical layout, on the host. Raises as read_run does."""
+    return weights_of(*read_run(folder, partial))
 
 
 def weights_of(experiment: Experiment, outcome: Outcome) -> Weights:
@@ -118,7 +124,7 @@ def weights_of(experiment: Experiment, outcome: Outcome) -> Weights:
     plan, model = experiment.plan, experiment.model
     decisive = config_dicts.decisive(experiment.workdir.read_config())
     final = experiment.canonical(outcome.final)
-    about = {"model": plan.model.plugin.name}
+    about: dict[str, Any] = {"model": plan.model.plugin.name}
     about["args"] = dict(plan.model.args) | model.inferred_args(final)
     about["source"] = {
         "config": files.digest_of_lines([json.dumps(decisive, sort_keys=True)]),

@@ -11,8 +11,8 @@ from typing import Any
 
 from l2l_jax.engine import config as config_table
 from l2l_jax.engine.config import is_phase
-from l2l_jax.lib.errors import ConfigError, unknown
-from l2l_jax.lib.signatures import check_args, defaults, merged
+from l2l_jax.lib.errors import ConfigError, unknown_name
+from l2l_jax.lib.signatures import check_args, keyword_defaults, merge_args
 from l2l_jax.registry import find, main_function
 from l2l_jax.types import (
     Dataset,
@@ -100,9 +100,9 @@ class EvaluatorPlan:
     args: Args
 
     @property
-    def network(self) -> str | None:
-        """The feature network that it reads, a key of config.networks; None if it reads none."""
-        return self.args.get("network")
+    def network(self) -> str:
+        """The feature network that it reads, a key of config.networks; "" if it reads none."""
+        return self.args.get("network", "")
 
     @property
     def figures(self) -> dict[str, Figure]:
@@ -155,12 +155,12 @@ def complete_config(config: Mapping[str, Any]) -> dict[str, Any]:
     config = {key: plain(section) for key, section in config.items()}
     for section, kind, name, key in _plugins(config):
         with contextlib.suppress(ConfigError):
-            taken = defaults(main_function(kind, find(kind, name)))
-            section[key] = merged(taken, section.get(key, {}))
+            taken = keyword_defaults(main_function(kind, find(kind, name)))
+            section[key] = merge_args(taken, section.get(key, {}))
     for name, args in _sections(config, "evaluators"):
         with contextlib.suppress(ConfigError):
             plugin = find("evaluator", args.get("evaluator", name))
-            config["evaluators"][name] = defaults(plugin.evaluate) | args
+            config["evaluators"][name] = keyword_defaults(plugin.evaluate) | args
     return config
 
 
@@ -208,7 +208,8 @@ def resolve(config: Mapping[str, Any]) -> Plan:
     tasks = {name: _task(name, section) for name, section in config["tasks"].items()}
     phases = _phases(config, tasks)
     data, proxy = config["data"], config["data"]["proxy"]
-    networks = {name: _network(name, section) for name, section in config["networks"].items()}
+    names = sorted(config["networks"], key=lambda name: (name != "main", name))  # main is first
+    networks = {name: _network(name, config["networks"][name]) for name in names}
     plan = Plan(
         config=config,
         model=ModelPlan(*_plugin("model", config["model"])),
@@ -217,10 +218,7 @@ def resolve(config: Mapping[str, Any]) -> Plan:
         phases=phases,
         evaluate_tasks=_chosen_tasks("evaluate.tasks", config["evaluate"]["tasks"], tasks),
         networks=networks,
-        evaluators={
-            name: _evaluator(name, section, networks)
-            for name, section in config["evaluators"].items()
-        },
+        evaluators=_evaluators(config["evaluators"], networks),
     )
     first = next(iter(phases.values()))
     if not config["weights"] and not first.method.MAKES_ORIGINAL:
@@ -252,7 +250,7 @@ def _chosen_tasks(
         raise ConfigError(f"{where} is empty; choose some of {', '.join(tasks) or 'none'}.")
     for name in chosen:
         if name not in tasks:
-            raise unknown("task", name, tasks, f"It is named in {where}.")
+            raise unknown_name("task", name, tasks, f"It is named in {where}.")
     return tuple(tasks[name] for name in chosen)
 
 
@@ -263,7 +261,7 @@ def _phases(config: Mapping[str, Any], tasks: Mapping[str, TaskPlan]) -> dict[st
         raise ConfigError("config.phases is empty: nothing would be done.")
     for name in config["phases"]:
         if name not in found:
-            raise unknown("phase", name, found)
+            raise unknown_name("phase", name, found)
         if config["phases"].count(name) > 1:
             raise ConfigError(
                 f"config.phases names {name!r} twice; a phase has one place and one set of "
@@ -288,6 +286,16 @@ def _network(name: str, section: Mapping[str, Any]) -> NetworkPlan:
     return NetworkPlan(name, *_plugin("feature_network", section))
 
 
+def _evaluators(
+    sections: Mapping[str, Mapping[str, Any]], networks: Mapping[str, NetworkPlan]
+) -> dict[str, EvaluatorPlan]:
+    """The evaluators in the order of the table of defaults, and then by name: that of the page."""
+    found = [_evaluator(name, section, networks) for name, section in sections.items()]
+    order = {name: at for at, name in enumerate(config_table.defaults()["evaluators"])}
+    found.sort(key=lambda each: (order.get(each.evaluator.name, len(order)), each.name))
+    return {each.name: each for each in found}
+
+
 def _evaluator(
     name: str, section: Mapping[str, Any], networks: Mapping[str, NetworkPlan]
 ) -> EvaluatorPlan:
@@ -295,7 +303,7 @@ def _evaluator(
     evaluator = find("evaluator", section.get("evaluator", name))
     check_args(evaluator.evaluate, args, f"evaluators.{name}")
     if "network" in args and args["network"] not in networks:
-        raise unknown("network", args["network"], networks, f"evaluators.{name} asks for it.")
+        raise unknown_name("network", args["network"], networks, f"evaluators.{name} asks for it.")
     for key, least in evaluator.MINIMUMS.items():
         if not args.get(key, least) >= least:
             raise ConfigError(f"evaluators.{name}.{key}={args[key]}: it is at least {least}.")

@@ -29,7 +29,7 @@ from l2l_jax.workdir.layout import Workdir
 log = logging.getLogger(__name__)
 
 
-def preflight(plan: Plan, folder: Path, stop: preemption.Flag) -> Experiment:
+def preflight(plan: Plan, folder: Path, stop: preemption.StopSignal) -> Experiment:
     """The experiment of a plan in a workdir, which is then claimed by it.
 
     Programs are traced and not compiled, so that an argument that a method or a model refuses is
@@ -40,26 +40,24 @@ def preflight(plan: Plan, folder: Path, stop: preemption.Flag) -> Experiment:
     config = plan.config
     if spec := config["reference"]:
         reference = retrained.load(Path(spec).expanduser(), experiment.model)
-        claim.check_original(folder, reference.digest, "reference.json")
+        claim.check_reference(folder, reference.digest)
         experiment = dataclasses.replace(experiment, reference=reference)
     _check_agreement(experiment)
     original = experiment.weights
     about = {**original.about, "digest": original.digest} if original else None
     claim.claim(folder, config, about)
     if reference := experiment.reference:
-        claim.note_original(
-            folder, {"weights": config["reference"], "digest": reference.digest}, "reference.json"
-        )
+        claim.record_reference(folder, {"weights": config["reference"], "digest": reference.digest})
     if hosts.is_main():
-        split_files.save(experiment.workdir.splits, experiment.splits)
+        split_files.save(folder, experiment.splits)
     return experiment
 
 
-def _checked(plan: Plan, folder: Path, stop: preemption.Flag) -> Experiment:
+def _checked(plan: Plan, folder: Path, stop: preemption.StopSignal) -> Experiment:
     """All that a process can check by itself, without asking the others."""
     config, workdir = plan.config, Workdir(folder)
     image_cache.check(config["data"]["cache"], config["runtime"]["workers"])
-    claim.check(folder, config)
+    claim.check_config_matches(folder, config)
     mesh, model = sharding.make_mesh(config["runtime"]["fsdp"]), plan.model.build()
     if (views := config["data"]["token_cache"]["views"]) and not model.takes_tokens:
         raise ConfigError(
@@ -75,7 +73,7 @@ def _checked(plan: Plan, folder: Path, stop: preemption.Flag) -> Experiment:
             f"{plan.model.plugin.name}: there is no original to unlearn. Let phases begin with a "
             "pretrain, or name a whole model."
         )
-    sources, chosen = _choose_splits(plan, workdir.splits, sources)
+    sources, chosen = _choose_splits(plan, workdir, sources)
     if spec := config["reference"]:
         retrained.check(Path(spec).expanduser(), chosen)
     experiment = Experiment(plan, workdir, mesh, model, sources, chosen, stop, original)
@@ -109,16 +107,16 @@ def _load_sources(plan: Plan) -> dict[str, Source]:
 
 
 def _choose_splits(
-    plan: Plan, stored: Path, sources: dict[str, Source]
+    plan: Plan, workdir: Workdir, sources: dict[str, Source]
 ) -> tuple[dict[str, Source], dict[str, Split]]:
     """(sources, which keep decoded training images if asked to; splits).
 
-    stored: the folder of splits in the workdir; if it is there, the splits are read from it. On the
-    first launch they are chosen, and broken images are left out or refused.
+    A continued run reads the splits from its workdir. On the first launch they are chosen, and
+    broken images are left out or refused.
     """
-    config, continued = plan.config, stored.exists()
+    config, continued = plan.config, workdir.splits.exists()
     if continued:
-        chosen = split_files.load(stored, sources)
+        chosen = split_files.load(workdir.folder, sources)
     else:
         chosen = splits.make(config["split"], sources)
     rows = {part: splits.training_rows(chosen, part) for part in sources}
@@ -128,7 +126,7 @@ def _choose_splits(
     whole = {}
     for name, split in chosen.items():
         source, policy = sources[split.part], config["data"]["broken"]
-        left, skipped = image_folder.readable(source, name, split.indices, policy)
+        left, skipped = image_folder.drop_unreadable(source, name, split.indices, policy)
         if len(left):
             whole[name] = splits.pick(name, split.part, source, left, skipped)
             log.info("%s: %d images of %d classes", name, len(left), len(whole[name].classes))

@@ -1,7 +1,7 @@
-"""The model that never saw the forget images: what an unlearned model should be like.
+"""The retrained model: trained from scratch without the forget images, the standard of comparison.
 
-A run of its own (`pretrain` on the retain split, from scratch), named by config.reference. It is
-judged beside the original and the unlearned model, on the same images.
+It is the result of another run (`pretrain` on the retain split) whose workdir config.reference
+names. It is evaluated beside the original and the unlearned model, on the same images.
 """
 
 import dataclasses
@@ -23,9 +23,9 @@ from l2l_jax.workdir.layout import Workdir
 
 
 def check(folder: Path, chosen: Mapping[str, Split]) -> None:
-    """ConfigError if it is no run, trained on images to forget, or has other splits than `chosen`.
+    """Raises ConfigError unless the folder is a run on these splits without the forget images.
 
-    Asks no other process.
+    It does not communicate with other processes.
     """
     digests = {name: split["digest"] for name, split in Workdir(folder).read_splits().items()}
     used = _trained_on(resolve(Workdir(folder).read_config()), digests)
@@ -48,20 +48,20 @@ def check(folder: Path, chosen: Mapping[str, Split]) -> None:
 
 
 def load(folder: Path, model: ImageToImage) -> Weights:
-    """The retrained model of a finished workdir, on the host, canonical; by all processes at once.
+    """The parameters of a finished workdir, on the host, in the canonical layout.
 
-    ConfigError if the run is not finished, or of another model.
+    All processes must call it. ConfigError if the run is not finished, or is of another model.
     """
     weights = final_weights(folder)
-    name, params, differs = weights.about["model"], weights.params, []
-    given = find("model", name).build(**weights.about["args"])
-    if type(given) is type(model):
+    name, params, differences = weights.about["model"], weights.params, []
+    reference = find("model", name).build(**weights.about["args"])
+    if type(reference) is type(model):
         params = find_format(name).adapt(params, model)
-        differs = pretrained.differing(given.identity, model.identity)
+        differences = pretrained.differing(reference.identity, model.identity)
     text = trees.difference(params, model.canonical, folder.name, "the config's model")
-    if text or differs:
-        said = "; ".join([*differs, *([text] if text else [])])
-        raise ConfigError(f"The reference {folder} is another model than the config's. {said}")
+    if text or differences:
+        listed = "; ".join([*differences, *([text] if text else [])])
+        raise ConfigError(f"The reference {folder} is another model than the config's. {listed}")
     return dataclasses.replace(weights, params=params)
 
 

@@ -1,10 +1,10 @@
-"""Phases that another workdir has done already, and that would be exactly the same here.
+"""Reuses the first phases of another workdir if they would be exactly the same here.
 
-The runs of a grid often begin alike: one pretrained original for all methods, one search for the
-boundaries for all points between them. With config.runtime.begin_from=WORKDIR such phases at the
-beginning are taken over in place of being done again. It is a saving, never a result: the run ends
-at the bits at which it would have ended alone, so whatever could make a difference is compared,
-and at the first difference no further phase is taken over.
+The runs of a grid often begin with the same phases: one pretrained original for all methods, one
+search for the boundaries of the epsilon solver for all values of r. With
+config.runtime.begin_from=WORKDIR such phases are copied in place of being run again. The result is
+the same, bit for bit: whatever could change it is compared, and at the first difference no further
+phase is reused.
 """
 
 import itertools
@@ -24,16 +24,16 @@ from l2l_jax.workdir.layout import Workdir
 
 log = logging.getLogger(__name__)
 
-MADE_BY = ("code", "packages", "devices", "processes")  # of versions.json: all that moves a bit
-MAKING = ".{}.taking-over"  # a phase's checkpoints until all of them are here
+PROVENANCE = ("code", "packages", "devices", "processes")  # keys of versions.json that decide bits
+PARTIAL = ".{}.reusing"  # name of a phase's checkpoints until all of them are here
 IGNORED_FILES = shutil.ignore_patterns(".*", "damaged-*", "*.orbax-checkpoint-tmp*")
 
 
 def reuse_phases(experiment: Experiment) -> list[str]:
-    """Brings the phases of config.runtime.begin_from here; the names of those that were brought.
+    """Reuses phases of config.runtime.begin_from. Returns their names.
 
-    Called on every process once the workdir is claimed; the first one does it, the others wait.
-    ConfigError if there is no run to begin from, NotSaved if the disk does not take it.
+    Every process calls it once the workdir is claimed; the main process copies, the others wait.
+    Raises ConfigError if begin_from holds no run, NotSaved if the copies cannot be written.
     """
     taken: list[str] = []
     with hosts.fail_together():
@@ -45,7 +45,7 @@ def reuse_phases(experiment: Experiment) -> list[str]:
 
 
 def _reuse_phases(experiment: Experiment, source: Path) -> list[str]:
-    """On the first process: phase after phase until one of them cannot be taken over."""
+    """On the main process: phase after phase until one of them cannot be reused."""
     here, config = experiment.workdir.folder, files.as_json(experiment.config)
     there = Workdir(source).read_config()
     if source.resolve() == here.resolve():
@@ -79,22 +79,22 @@ def _reuse_phases(experiment: Experiment, source: Path) -> list[str]:
 
 
 def difference(there: Mapping[str, Any], here: Mapping[str, Any], phase: str) -> str:
-    """What two configs say differently about the way up to and through a phase, the first of it.
+    """The first difference of two configs that affects a phase or a phase before it, in words.
 
-    Both complete and as JSON; phase is one of here. "" if they say the same.
+    Both configs are complete and as JSON; `phase` is one of `here`. "" if there is no difference.
     """
     count = here["phases"].index(phase) + 1
     return _first_difference(_upstream_config(there, count), _upstream_config(here, count))
 
 
 def shared(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
-    """The phases at the beginning that two configs have in common; both complete and as JSON."""
+    """The first phases that two configs have in common; both are complete and as JSON."""
     same = itertools.takewhile(lambda phase: not difference(there, here, phase), here["phases"])
     return list(same)
 
 
 def _upstream_config(config: Mapping[str, Any], count: int) -> dict[str, Any]:
-    """All of a config that decides what its first `count` phases do."""
+    """The part of a config that decides what its first `count` phases do."""
     phases = config["phases"][:count]
     tasks = {name for phase in phases for name in config[phase]["tasks"]}
     return {
@@ -103,7 +103,7 @@ def _upstream_config(config: Mapping[str, Any], count: int) -> dict[str, Any]:
         "data": config_dicts.decisive(config)["data"],
         "tasks": {name: config["tasks"][name] for name in sorted(tasks)},
         "reference": config.get("reference", ""),
-        "runtime": {"fsdp": config["runtime"]["fsdp"]},  # sums are then taken in another order
+        "runtime": {"fsdp": config["runtime"]["fsdp"]},  # decides the order of sums
     }
 
 
@@ -117,8 +117,8 @@ def _first_difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
 
 
 def _provenance_difference(source: Path, here: Path) -> str:
-    """How the weights, the images, or what either run was ever launched with differ, or ""."""
-    told = [
+    """How the weights, the images, or any launch of the two runs differ; "" if they do not."""
+    digests = [
         {
             "the digest of the weights": _read(Workdir(folder).original).get("digest"),
             "the digest of the reference": _read(Workdir(folder).reference).get("digest"),
@@ -128,18 +128,18 @@ def _provenance_difference(source: Path, here: Path) -> str:
         }
         for folder in (source, here)
     ]
-    if text := _first_difference(*told):
+    if text := _first_difference(*digests):
         return text
     launches = [_launches(folder) for folder in (source, here)]
-    now = {key: launches[1][-1][key] for key in MADE_BY}
+    now = {key: launches[1][-1][key] for key in PROVENANCE}
     for launch in launches[0] + launches[1]:
-        if text := _first_difference({key: launch.get(key) for key in MADE_BY}, now):
+        if text := _first_difference({key: launch.get(key) for key in PROVENANCE}, now):
             return f"{text} (every launch counts)"
     return ""
 
 
 def _launches(folder: Path) -> list[dict[str, Any]]:
-    """What each launch ran with, the first one first."""
+    """Code, packages and devices of each launch, in order."""
     first = Workdir(folder).read_versions()
     return [first, *first.get("continued_with", [])]
 
@@ -149,12 +149,12 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def done(folder: Path, phase: str, steps: int) -> bool:
-    """Whether a workdir holds the end of a phase that has so many steps at most."""
+    """Whether a workdir holds the last checkpoint of a phase of at most `steps` steps."""
     return _end(folder, phase, steps) is not None
 
 
 def _end(folder: Path, phase: str, steps: int) -> Path | None:
-    """The checkpoint after the last step of a phase, or after the one whose metrics say "ended"."""
+    """The checkpoint after the last step of a phase, or after the step at which it ended itself."""
     records = (r for r in Workdir(folder).read_metrics() if r["phase"] == phase)
     ends = itertools.chain([steps], (r["step"] + 1 for r in records if r.get("ended")))
     paths = (Workdir(folder).checkpoints(phase) / str(end) for end in ends)
@@ -162,14 +162,14 @@ def _end(folder: Path, phase: str, steps: int) -> Path | None:
 
 
 def _begun(folder: Path, phase: str) -> str:
-    """Why a phase is left to this run: it has checkpoints, whole or damaged. "" if it has none."""
+    """Why a phase is not reused: it has checkpoints here, intact or damaged. "" if it has none."""
     found = [path.name for path in Workdir(folder).checkpoints(phase).glob("*") if path.is_dir()]
     begun = any(name.isdigit() or name.startswith("damaged-") for name in found)
     return f"{phase} has checkpoints here and goes on from them" if begun else ""
 
 
 def _unfinished(folder: Path, phase: str, steps: int) -> str:
-    """Why the last checkpoint of a phase cannot be used; "" if it is what was written."""
+    """Why the last checkpoint of a phase cannot be used; "" if it is intact."""
     root = _end(folder, phase, steps)
     if root is None:
         return f"{phase} is not finished there"
@@ -180,21 +180,21 @@ def _unfinished(folder: Path, phase: str, steps: int) -> str:
 
 
 def _link_phase(source: Path, here: Path, phase: str) -> None:
-    """The records first: a phase counts as done here from the moment its checkpoints appear."""
+    """Copies a phase. Records come first: the phase is done here once its checkpoints appear."""
     _copy_records(source, here, phase)
-    theirs, home = Workdir(source).checkpoints(phase), Workdir(here).checkpoints(phase)
-    making = home.with_name(MAKING.format(phase))
-    shutil.copytree(theirs, making, ignore=IGNORED_FILES, copy_function=_link_file)
+    origin, home = Workdir(source).checkpoints(phase), Workdir(here).checkpoints(phase)
+    making = home.with_name(PARTIAL.format(phase))
+    shutil.copytree(origin, making, ignore=IGNORED_FILES, copy_function=_link_file)
     if home.exists():
         shutil.rmtree(home)  # it holds no checkpoint: a save that was cut short, or nothing
     making.rename(home)
 
 
 def _copy_records(source: Path, here: Path, phase: str) -> None:
-    """The phase's lines of metrics.jsonl and its entry of phases.json, in place of what is here."""
+    """Replaces the phase's lines of metrics.jsonl and its notes by those of the source."""
     kept = [r for r in Workdir(here).read_metrics() if r["phase"] != phase]
     new = [r for r in Workdir(source).read_metrics() if r["phase"] == phase]
-    with files.replacing(Workdir(here).metrics) as file:
+    with files.atomic_write(Workdir(here).metrics) as file:
         file.writelines(json.dumps(record).encode() + b"\n" for record in kept + new)
     entries = Workdir(source).read_notes()
     if phase in entries:
@@ -203,7 +203,7 @@ def _copy_records(source: Path, here: Path, phase: str) -> None:
 
 
 def _link_file(source: str, target: str) -> None:
-    """A second name for the same file, into which nothing ever writes; or else a copy."""
+    """A hard link, since nothing ever writes into the file; a copy where links are impossible."""
     try:
         os.link(source, target)
     except OSError:
@@ -211,7 +211,7 @@ def _link_file(source: str, target: str) -> None:
 
 
 def _remove_partial(experiment: Experiment) -> None:
-    """Removes what a launch left that was killed on the way."""
+    """Removes what a launch left behind that was killed while it copied."""
     for phase in experiment.plan.phases:
-        left_over = experiment.workdir.checkpoints(MAKING.format(phase))
+        left_over = experiment.workdir.checkpoints(PARTIAL.format(phase))
         shutil.rmtree(left_over, ignore_errors=True)

@@ -18,7 +18,7 @@ from l2l_jax.engine.plan import resolve
 from l2l_jax.engine.preflight import preflight
 from l2l_jax.engine.train import train
 from l2l_jax.lib import files, hosts, preemption
-from l2l_jax.report import judges, page
+from l2l_jax.report import feature_networks, page
 from l2l_jax.workdir import claim
 from l2l_jax.workdir.layout import Workdir
 
@@ -35,11 +35,11 @@ def run(config: Mapping[str, Any], folder: str | Path) -> dict[str, Any]:
     folder = Path(folder).expanduser()
     with hosts.fail_together():
         plan = resolve(config)
-        claim.check(folder, plan.config)
+        claim.check_config_matches(folder, plan.config)
     if hosts.from_main(int(finished(folder))):
         log.info("%s is finished; see %s", folder, Workdir(folder).report)
         return Workdir(folder).read_results()
-    with preemption.watch() as stop, claim.locked(folder):
+    with preemption.watch_sigterm() as stop, claim.lock(folder):
         experiment = preflight(plan, folder, stop)
         reuse.reuse_phases(experiment)
         results = evaluate(experiment, run_phases(experiment, train))
@@ -55,7 +55,7 @@ def evaluate_again(folder: Path) -> dict[str, Any]:
     if jax.device_count() % max(1, config["runtime"]["fsdp"]):
         config["runtime"]["fsdp"] = -1  # it was trained on other devices than these
     plan = resolve(config)
-    with preemption.watch() as stop, claim.locked(folder):
+    with preemption.watch_sigterm() as stop, claim.lock(folder):
         experiment = preflight(plan, folder, stop)
         results = evaluate(experiment, run_phases(experiment, restored))
         if hosts.is_main():
@@ -79,7 +79,8 @@ def summary(results: Mapping[str, Any]) -> str:
         for metric in ("fid", "psnr"):
             values = [results[name][side].get(metric) for name in names]
             if None not in values:
-                mark = f" ({judges.MARK})" if metric in judges.untrained(results) else ""
-                figures = " -> ".join(f"{value:.2f}" for value in values)
-                parts.append(f"{side} {metric} {figures}{mark}")
+                random = metric in feature_networks.untrained(results)
+                mark = f" ({feature_networks.RANDOM_MARK})" if random else ""
+                told = " -> ".join(f"{value:.2f}" for value in values)
+                parts.append(f"{side} {metric} {told}{mark}")
     return f"{results['task']}: {', '.join(parts)}"

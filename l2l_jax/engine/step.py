@@ -1,13 +1,14 @@
-"""The train step: uint8 images in, one update of the trainable groups out.
+"""The train step: takes uint8 images or tokens and updates the trainable parameter groups.
 
-A pure function under jax.jit, every array at its border with a declared sharding, the state
-donated. Randomness is a function of (seed, phase, step). What is frozen is no part of the state.
+It is a pure function under jax.jit. Every array that it takes or returns has a declared sharding,
+and the state is donated. Its randomness is a function of (seed, phase, step). Frozen parameters are
+not part of the state.
 """
 
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, no_type_check
 
 import flax.struct
 import jax
@@ -32,35 +33,33 @@ from l2l_jax.types import (
 Step = Callable[["State", Params, dict[str, Array]], tuple["State", Metrics]]
 
 
+@no_type_check  # JAX also builds it from shapes and shardings
 @flax.struct.dataclass
 class State:
-    """All that a step changes, and all that a checkpoint holds."""
+    """What a step changes, which is also what a checkpoint holds."""
 
-    step: Any  # int32 scalar, updates done; Any, as JAX also fills trees with abstract values
+    step: Array  # int32, number of updates done
     student: Params  # the trainable groups
     optimizer: Any
-    average: Params | None  # moving average of the student; None if none is asked for
+    average: Params | None  # moving average of the student, float32; None without ema
 
     @property
     def result(self) -> Params:
-        """What the phase hands on: the average if there is one, else the student as it is."""
+        """The result of the phase: the moving average if there is one, else the student."""
         return self.student if self.average is None else self.average
 
     def saved(self) -> dict[str, Any]:
-        """The fields that there are, by name.
-
-        A missing average has no key: orbax writes None down, and would then ask checkpoints from
-        before there were averages for it.
-        """
+        """{name: value} of the fields that are not None, for orbax, which would store a None."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {name: value for name, value in fields.items() if value is not None}
 
 
+@no_type_check
 @flax.struct.dataclass
 class EndingState(State):
-    """Of a method that may end its phase by itself."""
+    """The state for a method that may end its phase before the last step."""
 
-    ended: Any  # bool scalar: nothing moves any more
+    ended: Array  # bool scalar: the phase has ended, and no step changes anything any more
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,32 +76,34 @@ class UpdateRule:
     learning_rate: optax.Schedule
     seed: int
     accumulate: int = 1
-    ema: float = 0.0  # decay of the moving average; 0: there is none
+    ema: float = 0.0  # decay of the moving average; 0 = no average
 
     def init(self, params: Params) -> State:
-        """The state before the first step; params: all groups of the model.
+        """The state before the first step. params: all groups of the model.
 
-        The moving average begins with what the phase begins with, so that nothing else is in it.
+        The moving average starts at the student's initial values.
         """
         student = {group: params[group] for group in self.method.TRAINABLE}
         # A copy: the state is donated, the parameters it starts from are not.
         student = jax.tree.map(jnp.copy, student)
         average = jax.tree.map(lambda x: jnp.array(x, jnp.float32), student) if self.ema else None
-        whole = jnp.zeros((), jnp.int32), student, self.optimizer.init(student), average
-        ends = self.method.UNTIL is not None
-        return EndingState(*whole, jnp.zeros((), bool)) if ends else State(*whole)
+        fields = jnp.zeros((), jnp.int32), student, self.optimizer.init(student), average
+        if self.method.UNTIL is None:
+            return State(*fields)
+        return EndingState(*fields, jnp.zeros((), bool))
 
     def fixed(
         self,
         start: Params,
         original: Params,
-        noise: Array | None = None,
+        noise: Array | jax.ShapeDtypeStruct | None = None,
         salient: Params | None = None,
     ) -> Params:
-        """What a step reads and never writes: the student's frozen groups, the teacher, and more.
+        """What a step reads and never changes: {"frozen", "teacher", "noise", "salient"}.
 
-        noise: tokens of noise images, [N, h, w] integers. salient: bools like the student, which
-        values may move. None: fresh noise, all values.
+        start: all groups that the phase begins with; original: the teacher. noise: tokens of noise
+        images, [N, h, w] integers; None: the method draws noise in each step. salient: bools like
+        the student, True for values that may move; None: all of them.
         """
         frozen = {k: v for k, v in start.items() if k not in self.method.TRAINABLE}
         teacher = original if self.method.TEACHER else {}
@@ -111,8 +112,8 @@ class UpdateRule:
     def has_ended(self, metrics: Metrics) -> Array:
         """Bool scalar: whether the method's stopping criterion is met."""
         assert self.method.UNTIL
-        metric, limit = self.method.UNTIL
-        limit = self.args.get(limit, 0.0)
+        metric, argument = self.method.UNTIL
+        limit = self.args.get(argument, 0.0)
         return metrics[metric] >= limit if limit else jnp.zeros((), bool)
 
 
@@ -137,9 +138,9 @@ class BatchObjectives:
     def gradients(
         self, student: Params, *weights: tuple[float, float]
     ) -> tuple[list[Params], Metrics]:
-        """One forward pass, one backward pass for each pair; means over the micro-batches.
+        """See types.Objectives: one forward pass, one backward pass for each pair of weights.
 
-        Zero where values may not move, so that a solver weighs what moves and nothing else.
+        Means over the micro-batches; zero where values may not move.
         """
 
         def one(batch: UnlearnBatch, rng: Array) -> tuple[list[Params], Metrics]:
@@ -171,7 +172,7 @@ def draw(rule: UpdateRule, side: str, images: Array, planned: TaskPlan, rng: Arr
     grid, args = rule.model.grid, planned.args
     mask = planned.task.mask(rngs.fold(rng, "mask", side), images.shape[0], grid, **args)
     visible = planned.task.visible(grid, **args)
-    given = pixels.unit(images) if images.dtype == jnp.uint8 else images.astype(jnp.int32)
+    given = pixels.to_unit_range(images) if images.dtype == jnp.uint8 else images.astype(jnp.int32)
     return Batch(given, mask, visible)
 
 
@@ -183,7 +184,7 @@ def make_objectives(
     def split(x: Array) -> Array:
         """[B, ...] -> [accumulate, B / accumulate, ...], every device keeping its own rows."""
         rows = x.reshape(-1, rule.accumulate, *x.shape[1:]).swapaxes(0, 1)
-        return jax.lax.with_sharding_constraint(rows, sharding.microbatch(mesh))
+        return jax.lax.with_sharding_constraint(rows, sharding.microbatch_sharding(mesh))
 
     def at_step(step: Array, fixed: Params, images: dict[str, Array]) -> BatchObjectives:
         rng = rngs.key(rule.seed, rule.phase, step)
@@ -192,7 +193,7 @@ def make_objectives(
         if (bank := fixed["noise"]) is not None:
             rows = (len(images["forget"]),)
             drawn = jax.random.randint(rngs.fold(rng, "bank"), rows, 0, len(bank))
-            batch = batch.replace(noise=bank[drawn].astype(jnp.int32))
+            batch = dataclasses.replace(batch, noise=bank[drawn].astype(jnp.int32))
         if rule.accumulate > 1:
             batch = jax.tree.map(split, batch)
         return BatchObjectives(rule, fixed, batch, rngs.fold(rng, "method"))
@@ -212,35 +213,36 @@ def make_update(rule: UpdateRule, task: TaskPlan, mesh: Mesh) -> Step:
         )
         updates, optimizer = rule.optimizer.update(gradient, state.optimizer, state.student)
         updates = _salient(updates, fixed["salient"])  # weight decay moves what has no gradient
-        student = optax.apply_updates(state.student, updates)
-        metrics |= {
+        student: Any = optax.apply_updates(state.student, updates)
+        measured: dict[str, Any] = {
             "gradient_norm": optax.tree.norm(gradient),
             "update_norm": optax.tree.norm(updates),
             "learning_rate": rule.learning_rate(state.step),
         }
+        metrics |= measured
         average = _averaged(state.average, student, rule.ema)
-        new = state.replace(
-            step=state.step + 1, student=student, optimizer=optimizer, average=average
+        new = dataclasses.replace(
+            state, step=state.step + 1, student=student, optimizer=optimizer, average=average
         )
         if not isinstance(state, EndingState):
             return new, metrics
         ended = state.ended | rule.has_ended(metrics)
         new = jax.tree.map(lambda x, y: jnp.where(ended, x, y), state, new)
-        # The step that finds the end counts, those dispatched before anybody noticed do not.
-        new = new.replace(step=state.step + ~state.ended, ended=ended)
+        # The step that meets the criterion counts; steps dispatched after it do not.
+        new = dataclasses.replace(new, step=state.step + ~state.ended, ended=ended)
         return new, metrics | {"ended": ended.astype(jnp.float32)}
 
     return update
 
 
 def _averaged(average: Params | None, student: Params, decay: float) -> Params | None:
-    """decay * average + (1 - decay) * student, in a form that leaves what stands still alone."""
+    """decay * average + (1 - decay) * student, so that a value that does not move stays equal."""
     if average is None:
         return None
     return jax.tree.map(lambda a, x: a + (1 - decay) * (x - a), average, student)
 
 
-def _salient(tree: Params, mask: Params | None) -> Params:
+def _salient(tree: Any, mask: Params | None) -> Any:
     return tree if mask is None else jax.tree.map(lambda x, keep: jnp.where(keep, x, 0), tree, mask)
 
 
@@ -249,7 +251,7 @@ def shard_update(
 ) -> Step:
     """jax.jit with shardings; the state is donated, metrics come back replicated."""
     of = functools.partial(jax.tree.map, lambda x: x.sharding)
-    images = {side: sharding.batch(mesh) for side in sides}
+    images = {side: sharding.batch_sharding(mesh) for side in sides}
     return jax.jit(
         update,
         in_shardings=(of(state), of(fixed), images),

@@ -1,9 +1,9 @@
-"""What a model with a frozen tokenizer needs to see of images only once: their tokens.
+"""Tokens that are computed once before training, for models over a frozen tokenizer.
 
-With data.token_cache.views = K the training images are tokenised before the first step, K augmented
-views of each, and a step reads tokens in place of pixels; augmentation is then K fixed views and no
-longer fresh. With data.token_cache.noise = N noise targets are drawn from N tokenised noise images
-whose moments are those of the forget images, in place of being tokenised anew in every step.
+With data.token_cache.views = K the training images are tokenised before the first step: K augmented
+views of each, fixed for the whole phase. A step then reads tokens in place of pixels. With
+data.token_cache.noise = N, noise targets are drawn from N tokenised noise images whose mean and
+standard deviation are those of the forget images, in place of being tokenised in every step.
 """
 
 import json
@@ -21,7 +21,7 @@ from l2l_jax.data.splits import Split
 from l2l_jax.engine.experiment import Experiment
 from l2l_jax.lib import files, hosts, pixels, sharding
 from l2l_jax.lib import rng as rngs
-from l2l_jax.lib.signatures import accepts
+from l2l_jax.lib.signatures import keyword_names
 from l2l_jax.types import Array, Params
 
 log = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ MOMENT_IMAGES = 2048  # forget images at most, whose moments the noise has
 
 
 class Tokenizer:
-    """The model's frozen tokenizer as a program of this process's own devices."""
+    """The model's frozen tokenizer as a program on the devices of this process alone."""
 
     def __init__(self, experiment: Experiment, params: Params):
         frozen = {"tokenizer": hosts.gather(params["tokenizer"])}
@@ -48,8 +48,8 @@ class Tokenizer:
         for at in range(0, len(pictures), self._batch):
             part = pictures[at : at + self._batch]
             full = np.concatenate([part, part[-1:].repeat(self._batch - len(part), axis=0)])
-            full = jax.device_put(full, sharding.batch(self._mesh))
-            unit = pixels.unit(full) if full.dtype == np.uint8 else full
+            full = jax.device_put(full, sharding.batch_sharding(self._mesh))
+            unit = pixels.to_unit_range(full) if full.dtype == np.uint8 else full
             parts.append(np.asarray(self._run(self._params, unit))[: len(part)])
         return np.concatenate(parts)
 
@@ -83,22 +83,24 @@ def abstract_noise(experiment: Experiment, phase: str) -> jax.ShapeDtypeStruct |
 
 def prepare(
     phase: str, experiment: Experiment, sides: Mapping[str, Split], params: Params
-) -> tuple[dict[str, loader.Rows], Array | None]:
+) -> tuple[dict[str, loader.TrainInput], Array | None]:
     """({side: what the loader reads}, the bank of noise or None); params: all groups."""
     data, size = experiment.config["data"], experiment.model.image_size
     as_tokens, noise = views(experiment), noise_count(experiment, phase)
     tokenizer = Tokenizer(experiment, params) if as_tokens or noise else None
-    bank = noise_bank(phase, experiment, sides["forget"], tokenizer) if noise else None
-    if as_tokens:
+    bank = None
+    if tokenizer and noise:
+        bank = noise_bank(phase, experiment, sides["forget"], tokenizer)
+    if tokenizer and as_tokens:
         kept = cached(experiment, sides, tokenizer)
-        return {side: (kept[side], token_cache.any_view) for side in sides}, bank
+        return {side: (kept[side], token_cache.draw_view) for side in sides}, bank
     augment = images.augmentation(size, tuple(data["crop"]), data["flip"], data["resize"])
-    picked = {s: loader.Picked(experiment.sources[x.part], x.indices) for s, x in sides.items()}
+    picked = {s: loader.Subset(experiment.sources[x.part], x.indices) for s, x in sides.items()}
     return {side: (picked[side], augment) for side in sides}, bank
 
 
 def cached(experiment: Experiment, sides: Mapping[str, Split], tokenizer: Tokenizer) -> dict:
-    """{side: token_cache.Cached}, made now where it is missing."""
+    """{side: token_cache.TokenViews}, made now where it is missing."""
     data, size = experiment.config["data"], experiment.model.image_size
     settings, chosen = data["token_cache"], experiment.config["runtime"]["token_folder"]
     about = {
@@ -115,14 +117,14 @@ def cached(experiment: Experiment, sides: Mapping[str, Split], tokenizer: Tokeni
     if data["resize"] != "pillow":
         about["resize"] = data["resize"]
     folder = Path(chosen).expanduser() if chosen else _default(about)
-    token_cache.claim(folder, about)
+    token_cache.record_settings(folder, about)
     augment = images.augmentation(size, tuple(data["crop"]), data["flip"], data["resize"])
     below = {splits.PROXY: folder / splits.PROXY}  # its keys may be those of other images
 
-    def filled(split: Split) -> token_cache.Cached:
+    def filled(split: Split) -> token_cache.TokenViews:
         where, source = below.get(split.part, folder), experiment.sources[split.part]
         count, host = settings["views"], experiment.host
-        return token_cache.fill(where, source, split, count, augment, tokenizer, host)
+        return token_cache.load_or_compute(where, source, split, count, augment, tokenizer, host)
 
     return {side: filled(split) for side, split in sides.items()}
 
@@ -144,9 +146,9 @@ def noise_bank(phase: str, experiment: Experiment, split: Split, tokenizer: Toke
     planned = experiment.plan.phases[phase]
     draw, args = planned.method.draw_noise, planned.args
     assert draw
-    args = {name: args[name] for name in accepts(draw)}
+    args = {name: args[name] for name in keyword_names(draw)}
     rows = split.indices[np.linspace(0, len(split.indices) - 1, MOMENT_IMAGES, dtype=int)]
-    picked = loader.Picked(experiment.sources[split.part], np.unique(rows))
+    picked = loader.Subset(experiment.sources[split.part], np.unique(rows))
     total, squares, pixel_count = np.zeros(3), np.zeros(3), 0
     for at in range(len(picked)):
         x = images.resize_crop(picked[at], size).reshape(-1, 3) / 255.0

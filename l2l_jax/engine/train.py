@@ -16,7 +16,7 @@ from l2l_jax.engine.training_sets import training_splits
 from l2l_jax.lib import flops, hosts, trees
 from l2l_jax.lib.errors import NonFinite, Preempted
 from l2l_jax.lib.profiler import Profile, peak_memory
-from l2l_jax.lib.progress import Clock
+from l2l_jax.lib.progress import Progress
 from l2l_jax.types import Array, Params
 from l2l_jax.workdir.metrics import Writer
 
@@ -61,7 +61,9 @@ def train(
         updates = [make_update(rule, task, experiment.mesh) for task in planned.tasks]
         images = token_bank.abstract_images(experiment, planned.batch_size)
         batch = dict.fromkeys(sides, images)
-        step_flops = np.mean([flops.count(update, abstract, fixed, batch) for update in updates])
+        step_flops = float(
+            np.mean([flops.count(update, abstract, fixed, batch) for update in updates])
+        )
         compiled = [shard_update(u, state, fixed, tuple(sides), experiment.mesh) for u in updates]
         _log_sizes(rule, total, state, fixed, step_flops)
         experiment.note(phase, step_flops=step_flops)
@@ -69,7 +71,7 @@ def train(
         # 3. The loop. A step is dispatched, then the metrics of the step before it are fetched.
         writer = Writer(experiment.workdir.folder, phase, first, runtime["tensorboard"])
         stack.callback(writer.close)
-        clock = Clock(
+        clock = Progress(
             phase, first, total, planned.batch_size * len(sides), step_flops, writer.seconds + spent
         )
         batches = stack.enter_context(contextlib.closing(experiment.batches(phase, rows, first)))

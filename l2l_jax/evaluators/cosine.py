@@ -1,29 +1,25 @@
-"""Mean cosine between the embedding of a completion and that of the image it was made from.
+"""Mean cosine between the features of a completion and those of the complete image.
 
 With feature_networks/clip.py as the network this is paper A's CLIP similarity.
 """
 
-from collections.abc import Iterator
-
 import numpy as np
+from jaxtyping import Float
 
-from l2l_jax.types import Evaluation, Figure
+from l2l_jax.lib.evaluation import each_cell, required
+from l2l_jax.types import Evaluation, Figure, FigureValues
 
 FIGURES = (Figure("cosine", "cosine", good="up", digits=3),)
 
 
-def evaluate(
-    evaluation: Evaluation, *, network: str = "main"
-) -> Iterator[tuple[tuple[str, str, str], str, float]]:
-    """cosine, in [-1, 1], for every variant, side and task."""
-    for task in evaluation.tasks:
-        for side in evaluation.sides:
-            for variant in evaluation.variants:
-                made = evaluation.completions(variant, side, task, network)
-                yield (variant, side, task), "cosine", cosine(made.features, made.real_features)
+def evaluate(evaluation: Evaluation, *, network: str = "main") -> FigureValues:
+    """Yields cosine, in [-1, 1], for every variant, side and task."""
+    for cell, completions in each_cell(evaluation, network):
+        features, real = required(completions.features), required(completions.real_features)
+        yield cell, "cosine", cosine(features, real)
 
 
-def cosine(a: np.ndarray, b: np.ndarray) -> float:
+def cosine(a: Float[np.ndarray, "N D"], b: Float[np.ndarray, "N D"]) -> float:
     """Mean over rows of the cosine between a[i] and b[i]; a zero row counts as 0."""
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)

@@ -1,21 +1,22 @@
 """Inception Score of the completions (Salimans et al. 2016): exp of the mean KL(p(y|x) || p(y)).
 
-p(y|x) comes from the logits of a network. The images are shuffled (seeded) before they are cut into
-splits, unless shuffle=False: the released code cut lists ordered by class, which lowers p(y)'s
-entropy.
+p(y|x) is the softmax of a network's logits. The images are shuffled (seeded) before they are
+divided into splits. With shuffle=False they are not, as in the code released with paper A: its
+images are ordered by class, which lowers the entropy of p(y) within a split.
 
-The score of the original code came from TensorFlow's own resizing and from logits without their
-bias; that of feature_networks/inception.py is near to it, and not it to the digit.
+The original code of the Inception Score resizes with TensorFlow and omits the bias of the logits,
+so the values of feature_networks/inception.py are close to its values, but not equal.
 """
 
 import logging
-from collections.abc import Iterator
 
 import numpy as np
+from jaxtyping import Float
 from scipy.special import logsumexp
 
+from l2l_jax.lib.evaluation import each_cell, required
 from l2l_jax.lib.rng import seed_of
-from l2l_jax.types import Evaluation, Figure
+from l2l_jax.types import Evaluation, Figure, FigureValues
 
 log = logging.getLogger(__name__)
 
@@ -25,32 +26,31 @@ FIGURES = (
 )
 NEEDS_LOGITS = True
 MINIMUMS = {"splits": 1}
-SMALLEST = 10  # images in a split
+MIN_IMAGES = 10  # in a split
 
 
 def evaluate(
     evaluation: Evaluation, *, splits: int = 10, network: str = "main", shuffle: bool = True
-) -> Iterator[tuple[tuple[str, str, str], str, float]]:
-    """is and is_std, the mean and the population standard deviation over the splits.
+) -> FigureValues:
+    """Yields is and is_std: the mean and the population standard deviation over the splits.
 
-    Fewer splits if one would hold less than ten images; fewer than ten images have no score.
+    There are fewer splits if one would hold less than MIN_IMAGES images. A side with fewer than
+    MIN_IMAGES images has no score.
     """
-    for task in evaluation.tasks:
-        for side in evaluation.sides:
-            for variant in evaluation.variants:
-                logits = evaluation.completions(variant, side, task, network).logits
-                if len(logits) < SMALLEST:
-                    log.warning("inception_score needs %d images, not %d", SMALLEST, len(logits))
-                    continue
-                rng = np.random.default_rng(seed_of(evaluation.seed, "inception_score", side))
-                rows = rng.permutation(logits) if shuffle else logits
-                mean, std = inception_score(rows, min(splits, len(logits) // SMALLEST))
-                yield (variant, side, task), "is", mean
-                yield (variant, side, task), "is_std", std
+    for cell, completions in each_cell(evaluation, network):
+        logits = required(completions.logits)
+        if len(logits) < MIN_IMAGES:
+            log.warning("inception_score needs %d images, not %d", MIN_IMAGES, len(logits))
+            continue
+        rng = np.random.default_rng(seed_of(evaluation.seed, "inception_score", cell[1]))
+        rows = rng.permutation(logits) if shuffle else logits
+        mean, std = inception_score(rows, min(splits, len(logits) // MIN_IMAGES))
+        yield cell, "is", mean
+        yield cell, "is_std", std
 
 
-def inception_score(logits: np.ndarray, splits: int) -> tuple[float, float]:
-    """(mean, population std) over `splits` equal parts of logits [N, C]; without the remainder."""
+def inception_score(logits: Float[np.ndarray, "N C"], splits: int) -> tuple[float, float]:
+    """(mean, population std) over `splits` equal parts of the rows; the remainder is dropped."""
     logits = np.asarray(logits, np.float64)
     log_p = logits - logsumexp(logits, axis=1, keepdims=True)
     size = len(log_p) // splits

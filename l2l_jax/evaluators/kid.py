@@ -2,17 +2,18 @@
 
     MMD^2 with k(x, y) = (x.y / D + 1)^3, unbiased estimate, mean over random subsets
 
-A FID of a few thousand images is too large by an amount that depends on their number and their
-variety; this estimate's mean does not depend on the number. It may be negative.
+The FID of a few thousand images is too large, by an amount that depends on their number and
+variety. The mean of this estimate does not depend on the number of images. It may be negative.
 """
 
 import logging
-from collections.abc import Iterator
 
 import numpy as np
+from jaxtyping import Float
 
+from l2l_jax.lib.evaluation import each_cell, required
 from l2l_jax.lib.rng import seed_of
-from l2l_jax.types import Evaluation, Figure
+from l2l_jax.types import Evaluation, Figure, FigureValues
 
 log = logging.getLogger(__name__)
 
@@ -22,33 +23,30 @@ MINIMUMS = {"subsets": 1, "size": 2}
 
 def evaluate(
     evaluation: Evaluation, *, network: str = "main", subsets: int = 100, size: int = 1000
-) -> Iterator[tuple[tuple[str, str, str], str, float]]:
-    """kid for every variant, side and task; subsets of at most `size` completions and images.
+) -> FigureValues:
+    """Yields kid for every variant, side and task; a side with fewer than two images has none.
 
-    Sides with fewer than two images have none.
+    subsets: how many random subsets; size: the largest number of images in one.
     """
-    for task in evaluation.tasks:
-        for side in evaluation.sides:
-            for variant in evaluation.variants:
-                made = evaluation.completions(variant, side, task, network)
-                if len(made.features) < 2:
-                    log.warning("kid needs two images; the %s side has fewer", side)
-                    continue
-                rng = np.random.default_rng(seed_of(evaluation.seed, "kid", side))
-                found = distance(made.real_features, made.features, subsets, size, rng)
-                yield (variant, side, task), "kid", found
+    for cell, completions in each_cell(evaluation, network):
+        features, real = required(completions.features), required(completions.real_features)
+        if len(features) < 2:
+            log.warning("kid needs two images; the %s side has fewer", cell[1])
+            continue
+        rng = np.random.default_rng(seed_of(evaluation.seed, "kid", cell[1]))
+        yield cell, "kid", distance(real, features, subsets, size, rng)
 
 
 def distance(
-    a: np.ndarray,
-    b: np.ndarray,
+    a: Float[np.ndarray, "N D"],
+    b: Float[np.ndarray, "M D"],
     subsets: int,
     size: int,
     rng: np.random.Generator | np.random.RandomState,
 ) -> float:
-    """Mean over `subsets` draws of at most `size` rows of each of a [N, D] and b [M, D]."""
+    """Mean of the estimate over `subsets` draws of at most `size` rows of both a and b."""
     size, width = min(len(a), len(b), size), a.shape[1]
-    subsets = 1 if size == len(a) == len(b) else subsets  # they would all be the whole sets
+    subsets = 1 if size == len(a) == len(b) else subsets  # every subset would be the whole set
     total = 0.0
     for _ in range(subsets):
         y = np.asarray(b[rng.choice(len(b), size, replace=False)], np.float64)

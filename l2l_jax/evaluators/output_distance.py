@@ -1,15 +1,15 @@
-"""Is the unlearned model like one that never saw the forget images?
+"""Does the unlearned model complete images like a model that was never trained on forget images?
 
-The question of Varshney & Torra (2025): a model that was retrained still completes unseen images
-somehow, so the aim is its completions, not noise. Answered only where config.reference names a
-retrained model.
+The question of Varshney & Torra (2025): a retrained model still completes images that it has not
+seen somehow, so the aim is to complete them in the same way, not to return noise. It is answered
+only if config.reference names a retrained model.
 """
 
-from collections.abc import Iterator
+import itertools
 
 import numpy as np
 
-from l2l_jax.types import Evaluation, Figure
+from l2l_jax.types import Evaluation, Figure, FigureValues
 
 FIGURES = (
     Figure(
@@ -24,15 +24,14 @@ FIGURES = (
 )
 
 
-def evaluate(evaluation: Evaluation) -> Iterator[tuple[tuple[str, str, str], str, float]]:
-    """Yields "retrain_distance": the distance to what the retrained model makes of the same image.
+def evaluate(evaluation: Evaluation) -> FigureValues:
+    """Yields retrain_distance for every variant but the retrained model itself.
 
-    Root mean square difference on the hidden pixels of an image, both in [0, 1], mean over the
-    images of a side. For every variant but the retrained model itself.
+    Root mean square difference, on the hidden pixels of an image in [0, 1], to the retrained
+    model's completion of the same image; mean over the images of a side.
     """
-    for task in evaluation.tasks:
-        for variant in evaluation.variants:
-            for side in evaluation.sides:
-                apart = evaluation.completions(variant, side, task).retrain_distance
-                if apart is not None:
-                    yield (variant, side, task), "retrain_distance", float(np.mean(apart))
+    variants, sides = evaluation.variants, evaluation.sides
+    for task, variant, side in itertools.product(evaluation.tasks, variants, sides):
+        distances = evaluation.completions(variant, side, task).retrain_distance
+        if distances is not None:
+            yield (variant, side, task), "retrain_distance", float(np.mean(distances))

@@ -1,15 +1,14 @@
-"""How close a completion is to the truth: PSNR and L1 on the hidden pixels, and picture grids.
+"""How close completions are to the complete images: PSNR and L1 on hidden pixels, and grids.
 
-images/<task>_<side>.png has one column for each example and these rows: the image, what the model
-sees of it, and the completion of each variant: original, unlearned, retrained.
+images/<task>_<side>.png has one column for each example. Its rows are the image, the image with the
+hidden part covered, and the completion of each variant: original, unlearned, retrained.
 """
 
-from collections.abc import Iterator
-
 import numpy as np
+from jaxtyping import Bool, UInt8
 
 from l2l_jax.data import images
-from l2l_jax.types import Completions, Evaluation, Figure
+from l2l_jax.types import Completions, Evaluation, Figure, FigureValues
 
 FIGURES = (
     Figure("psnr", "PSNR, hidden pixels", "dB", good="up", digits=2),
@@ -17,30 +16,33 @@ FIGURES = (
 )
 
 
-def evaluate(
-    evaluation: Evaluation, *, grids: bool = True
-) -> Iterator[tuple[tuple[str, str, str], str, float]]:
-    """psnr: mean over images of -10 log10(MSE on hidden pixels), dB, peak 1. l1: in [0, 1]."""
+def evaluate(evaluation: Evaluation, *, grids: bool = True) -> FigureValues:
+    """Yields psnr, in dB: mean over images of -10 log10(MSE on hidden pixels), peak value 1.
+
+    Yields l1, the mean absolute error on hidden pixels, in [0, 1]. grids: whether to keep pictures.
+    """
     for task in evaluation.tasks:
         for side in evaluation.sides:
-            found = {v: evaluation.completions(v, side, task) for v in evaluation.variants}
-            for variant, made in found.items():
-                cell = (variant, side, task)
-                yield cell, "psnr", float(np.mean(-10 * np.log10(np.maximum(made.mse, 1e-10))))
-                yield cell, "l1", float(np.mean(made.l1))
+            by_variant = {v: evaluation.completions(v, side, task) for v in evaluation.variants}
+            for variant, completions in by_variant.items():
+                cell, mse = (variant, side, task), np.maximum(completions.mse, 1e-10)
+                yield cell, "psnr", float(np.mean(-10 * np.log10(mse)))
+                yield cell, "l1", float(np.mean(completions.l1))
             if grids:
-                evaluation.keep_picture(f"{task}_{side}", grid(list(found.values())))
+                evaluation.keep_picture(f"{task}_{side}", grid(list(by_variant.values())))
 
 
-def grid(variants: list[Completions]) -> np.ndarray:
-    """uint8 [rows, columns, 3]: input, hidden, then each variant's completions."""
-    given = variants[0]
-    rows = [given.images, cover(given.images, given.hidden), *[v.completed for v in variants]]
+def grid(variants: list[Completions]) -> UInt8[np.ndarray, "H W 3"]:
+    """The images, the images with hidden pixels covered, and a row of completions per variant."""
+    first = variants[0]
+    rows = [first.images, cover(first.images, first.hidden), *[v.completed for v in variants]]
     return images.sheet(rows)
 
 
-def cover(pictures: np.ndarray, hidden: np.ndarray) -> np.ndarray:
-    """Diagonal blue-grey stripes over the hidden pixels, so that nobody takes them for content."""
+def cover(
+    pictures: UInt8[np.ndarray, "K H W 3"], hidden: Bool[np.ndarray, "K H W"]
+) -> UInt8[np.ndarray, "K H W 3"]:
+    """Draws diagonal blue-grey stripes over hidden pixels, which cannot be mistaken for content."""
     side = pictures.shape[1]
     y, x = np.mgrid[:side, :side]
     width = max(1, side // 16)

@@ -24,7 +24,7 @@ from jaxtyping import Array, Float, Int, UInt8
 
 from l2l_jax.data import loader
 from l2l_jax.lib import files, pixels
-from l2l_jax.lib.nnx_pure import Pure
+from l2l_jax.lib.nnx_pure import PureModule
 from l2l_jax.types import FeatureNetwork, Images, NetworkContext, Params, Source, SplitLike
 
 log = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ def build(
     train = _examples(sources, trained_on, size)
     test = _examples(sources, held_out, size)
     classes = sources["train"].classes
-    network = Pure(lambda rngs: Network(len(classes), rngs))
+    network = PureModule(lambda rngs: Network(len(classes), rngs))
     settings = dict(size=size, epochs=epochs, lr=lr, batch_size=batch_size, seed=seed)
 
     def apply(params: Params, images: Images) -> tuple[Features, Logits]:
@@ -109,7 +109,7 @@ def _examples(
     images, labels = [np.zeros((0, size, size, 3), np.uint8)], [np.zeros(0, np.int32)]
     for split in splits.values():
         source = sources[split.part]
-        picked = loader.Picked(source, split.indices)
+        picked = loader.Subset(source, split.indices)
         batches = loader.eval_batches(picked, size, 256, loader.Host())
         images.append(np.concatenate(list(batches))[: len(picked)])
         labels.append(source.labels[split.indices])
@@ -133,7 +133,7 @@ def _resized(images: Images, size: int) -> Float[Array, "B {size} {size} 3"]:
 
 
 def _train(
-    network: Pure, apply: Apply, images: np.ndarray, labels: np.ndarray, settings: Mapping
+    network: PureModule, apply: Apply, images: np.ndarray, labels: np.ndarray, settings: Mapping
 ) -> Params:
     """Parameters trained with AdamW on the cross-entropy; the seed gives the order of images."""
     log.info("feature network: training a classifier on %d images of this run", len(images))
@@ -145,7 +145,7 @@ def _train(
     @jax.jit
     def update(params: Params, state: optax.OptState, x: Array, y: Array) -> tuple:
         def loss(params: Params) -> Array:
-            logits = apply(params, pixels.unit(x))[1]
+            logits = apply(params, pixels.to_unit_range(x))[1]
             return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
 
         updates, state = optimizer.update(jax.grad(loss)(params), state, params)
@@ -165,5 +165,7 @@ def _accuracy(apply: Apply, params: Params, images: np.ndarray, labels: np.ndarr
     """Fraction of the images that are classified correctly, in [0, 1]."""
     forward = jax.jit(functools.partial(apply, params))
     parts = np.array_split(images, -(-len(images) // 512))
-    guesses = [np.asarray(forward(pixels.unit(jnp.asarray(part)))[1]).argmax(1) for part in parts]
+    guesses = [
+        np.asarray(forward(pixels.to_unit_range(jnp.asarray(part)))[1]).argmax(1) for part in parts
+    ]
     return float(np.mean(np.concatenate(guesses) == labels))

@@ -17,8 +17,8 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from l2l_jax.lib import precision, resample, state_dicts
-from l2l_jax.lib.errors import unknown
-from l2l_jax.lib.nnx_pure import Pure
+from l2l_jax.lib.errors import unknown_name
+from l2l_jax.lib.nnx_pure import PureModule
 from l2l_jax.types import RANDOM_WEIGHTS, FeatureNetwork, Images, NetworkContext, Params
 
 MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
@@ -99,7 +99,7 @@ class Network(nnx.Module):
 def file(*, size: str, weights: str, **_: Any) -> str:
     """The weights file that `build` needs with these arguments."""
     if size not in SIZES:
-        raise unknown("size of clip", size, SIZES)
+        raise unknown_name("size of clip", size, SIZES)
     return weights or SIZES[size].file
 
 
@@ -117,11 +117,11 @@ def build(
     """
     spec = file(size=size, weights=weights)
     compute_dtype, dimensions = precision.compute_dtype(dtype), SIZES[size]
-    network = Pure(functools.partial(Network, dimensions, compute_dtype))
+    network = PureModule(functools.partial(Network, dimensions, compute_dtype))
 
     def apply(params: Params, images: Images) -> tuple[Float[Array, "B D"], Float[Array, "B 0"]]:
-        resized = resample.cover(images * 255.0, dimensions.image, "pillow") / 255.0
-        with precision.exact(compute_dtype):
+        resized = resample.resize_and_crop(images * 255.0, dimensions.image, "pillow") / 255.0
+        with precision.full_precision(compute_dtype):
             embeddings = network.bind(params)((resized - MEAN) / STD)
         return embeddings, jnp.zeros((len(images), 0))
 
@@ -133,7 +133,7 @@ def build(
 
 def from_torch(state: Mapping[str, np.ndarray], path: Path) -> Params:
     """Parameters from the visual part of an OpenCLIP state dict. path: named in errors."""
-    official = state_dicts.taker(state, path)
+    official = state_dicts.array_reader(state, path)
 
     def take(name: str) -> np.ndarray:
         return official(f"visual.{name}")

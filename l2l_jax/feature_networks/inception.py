@@ -29,8 +29,8 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from l2l_jax.lib import precision, resample, state_dicts
-from l2l_jax.lib.errors import ConfigError, unknown
-from l2l_jax.lib.nnx_pure import Pure
+from l2l_jax.lib.errors import ConfigError, unknown_name
+from l2l_jax.lib.nnx_pure import PureModule
 from l2l_jax.types import FeatureNetwork, Images, NetworkContext, Params
 
 FILES = {
@@ -214,7 +214,7 @@ def scaled(images: Images, scale: str) -> Images:
 def file(*, kind: str, weights: str, **_: Any) -> str:
     """The weights file that `build` needs with these arguments."""
     if kind not in FILES:
-        raise unknown("kind of inception", kind, FILES)
+        raise unknown_name("kind of inception", kind, FILES)
     return weights or FILES[kind]
 
 
@@ -237,17 +237,17 @@ def build(
     spec = file(kind=kind, weights=weights)
     for name, value, known in (("scale", scale, SCALES), ("resize", resize, resample.MODES)):
         if value not in known:
-            raise unknown(f"{name} of inception", value, known)
+            raise unknown_name(f"{name} of inception", value, known)
     if size < MIN_SIZE:
         raise ConfigError(
             f"inception: size={size} leaves no pixel after pooling; use at least {MIN_SIZE}."
         )
     compute_dtype = precision.compute_dtype(dtype)
-    network = Pure(functools.partial(Network, kind, compute_dtype))
+    network = PureModule(functools.partial(Network, kind, compute_dtype))
 
     def apply(params: Params, images: Images) -> tuple[Float[Array, "B D"], Float[Array, "B C"]]:
         prepared = scaled(resample.resize(images * 255.0, (size, size), resize), scale)
-        with precision.exact(compute_dtype):
+        with precision.full_precision(compute_dtype):
             return network.bind(params)(prepared)
 
     params, source = context.load(spec, network.template, from_torch)
@@ -265,9 +265,9 @@ def from_torch(state: Mapping[str, np.ndarray], path: Path) -> Params:
     """
     names = [link[0] for link in STEM if link]
     names += [f"{block}.{link[0]}" for block, all_ in BLOCKS.items() for b in all_ for link in b]
-    take = state_dicts.taker(state, path)
+    take = state_dicts.array_reader(state, path)
     convolutions = {
-        name: state_dicts.folded(take, f"{name}.conv.weight", f"{name}.bn", EPSILON)
+        name: state_dicts.fold_batch_norm(take, f"{name}.conv.weight", f"{name}.bn", EPSILON)
         for name in names
     }
     fc = {"kernel": take("fc.weight").T, "bias": take("fc.bias")}

@@ -18,7 +18,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from l2l_jax.lib import precision, resample, state_dicts
-from l2l_jax.lib.nnx_pure import Pure
+from l2l_jax.lib.nnx_pure import PureModule
 from l2l_jax.types import FeatureNetwork, Images, NetworkContext, Params
 
 FILE = "resnet50_places365.pth.tar"
@@ -99,11 +99,11 @@ def build(
     "random", which the report marks as such. DataMissing if the file does not exist.
     """
     compute_dtype = precision.compute_dtype(dtype)
-    network = Pure(functools.partial(Network, CLASSES, compute_dtype))
+    network = PureModule(functools.partial(Network, CLASSES, compute_dtype))
 
     def apply(params: Params, images: Images) -> tuple[Float[Array, "B D"], Float[Array, "B C"]]:
         resized = resample.resize(images * 255.0, (size, size), "pillow") / 255.0
-        with precision.exact(compute_dtype):
+        with precision.full_precision(compute_dtype):
             return network.bind(params)((resized - MEAN) / STD)
 
     params, source = context.load(file(weights=weights), network.template, from_torch)
@@ -117,10 +117,10 @@ def from_torch(state: Mapping[str, np.ndarray], path: Path) -> Params:
     The file may have been saved with DataParallel, which adds "module." before each name.
     """
     state = {name.removeprefix("module."): array for name, array in state.items()}
-    take = state_dicts.taker(state, path)
+    take = state_dicts.array_reader(state, path)
 
     def folded(conv: str, norm: str) -> Params:
-        return state_dicts.folded(take, f"{conv}.weight", norm, EPSILON)
+        return state_dicts.fold_batch_norm(take, f"{conv}.weight", norm, EPSILON)
 
     def block(name: str) -> Params:
         convs = {f"conv{i}": folded(f"{name}.conv{i}", f"{name}.bn{i}") for i in (1, 2, 3)}

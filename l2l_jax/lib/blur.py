@@ -14,7 +14,9 @@ from jaxtyping import Array, Bool, Float, UInt32
 PASSES = 3
 
 
-def grow(mask: Bool[Array | np.ndarray, "B h w"], by: int) -> Bool[Array | np.ndarray, "B h w"]:
+def grow_mask(
+    mask: Bool[Array | np.ndarray, "B h w"], by: int
+) -> Bool[Array | np.ndarray, "B h w"]:
     """The mask, True also for cells up to `by` cells away, diagonals included."""
     if not by:
         return mask
@@ -30,7 +32,9 @@ def box_radius(radius: int | float) -> float:
     return whole + part / (6 * (variance - (whole + 1) ** 2))
 
 
-def gaussian(mask: Bool[Array | np.ndarray, "B H W"], radius: int | float) -> Float[Array, "B H W"]:
+def gaussian_blur(
+    mask: Bool[Array | np.ndarray, "B H W"], radius: int | float
+) -> Float[Array, "B H W"]:
     """The blurred mask, float32 in [0, 1] in steps of 1/255. Edge values continue outside."""
     x = jnp.asarray(mask).astype(jnp.uint32) * 255
     for axis in (2, 1):

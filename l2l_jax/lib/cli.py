@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from l2l_jax.lib.errors import ConfigError, Explained, Preempted, did_you_mean
+from l2l_jax.lib.errors import ConfigError, Preempted, UserError, did_you_mean
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ def _unraisable(args: Any) -> None:
         sys.__unraisablehook__(args)
 
 
-def explained(main: Callable[..., Any], *args: Any) -> None:
+def run_with_clear_errors(main: Callable[..., Any], *args: Any) -> None:
     """Starts logging and calls main(*args).
 
     An error for the user (lib/errors.py) becomes one line on stderr and exit code 2.
@@ -46,7 +46,7 @@ def explained(main: Callable[..., Any], *args: Any) -> None:
     sys.unraisablehook = _unraisable
     try:
         main(*args)
-    except Explained as error:
+    except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except Preempted as error:

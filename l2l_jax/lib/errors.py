@@ -4,35 +4,35 @@ import difflib
 from collections.abc import Iterable
 
 
-class Explained(Exception):
+class UserError(Exception):
     """An error that the user can correct, not a bug: command lines show it without a traceback."""
 
 
-class ConfigError(Explained, ValueError):
+class ConfigError(UserError, ValueError):
     """The config cannot be run; the message says what to change."""
 
 
-class DataMissing(Explained, FileNotFoundError):
+class DataMissing(UserError, FileNotFoundError):
     """Data or weights are missing; the message says where to get them."""
 
 
-class BrokenImage(Explained, ValueError):
+class BrokenImage(UserError, ValueError):
     """An image file cannot be decoded; the message names the file and the reason."""
 
 
-class WrongWeights(Explained, ValueError):
+class WrongWeights(UserError, ValueError):
     """A weights file does not fit the model; the message names the difference."""
 
 
-class NonFinite(Explained, FloatingPointError):
+class NonFinite(UserError, FloatingPointError):
     """A metric became nan or infinite; the message says between which steps."""
 
 
-class Unrestorable(Explained, RuntimeError):
+class Unrestorable(UserError, RuntimeError):
     """Checkpoints exist, but none of them can be read."""
 
 
-class NotSaved(Explained, OSError):
+class NotSaved(UserError, OSError):
     """A checkpoint or file could not be written; earlier ones are unchanged."""
 
 
@@ -61,7 +61,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
-def unknown(kind: str, name: str, known: Iterable[str], advice: str = "") -> ConfigError:
+def unknown_name(kind: str, name: str, known: Iterable[str], advice: str = "") -> ConfigError:
     """The error for a name that is not in `known`; it lists them all. advice: what else to do."""
     known = sorted(str(k) for k in known)
     listed = ", ".join(known) or "none"

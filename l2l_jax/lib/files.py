@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """Opens a temporary file for writing; it is renamed to `path` once it is complete and on disk.
 
     After an error inside the block the temporary file is gone and `path` is unchanged.
@@ -33,10 +33,10 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         raise
 
 
-def keep(path: Path, write: Callable[[BinaryIO], Any]) -> None:
+def write_if_possible(path: Path, write: Callable[[BinaryIO], Any]) -> None:
     """Writes a cache file by write(file), atomically; logs a warning if that is impossible."""
     try:
-        with replacing(path) as file:
+        with atomic_write(path) as file:
             write(file)
     except OSError as error:
         log.warning("%s is not kept for the next run: %s", path, error)
@@ -44,7 +44,7 @@ def keep(path: Path, write: Callable[[BinaryIO], Any]) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes indented UTF-8 JSON, atomically."""
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         file.write(json.dumps(value, indent=1, ensure_ascii=False).encode() + b"\n")
 
 
@@ -71,7 +71,7 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
                 return
 
 
-def stamp(path: str | Path) -> str:
+def file_stamp(path: str | Path) -> str:
     """Path, size and modification time as text; equal stamps mean equal content."""
     status = os.stat(path)
     return f"{os.path.abspath(path)} {status.st_size} {status.st_mtime_ns}"

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from l2l_jax.lib.errors import ConfigError, Explained
+from l2l_jax.lib.errors import ConfigError, UserError
 
 
 def is_main() -> bool:
@@ -44,7 +44,7 @@ def fail_together() -> Iterator[None]:
     own_error = None
     try:
         yield
-    except Explained as error:
+    except UserError as error:
         own_error = error
     failed = ranks_where(own_error is not None)
     if own_error:

@@ -18,7 +18,7 @@ ROUNDING = 1e-6  # tolerance, in units of the image's side: above the rounding e
 AnyArray = Array | np.ndarray
 
 
-def central(grid: tuple[int, int], cells: int) -> Bool[np.ndarray, "h w"]:
+def central_block(grid: tuple[int, int], cells: int) -> Bool[np.ndarray, "h w"]:
     """True in the central block of cells x cells.
 
     If it cannot lie exactly in the middle, the larger margin is right or below. ConfigError unless
@@ -35,7 +35,7 @@ def central(grid: tuple[int, int], cells: int) -> Bool[np.ndarray, "h w"]:
     return block
 
 
-def refined(grid: tuple[int, int], finer: int | float) -> tuple[int, int]:
+def refine_grid(grid: tuple[int, int], finer: int | float) -> tuple[int, int]:
     """The grid with every cell divided into finer x finer. ConfigError unless finer = 1, 2, ..."""
     if not isinstance(finer, int) or finer < 1:
         raise ConfigError(
@@ -45,7 +45,7 @@ def refined(grid: tuple[int, int], finer: int | float) -> tuple[int, int]:
     return grid[0] * finer, grid[1] * finer
 
 
-def bounds(hidden: Bool[np.ndarray, "h w"], finer: int) -> tuple[int, int]:
+def visible_cells(hidden: Bool[np.ndarray, "h w"], finer: int) -> tuple[int, int]:
     """(fewest, most) cells of the model's grid that a fixed mask leaves visible: equal numbers."""
     rows, columns = (side // finer for side in hidden.shape)
     coarse = hidden.reshape(rows, finer, columns, finer).any(axis=(1, 3))
@@ -53,7 +53,7 @@ def bounds(hidden: Bool[np.ndarray, "h w"], finer: int) -> tuple[int, int]:
     return visible, visible
 
 
-def boxed(
+def draw_boxes(
     low: Float[AnyArray, "B 2"], high: Float[AnyArray, "B 2"], grid: tuple[int, int]
 ) -> Bool[Array, "B h w"]:
     """True for cells whose centre is in the box from corner `low` to corner `high`.
@@ -68,7 +68,7 @@ def boxed(
     return rows[:, :, None] & columns[:, None, :]
 
 
-def brushed(
+def draw_strokes(
     points: Float[AnyArray, "B K V 2"], width: Float[AnyArray, "B K"], grid: tuple[int, int]
 ) -> Bool[Array, "B h w"]:
     """True for cells whose centre is within half a width of one of K strokes.
@@ -97,10 +97,10 @@ def brushed(
     return jax.lax.scan(draw, jnp.zeros((points.shape[0], *grid), bool), lines)[0]
 
 
-def touched(length: int | float, cells: int, finer: int) -> tuple[int, int]:
+def hidden_cells_of_side(length: int | float, cells: int, finer: int) -> tuple[int, int]:
     """(fewest, most) cells of one side that an interval of this length hides, wherever it lies.
 
-    length: a fraction of the side. The rule is that of `boxed` on a grid `finer` times as
+    length: a fraction of the side. The rule is that of `draw_boxes` on a grid `finer` times as
     fine: n centres are 1/n apart, so an interval contains at least floor(length * n) consecutive
     centres and at most one more.
     """

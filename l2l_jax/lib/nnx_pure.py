@@ -1,7 +1,7 @@
 """A Flax NNX module as pure functions of a plain nested dict.
 
 `nnx.merge` assigns leaves by sorted position, not by name, so it would accept a renamed or permuted
-tree silently. `Pure.bind`, the only place that merges, compares names and shapes first; under
+tree silently. `PureModule.bind`, the only place that merges, compares names and shapes first; under
 jit this costs nothing at run time.
 """
 
@@ -16,7 +16,7 @@ from l2l_jax.lib import trees
 from l2l_jax.types import Params, Rng
 
 
-class Pure:
+class PureModule:
     """The module that build(rngs) makes, as pure functions.
 
     template: names, shapes and dtypes of its parameters, as jax.ShapeDtypeStruct. ValueError if the

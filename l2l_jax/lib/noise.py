@@ -4,13 +4,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from l2l_jax.lib.errors import ConfigError, unknown
+from l2l_jax.lib.errors import ConfigError, unknown_name
 from l2l_jax.types import Latents, Rng
 
 NOISES = ("gaussian_like", "standard", "uniform", "constant")
 
 
-def about(images: Array) -> tuple[tuple[int, ...], Float[Array, " C"], Float[Array, " C"]]:
+def channel_moments(
+    images: Array,
+) -> tuple[tuple[int, ...], Float[Array, " C"], Float[Array, " C"]]:
     """Returns (shape, mean of each channel, standard deviation of each channel) of [B, H, W, C].
 
     ConfigError for tokens [B, h, w]: the moments of the images cannot be computed from them.
@@ -42,7 +44,7 @@ def noise_images(
     constant        the mean, not random
     """
     if noise not in NOISES:
-        raise unknown("noise", noise, NOISES)
+        raise unknown_name("noise", noise, NOISES)
     if noise == "constant":
         n = jnp.broadcast_to(mean, shape)
     elif noise == "uniform":

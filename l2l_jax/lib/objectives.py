@@ -42,7 +42,7 @@ def output_distance(a: Outputs, b: Outputs, loss_mask: Bool[Array, "..."]) -> Pe
     return jnp.sum(squares, axes) / jnp.maximum(jnp.sum(loss_mask, axes), 1)
 
 
-def native_loss(
+def training_loss(
     model: ImageToImage, params: Params, batch: Batch, rng: Rng
 ) -> tuple[Scalar, Metrics]:
     """Corrupts the batch and returns (training loss of the model, its metrics)."""

@@ -28,7 +28,7 @@ def schedule(
     return optax.warmup_cosine_decay_schedule(start, lr, warmup_steps, end, final)
 
 
-def decayed(params: Params) -> Params:
+def decay_mask(params: Params) -> Params:
     """A tree of bools: whether weight decay acts on the leaf. Not on biases and norm scales."""
     DictKey = jax.tree_util.DictKey
 
@@ -51,11 +51,11 @@ def adamw(
 
     clip: if > 0, the gradient is first scaled down to at most this global norm.
     """
-    core = optax.adamw(learning_rate, b1, b2, eps, weight_decay=weight_decay, mask=decayed)
+    core = optax.adamw(learning_rate, b1, b2, eps, weight_decay=weight_decay, mask=decay_mask)
     return optax.chain(optax.clip_by_global_norm(clip), core) if clip else core
 
 
-def make(
+def make_optimizer(
     *,
     steps: int,
     lr: int | float,

@@ -9,12 +9,12 @@ from l2l_jax.lib.errors import ConfigError
 AnyArray = Array | np.ndarray
 
 
-def unit(images: UInt8[Array, "*shape"]) -> Float[Array, "*shape"]:
+def to_unit_range(images: UInt8[Array, "*shape"]) -> Float[Array, "*shape"]:
     """uint8 in 0..255 -> float32 in [0, 1]."""
     return images.astype(jnp.float32) / 255.0
 
 
-def hidden(mask: Bool[AnyArray, "B h w"], image_size: int) -> Bool[Array, "B H W 1"]:
+def hidden_pixels(mask: Bool[AnyArray, "B h w"], image_size: int) -> Bool[Array, "B H W 1"]:
     """[B, h, w] on cells -> [B, H, W, 1] on pixels, H = W = image_size.
 
     ConfigError unless h and w divide image_size.
@@ -26,7 +26,9 @@ def hidden(mask: Bool[AnyArray, "B h w"], image_size: int) -> Bool[Array, "B H W
     return jnp.repeat(rows, image_size // width, axis=2)[..., None]
 
 
-def coarse(mask: Bool[AnyArray, "B h w"], grid: tuple[int, int]) -> Bool[Array, "B rows cols"]:
+def coarsen_mask(
+    mask: Bool[AnyArray, "B h w"], grid: tuple[int, int]
+) -> Bool[Array, "B rows cols"]:
     """[B, h, w] -> [B, *grid]: True for a cell of the grid if any part of it is hidden.
 
     ValueError unless h and w are multiples of the grid.
@@ -46,4 +48,4 @@ def paste(
     mask: Bool[AnyArray, "B h w"],
 ) -> Float[Array, "B H W 3"]:
     """`completed`, clipped to [0, 1], on hidden pixels; `images`, unchanged, on visible ones."""
-    return jnp.where(hidden(mask, images.shape[1]), jnp.clip(completed, 0.0, 1.0), images)
+    return jnp.where(hidden_pixels(mask, images.shape[1]), jnp.clip(completed, 0.0, 1.0), images)

@@ -5,7 +5,7 @@ import contextlib
 import jax
 import jax.numpy as jnp
 
-from l2l_jax.lib.errors import unknown
+from l2l_jax.lib.errors import unknown_name
 
 
 def modern_gpu() -> bool:
@@ -29,11 +29,11 @@ def compute_dtype(name: str) -> type:
     if name == "auto":
         name = "bfloat16" if jax.default_backend() == "tpu" or modern_gpu() else "float32"
     if name not in dtypes:
-        raise unknown("dtype", name, ["auto", *dtypes])
+        raise unknown_name("dtype", name, ["auto", *dtypes])
     return dtypes[name]
 
 
-def exact(dtype: type) -> contextlib.AbstractContextManager:
+def full_precision(dtype: type) -> contextlib.AbstractContextManager:
     """A context in which matrix products of float32 have full precision; no effect for bfloat16.
 
     By default accelerators round the factors of a float32 product.

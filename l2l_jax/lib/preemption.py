@@ -1,6 +1,6 @@
 """SIGTERM: save the training state, then exit.
 
-In the training loop (`Flag.deferred`) the signal is recorded, and the loop checks for it
+In the training loop (`StopSignal.deferred`) the signal is recorded, and the loop checks for it
 between steps. Anywhere else there is nothing to save, and the process exits at once.
 """
 
@@ -12,7 +12,7 @@ from types import FrameType
 from l2l_jax.lib.errors import Preempted
 
 
-class Flag:
+class StopSignal:
     """Whether SIGTERM has arrived, and whether exiting must wait for the training loop."""
 
     def __init__(self) -> None:
@@ -38,9 +38,9 @@ class Flag:
 
 
 @contextlib.contextmanager
-def watch() -> Iterator[Flag]:
+def watch_sigterm() -> Iterator[StopSignal]:
     """Handles SIGTERM while the block runs; in another than the main thread it handles nothing."""
-    flag = Flag()
+    flag = StopSignal()
     try:
         previous = signal.signal(signal.SIGTERM, flag.note)
     except ValueError:  # Python allows handlers in the main thread only

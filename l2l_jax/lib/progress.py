@@ -10,7 +10,7 @@ log = logging.getLogger(__name__)
 LOGGED_METRICS = ("loss", "retain", "forget", "gradient_norm")
 
 
-class Clock:
+class Progress:
     """Measures the speed of a phase from step `start` on; the rates exclude compilation.
 
     steps: planned in all. examples, flops: of one step. spent: seconds of earlier launches.

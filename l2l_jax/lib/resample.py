@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from l2l_jax.lib.errors import unknown
+from l2l_jax.lib.errors import unknown_name
 
 MODES = ("clean", "pillow", "legacy")
 
@@ -36,10 +36,10 @@ def _triangle(x: np.ndarray) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=64)
-def weights(size: int, to: int, mode: str) -> Float[np.ndarray, "to size"]:
+def resize_matrix(size: int, to: int, mode: str) -> Float[np.ndarray, "to size"]:
     """The matrix that resizes a row of `size` pixels to `to` pixels; its rows sum to one."""
     if mode not in MODES:
-        raise unknown("way of resizing", mode, MODES)
+        raise unknown_name("way of resizing", mode, MODES)
     kernel: Callable = _triangle if mode == "legacy" else _cubic
     stretch = 1.0 if mode == "legacy" else max(size / to, 1.0)  # antialiasing
     centres = (np.arange(to) + 0.5) * (size / to)
@@ -63,7 +63,7 @@ def resize(
 
     def along(x: Array, subscripts: str, size: int, to: int) -> Array:
         if size != to:
-            x = jnp.einsum(subscripts, weights(size, to, mode), x, precision=exact)
+            x = jnp.einsum(subscripts, resize_matrix(size, to, mode), x, precision=exact)
         return jnp.clip(jnp.floor(x + 0.5), 0, 255) if rounded else x
 
     wide = along(images, "ow,bhwc->bhoc", images.shape[2], shape[1])
@@ -71,7 +71,7 @@ def resize(
     return jnp.clip(resized, 0, 255)
 
 
-def cover(
+def resize_and_crop(
     images: Float[Array, "B H W C"], size: int, mode: str
 ) -> Float[Array, "B {size} {size} C"]:
     """Resizes the short side to `size`, then crops the central square."""

@@ -1,7 +1,7 @@
 """The device mesh: batches are split over all devices, large parameters over the axis "fsdp"."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -12,6 +12,8 @@ from l2l_jax.lib.errors import ConfigError
 from l2l_jax.types import Params
 
 MIN_SHARDED_SIZE = 2**10  # values; smaller arrays are replicated
+
+Tree = TypeVar("Tree")  # a pytree of arrays
 
 
 def make_mesh(fsdp: int = 1, devices: Sequence[Any] | None = None) -> Mesh:
@@ -39,17 +41,17 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P())
 
 
-def batch(mesh: Mesh) -> NamedSharding:
+def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Arrays [rows, ...]: the rows split over all devices."""
     return NamedSharding(mesh, P(("data", "fsdp")))
 
 
-def microbatch(mesh: Mesh) -> NamedSharding:
+def microbatch_sharding(mesh: Mesh) -> NamedSharding:
     """Arrays [accumulate, rows, ...]: the rows split over all devices."""
     return NamedSharding(mesh, P(None, ("data", "fsdp")))
 
 
-def parameters(mesh: Mesh, abstract: Params) -> Params:
+def parameter_shardings(mesh: Mesh, abstract: Any) -> Params:
     """The sharding of each parameter, as a tree; abstract: arrays or jax.ShapeDtypeStruct.
 
     A large array is split over "fsdp" along its longest axis that this divides, others replicated.
@@ -66,16 +68,16 @@ def parameters(mesh: Mesh, abstract: Params) -> Params:
     return jax.tree.map(rule, abstract)
 
 
-def abstract(mesh: Mesh, tree: Params) -> Params:
+def abstract_tree(mesh: Mesh, tree: Tree) -> Tree:
     """The tree as jax.ShapeDtypeStruct with shardings, the target of restoring a checkpoint."""
 
     def leaf(x: Any, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
 
-    return jax.tree.map(leaf, tree, parameters(mesh, tree))
+    return jax.tree.map(leaf, tree, parameter_shardings(mesh, tree))
 
 
-def place(tree: Params, shardings: Params) -> Params:
+def place(tree: Tree, shardings: Any) -> Tree:
     """Arrays of the host, placed with these shardings; every process must hold equal values."""
 
     def put(leaf: Any, sharding: NamedSharding) -> jax.Array:

@@ -9,7 +9,7 @@ from l2l_jax.lib.errors import WrongWeights
 from l2l_jax.types import Params
 
 
-def taker(state: Mapping[str, np.ndarray], path: Path) -> Callable[[str], np.ndarray]:
+def array_reader(state: Mapping[str, np.ndarray], path: Path) -> Callable[[str], np.ndarray]:
     """Returns take(name), which gives a float32 array of the state dict.
 
     take raises WrongWeights if the name is missing; path is the file that the message names.
@@ -25,7 +25,9 @@ def taker(state: Mapping[str, np.ndarray], path: Path) -> Callable[[str], np.nda
     return take
 
 
-def folded(take: Callable[[str], np.ndarray], weight: str, norm: str, epsilon: float) -> Params:
+def fold_batch_norm(
+    take: Callable[[str], np.ndarray], weight: str, norm: str, epsilon: float
+) -> Params:
     """Kernel and bias of a convolution with the batch normalisation after it folded in.
 
     weight: name of the kernel [out, in, h, w]; norm: name of the normalisation.

@@ -108,6 +108,6 @@ def inner(a: jax.Array | np.ndarray, b: jax.Array | np.ndarray) -> jax.Array:
     return jnp.sum(a * b)
 
 
-def combine(s: jax.Array | int | float, a: T, t: jax.Array | int | float, b: T) -> T:
+def weighted_sum(s: jax.Array | int | float, a: T, t: jax.Array | int | float, b: T) -> T:
     """s a + t b, for trees of the same structure or for arrays."""
     return jax.tree.map(lambda x, y: s * x + t * y, a, b)

@@ -10,7 +10,7 @@ the configs set its steps and learning rate to fit the role it has.
 
 import jax.numpy as jnp
 
-from l2l_jax.lib.objectives import native_loss
+from l2l_jax.lib.objectives import training_loss
 from l2l_jax.types import ImageToImage, Metrics, Params, Rng, Scalar, UnlearnBatch
 
 TRAINABLE = ("encoder", "decoder")
@@ -24,5 +24,5 @@ def objectives(
 ) -> tuple[Scalar, Scalar, Metrics]:
     """Returns (training loss on retain images, 0, metrics of the model)."""
     del teacher
-    loss, metrics = native_loss(model, student, batch.side("retain"), rng)
+    loss, metrics = training_loss(model, student, batch.side("retain"), rng)
     return loss, jnp.zeros(()), metrics

@@ -35,8 +35,8 @@ tokenised beforehand (l2l_jax/engine/token_bank.py) they are those of up to 2,04
 import jax
 
 from l2l_jax.lib import rng as rngs
-from l2l_jax.lib.errors import ConfigError, unknown
-from l2l_jax.lib.noise import NOISES, about, noise_images
+from l2l_jax.lib.errors import ConfigError, unknown_name
+from l2l_jax.lib.noise import NOISES, channel_moments, noise_images
 from l2l_jax.lib.objectives import latent_distance
 from l2l_jax.types import ImageToImage, Metrics, NoisyModel, Params, Rng, Scalar, UnlearnBatch
 
@@ -94,7 +94,7 @@ def objectives(
         n = batch.noise  # tokens, if they were made beforehand
         if n is None:
             noise_key = rngs.fold(rng, "noise")
-            n = noise_images(noise_key, *about(forget.images), noise=noise, clip=clip)
+            n = noise_images(noise_key, *channel_moments(forget.images), noise=noise, clip=clip)
         noise_inputs = model.corrupt(teacher, n, forget.mask, forget_key, visible=forget.visible)
     noise_latents = jax.lax.stop_gradient(model.encode(teacher, noise_inputs))
     forget_loss = latent_distance(model.encode(student, forget_inputs), noise_latents, relative)
@@ -103,7 +103,7 @@ def objectives(
 
 def _check(model: ImageToImage, noise: str, clip: bool, target: str) -> None:
     if target not in TARGETS:
-        raise unknown("target of l2l", target, TARGETS)
+        raise unknown_name("target of l2l", target, TARGETS)
     if target == "released" and not isinstance(model, NoisyModel):
         raise ConfigError(
             "l2l: target='released' puts pure noise into the hole that a diffusion model sees; "

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 
 from l2l_jax.lib import rng as rngs
 from l2l_jax.lib.errors import ConfigError
-from l2l_jax.lib.objectives import native_loss
+from l2l_jax.lib.objectives import training_loss
 from l2l_jax.types import ImageToImage, Metrics, Params, Rng, Scalar, UnlearnBatch
 
 TRAINABLE = ("encoder", "decoder")
@@ -50,7 +50,7 @@ def objectives(
         )
     forget = batch.side("forget")
     retain_key, forget_key = rngs.fold(rng, "retain"), rngs.fold(rng, "forget")
-    retain_loss, metrics = native_loss(model, student, batch.side("retain"), retain_key)
+    retain_loss, metrics = training_loss(model, student, batch.side("retain"), retain_key)
     inputs = model.corrupt(teacher, forget.images, forget.mask, forget_key, visible=forget.visible)
     loss = model.loss(student, inputs)
     if not times:

@@ -24,8 +24,8 @@ import jax.numpy as jnp
 
 from l2l_jax.lib import noise as noises
 from l2l_jax.lib import rng as rngs
-from l2l_jax.lib.errors import ConfigError, unknown
-from l2l_jax.lib.objectives import native_loss
+from l2l_jax.lib.errors import ConfigError, unknown_name
+from l2l_jax.lib.objectives import training_loss
 from l2l_jax.types import (
     ImageToImage,
     Metrics,
@@ -62,14 +62,14 @@ def objectives(
     forget = batch.side("forget")
     images = forget.images
     retain_key, forget_key, noise_key = (rngs.fold(rng, k) for k in ("retain", "forget", "noise"))
-    retain_loss, metrics = native_loss(model, student, batch.side("retain"), retain_key)
+    retain_loss, metrics = training_loss(model, student, batch.side("retain"), retain_key)
     if model.takes_tokens:
         assert isinstance(model, TokenModel)
         is_tokens = jnp.issubdtype(images.dtype, jnp.integer)
         images = images if is_tokens else model.tokenize(student, images)
         targets = noise_codes(noise_key, images, model.codes, codes)
     else:
-        targets = noises.noise_images(noise_key, *noises.about(images), noise=noise)
+        targets = noises.noise_images(noise_key, *noises.channel_moments(images), noise=noise)
     inputs = model.corrupt(
         student, images, forget.mask, forget_key, targets=targets, visible=forget.visible
     )
@@ -79,9 +79,9 @@ def objectives(
 def _check(model: ImageToImage, noise: str, codes: str) -> None:
     """ConfigError for an unknown name, or if the argument that this model ignores was changed."""
     if codes not in CODES:
-        raise unknown("way to draw codes", codes, CODES)
+        raise unknown_name("way to draw codes", codes, CODES)
     if noise not in noises.NOISES:
-        raise unknown("noise", noise, noises.NOISES)
+        raise unknown_name("noise", noise, noises.NOISES)
     if not model.takes_tokens and codes != CODES[0]:
         raise ConfigError(f"noisy_label: codes={codes!r} is for models of tokens; leave it out.")
     if model.takes_tokens and noise != noises.NOISES[0]:

@@ -11,7 +11,7 @@ and learning rate and name their sources.
 
 import jax.numpy as jnp
 
-from l2l_jax.lib.objectives import native_loss
+from l2l_jax.lib.objectives import training_loss
 from l2l_jax.types import ImageToImage, Metrics, Params, Rng, Scalar, UnlearnBatch
 
 TRAINABLE = ("encoder", "decoder")
@@ -25,5 +25,5 @@ def objectives(
 ) -> tuple[Scalar, Scalar, Metrics]:
     """Returns (training loss, 0, metrics of the model)."""
     del teacher
-    loss, metrics = native_loss(model, student, batch.side("retain"), rng)
+    loss, metrics = training_loss(model, student, batch.side("retain"), rng)
     return loss, jnp.zeros(()), metrics

@@ -26,8 +26,8 @@ import jax
 import jax.numpy as jnp
 
 from l2l_jax.lib import rng as rngs
-from l2l_jax.lib.errors import unknown
-from l2l_jax.lib.objectives import native_loss, output_distance
+from l2l_jax.lib.errors import unknown_name
+from l2l_jax.lib.objectives import output_distance, training_loss
 from l2l_jax.types import ImageToImage, Inputs, Metrics, Params, Rng, Scalar, UnlearnBatch
 
 TRAINABLE = ("encoder", "decoder")
@@ -61,14 +61,14 @@ def objectives(
     """
     match = match or MATCHES[model.shows_hidden]
     if match not in MATCHES:
-        raise unknown("match", match, MATCHES)
+        raise unknown_name("match", match, MATCHES)
     retain, forget = batch.side("retain"), batch.side("forget")
     retain_key, forget_key = rngs.fold(rng, "retain"), rngs.fold(rng, "forget")
     # The forget objective has no gradient with respect to the retain images.
     labels = jax.lax.stop_gradient(retain.images)
 
     if match == "images":
-        retain_loss, metrics = native_loss(model, student, retain, retain_key)
+        retain_loss, metrics = training_loss(model, student, retain, retain_key)
         inputs = model.corrupt(
             student, forget.images, forget.mask, forget_key, targets=labels, visible=forget.visible
         )

@@ -42,7 +42,7 @@ from jaxtyping import Array, Float
 
 from l2l_jax.lib import rng as rngs
 from l2l_jax.lib.errors import ConfigError
-from l2l_jax.lib.objectives import native_loss
+from l2l_jax.lib.objectives import training_loss
 from l2l_jax.types import (
     ImageToImage,
     Metrics,
@@ -124,6 +124,6 @@ def without_noise(
     """
     forget = batch.side("forget")
     retain_key, forget_key = rngs.fold(rng, "retain"), rngs.fold(rng, "forget")
-    retain_loss, metrics = native_loss(model, student, batch.side("retain"), retain_key)
+    retain_loss, metrics = training_loss(model, student, batch.side("retain"), retain_key)
     inputs = model.corrupt(student, forget.images, forget.mask, forget_key, visible=forget.visible)
     return retain_loss, -jnp.mean(model.loss(student, inputs)), metrics

@@ -2,45 +2,51 @@
 
 T  fill the hidden cells with grey
 E  convolutions of stride 2 to a map of latents, one for every 2^n x 2^n pixels
-D  the mirror image: convolutions, each followed by doubling the side with nearest neighbours
+D  the reverse: convolutions, each followed by doubling the side with nearest neighbours
 
-loss = mean |x' - x|^2 over all pixels, visible ones too                          for every example
+loss = mean |x' - x|^2 over all pixels, visible ones too                          for every image
 
 The setting is that of Varshney and Torra, "Realistic I2I Machine Unlearning via Decoupling and
 Knowledge Retention" (arXiv 2502.04260), who compare unlearned with retrained models on CIFAR-10
-with "a simple AutoEncoder". Of its architecture, training and masks nothing is published: layers,
-widths and grid here are ours. Every layer is a 3x3 convolution, GroupNorm and SiLU; the latents and
-the pixels come out of plain convolutions. There is no skip connection between E and D, so that all
-of an image passes through the latents that unlearning moves.
+with "a simple AutoEncoder". Its architecture, training and masks are not published: layers, widths
+and grid are our choice. Every layer is a 3x3 convolution, GroupNorm and SiLU; latents and pixels
+are the outputs of plain convolutions. There is no skip connection between E and D, so the whole
+image passes through the latents that unlearning moves.
 
-The grid of masks is that of `cell` x `cell` pixels, whatever the strides; a mask may be finer.
+Masks are drawn on cells of `cell` x `cell` pixels, independent of the strides; a mask may be finer.
 """
 
 import dataclasses
-import functools
 import itertools
+from collections.abc import Sequence
+from typing import Any
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Float
 
-from l2l_jax.lib import pixels
-from l2l_jax.lib.errors import ConfigError, unknown
-from l2l_jax.lib.nnx_pure import Pure
+from l2l_jax.lib.errors import ConfigError
 from l2l_jax.lib.precision import compute_dtype
+from l2l_jax.models.layers.base import (
+    FilledImages,
+    FillingModel,
+    check_divides,
+    check_groups,
+    choose_size,
+)
 from l2l_jax.models.layers.vit import Dtype
-from l2l_jax.types import Array, Metrics, Params
+from l2l_jax.types import Array, Images, Params, PerImage
 
-FILL = 0.5  # what stands in a hole; 0 after normalisation, like the padding of the convolutions
+FILL = 0.5  # value of hidden pixels; 0 after normalisation, like the padding of the convolutions
 EPSILON = 1e-5  # of GroupNorm, as in PyTorch
 
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """Channels of each level, the side halves at every one; then `blocks` layers at the deepest."""
+    """Dimensions. Each level halves the side; `blocks` more layers follow at the deepest level."""
 
-    widths: tuple[int, ...]
+    widths: tuple[int, ...]  # channels of each level
     blocks: int
     latent: int  # channels of the latent map
     groups: int  # of every GroupNorm
@@ -50,19 +56,13 @@ SIZES = {
     "small": Size((16, 64, 128), 1, 64, 8),  # a 32x32 image passes through 4x4x64 numbers
     "test": Size((8, 8), 1, 4, 4),
 }
-SMALLEST = dict(size="test", image_size=16)  # what tests build
-
-
-@flax.struct.dataclass
-class Inputs:
-    """What T makes."""
-
-    images: Array  # [B, H, W, 3] in [0, 1], the hole filled
-    target: Array  # [B, H, W, 3] in [0, 1]
+SMALLEST = dict(size="test", image_size=16)
+Inputs = FilledImages
+Maps = Float[Array, "B h w C"]
 
 
 def _conv(inner: int, outer: int, stride: int, dtype: Dtype, rngs: nnx.Rngs) -> nnx.Conv:
-    """3x3, padded by one pixel on each side as in PyTorch ("SAME" would not be, with a stride)."""
+    """A 3x3 convolution, padded by one pixel on each side as in PyTorch (unlike "SAME")."""
     padding = ((1, 1), (1, 1))
     return nnx.Conv(inner, outer, (3, 3), strides=stride, padding=padding, dtype=dtype, rngs=rngs)
 
@@ -76,7 +76,7 @@ class Layer(nnx.Module):
         self.conv = _conv(inner, outer, stride, dtype, rngs)
         self.norm = nnx.GroupNorm(outer, groups, epsilon=EPSILON, dtype=dtype, rngs=rngs)
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Maps) -> Float[Array, "B _ _ _"]:
         return jax.nn.silu(self.norm(self.conv(x)))
 
 
@@ -92,7 +92,7 @@ class Encoder(nnx.Module):
         )
         self.out = _conv(deepest, size.latent, 1, dtype, rngs)
 
-    def __call__(self, images: Array) -> Array:
+    def __call__(self, images: Images) -> Maps:
         x = (images - 0.5) / 0.5
         for layer in (*self.down, *self.middle):
             x = layer(x)
@@ -111,7 +111,7 @@ class Decoder(nnx.Module):
         self.up = nnx.List([Layer(a, b, 1, size.groups, dtype, rngs) for a, b in pairs])
         self.out = _conv(widths[-1], 3, 1, dtype, rngs)
 
-    def __call__(self, latents: Array) -> Array:
+    def __call__(self, latents: Maps) -> Images:
         x = latents
         for layer in self.middle:
             x = layer(x)
@@ -121,104 +121,44 @@ class Decoder(nnx.Module):
 
 
 @dataclasses.dataclass(frozen=True)
-class Autoencoder:
+class Autoencoder(FillingModel):
     """The model as `ImageToImage`. Groups: encoder, decoder."""
 
     size: Size
     image_size: int
     cell: int
     dtype: Dtype
-    takes_tokens = False
-    shows_hidden = False
-    sampling = "one pass"
+    fill = FILL
 
     @property
     def grid(self) -> tuple[int, int]:
-        return (self.image_size // self.cell,) * 2
+        side = self.image_size // self.cell
+        return side, side
 
     @property
-    def identity(self) -> dict[str, object]:
-        """What weights belong to. Image size and cell are not in it: convolutions take any."""
+    def identity(self) -> dict[str, Any]:
+        """The dimensions; image size and cell are not part of it: convolutions fit any."""
         return dataclasses.asdict(self.size)
 
-    def inferred_args(self, params: Params) -> dict[str, object]:
-        """What parameters tell by themselves of `identity`: nothing."""
-        del params
-        return {}
+    def make_encoder(self, rngs: nnx.Rngs) -> Encoder:
+        return Encoder(self.size, self.dtype, rngs)
 
-    def tokenize(self, params: Params, images: Array) -> Array:
-        """The images themselves: this is a model of pixels."""
-        del params
-        return images
+    def make_decoder(self, rngs: nnx.Rngs) -> Decoder:
+        return Decoder(self.size, self.dtype, rngs)
 
-    @functools.cached_property
-    def encoder(self) -> Pure:
-        return Pure(lambda rngs: Encoder(self.size, self.dtype, rngs))
-
-    @functools.cached_property
-    def decoder(self) -> Pure:
-        return Pure(lambda rngs: Decoder(self.size, self.dtype, rngs))
-
-    @functools.cached_property
-    def template(self) -> Params:
-        return jax.eval_shape(self.init, jax.random.key(0))
-
-    @property
-    def canonical(self) -> Params:
-        return self.template
-
-    def init(self, rng: Array) -> Params:
-        encoder, decoder = jax.random.split(rng)
-        return {"encoder": self.encoder.init(encoder), "decoder": self.decoder.init(decoder)}
-
-    def corrupt(
-        self,
-        params: Params,
-        images: Array,
-        mask: Array,
-        rng: Array,
-        targets: Array | None = None,
-        visible: tuple[int, int] | None = None,
-    ) -> Inputs:
-        """Fills the hidden cells."""
-        del params, rng, visible  # nothing in this T is learned, random, or cheaper if known
-        filled = jnp.where(pixels.hidden(mask, self.image_size), FILL, images)
-        return Inputs(filled, images if targets is None else targets)
-
-    def encode(self, params: Params, inputs: Inputs) -> Array:
+    def encode(self, params: Params, inputs: Inputs) -> Maps:
         """[B, h, w, C] float32."""
         return self.encoder.bind(params["encoder"])(inputs.images)
 
-    def decode(self, params: Params, latents: Array, inputs: Inputs) -> Array:
+    def decode(self, params: Params, latents: Maps, inputs: Inputs) -> Images:
         """[B, H, W, 3] float32 around [0, 1]."""
         del inputs
         return self.decoder.bind(params["decoder"])(latents)
 
-    def loss_mask(self, inputs: Inputs) -> Array:
-        """All pixels."""
-        return jnp.ones((len(inputs.images), 1, 1, 1), bool)
-
-    def loss(self, params: Params, inputs: Inputs) -> Array:
+    def loss(self, params: Params, inputs: Inputs) -> PerImage:
         """[B] mean squared error of all pixels."""
-        made = self.decode(params, self.encode(params, inputs), inputs)
-        return jnp.mean(jnp.square(made - inputs.target), axis=(1, 2, 3))
-
-    def training_loss(self, params: Params, inputs: Inputs) -> tuple[Array, Metrics]:
-        """Mean of `loss`."""
-        return jnp.mean(self.loss(params, inputs)), {}
-
-    def reconstruct(
-        self,
-        params: Params,
-        images: Array,
-        mask: Array,
-        rng: Array,
-        visible: tuple[int, int] | None = None,
-    ) -> Array:
-        """Decoded pixels where hidden, the given ones elsewhere; [B, H, W, 3] in [0, 1]."""
-        inputs = self.corrupt(params, images, mask, rng, visible=visible)
-        made = self.decode(params, self.encode(params, inputs), inputs)
-        return pixels.paste(images, made, mask)
+        error = jnp.square(self.predict(params, inputs) - inputs.target)
+        return jnp.mean(error, axis=(1, 2, 3))
 
 
 def build(
@@ -227,39 +167,24 @@ def build(
     image_size: int = 32,
     cell: int = 4,
     dtype: str = "auto",
-    widths: tuple[int, ...] = (),
+    widths: Sequence[int] = (),
     blocks: int = 0,
     latent: int = 0,
     groups: int = 0,
 ) -> Autoencoder:
-    """An autoencoder of a known size, any number of which (0 or () = as known) can be changed.
+    """Builds a named size; any dimension can be overridden (0 or () keeps its value).
 
     cell: side in pixels of the cells that masks are drawn on. dtype is that of the computation:
-    "float32", "bfloat16", or "auto" (bfloat16 on accelerators). ConfigError for what does not
-    divide.
+    "float32", "bfloat16", or "auto" (bfloat16 on accelerators). ConfigError for dimensions that do
+    not divide.
     """
-    if size not in SIZES:
-        raise unknown("autoencoder size", size, SIZES)
     given = dict(widths=tuple(widths), blocks=blocks, latent=latent, groups=groups)
-    chosen = dataclasses.replace(SIZES[size], **{k: v for k, v in given.items() if v})
+    chosen = choose_size("autoencoder", SIZES, size, **given)
     if min(*chosen.widths, chosen.blocks, chosen.latent, chosen.groups) < 1:
-        raise ConfigError(f"The numbers of an autoencoder must be positive, not {chosen}.")
-    shrunk = 1 << len(chosen.widths)
-    _check_divides(image_size, shrunk, f"halved {len(chosen.widths)} times", "widths")
-    _check_divides(image_size, cell, f"cut into cells of {cell} pixels", "cell")
-    if bad := [width for width in chosen.widths if width % chosen.groups]:
-        raise ConfigError(
-            f"Widths {bad} cannot be split into {chosen.groups} groups; change model.args.widths "
-            "or groups."
-        )
+        raise ConfigError(f"The dimensions of an autoencoder must be positive, not {chosen}.")
+    levels = len(chosen.widths)
+    change = ", or change model.args."
+    check_divides(image_size, 1 << levels, f"halved {levels} times", advice=f"{change}widths")
+    check_divides(image_size, cell, f"cut into cells of {cell} pixels", advice=f"{change}cell")
+    check_groups(chosen.widths, chosen.groups, "model.args.widths or groups")
     return Autoencoder(chosen, image_size, cell, compute_dtype(dtype))
-
-
-def _check_divides(image_size: int, part: int, how: str, culprit: str) -> None:
-    if part < 1 or image_size < part or image_size % part:
-        part = max(part, 1)
-        near = max(image_size - image_size % part, part)
-        raise ConfigError(
-            f"An image of {image_size} pixels cannot be {how}; try image_size={near} or "
-            f"{near + part}, or change model.args.{culprit}."
-        )

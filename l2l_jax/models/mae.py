@@ -2,34 +2,35 @@
 
 T  cut the image into patches and drop the hidden ones
 E  embed the visible patches, add fixed sine-cosine positions, prepend a class token, run a ViT
-D  put a mask token into every hidden place, run a smaller ViT, predict the pixels of each patch
+D  put a mask token at every hidden position, run a smaller ViT, predict the pixels of each patch
 
 loss = mean over hidden patches of |prediction - patch|^2 / (3 p^2)
 
 Pixels are normalised with the ImageNet mean and standard deviation. With `norm_pix` the target is
-each patch normalised by its own mean and variance: better features, but such a model cannot
-complete an image, since the statistics of a hidden patch are not known. The released files named
-`mae_visualize_*` predict plain pixels, those named `mae_pretrain_*_full` normalised ones.
+each patch normalised by its own mean and variance: this gives better features, but such a model
+cannot complete an image, since the statistics of a hidden patch are unknown. The released files
+named `mae_visualize_*` predict plain pixels, those named `mae_pretrain_*_full` normalised ones.
 
 Released quirks kept: the class token runs through the decoder and is then dropped; the variance in
 `norm_pix` is unbiased with 1e-6 under the root; no dropout anywhere.
 """
 
 import dataclasses
-import functools
+from typing import Any, no_type_check
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jaxtyping import Bool, Float
 
 from l2l_jax.lib import pixels
-from l2l_jax.lib.errors import ConfigError, unknown
-from l2l_jax.lib.nnx_pure import Pure
+from l2l_jax.lib.errors import ConfigError
 from l2l_jax.lib.precision import compute_dtype
 from l2l_jax.models.layers import positions, vit
-from l2l_jax.types import Array, Metrics, Params
+from l2l_jax.models.layers.base import Model, check_divides, choose_size, masked_mean
+from l2l_jax.types import Array, Images, Mask, Params, PerImage, Rng, Visible
 
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 STD = np.array([0.229, 0.224, 0.225], np.float32)
@@ -55,16 +56,21 @@ SIZES = {
     "small": Size(128, 6, 4, 96, 4, 3, patch=4),  # the bundled one, 32x32 images
     "test": Size(16, 2, 2, 16, 1, 2, patch=4),
 }
-SMALLEST = dict(size="test", image_size=16)  # what tests build
+SMALLEST = dict(size="test", image_size=16)
+
+Latents = Float[Array, "B M D"]  # M = 1 + K, class token first
+Patches = Float[Array, "B L P"]  # P = p * p * 3 normalised pixels; (row, column, channel) inside
+Table = Float[Array, "N D"]  # N = 1 + L positions, class token first
 
 
+@no_type_check  # JAX also builds it from objects that are no arrays
 @flax.struct.dataclass
 class Inputs:
-    """What T makes. K places are given to the encoder, L = h * w patches exist."""
+    """What T returns: K of the L = h * w patches enter the encoder."""
 
     tokens: Array  # [B, K, p * p * 3] normalised visible patches; zeros where not `attend`
-    places: Array  # [B, K] int32, where they come from
-    restore: Array  # [B, L] int32, rank of every patch: visible ones first, then hidden
+    places: Array  # [B, K] int32, their positions in the grid
+    restore: Array  # [B, L] int32, rank of every patch: visible patches first, then hidden ones
     attend: Array | None  # [B, K] bool, None if all K are visible
     hidden: Array  # [B, L] bool
     target: Array  # [B, L, p * p * 3] normalised patches to be predicted
@@ -80,14 +86,14 @@ class Encoder(nnx.Module):
         self.blocks = vit.make_blocks(size.depth, size.width, size.heads, dtype, scan, rngs)
         self.norm = nnx.LayerNorm(size.width, epsilon=vit.EPSILON, dtype=dtype, rngs=rngs)
 
-    def embed(self, inputs: Inputs, table: Array) -> Array:
-        """[B, 1 + K, D]; table: [1 + L, D] positions, class row first."""
+    def embed(self, inputs: Inputs, table: Table) -> Latents:
+        """[B, 1 + K, D]: embedded patches with positions, class token first."""
         x = self.patch_embed(inputs.tokens)
         x = x + table[1:][inputs.places].astype(x.dtype)
         cls = (self.cls_token[...] + table[:1]).astype(x.dtype)
         return jnp.concatenate([jnp.broadcast_to(cls, (x.shape[0], 1, x.shape[2])), x], axis=1)
 
-    def __call__(self, inputs: Inputs, table: Array) -> Array:
+    def __call__(self, inputs: Inputs, table: Table) -> Latents:
         x = self.embed(inputs, table)
         attend = None if inputs.attend is None else _with_class(inputs.attend)
         x = self.norm(vit.apply_blocks(self.blocks, x, attend, self.remat))
@@ -95,7 +101,7 @@ class Encoder(nnx.Module):
 
 
 class Decoder(nnx.Module):
-    """Latents -> normalised pixels of every patch."""
+    """Latents -> [B, L, P] float32, normalised pixels of every patch."""
 
     def __init__(self, size: Size, dtype: vit.Dtype, scan: bool, remat: bool, rngs: nnx.Rngs):
         self.remat = remat
@@ -107,8 +113,10 @@ class Decoder(nnx.Module):
         self.norm = nnx.LayerNorm(width, epsilon=vit.EPSILON, dtype=dtype, rngs=rngs)
         self.pred = vit.linear(width, size.patch**2 * 3, dtype, rngs)
 
-    def fill(self, latents: Array, inputs: Inputs, table: Array) -> Array:
-        """[B, 1 + L, D']: every patch in its place, the mask token where it is hidden."""
+    def fill(
+        self, latents: Latents, inputs: Inputs, table: Float[Array, "N E"]
+    ) -> Float[Array, "B N E"]:
+        """[B, 1 + L, E]: every patch at its position, the mask token where it is hidden."""
         x = self.embed(latents)
         b, _, d = x.shape
         patches, token = x[:, 1:], self.mask_token[...].astype(x.dtype)
@@ -120,13 +128,13 @@ class Decoder(nnx.Module):
         placed = jnp.take_along_axis(ranked, inputs.restore[..., None], axis=1)
         return jnp.concatenate([x[:, :1], placed], axis=1) + table.astype(x.dtype)
 
-    def __call__(self, latents: Array, inputs: Inputs, table: Array) -> Array:
+    def __call__(self, latents: Latents, inputs: Inputs, table: Float[Array, "N E"]) -> Patches:
         x = vit.apply_blocks(self.blocks, self.fill(latents, inputs, table), remat=self.remat)
         return self.pred(self.norm(x))[:, 1:].astype(jnp.float32)
 
 
 @dataclasses.dataclass(frozen=True)
-class MAE:
+class MAE(Model):
     """The model as `ImageToImage`. Groups: encoder, decoder, positions (never trained)."""
 
     size: Size
@@ -135,69 +143,43 @@ class MAE:
     scan: bool
     remat: bool
     dtype: vit.Dtype
-    takes_tokens = False
-    shows_hidden = False
-    sampling = "one pass"
 
     @property
     def grid(self) -> tuple[int, int]:
-        return (self.image_size // self.size.patch,) * 2
+        side = self.image_size // self.size.patch
+        return side, side
 
     @property
-    def identity(self) -> dict[str, object]:
-        """What weights belong to, also where the shapes do not show it (heads, norm_pix)."""
-        about = {"norm_pix": self.norm_pix, "image_size": self.image_size}
-        return dataclasses.asdict(self.size) | about
+    def identity(self) -> dict[str, Any]:
+        """The dimensions, image size and norm_pix."""
+        own = {"norm_pix": self.norm_pix, "image_size": self.image_size}
+        return dataclasses.asdict(self.size) | own
 
-    def inferred_args(self, params: Params) -> dict[str, object]:
-        """What parameters tell by themselves of `identity`: nothing."""
-        del params
-        return {}
+    def make_encoder(self, rngs: nnx.Rngs) -> Encoder:
+        return Encoder(self.size, self.dtype, self.scan, self.remat, rngs)
 
-    def tokenize(self, params: Params, images: Array) -> Array:
-        """The images themselves: this is a model of pixels."""
-        del params
-        return images
+    def make_decoder(self, rngs: nnx.Rngs) -> Decoder:
+        return Decoder(self.size, self.dtype, self.scan, self.remat, rngs)
 
-    @functools.cached_property
-    def encoder(self) -> Pure:
-        return Pure(lambda rngs: Encoder(self.size, self.dtype, self.scan, self.remat, rngs))
-
-    @functools.cached_property
-    def decoder(self) -> Pure:
-        return Pure(lambda rngs: Decoder(self.size, self.dtype, self.scan, self.remat, rngs))
-
-    @functools.cached_property
-    def template(self) -> Params:
-        return jax.eval_shape(self.init, jax.random.key(0))
-
-    @functools.cached_property
-    def canonical(self) -> Params:
-        return dataclasses.replace(self, scan=False).template
-
-    def init(self, rng: Array) -> Params:
-        encoder, decoder = jax.random.split(rng)
+    def init(self, rng: Rng) -> Params:
         widths = {"encoder": self.size.width, "decoder": self.size.decoder_width}
         tables = {k: positions.sincos_2d(w, self.grid[0], True) for k, w in widths.items()}
-        return {
-            "encoder": self.encoder.init(encoder),
-            "decoder": self.decoder.init(decoder),
-            "positions": {k: jnp.asarray(t, jnp.float32) for k, t in tables.items()},
-        }
+        fixed = {k: jnp.asarray(table, jnp.float32) for k, table in tables.items()}
+        return super().init(rng) | {"positions": fixed}
 
     def corrupt(
         self,
         params: Params,
-        images: Array,
-        mask: Array,
-        rng: Array,
-        targets: Array | None = None,
-        visible: tuple[int, int] | None = None,
+        images: Images,
+        mask: Mask,
+        rng: Rng,
+        targets: Images | None = None,
+        visible: Visible | None = None,
     ) -> Inputs:
-        """Drops the hidden patches; those of whose number nothing is known are blanked instead."""
-        del params, rng  # nothing in MAE's T is learned or random besides the mask
-        hidden = pixels.coarse(mask, self.grid).reshape(mask.shape[0], -1)
-        fewest, most = visible or (0, hidden.shape[1])
+        """Drops as many hidden patches as `visible` allows, and sets the others to zero."""
+        del params, rng  # this T has no parameters, and only the mask is random
+        hidden = pixels.coarsen_mask(mask, self.grid).reshape(mask.shape[0], -1)
+        fewest, most = visible or (0, hidden.shape[1])  # numbers of visible patches
         patches = self.patchify(images)
         order = jnp.argsort(hidden, axis=1, stable=True)  # visible patches first, in raster order
         places = order[:, :most]
@@ -211,60 +193,56 @@ class MAE:
             target=patches if targets is None else self.patchify(targets),
         )
 
-    def encode(self, params: Params, inputs: Inputs) -> Array:
+    def encode(self, params: Params, inputs: Inputs) -> Latents:
         """[B, 1 + K, D] after the final LayerNorm, class token first."""
         encoder = self.encoder.bind(params["encoder"])
         return encoder(inputs, params["positions"]["encoder"])
 
-    def decode(self, params: Params, latents: Array, inputs: Inputs) -> Array:
-        """[B, L, p * p * 3] float32, normalised pixels (patch-normalised with norm_pix)."""
+    def decode(self, params: Params, latents: Latents, inputs: Inputs) -> Patches:
+        """[B, L, P] float32, normalised pixels (patch-normalised with norm_pix)."""
         decoder = self.decoder.bind(params["decoder"])
         return decoder(latents, inputs, params["positions"]["decoder"])
 
-    def loss_mask(self, inputs: Inputs) -> Array:
+    def loss_mask(self, inputs: Inputs) -> Bool[Array, "B L 1"]:
         """[B, L, 1]: the hidden patches."""
         return inputs.hidden[..., None]
 
-    def loss(self, params: Params, inputs: Inputs) -> Array:
+    def loss(self, params: Params, inputs: Inputs) -> PerImage:
         """[B] mean squared error over the hidden patches."""
         target = inputs.target
         if self.norm_pix:
             variance = jnp.var(target, axis=-1, keepdims=True, ddof=1)
             target = (target - jnp.mean(target, axis=-1, keepdims=True)) / jnp.sqrt(variance + 1e-6)
-        prediction = self.decode(params, self.encode(params, inputs), inputs)
-        error = jnp.mean((prediction - target) ** 2, axis=-1)
-        return jnp.sum(error * inputs.hidden, axis=1) / jnp.maximum(inputs.hidden.sum(axis=1), 1)
-
-    def training_loss(self, params: Params, inputs: Inputs) -> tuple[Array, Metrics]:
-        """Mean of `loss`; nothing more to report."""
-        return jnp.mean(self.loss(params, inputs)), {}
+        error = jnp.mean((self.predict(params, inputs) - target) ** 2, axis=-1)
+        return masked_mean(error, inputs.hidden)
 
     def reconstruct(
         self,
         params: Params,
-        images: Array,
-        mask: Array,
-        rng: Array,
-        visible: tuple[int, int] | None = None,
-    ) -> Array:
-        """Predicted pixels where hidden, the given ones elsewhere; [B, H, W, 3] in [0, 1]."""
+        images: Images,
+        mask: Mask,
+        rng: Rng,
+        visible: Visible | None = None,
+    ) -> Images:
+        """Decoded pixels where hidden. ConfigError for a model with norm_pix."""
         if self.norm_pix:
             raise ConfigError(
                 "This MAE predicts pixels normalised by the hidden patch's own mean and variance, "
                 "so it cannot complete an image. Use weights trained on plain pixels "
                 "(mae_visualize_vit_*.pth) with model.args.norm_pix=False."
             )
-        inputs = self.corrupt(params, images, mask, rng, visible=visible)
-        prediction = self.decode(params, self.encode(params, inputs), inputs)
-        return pixels.paste(images, self.unpatchify(prediction), mask)
+        return super().reconstruct(params, images, mask, rng, visible)
 
-    def patchify(self, images: Array) -> Array:
-        """[B, H, W, 3] in [0, 1] -> [B, L, p * p * 3] normalised; (row, column, channel) inside."""
+    def patchify(self, images: Images) -> Patches:
+        """[B, H, W, 3] in [0, 1] -> [B, L, P] normalised patches in raster order."""
         b, (h, w), p = images.shape[0], self.grid, self.size.patch
         x = ((images - MEAN) / STD).reshape(b, h, p, w, p, 3)
         return x.swapaxes(2, 3).reshape(b, h * w, p * p * 3)
 
-    def unpatchify(self, patches: Array) -> Array:
+    def to_images(self, outputs: Patches) -> Images:
+        return self.unpatchify(outputs)
+
+    def unpatchify(self, patches: Patches) -> Images:
         """The inverse of patchify, not clipped."""
         b, (h, w), p = patches.shape[0], self.grid, self.size.patch
         x = patches.reshape(b, h, w, p, p, 3).swapaxes(2, 3).reshape(b, h * p, w * p, 3)
@@ -287,28 +265,21 @@ def build(
     decoder_heads: int = 0,
     patch: int = 0,
 ) -> MAE:
-    """A MAE of a published size, any number of which (0 = as published) can be changed.
+    """Builds a published size; any dimension can be overridden (0 keeps the published value).
 
-    scan compiles one block and loops over it; remat (needs scan) recomputes it backwards. dtype is
-    that of the computation: "float32", "bfloat16", or "auto" (bfloat16 on accelerators).
+    scan compiles one block and loops over it; remat (needs scan) recomputes each block in the
+    backward pass. dtype is that of the computation: "float32", "bfloat16", or "auto" (bfloat16 on
+    accelerators).
     """
-    if size not in SIZES:
-        raise unknown("MAE size", size, SIZES)
-    if remat and not scan:
-        raise ConfigError("model.args.remat needs model.args.scan=True.")
-    given = dict(width=width, depth=depth, heads=heads, patch=patch)
-    given |= dict(decoder_width=decoder_width, decoder_depth=decoder_depth)
-    given |= dict(decoder_heads=decoder_heads)
-    chosen = dataclasses.replace(SIZES[size], **{k: v for k, v in given.items() if v})
-    if image_size % chosen.patch:
-        near = image_size - image_size % chosen.patch or chosen.patch
-        raise ConfigError(
-            f"An image of {image_size} pixels cannot be cut into patches of {chosen.patch}; "
-            f"try image_size={near} or {near + chosen.patch}."
-        )
+    encoder = dict(width=width, depth=depth, heads=heads, patch=patch)
+    decoder = dict(decoder_width=decoder_width, decoder_depth=decoder_depth)
+    decoder |= dict(decoder_heads=decoder_heads)
+    chosen = choose_size("MAE", SIZES, size, **encoder, **decoder)
+    vit.check_remat(scan, remat)
+    check_divides(image_size, chosen.patch, f"cut into patches of {chosen.patch}")
     return MAE(chosen, image_size, norm_pix, scan, remat, compute_dtype(dtype))
 
 
-def _with_class(attend: Array) -> Array:
-    """[B, K] -> [B, 1 + K]: the class token is always looked at."""
+def _with_class(attend: Bool[Array, "B K"]) -> Bool[Array, "B M"]:
+    """[B, K] -> [B, 1 + K]: the class token is always attended to."""
     return jnp.pad(attend, ((0, 0), (1, 0)), constant_values=True)

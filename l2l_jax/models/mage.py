@@ -1,52 +1,73 @@
 """MAGE, a masked-token transformer over a frozen VQ-GAN (Li et al., CVPR 2023).
 
 T  tokenise the image, mask the tokens of the hidden cells, drop some of the masked ones
-E  embed the tokens that are left, masked ones included, prepend a class token, run a ViT
-D  fill every masked place with the projected class token, run a smaller ViT, one logit per code
+E  embed the kept tokens, masked ones included, prepend a class token, run a ViT
+D  put the projected class token at every masked position, run a smaller ViT, one logit per code
 
 loss = mean over masked tokens of the cross-entropy, with label smoothing 0.1 over the codes
 
-What the released unlearning code calls VQ-GAN is this model: E is trained, and the convolutional
-tokenizer is never touched. Completing an image (`reconstruct`) is iterative parallel decoding
-(Chang et al., CVPR 2022) with the released settings as defaults: 20 cosine steps, choice
-temperature 6. There the hole is filled with a mean colour before tokenising, every token that
-overlaps it is masked, one more all around (`margin`), and nothing is dropped. In training whole
-images are tokenised, as published: tokens next to a masked one have seen some of its pixels through
-the convolutions of the tokenizer.
+The released unlearning code calls this model VQ-GAN: it trains E and leaves the convolutional
+tokenizer unchanged. Completing an image (`reconstruct`) is iterative parallel decoding (Chang et
+al., CVPR 2022) with the released settings as defaults: 20 cosine steps, choice temperature 6. It
+fills the hole with a mean colour before tokenising, masks every token within `margin` tokens of the
+hole, and drops nothing. Training tokenises whole images, as published: through the convolutions of
+the tokenizer, tokens next to a masked token contain information about its pixels.
 
-`tying` says what the logits are taken against. "tied" ties them to E's word embeddings, with
-no gradient through the logits, as the published weights were trained; then unlearning E moves D.
-"frozen" gives D a copy of its own, so that the decoder is truly frozen, as Theorem 1 of Li et al.
-(ICLR 2024) needs. Published files, whose logits are tied, can be loaded as either: for "frozen" D
-is given its copy of the words on loading.
+`tying` chooses the word embeddings of the logits. "tied" uses E's, without a gradient through the
+logits, as the published weights were trained; then unlearning E changes D, too. "frozen" gives D
+its own copy, so that the decoder is truly frozen, as Theorem 1 of Li et al. (ICLR 2024) needs.
+Published files, which are tied, can be loaded as either: for "frozen" D gets a copy on loading.
 
 Released quirks kept: ids 0..codes-1 are codes, the class token is id codes + 76 and the mask token
-codes + 1000; LayerNorm epsilon is 1e-6, but 1e-5 before the logits; masked and dropped places are
-filled with the class token's output. Departures: no dropout (there: 0.1 on the embeddings of the
-student, and none on the teacher's); the loss is averaged within each image first.
+codes + 1000; LayerNorm epsilon is 1e-6, but 1e-5 before the logits; masked and dropped positions
+hold the class token's output. Departures: no dropout (released: 0.1 on the embeddings of the
+student only); the loss is averaged within each image first.
 """
 
 import dataclasses
 import functools
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
+from jaxtyping import Bool, Float, Int
 
 from l2l_jax.lib import blur, pixels, trees
-from l2l_jax.lib.errors import ConfigError, unknown
-from l2l_jax.lib.nnx_pure import Pure
+from l2l_jax.lib.errors import ConfigError, unknown_name
 from l2l_jax.lib.precision import compute_dtype
-from l2l_jax.lib.signatures import check_args, defaults
+from l2l_jax.lib.signatures import check_args, keyword_defaults
 from l2l_jax.models import vqgan
 from l2l_jax.models.layers import parallel_decoding, vit
-from l2l_jax.models.layers.masked_tokens import Decoder, Encoder, Inputs, arrange
-from l2l_jax.types import Array, Metrics, Params
+from l2l_jax.models.layers.base import Model, choose_size, masked_mean
+from l2l_jax.models.layers.masked_tokens import (
+    Decoder,
+    Encoder,
+    Flags,
+    Ids,
+    Inputs,
+    Latents,
+    arrange,
+)
+from l2l_jax.models.layers.parallel_decoding import Logits
+from l2l_jax.types import (
+    Array,
+    Images,
+    Mask,
+    Metrics,
+    Params,
+    PerImage,
+    Rng,
+    Scalar,
+    Tokens,
+    Visible,
+)
 
-CLASS, MASK = 76, 1000  # ids of the two, beyond the codes
-SPARE = 1001  # ids beyond the codes: class labels, of which one is used, and the mask token
-SMOOTHING = 0.1
+CLASS, MASK = 76, 1000  # ids of the class token and of the mask token, beyond the codes
+SPARE = 1001  # number of ids beyond the codes: 1,000 classes, of which one is used, and the mask
+SMOOTHING = 0.1  # of the labels
 TYINGS, COMPOSITES = ("tied", "frozen"), ("exact", "blurred")
 
 
@@ -65,27 +86,27 @@ class Size:
 SIZES = {
     "base": Size(768, 12, 12, 768, 8, 16),
     "large": Size(1024, 24, 16, 1024, 8, 16),
-    "small": Size(128, 4, 4, 128, 2, 4),  # the bundled one, 64 tokens
+    "small": Size(128, 4, 4, 128, 2, 4),  # the bundled one, for 64 tokens
     "test": Size(16, 2, 2, 16, 1, 2),
 }
-PUBLISHED = {  # every argument of the tokenizer that a MAGE leaves open
+TOKENIZER = {  # the arguments of the tokenizer that a MAGE does not fix, with their defaults
     key: value
-    for key, value in defaults(vqgan.build).items()
+    for key, value in keyword_defaults(vqgan.build).items()
     if key not in ("image_size", "dtype", "adversarial", "revive")
 }
 SMALLEST = dict(size="test", image_size=16, tokenizer=dict(size="test"), steps=4)
 
 
 @dataclasses.dataclass(frozen=True)
-class MAGE:
-    """The model as `ImageToImage`. Groups: encoder, decoder, tokenizer (never trained)."""
+class MAGE(Model):
+    """The model as `TokenModel`. Groups: encoder, decoder, tokenizer (never trained)."""
 
     size: Size
     tokenizer: vqgan.VQGAN
     tying: str
-    drop: float
+    drop: int | float
     steps: int
-    temperature: float
+    temperature: int | float
     margin: int
     composite: str
     tokenizer_digest: str
@@ -93,7 +114,6 @@ class MAGE:
     remat: bool
     dtype: vit.Dtype
     takes_tokens = True
-    shows_hidden = False
 
     @property
     def image_size(self) -> int:
@@ -105,6 +125,7 @@ class MAGE:
 
     @property
     def length(self) -> int:
+        """Number of tokens of an image."""
         return self.grid[0] * self.grid[1]
 
     @property
@@ -112,46 +133,39 @@ class MAGE:
         return self.tokenizer.codes
 
     @property
-    def identity(self) -> dict[str, object]:
-        """What weights belong to, also where the shapes do not show it."""
+    def max_dropped(self) -> int:
+        """Number of tokens of an image that T drops at most."""
+        return int(np.ceil(self.length * self.drop))
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The dimensions, the image size, and the tokenizer with its digest."""
         own = {"tokenizer": self.tokenizer.identity, "tokenizer_digest": self.tokenizer_digest}
         return dataclasses.asdict(self.size) | own | {"image_size": self.image_size}
 
-    def inferred_args(self, params: Params) -> dict[str, object]:
-        """The arguments that parameters (on the host) tell by themselves: which tokenizer it is."""
+    def inferred_args(self, params: Params) -> dict[str, Any]:
+        """The digest of the tokenizer's parameters."""
         return {"tokenizer_digest": trees.digest(params["tokenizer"])}
 
-    @functools.cached_property
-    def encoder(self) -> Pure:
+    def make_encoder(self, rngs: nnx.Rngs) -> Encoder:
         size = self.size
-        shape = self._stack(size.width, size.depth, size.heads)
-        ids = self.codes + SPARE, self.length, self.codes + CLASS
-        return Pure(lambda rngs: Encoder(*ids, shape, rngs))
+        stack = self._stack(size.width, size.depth, size.heads)
+        return Encoder(self.codes + SPARE, self.length, self.codes + CLASS, stack, rngs)
 
-    @functools.cached_property
-    def decoder(self) -> Pure:
-        size = self.size
-        shape = self._stack(size.decoder_width, size.decoder_depth, size.decoder_heads)
-        ids, owns = (self.codes + SPARE, self.length), self.tying == "frozen"
-        return Pure(lambda rngs: Decoder(*ids, size.width, owns, shape, rngs))
+    def make_decoder(self, rngs: nnx.Rngs) -> Decoder:
+        size, owns_words = self.size, self.tying == "frozen"
+        stack = self._stack(size.decoder_width, size.decoder_depth, size.decoder_heads)
+        return Decoder(self.codes + SPARE, self.length, size.width, owns_words, stack, rngs)
 
     def _stack(self, width: int, depth: int, heads: int) -> vit.Stack:
         return vit.Stack(width, depth, heads, self.dtype, self.scan, self.remat)
 
     @property
     def sampling(self) -> str:
-        told = f"{self.steps} steps, temperature {self.temperature:g}, margin {self.margin:g}"
-        return f"{told}, {self.composite} composite"
+        steps = f"{self.steps} steps, temperature {self.temperature:g}, margin {self.margin:g}"
+        return f"{steps}, {self.composite} composite"
 
-    @functools.cached_property
-    def template(self) -> Params:
-        return jax.eval_shape(self.init, jax.random.key(0))
-
-    @functools.cached_property
-    def canonical(self) -> Params:
-        return dataclasses.replace(self, scan=False).template
-
-    def init(self, rng: Array) -> Params:
+    def init(self, rng: Rng) -> Params:
         encoder, decoder, tokenizer = jax.random.split(rng, 3)
         params = {
             "encoder": self.encoder.init(encoder),
@@ -165,135 +179,122 @@ class MAGE:
     def corrupt(
         self,
         params: Params,
-        images: Array,
-        mask: Array,
-        rng: Array,
-        targets: Array | None = None,
-        visible: tuple[int, int] | None = None,
+        images: Images | Tokens,
+        mask: Mask,
+        rng: Rng,
+        targets: Images | Tokens | None = None,
+        visible: Visible | None = None,
     ) -> Inputs:
-        """Masks tokens that overlap a hidden cell; drops up to `drop` * L of those, at random.
-
-        images and targets may be given as tokens, [B, h, w] integers.
-        """
+        """Masks tokens that overlap a hidden cell; drops at most `drop` * L of those, at random."""
         tokens = self._tokens(params, images)
         target = tokens if targets is None else self._tokens(params, targets)
         hidden = self._hidden(mask)
         order = jnp.where(hidden, jax.random.uniform(rng, hidden.shape), 2.0)
-        dropped = hidden & (_rank(order) < self.most_dropped)
+        dropped = hidden & (_rank(order) < self.max_dropped)
         fewest, most = visible or (0, self.length)
-        surely = min(self.length - most, self.most_dropped)  # dropped of every image
-        same = fewest == most or surely == self.most_dropped
+        min_dropped = min(self.length - most, self.max_dropped)  # of any image
+        same = fewest == most or min_dropped == self.max_dropped
         masked = jnp.where(hidden, self.codes + MASK, tokens)
-        return arrange(masked, hidden, dropped, self.length - surely, same, target)
+        return arrange(masked, hidden, dropped, self.length - min_dropped, same, target)
 
-    @property
-    def most_dropped(self) -> int:
-        return int(np.ceil(self.length * self.drop))
-
-    def encode(self, params: Params, inputs: Inputs) -> Array:
+    def encode(self, params: Params, inputs: Inputs) -> Latents:
         """[B, 1 + K, D] after the final LayerNorm, class token first."""
         return self.encoder.bind(params["encoder"])(inputs)
 
-    def decode(self, params: Params, latents: Array, inputs: Inputs) -> Array:
+    def decode(self, params: Params, latents: Latents, inputs: Inputs) -> Logits:
         """[B, L, codes] float32 logits of every token."""
         return self.logits(params, latents, inputs, self.codes)[:, 1:]
 
-    def logits(self, params: Params, latents: Array, inputs: Inputs, words: int) -> Array:
-        """[B, 1 + L, words] float32: of the class token too, and of so many ids."""
+    def logits(
+        self, params: Params, latents: Latents, inputs: Inputs, count: int
+    ) -> Float[Array, "B N V"]:
+        """[B, 1 + L, count] float32: logits of the first `count` ids, class token included."""
         tied = self.tying == "tied"
         owner = jax.lax.stop_gradient(params["encoder"]) if tied else params["decoder"]
         decoder = self.decoder.bind(params["decoder"])
-        return decoder(latents, inputs, owner["words"][:words])
+        return decoder(latents, inputs, owner["words"][:count])
 
-    def loss_mask(self, inputs: Inputs) -> Array:
+    def loss_mask(self, inputs: Inputs) -> Bool[Array, "B L 1"]:
         """[B, L, 1]: the masked tokens."""
         return inputs.hidden[..., None]
 
-    def loss(self, params: Params, inputs: Inputs) -> Array:
+    def loss(self, params: Params, inputs: Inputs) -> PerImage:
         """[B] label-smoothed cross-entropy, mean over the masked tokens of each image."""
-        logits = self.decode(params, self.encode(params, inputs), inputs)
-        return self._loss(logits, inputs)
+        return _cross_entropy(self.predict(params, inputs), inputs)
 
-    def training_loss(self, params: Params, inputs: Inputs) -> tuple[Array, Metrics]:
-        """Mean of `loss`, and the share of masked tokens that are guessed right."""
-        logits = self.decode(params, self.encode(params, inputs), inputs)
+    def training_loss(self, params: Params, inputs: Inputs) -> tuple[Scalar, Metrics]:
+        """(mean of `loss`, fraction of masked tokens that are predicted correctly)."""
+        logits = self.predict(params, inputs)
         right = (jnp.argmax(logits, axis=-1) == inputs.target) & inputs.hidden
         accuracy = jnp.sum(right) / jnp.maximum(jnp.sum(inputs.hidden), 1)
-        return jnp.mean(self._loss(logits, inputs)), {"token_accuracy": accuracy}
+        return jnp.mean(_cross_entropy(logits, inputs)), {"token_accuracy": accuracy}
 
-    def predict(self, params: Params, tokens: Array, opened: Array) -> Array:
+    def predict_tokens(self, params: Params, tokens: Ids, opened: Flags) -> Logits:
         """[B, L, codes] logits for ids with the mask token where `opened`; nothing is dropped."""
         nothing = jnp.zeros_like(opened)
         inputs = arrange(tokens, opened, nothing, self.length, True, tokens)
-        return self.decode(params, self.encode(params, inputs), inputs)
+        return self.predict(params, inputs)
 
-    def _loss(self, logits: Array, inputs: Inputs) -> Array:
-        logp = jax.nn.log_softmax(logits)
-        own = jnp.take_along_axis(logp, inputs.target[..., None], axis=-1)[..., 0]
-        each = -(1 - SMOOTHING) * own - SMOOTHING * jnp.mean(logp, axis=-1)
-        return jnp.sum(each * inputs.hidden, 1) / jnp.maximum(jnp.sum(inputs.hidden, 1), 1)
-
-    def tokenize(self, params: Params, images: Array) -> Array:
+    def tokenize(self, params: Params, images: Images) -> Tokens:
         """[B, H, W, 3] in [0, 1] -> [B, h, w] int32."""
         return self.tokenizer.tokenize(params["tokenizer"], images)
 
-    def detokenize(self, params: Params, tokens: Array) -> Array:
+    def detokenize(self, params: Params, tokens: Tokens) -> Images:
         """[B, h, w] int32 -> [B, H, W, 3] float32, not clipped."""
         return self.tokenizer.detokenize(params["tokenizer"], tokens)
 
-    def _tokens(self, params: Params, images: Array) -> Array:
-        given = jnp.issubdtype(images.dtype, jnp.integer)
-        tokens = images.astype(jnp.int32) if given else self.tokenize(params, images)
+    def _tokens(self, params: Params, images: Images | Tokens) -> Ids:
+        are_tokens = jnp.issubdtype(images.dtype, jnp.integer)
+        tokens = images.astype(jnp.int32) if are_tokens else self.tokenize(params, images)
         return tokens.reshape(-1, self.length)
 
-    def _hidden(self, mask: Array, margin: int = 0) -> Array:
-        """[B, L] bool: tokens that overlap a hidden cell, and those up to `margin` away."""
-        return blur.grow(pixels.coarse(mask, self.grid), margin).reshape(-1, self.length)
+    def _hidden(self, mask: Mask, margin: int = 0) -> Flags:
+        """[B, L] bool: tokens that overlap a hidden cell, and those at most `margin` away."""
+        return jnp.reshape(
+            blur.grow_mask(pixels.coarsen_mask(mask, self.grid), margin), (-1, self.length)
+        )
 
     def reconstruct(
         self,
         params: Params,
-        images: Array,
-        mask: Array,
-        rng: Array,
-        visible: tuple[int, int] | None = None,
-    ) -> Array:
-        """Sampled tokens, decoded and pasted: into the hole, or as `composite` says.
-
-        mask may be finer than the grid. [B, H, W, 3] in [0, 1].
-        """
+        images: Images,
+        mask: Mask,
+        rng: Rng,
+        visible: Visible | None = None,
+    ) -> Images:
+        """[B, H, W, 3] in [0, 1]: sampled tokens, decoded and pasted as `composite` says."""
         del visible  # nothing is dropped
-        hole = pixels.hidden(mask, self.image_size)
+        hole = pixels.hidden_pixels(mask, self.image_size)
         filled = jnp.where(hole, vqgan.FILL, images)
         tokens = self._tokens(params, filled)
         tokens = parallel_decoding.decode(
             tokens,
             self._hidden(mask, self.margin),
-            functools.partial(self.predict, params),
+            functools.partial(self.predict_tokens, params),
             rng,
             mask_id=self.codes + MASK,
             steps=self.steps,
             temperature=self.temperature,
         )
-        made = self.detokenize(params, tokens.reshape(-1, *self.grid))
+        decoded = self.detokenize(params, tokens.reshape(-1, *self.grid))
         if self.composite == "exact":
-            return pixels.paste(images, made, mask)
+            return pixels.paste(images, decoded, mask)
         side = self.image_size // self.grid[0]
-        wide = blur.grow(hole[..., 0], round(side * 14 / 16))
-        weight = blur.gaussian(wide, side * 7 / 16)[..., None]
-        return jnp.clip(weight * made + (1 - weight) * filled, 0.0, 1.0)
+        wide = blur.grow_mask(hole[..., 0], round(side * 14 / 16))
+        weight = blur.gaussian_blur(wide, side * 7 / 16)[..., None]
+        return jnp.clip(weight * decoded + (1 - weight) * filled, 0.0, 1.0)
 
 
 def build(
     *,
     size: str = "base",
     image_size: int = 256,
-    tokenizer: Mapping[str, object] = PUBLISHED,
+    tokenizer: Mapping[str, Any] = TOKENIZER,
     tokenizer_digest: str = "",
     tying: str = "frozen",
-    drop: float = 0.5,
+    drop: int | float = 0.5,
     steps: int = 20,
-    temperature: float = 6.0,
+    temperature: int | float = 6.0,
     margin: int = 1,
     composite: str = "exact",
     scan: bool = False,
@@ -306,31 +307,29 @@ def build(
     decoder_depth: int = 0,
     decoder_heads: int = 0,
 ) -> MAGE:
-    """A MAGE of a known size, any number of which (0 = as known) can be changed.
+    """Builds a published size; any dimension can be overridden (0 keeps the published value).
 
-    tokenizer: arguments of models/vqgan.py, which computes in float32 always. tokenizer_digest:
+    tokenizer: arguments of models/vqgan.py, which always computes in float32. tokenizer_digest:
     refuse weights with another tokenizer ("" = any). steps, temperature, margin (in tokens) and
-    composite ("exact": visible pixels as given; "blurred": blended over a soft edge with the filled
-    image, as the released evaluation does) belong to `reconstruct`.
+    composite are settings of `reconstruct`; composite is "exact" (visible pixels as given) or
+    "blurred" (blended over a soft edge with the filled image, as in the released evaluation).
     """
-    if size not in SIZES:
-        raise unknown("MAGE size", size, SIZES)
+    encoder = dict(width=width, depth=depth, heads=heads, decoder_width=decoder_width)
+    decoder = dict(decoder_depth=decoder_depth, decoder_heads=decoder_heads)
+    chosen = choose_size("MAGE", SIZES, size, **encoder, **decoder)
     if tying not in TYINGS:
-        raise unknown("tying", tying, TYINGS)
+        raise unknown_name("tying", tying, TYINGS)
     if composite not in COMPOSITES:
-        raise unknown("composite", composite, COMPOSITES)
-    if remat and not scan:
-        raise ConfigError("model.args.remat needs model.args.scan=True.")
+        raise unknown_name("composite", composite, COMPOSITES)
+    vit.check_remat(scan, remat)
     if not 0 <= drop <= 1 or steps < 1 or temperature < 0 or margin < 0:
         raise ConfigError(
             "MAGE needs 0 <= drop <= 1, steps >= 1, temperature >= 0 and margin >= 0, not "
             f"drop={drop}, steps={steps}, temperature={temperature}, margin={margin}."
         )
     _check_tokenizer(tokenizer)
-    given = dict(width=width, depth=depth, heads=heads, decoder_width=decoder_width)
-    given |= dict(decoder_depth=decoder_depth, decoder_heads=decoder_heads)
     return MAGE(
-        size=dataclasses.replace(SIZES[size], **{k: v for k, v in given.items() if v}),
+        size=chosen,
         tokenizer=vqgan.build(**{**tokenizer, "image_size": image_size, "dtype": "float32"}),
         tying=tying,
         drop=drop,
@@ -345,14 +344,22 @@ def build(
     )
 
 
-def _check_tokenizer(args: Mapping[str, object]) -> None:
+def _check_tokenizer(args: Mapping[str, Any]) -> None:
     check_args(vqgan.build, args, "model.args.tokenizer")
-    if fixed := args.keys() - PUBLISHED.keys():
+    if fixed := args.keys() - TOKENIZER.keys():
         raise ConfigError(
-            f"model.args.tokenizer does not take {', '.join(sorted(fixed))} in a MAGE, whose image "
-            "size it shares and which does not train it."
+            f"model.args.tokenizer does not take {', '.join(sorted(fixed))} in a MAGE: the "
+            "tokenizer has the image size of the MAGE and is not trained."
         )
 
 
-def _rank(values: Array) -> Array:
+def _cross_entropy(logits: Logits, inputs: Inputs) -> PerImage:
+    """[B] label-smoothed cross-entropy, mean over the masked tokens of each image."""
+    logp = jax.nn.log_softmax(logits)
+    of_target = jnp.take_along_axis(logp, inputs.target[..., None], axis=-1)[..., 0]
+    values = -(1 - SMOOTHING) * of_target - SMOOTHING * jnp.mean(logp, axis=-1)
+    return masked_mean(values, inputs.hidden)
+
+
+def _rank(values: Float[Array, "B L"]) -> Int[Array, "B L"]:
     return jnp.argsort(jnp.argsort(values, axis=1), axis=1)

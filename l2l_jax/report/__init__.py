@@ -1,1 +1,1 @@
-"""Reads run folders (JSON and PNG only, no JAX) and writes self-contained HTML pages."""
+"""Reads workdirs (JSON and PNG files, without JAX) and writes self-contained HTML pages."""

@@ -1,4 +1,4 @@
-"""Writes the page of a run again, or one page that compares several runs.
+"""Writes the page of a run again, or a page that compares several runs.
 
 python -m l2l_jax.report runs/demo
 python -m l2l_jax.report runs/*                              # runs/report.html
@@ -20,8 +20,11 @@ def main(argv: list[str] | None = None) -> None:
     form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser("l2l_jax.report", description=__doc__, formatter_class=form)
     parser.add_argument("workdirs", type=Path, nargs="+", metavar="WORKDIR")
-    parser.add_argument("--out", type=Path, help="report.html in the run's, or all runs', folder")
-    parser.add_argument("--plot", type=Path, help="the first plot as PNG, too")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE",
+        help="the page; by default report.html in the workdir, or in the folder above all workdirs",
+    )  # fmt: skip
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="also save the FID plot as PNG")
     parser.add_argument(
         "--markdown", nargs="?", const="", metavar="METRIC,METRIC",
         help="print the tables, with these columns or all, and write no page",
@@ -31,8 +34,8 @@ def main(argv: list[str] | None = None) -> None:
         runs, left_out = {args.workdirs[0]: collect(args.workdirs[0])}, {}
     else:
         runs, left_out = collect_all(args.workdirs)
-    for folder, why in left_out.items():
-        print(f"left out: {folder}: {why}", file=sys.stderr)
+    for folder, reason in left_out.items():
+        print(f"left out: {folder}: {reason}", file=sys.stderr)
     if args.markdown is not None:
         metrics = list(filter(None, args.markdown.split(",")))
         print(compare.markdown(list(runs.values()), metrics), end="")
@@ -45,4 +48,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    cli.explained(main)
+    cli.run_with_clear_errors(main)

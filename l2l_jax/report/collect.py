@@ -1,17 +1,19 @@
-"""A run folder as a record: everything a page says comes from these files."""
+"""Reads a workdir into a record; everything on a page comes from these files."""
 
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from l2l_jax.lib import files
 from l2l_jax.lib.errors import ConfigError
+from l2l_jax.workdir.layout import Workdir
+
+MAX_LISTED = 10  # workdirs that an error names
 
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """What a finished run left behind."""
+    """The files of an evaluated run."""
 
     name: str
     config: dict[str, Any]
@@ -24,67 +26,80 @@ class Record:
 
     @property
     def variants(self) -> list[str]:
+        """The evaluated variants, such as ["original", "unlearned"]."""
         return [v for v in ("original", "unlearned", "retrained") if v in self.results]
 
     @property
     def sides(self) -> list[str]:
+        """The evaluated sides: "retain", "forget", or both."""
         return list(self.results["counts"])
 
     @property
     def seed(self) -> int:
+        """The seed of the config."""
         return self.config["seed"]
 
     @property
     def unfinished(self) -> dict[str, tuple[int, int]]:
-        """{phase: (done, total)} of phases that stopped short, and not because they meant to."""
-        ended, steps = self.results.get("ended") or {}, self.results.get("steps", {})
+        """{phase: (steps done, steps planned)} of phases that were interrupted.
+
+        A phase that ended early because its stopping criterion was met is finished.
+        """
+        ended, steps = self.results["ended"], self.results["steps"]
         return {p: (n, total) for p, (n, total) in steps.items() if n < total and p not in ended}
 
 
-def collect(workdir: Path) -> Record:
+def collect(folder: Path) -> Record:
     """Reads a workdir. ConfigError if it holds no evaluated run."""
-    needed = ("config.json", "versions.json", "results.json")
-    if missing := [name for name in needed if not (workdir / name).is_file()]:
+    workdir = Workdir(folder)
+    if missing := _missing_files(workdir):
         raise ConfigError(
-            f"{workdir} holds no evaluated run: {', '.join(missing)} missing. Finish it with "
-            "'python -m l2l_jax.main', or evaluate what it has with "
-            f"'python -m l2l_jax.evaluate --workdir {workdir}'."
+            f"{folder} holds no evaluated run: {missing}. Finish it with "
+            "'python -m l2l_jax.main', or evaluate its last checkpoint with "
+            f"'python -m l2l_jax.evaluate --workdir {folder}'."
         )
-    config, versions, results = (files.read_json(workdir / name) for name in needed)
-    tsne = workdir / "tsne.json"
     return Record(
-        name=workdir.name,
-        config=config,
-        versions=versions,
-        results=results,
-        metrics=list(files.read_jsonl(workdir / "metrics.jsonl")),
-        splits={p.stem: files.read_json(p) for p in sorted((workdir / "splits").glob("*.json"))},
-        tsne=files.read_json(tsne) if tsne.exists() else None,
-        images={p.stem: p.read_bytes() for p in sorted((workdir / "images").glob("*.png"))},
+        name=folder.name,
+        config=workdir.read_config(),
+        versions=workdir.read_versions(),
+        results=workdir.read_results(),
+        metrics=list(workdir.read_metrics()),
+        splits=workdir.read_splits(),
+        tsne=workdir.read_record("tsne"),
+        images=workdir.read_pictures(),
     )
 
 
-def collect_all(workdirs: Sequence[Path]) -> tuple[dict[Path, Record], dict[Path, str]]:
-    """({workdir: run}, {argument: why it is left out}); every run has a name of its own.
+def _missing_files(workdir: Workdir) -> str:
+    """Which files are missing, as text; "" if the workdir holds an evaluated run."""
+    needed = (workdir.config, workdir.versions, workdir.results)
+    missing = [path.name for path in needed if not path.is_file()]
+    return f"{', '.join(missing)} missing" if missing else ""
+
+
+def collect_all(folders: Sequence[Path]) -> tuple[dict[Path, Record], dict[Path, str]]:
+    """({workdir: run}, {argument: why it is left out}); every run has another name.
 
     ConfigError if none of them holds an evaluated run.
     """
-    found, left_out = {}, {}
-    for folder in dict.fromkeys(workdirs):
+    runs, left_out = {}, {}
+    for folder in dict.fromkeys(folders):
         try:
             if folder.is_file():
                 raise ConfigError("a file, not the folder of a run")
             if not folder.exists():
                 raise ConfigError("there is no such folder")
-            found[folder] = collect(folder)
-        except (OSError, ValueError) as error:  # among them JSON that was damaged
-            said = str(error).removeprefix(f"{folder} holds no evaluated run: ")
-            left_out[folder] = said.split(". Finish it")[0]
-    if not found:
-        told = "".join(f"\n  {folder}: {why}" for folder, why in list(left_out.items())[:10])
-        raise ConfigError(f"None of these holds an evaluated run:{told}")
-    names = [folder.name for folder in found]
-    for folder, run in found.items():
+            if missing := _missing_files(Workdir(folder)):
+                raise ConfigError(missing)
+            runs[folder] = collect(folder)
+        except (OSError, ValueError) as error:  # damaged JSON is a ValueError, too
+            left_out[folder] = str(error)
+    if not runs:
+        reasons = list(left_out.items())[:MAX_LISTED]
+        listed = "".join(f"\n  {folder}: {reason}" for folder, reason in reasons)
+        raise ConfigError(f"None of these holds an evaluated run:{listed}")
+    names = [folder.name for folder in runs]
+    for folder, run in runs.items():
         if names.count(run.name) > 1:
-            found[folder] = dataclasses.replace(run, name=str(folder))
-    return found, left_out
+            runs[folder] = dataclasses.replace(run, name=str(folder))
+    return runs, left_out

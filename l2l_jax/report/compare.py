@@ -1,4 +1,4 @@
-"""Many runs on one page: groups of seeds side by side, and whether they may be compared at all."""
+"""Several runs on one page: a row for each group of seeds, and warnings if runs do not compare."""
 
 import html
 import os
@@ -6,14 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from l2l_jax.lib import files
-from l2l_jax.lib.errors import ConfigError, unknown
-from l2l_jax.report import grids, judges, page, tables, tradeoff
+from l2l_jax.lib.errors import ConfigError, unknown_name
+from l2l_jax.report import feature_networks, grids, page, tables, tradeoff
 from l2l_jax.report.collect import Record
 from l2l_jax.report.groups import Group, grouped
-from l2l_jax.report.metrics import APART, in_order
+from l2l_jax.report.metrics import Figures, merged, notes, shown
 
-PLOTS = {"fid": "FID", "psnr": "PSNR"}
-LISTED = 6  # runs or groups that are named before "and N more"
+PLOTTED = ("fid", "psnr")  # figures that have a plot; the first one can be saved as PNG
+MAX_NAMES = 6  # runs or groups that are named before "and N more"
 
 
 def write(
@@ -21,7 +21,7 @@ def write(
 ) -> Path:
     """Writes the page that compares these runs; by default into the folder above all of them."""
     out = out or common_folder(list(runs)) / "report.html"
-    with files.replacing(out) as file:
+    with files.atomic_write(out) as file:
         file.write(compared(list(runs.values()), left_out).encode())
     return out
 
@@ -31,63 +31,72 @@ def common_folder(workdirs: Sequence[Path]) -> Path:
     folder = Path(os.path.commonpath([os.path.abspath(workdir.parent) for workdir in workdirs]))
     if folder == folder.parent:
         raise ConfigError(
-            "These runs lie in no common folder: say where the page goes, --out FILE."
+            "These runs have no common folder. Choose where to write the page: --out FILE."
         )
-    here = Path.cwd()
-    return folder.relative_to(here) if folder.is_relative_to(here) else folder
+    current = Path.cwd()
+    return folder.relative_to(current) if folder.is_relative_to(current) else folder
 
 
 def write_plot(runs: Sequence[Record], out: Path) -> Path:
-    """Saves the first plot as PNG. ConfigError if there is too little to plot."""
-    groups = grouped(runs)
-    figure = tradeoff.draw(tables.rows(groups, _tasks(groups)[0]), next(iter(PLOTS)))
-    if figure is None:
+    """Saves the plot of the FID as PNG. ConfigError if fewer than two models have one."""
+    groups, figure = grouped(runs), merged(runs).get(PLOTTED[0])
+    plot = tradeoff.draw(tables.rows(groups, _tasks(groups)[0]), figure) if figure else None
+    if plot is None:
         raise ConfigError("Nothing to plot: fewer than two models have a FID on both sides.")
-    with files.replacing(out) as file:
-        file.write(tradeoff.png(figure))
+    with files.atomic_write(out) as file:
+        file.write(tradeoff.png(plot))
     return out
 
 
 def markdown(runs: Sequence[Record], metrics: Sequence[str]) -> str:
-    """The tables of the page as GitHub markdown, with these metrics, or all if none is named.
+    """The tables of the page as GitHub markdown, with these figures, or all if none is named.
 
-    ConfigError for one that no run has.
+    ConfigError if no run has a figure of this name.
     """
-    groups = grouped(runs)
-    found = {task: tables.rows(groups, task) for task in _tasks(groups)}
-    there = in_order(metric for rows in found.values() for _, metric in tables.columns(rows))
+    groups, figures = grouped(runs), merged(runs)
+    by_task = {task: tables.rows(groups, task) for task in _tasks(groups)}
+    known = shown(figures, _measured(groups))
     for metric in metrics:
-        if metric not in there:
-            raise unknown("metric", metric, there)
+        if metric not in known:
+            raise unknown_name("metric", metric, known)
     parts = []
-    for task, rows in found.items():
-        title = f"**{task}**\n\n" if len(found) > 1 else ""
-        parts.append(title + tables.figures_markdown(rows, metrics or there, _untrained(runs)))
+    for task, rows in by_task.items():
+        title = f"**{task}**\n\n" if len(by_task) > 1 else ""
+        table = tables.figures_markdown(rows, metrics or known, figures, _untrained(runs))
+        parts.append(title + table)
     return "\n".join(parts)
 
 
 def _untrained(runs: Sequence[Record]) -> set[str]:
-    """Figures that some run had measured by networks nobody trained."""
-    return set().union(*(judges.untrained(run.results) for run in runs))
+    """Figures that any of the runs measured with a network of random weights."""
+    return set().union(*(feature_networks.untrained(run.results) for run in runs))
+
+
+def _measured(groups: Sequence[Group]) -> set[str]:
+    """Figures that any of the runs has a value for."""
+    rows = (row for task in _tasks(groups) for row in tables.rows(groups, task))
+    return {metric for row in rows for cells in row.values for _, metric in cells}
 
 
 def compared(runs: Sequence[Record], left_out: Mapping[Path, str]) -> str:
     """The whole page as text."""
-    groups = grouped(runs)
+    groups, figures = grouped(runs), merged(runs)
     title = f"{len(runs)} run{'s' * (len(runs) > 1)} compared"
     body = [f"<h1>{title}</h1>", *_left_out(left_out), *_unfinished(runs), *_ended(groups)]
-    said = dict.fromkeys(text for run in runs for text in judges.warnings(run.results))
-    body += [f'<div class="card warn">{html.escape(text)}</div>' for text in said]
-    body += [*_differences(groups), *_plots(groups), "<h2>Figures</h2>"]
+    warnings = [text for run in runs for text in feature_networks.warnings(run.results)]
+    body += [
+        f'<div class="card warn">{html.escape(text)}</div>' for text in dict.fromkeys(warnings)
+    ]
+    body += [*_differences(groups), *_plots(groups, figures), "<h2>Figures</h2>"]
     for task in _tasks(groups):
-        table = tables.figures_html(tables.rows(groups, task), _untrained(runs))
+        table = tables.figures_html(tables.rows(groups, task), figures, _untrained(runs))
         body += [f"<h3>{html.escape(task)}</h3>", table]
-    body += [*_explained(groups), "<h2>Cost</h2>", tables.costs_html(groups)]
+    body += [_explanation(groups, figures), "<h2>Cost</h2>", tables.costs_html(groups)]
     body.append(
-        "<p>Means over seeds; the largest peak of memory, of the process or of its device. Phases "
-        "that were taken over from another run count with what they cost there.</p>"
+        "<p>Means over seeds; the largest peak of memory, of the process or of its device. The "
+        "cost of a phase that was reused from another run is its cost in that run.</p>"
     )
-    body += [*_pictures(groups), *_about(groups)]
+    body += [*_pictures(groups), *_described(groups)]
     return page.document(title, "\n".join(body))
 
 
@@ -95,30 +104,43 @@ def _tasks(groups: Sequence[Group]) -> list[str]:
     return list(dict.fromkeys(t for g in groups for run in g.runs for t in run.results["tasks"]))
 
 
-def _explained(groups: Sequence[Group]) -> Iterator[str]:
-    seeds = max(len(group.runs) for group in groups)
-    over = (
-        "Means over seeds, and &plusmn; their standard deviation (n &minus; 1). A seed also draws "
-        "the masks, so that one original measured with several seeds varies too. "
+def _explanation(groups: Sequence[Group], figures: Figures) -> str:
+    """HTML: how to read the tables."""
+    measured = _measured(groups)
+    by_network = {
+        metric
+        for group in groups
+        for run in group.runs
+        for metric, how in run.results["measured"].items()
+        if "network" in how and metric in measured
+    }
+    sentences = []
+    if max(len(group.runs) for group in groups) > 1:
+        sentences.append(
+            "Means over seeds, and &plusmn; their standard deviation (n &minus; 1). A seed also "
+            "decides the masks, so that one original evaluated with several seeds varies, too."
+        )
+    sentences.append(
+        "An arrow shows the direction that is good for a side; green is the best of a column among "
+        "unlearned models."
     )
-    found = [column for t in _tasks(groups) for column in tables.columns(tables.rows(groups, t))]
-    apart = APART + " " if any(metric == "retrain_distance" for _, metric in found) else ""
-    yield (
-        f"<p>{over if seeds > 1 else ''}An arrow shows the direction that is good for a side; "
-        "green is the best of a column among models that forgot. FID, Inception Score and cosine "
-        f"are those of the runs' judge. {apart}</p>"
-    )
+    if titles := [figures[metric]["title"] for metric in shown(figures, by_network)]:
+        listed = html.escape(", ".join(titles))
+        sentences.append(f"Measured with the feature networks of the runs: {listed}.")
+    sentences.append(html.escape(notes(figures, measured)))
+    return f"<p>{' '.join(filter(None, sentences))}</p>"
 
 
-def _card(said: str, items: Sequence[str]) -> str:
+def _card(title: str, items: Sequence[str]) -> str:
+    """HTML: a warning with a list. title and items: HTML."""
     listed = "".join(f"<li>{item}</li>" for item in items)
-    return f'<div class="card warn">{said}<ul>{listed}</ul></div>'
+    return f'<div class="card warn">{title}<ul>{listed}</ul></div>'
 
 
 def _left_out(left_out: Mapping[Path, str]) -> Iterator[str]:
     if left_out:
         items = [f"{html.escape(str(k))}: {html.escape(why)}" for k, why in left_out.items()]
-        yield _card("Left out, for they are no evaluated runs:", items)
+        yield _card("Left out, because they hold no evaluated run:", items)
 
 
 def _unfinished(runs: Sequence[Record]) -> Iterator[str]:
@@ -132,108 +154,111 @@ def _unfinished(runs: Sequence[Record]) -> Iterator[str]:
 
 
 def _ended(groups: Sequence[Group]) -> Iterator[str]:
-    """Phases that did not reach what they were to end at."""
+    """Phases that did not reach their stopping criterion."""
     items = [
         f"{html.escape(run.name)}: {html.escape(text)}"
         for group in groups
         for run in group.runs
-        for text in (run.results.get("ended") or {}).values()
-        if text.startswith(page.MISSED)
+        for text in run.results["ended"].values()
+        if text.startswith(page.NOT_REACHED)
     ]
     if items:
-        yield _card("Did not get where they were to end:", items)
+        yield _card("Did not reach their stopping criterion:", items)
 
 
 def _differences(groups: Sequence[Group]) -> Iterator[str]:
-    """What has to be the same for two figures to be compared, and is not."""
+    """Warnings about conditions that must be equal if figures are to be compared, and are not."""
     runs = [run for group in groups for run in group.runs]
     conditions = [(run.name, _conditions(run)) for run in runs]
-    for what in conditions[0][1]:
-        yield from _difference(what, [(name, each[what]) for name, each in conditions])
+    for condition in conditions[0][1]:
+        yield from _difference(condition, [(name, each[condition]) for name, each in conditions])
     for seed in sorted({run.seed for run in runs}):
-        alike = [run for run in runs if run.seed == seed]
-        digests = [(r.name, r.results["digests"]["weights"].get("original", "")) for r in alike]
+        of_seed = [run for run in runs if run.seed == seed]
+        digests = [(r.name, r.results["digests"]["weights"].get("original", "")) for r in of_seed]
         where = f" with seed {seed}" if len({run.seed for run in runs}) > 1 else ""
         yield from _difference(f"the originals{where}", digests)
-    # of an original or a retrained model the seeds of all runs that name it count
-    found = [row for task in _tasks(groups)[:1] for row in tables.rows(groups, task)]
-    seeds = [(row.label, ", ".join(map(str, row.seeds))) for row in found]
+    # An original or a retrained model has the seeds of all runs that evaluated it.
+    rows = tables.rows(groups, _tasks(groups)[0])
+    seeds = [(row.label, ", ".join(map(str, row.seeds))) for row in rows]
     yield from _difference("the seeds, and with them the masks,", seeds)
 
 
-def _difference(what: str, values: Sequence[tuple[str, str]]) -> Iterator[str]:
-    """A warning if the values (name, value) are not all the same; empty ones do not count."""
+def _difference(condition: str, values: Sequence[tuple[str, str]]) -> Iterator[str]:
+    """A warning if the values, [(name, value)], are not all equal; "" is equal to any."""
     names: dict[str, list[str]] = {}
     for name, value in values:
         if value:
             names.setdefault(value, []).append(name)
     if len(names) > 1:
         items = [
-            f"{html.escape(_listed(some))}: <code>{html.escape(value[:40])}</code>"
-            for value, some in names.items()
+            f"{html.escape(_listed(having))}: <code>{html.escape(value[:40])}</code>"
+            for value, having in names.items()
         ]
-        yield _card(f"Not measured alike: {what} differ", items)
+        yield _card(f"Not measured under equal conditions: {condition} differ", items)
 
 
 def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
-    return ", ".join(names[:LISTED]) + more
+    more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+    return ", ".join(names[:MAX_NAMES]) + more
 
 
 def _conditions(run: Record) -> dict[str, str]:
+    """{condition: value as text} of conditions that must be equal if figures are compared."""
     tasks = run.config["evaluate"]["tasks"]
     return {
-        "the judges": ", ".join(
+        "the feature networks": ", ".join(
             f"{name} {network['digest'][:8]}" for name, network in run.results["networks"].items()
         ),
         "the images": str([(n, s["digest"]) for n, s in run.splits.items() if n.endswith("_eval")]),
         "the masks": str([run.config["tasks"][task] for task in tasks]),
-        "the ways to complete": run.results["sampling"],
+        "the sampling methods": run.results["sampling"],
     }
 
 
-def _plots(groups: Sequence[Group]) -> Iterator[str]:
+def _plots(groups: Sequence[Group], figures: Figures) -> Iterator[str]:
     """The trade-off between the sides under the first task."""
     task = _tasks(groups)[0]
-    found = tables.rows(groups, task)
-    drawings = {name: tradeoff.drawing(found, metric) for metric, name in PLOTS.items()}
+    rows = tables.rows(groups, task)
+    described = [figures[metric] for metric in PLOTTED if metric in figures]
+    drawings = {figure["title"]: tradeoff.drawing(rows, figure) for figure in described}
     if not any(drawings.values()):
         return
     yield f"<h2>What forgetting costs, {html.escape(task)}</h2>"
-    for name, drawing in drawings.items():
+    for title, drawing in drawings.items():
         if drawing:
-            yield f'<h3>{name}, keeping against forgetting</h3><div class="card">{drawing}</div>'
+            yield f"<h3>{html.escape(title)}: retain against forget</h3>"
+            yield f'<div class="card">{drawing}</div>'
     bars = (
         "Bars are standard deviations over seeds. " if any(len(g.runs) > 1 for g in groups) else ""
     )
     retrained = (
         "Far from the original is not the same as like the retrained model: a model that forgets "
-        "completes these images as the retrained one does, not as badly as possible, and beyond "
-        "the retrained model more is not better. "
-        if any(row.kind == "retrained" for row in found)
+        "completes these images as the retrained one does, not as badly as possible. Beyond the "
+        "retrained model, further is not better. "
+        if any(row.kind == "retrained" for row in rows)
         else ""
     )
     yield (
-        "<p>The pale band is the Pareto front: of the models on it none is beaten by another one "
-        "on both sides; original and retrained models do not take part. A thin line joins runs "
-        f"that differ in one number, which stands beside them. {bars}{retrained}</p>"
+        "<p>The pale band is the Pareto front of the unlearned models: no other one is better on "
+        "one side without being worse on the other. A thin line joins runs that differ in one "
+        f"number, which is written beside them. {bars}{retrained}</p>"
     )
 
 
 def _pictures(groups: Sequence[Group]) -> Iterator[str]:
-    """The grids of the first task: in one sheet if all show the same images."""
+    """The grids of the first task, combined into one if all show the same images."""
     task = _tasks(groups)[0]
     yield f"<h2>Completions, {html.escape(task)}</h2>"
-    telling = [group for group in groups if group.unlearned] or groups
-    shown = {group.label: grids.shown_run(group, telling) for group in groups}
+    needed = [group for group in groups if group.unlearned] or groups
+    examples = {group.label: grids.example_run(group, needed) for group in groups}
     for side in ("forget", "retain"):
         name, title = f"{task}_{side}", f"images to {page.VERBS[side]}"
-        runs = {label: run for label, run in shown.items() if name in run.images}
-        sheets = {label: grids.strips(run, name) for label, run in runs.items()}
-        one = grids.together(sheets, [g.label for g in telling])
-        if one:
-            labels, png = one
-            seeds = dict.fromkeys(str(runs[g.label].seed) for g in telling if g.label in runs)
+        runs = {label: run for label, run in examples.items() if name in run.images}
+        strips = {label: grids.strips(run, name) for label, run in runs.items()}
+        combined = grids.combined(strips, [group.label for group in needed])
+        if combined:
+            labels, png = combined
+            seeds = dict.fromkeys(str(runs[g.label].seed) for g in needed if g.label in runs)
             yield f"<h3>{title} (seed {', '.join(seeds)})</h3>"
             yield page.grid(png, labels, f"Grid of {side} images under the task {task}")
         else:
@@ -241,7 +266,8 @@ def _pictures(groups: Sequence[Group]) -> Iterator[str]:
                 yield from page.picture(run, task, side, f"{label}: {title}")
 
 
-def _about(groups: Sequence[Group]) -> Iterator[str]:
+def _described(groups: Sequence[Group]) -> Iterator[str]:
+    """A list of all groups: methods, solvers, steps, seeds and runs."""
     yield '<h2>Runs</h2><div class="card"><dl>'
     for group in groups:
         first = group.runs[0]
@@ -251,18 +277,17 @@ def _about(groups: Sequence[Group]) -> Iterator[str]:
             for phase in first.config["phases"]
         )
         seeds = ", ".join(map(str, group.seeds))
-        about = f"; {group.about}" if group.about else ""
+        settings = f"{phases}; {group.differences}" if group.differences else phases
+        names = ", ".join(run.name for run in group.runs)
         yield (
-            f"<dt>{html.escape(group.label)}</dt><dd>{html.escape(phases + about)}; seed {seeds}: "
-            f"{html.escape(', '.join(run.name for run in group.runs))}</dd>"
+            f"<dt>{html.escape(group.label)}</dt><dd>{html.escape(settings)}; seed {seeds}: "
+            f"{html.escape(names)}</dd>"
         )
     yield "</dl></div>"
 
 
 def _steps(group: Group, phase: str) -> str:
-    """How far the runs of a group came, as one number or from the least to the most."""
-    done = [run.results.get("steps", {}).get(phase, [None])[0] for run in group.runs]
-    if None in done:
-        return "?"
+    """The steps that the runs of a group did, as text: one number or a range."""
+    done = [run.results["steps"][phase][0] for run in group.runs]
     low, high = min(done), max(done)
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"

@@ -1,7 +1,8 @@
-"""Which runs belong together: those that differ in nothing but their seed; and what to call them.
+"""Groups runs that differ only in their seed, and gives each group a short label.
 
-A label begins with the methods of the phases and goes on with what tells a group from others of the
-same methods: "l2l", "max_loss, alpha 0.1", "ascent, then finetune", "l2l with epsilon, r 0.25".
+A label begins with the methods of the phases. Then it states the settings in which a group differs
+from others of the same methods: "l2l", "max_loss, alpha 0.1", "ascent, then finetune", "l2l with
+epsilon, r 0.25".
 """
 
 import collections
@@ -15,16 +16,11 @@ from typing import Any
 from l2l_jax.lib import config_dicts
 from l2l_jax.report.collect import Record
 
-VARIES = ("seed", "runtime")  # sections that may differ within a group, and `reference` anywhere
-CONTAINERS = (
-    "args",
-    "solver_args",
-    "optimizer",
-    "name",
-)  # parts of a key that tell a reader nothing
-VAGUE = ("seed",)  # words that need another one before them
-USUAL = "weighted"  # the solver that goes without saying
-FIRST = (
+IGNORED_SECTIONS = ("seed", "runtime")  # may differ within a group, and so may any `reference`
+OMITTED_WORDS = ("args", "solver_args", "optimizer", "name")  # parts of a key that labels omit
+AMBIGUOUS_WORDS = ("seed",)  # parts of a key that a label does not use alone
+DEFAULT_SOLVER = "weighted"  # labels do not name it
+PREFERRED_KEYS = (
     r"{phase}\.solver_args\.",
     r"{phase}\.args\.",
     r"(model|data)\.name",
@@ -32,8 +28,8 @@ FIRST = (
     r"data\.",
     r"{phase}\.steps",
     r"{phase}\.",
-)  # what a label would rather name
-ENOUGH = 3  # differences in a label, unless more are needed to tell it from others
+)  # patterns of keys that labels state first
+MAX_SETTINGS = 3  # in a label, unless more are needed to make it unique
 ABSENT = object()
 
 
@@ -43,48 +39,52 @@ class Group:
 
     label: str
     runs: tuple[Record, ...]
-    settings: Mapping[str, Any]  # dotted names of all values that the runs share
-    about: str  # everything that tells it from groups of the same methods
+    settings: Mapping[str, Any]  # {dotted name: value} of the config that the runs share
+    differences: str  # all settings in which it differs from groups of the same methods
 
     @property
     def seeds(self) -> tuple[int, ...]:
+        """The seed of each run."""
         return tuple(run.seed for run in self.runs)
 
     @property
     def unlearned(self) -> bool:
+        """Whether any of the runs has an unlearned model."""
         return any("unlearned" in run.results for run in self.runs)
 
 
 def grouped(runs: Sequence[Record]) -> list[Group]:
-    """The groups, in the order of their first runs; those of a series stay together, in its order.
+    """The groups, in the order of their first runs; a series is in the order of its setting.
 
-    A second run of the same config and seed opens another group.
+    A second run of the same config and seed begins another group.
     """
-    found: dict[tuple[str, int], list[Record]] = {}
+    by_config: dict[tuple[str, int], list[Record]] = {}
     for run in runs:
         text, turn = json.dumps(settings_of(run), sort_keys=True), 0
-        while any(other.seed == run.seed for other in found.get((text, turn), [])):
+        while any(other.seed == run.seed for other in by_config.get((text, turn), [])):
             turn += 1
-        found.setdefault((text, turn), []).append(run)
-    members = [tuple(sorted(some, key=lambda run: run.seed)) for some in found.values()]
-    settings = [settings_of(some[0]) for some in members]
-    labels, about = _labels(_bases([some[0] for some in members]), settings)
+        by_config.setdefault((text, turn), []).append(run)
+    members = [tuple(sorted(group, key=lambda run: run.seed)) for group in by_config.values()]
+    settings = [settings_of(group[0]) for group in members]
+    labels, differences = _labels(_bases([group[0] for group in members]), settings)
     repeated = collections.Counter(labels)
-    for at, some in enumerate(members):
-        if repeated[labels[at]] > 1:  # the same config twice: only the folder tells them apart
-            labels[at] += f", {some[0].name}"
-    groups = [Group(*parts) for parts in zip(labels, members, settings, about, strict=True)]
-    return [group for _, some in series(groups) for group in some]
+    for at, group in enumerate(members):
+        if repeated[labels[at]] > 1:  # the same config twice: only the folders differ
+            labels[at] += f", {group[0].name}"
+    groups = [Group(*parts) for parts in zip(labels, members, settings, differences, strict=True)]
+    return [group for _, ordered in series(groups) for group in ordered]
 
 
 def settings_of(run: Record) -> dict[str, Any]:
-    """Dotted names of all values that decide what a run does, apart from its seed.
+    """{dotted name: value} of all settings that decide what a run does, apart from its seed.
 
-    A path that names the seed, such as runs/original-s1 with seed 1, is the same for every seed.
-    Phases that could end early are others with an aim, which a reference may give, than without.
+    In a path the seed is replaced, so that runs/original-s1 with seed 1 equals runs/original-s2
+    with seed 2. "aim" holds the phases that have a stopping criterion, which may depend on whether
+    there is a reference.
     """
-    kept = {k: v for k, v in config_dicts.decisive(run.config).items() if k not in VARIES}
-    kept["aim"] = sorted(run.results.get("ended", {}))
+    decisive = config_dicts.decisive(run.config)
+    kept = {key: value for key, value in decisive.items() if key not in IGNORED_SECTIONS}
+    kept["aim"] = sorted(run.results["ended"])
     seed = re.compile(rf"(?<![A-Za-z0-9])(s|seed)[-_=]?{run.seed}(?![A-Za-z0-9])")
     return {
         key: seed.sub(r"\1*", value) if isinstance(value, str) and "/" in value else value
@@ -100,27 +100,29 @@ def _leaves(node: Any, prefix: str = "") -> list[tuple[str, Any]]:
 
 
 def _bases(runs: Sequence[Record]) -> list[str]:
-    """The text for the methods of each run; runs of other phases have another text."""
+    """The methods of each run as text; if they do not determine the phases, those are added."""
     texts = [_methods(run) for run in runs]
-    ways = [tuple(run.config["phases"]) for run in runs]
-    alike = {text: {w for t, w in zip(texts, ways, strict=True) if t == text} for text in texts}
+    phases = [tuple(run.config["phases"]) for run in runs]
+    variants = {
+        text: {p for t, p in zip(texts, phases, strict=True) if t == text} for text in texts
+    }
     return [
-        text if len(alike[text]) == 1 else f"{text} ({' + '.join(way)})"
-        for text, way in zip(texts, ways, strict=True)
+        text if len(variants[text]) == 1 else f"{text} ({' + '.join(names)})"
+        for text, names in zip(texts, phases, strict=True)
     ]
 
 
 def _methods(run: Record) -> str:
-    """Methods, and solvers that are not the usual one; what it makes if it unlearns nothing."""
+    """Methods with their solvers; of a run without unlearning, the variant that it trains."""
     if "unlearned" not in run.results:
         return run.variants[-1]
     phases = [run.config[phase] for phase in run.config["phases"]]
-    told = [p for p in phases if p["method"] != "pretrain"] or phases
-    return ", then ".join(name for name, _ in itertools.groupby(map(_method, told)))
+    named = [p for p in phases if p["method"] != "pretrain"] or phases
+    return ", then ".join(name for name, _ in itertools.groupby(map(_method, named)))
 
 
 def _method(phase: Mapping[str, Any]) -> str:
-    solver = "" if phase["solver"] == USUAL else f" with {phase['solver']}"
+    solver = "" if phase["solver"] == DEFAULT_SOLVER else f" with {phase['solver']}"
     share = phase.get("saliency", 1)
     return phase["method"] + solver + (f", saliency {share:g}" if share < 1 else "")
 
@@ -128,33 +130,33 @@ def _method(phase: Mapping[str, Any]) -> str:
 def _labels(
     bases: Sequence[str], settings: Sequence[Mapping[str, Any]]
 ) -> tuple[list[str], list[str]]:
-    """(labels, everything that differs) of groups; those of one base are told apart."""
-    labels, about = list(bases), [""] * len(bases)
+    """(labels, all differences as text) of groups; groups of one base get different labels."""
+    labels, differences = list(bases), [""] * len(bases)
     for base in dict.fromkeys(bases):
         family = [at for at, other in enumerate(bases) if other == base]
         keys = differing([settings[at] for at in family], settings[family[0]]["phases"])
         names = _short(keys)
         parts = {at: [_part(names[k], settings[at].get(k, ABSENT)) for k in keys] for at in family}
-        count = min(ENOUGH, len(keys))
-        distinct = len({tuple(told) for told in parts.values()})
-        while len({tuple(told[:count]) for told in parts.values()}) < distinct:
+        count = min(MAX_SETTINGS, len(keys))
+        distinct = len({tuple(texts) for texts in parts.values()})
+        while len({tuple(texts[:count]) for texts in parts.values()}) < distinct:
             count += 1
         for at in family:
             labels[at] = ", ".join([base, *parts[at][:count]])
-            about[at] = ", ".join(parts[at])
-    return labels, about
+            differences[at] = ", ".join(parts[at])
+    return labels, differences
 
 
 def differing(settings: Sequence[Mapping[str, Any]], phases: Sequence[str]) -> list[str]:
-    """Keys whose values are not the same in all, the telling ones first."""
+    """Keys whose values differ; PREFERRED_KEYS first, those that some settings lack last."""
     phase = f"({'|'.join(map(re.escape, phases))})"
-    marks = [re.compile(mark.replace("{phase}", phase)) for mark in FIRST]
+    patterns = [re.compile(pattern.replace("{phase}", phase)) for pattern in PREFERRED_KEYS]
 
     def rank(key: str) -> tuple[bool, int, str]:
-        mark = next((at for at, mark in enumerate(marks) if mark.match(key)), len(marks))
-        return any(key not in some for some in settings), mark, key
+        first = (at for at, pattern in enumerate(patterns) if pattern.match(key))
+        return any(key not in each for each in settings), next(first, len(patterns)), key
 
-    keys = {key for some in settings for key in some}
+    keys = {key for each in settings for key in each}
     first = settings[0]
     return sorted(
         (k for k in keys if any(s.get(k, ABSENT) != first.get(k, ABSENT) for s in settings)),
@@ -163,12 +165,12 @@ def differing(settings: Sequence[Mapping[str, Any]], phases: Sequence[str]) -> l
 
 
 def _short(keys: Sequence[str]) -> dict[str, str]:
-    """{key: its last words, as many as tell it from the other keys}."""
-    words = {key: [w for w in key.split(".") if w not in CONTAINERS] for key in keys}
+    """{key: its last words, as many as make it unique}."""
+    words = {key: [w for w in key.split(".") if w not in OMITTED_WORDS] for key in keys}
     names = {}
     for key, own in words.items():
         others = [other for k, other in words.items() if k != key]
-        least = 2 if own[-1] in VAGUE else 1
+        least = 2 if own[-1] in AMBIGUOUS_WORDS else 1
         lengths = (
             n for n in range(least, len(own) + 1) if own[-n:] not in [o[-n:] for o in others]
         )
@@ -184,7 +186,7 @@ def _part(name: str, value: Any) -> str:
 
 
 def written(value: Any) -> str:
-    """A value of a config in a few letters."""
+    """A value of a config as short text."""
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, float):
@@ -195,34 +197,35 @@ def written(value: Any) -> str:
 
 
 def series(groups: Sequence[Group]) -> list[tuple[str, list[Group]]]:
-    """Groups that differ in one number of a phase, in its order: [(its key, groups)].
+    """[(key, groups)]: groups that differ only in the number under this key, in its order.
 
-    A group that stands alone is a series of one with the key "". Each group is in one series.
+    A group without such others is a series of one with the key "". Each group is in one series.
     """
-    left, found = list(groups), []
-    while left:
-        key, members = "", [left[0]]
-        phases = left[0].runs[0].config["phases"]
-        for dial in (key for key in left[0].settings if _is_dial(key, phases)):
-            alike = _alike(left, dial)
-            if len(alike) > len(members):
-                key, members = dial, alike
-        found.append((key, sorted(members, key=lambda g: g.settings.get(key, 0))))
-        left = [group for group in left if group not in members]
-    return found
+    remaining, all_series = list(groups), []
+    while remaining:
+        key, members = "", [remaining[0]]
+        phases = remaining[0].runs[0].config["phases"]
+        for argument in (k for k in remaining[0].settings if _is_argument(k, phases)):
+            candidates = _varying(remaining, argument)
+            if len(candidates) > len(members):
+                key, members = argument, candidates
+        all_series.append((key, sorted(members, key=lambda g: g.settings.get(key, 0))))
+        remaining = [group for group in remaining if group not in members]
+    return all_series
 
 
-def _is_dial(key: str, phases: Sequence[str]) -> bool:
+def _is_argument(key: str, phases: Sequence[str]) -> bool:
+    """Whether a key is an argument of the method or the solver of a phase."""
     first, second = (*key.split("."), "")[:2]
     return first in phases and second in ("args", "solver_args")
 
 
-def _alike(groups: Sequence[Group], dial: str) -> list[Group]:
-    """Those that are like the first but for this number, one for each value of it."""
-    first, found = groups[0], {}
+def _varying(groups: Sequence[Group], key: str) -> list[Group]:
+    """Groups that equal the first one except for the number under this key, one per number."""
+    first, by_value = groups[0], {}
     for group in groups:
-        value = group.settings.get(dial)
+        value = group.settings.get(key)
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        if number and {**group.settings, dial: None} == {**first.settings, dial: None}:
-            found.setdefault(value, group)
-    return list(found.values())
+        if number and {**group.settings, key: None} == {**first.settings, key: None}:
+            by_value.setdefault(value, group)
+    return list(by_value.values())

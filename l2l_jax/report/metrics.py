@@ -1,24 +1,16 @@
-"""What is measured, in which unit, and which way is good; and how figures are written."""
+"""How figures are read and written: their titles, the direction that is good, digits and units.
 
-from collections.abc import Iterable, Mapping
+A run's results["figures"] describes each of its figures: {name: the fields of types.Figure}. The
+order of this dictionary is the order of tables. A figure without a description is not shown.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-# metric: (name, unit, what is good on the retain side: up or down, digits); forget is the reverse
-METRICS = {
-    "fid": ("FID", "", "down", 2),
-    "kid": ("KID", "", "down", 4),
-    "is": ("Inception Score", "", "up", 2),
-    "clip": ("CLIP similarity", "", "up", 3),
-    "cosine": ("cosine", "", "up", 3),
-    "psnr": ("PSNR, hidden pixels", "dB", "up", 2),
-    "l1": ("L1, hidden pixels", "", "down", 4),
-    "retrain_distance": ("distance to retrained", "", "down", 4),
-}
-BOTH = ("retrain_distance",)  # good in the same direction on both sides
-APART = (
-    "Distance to retrained is the root mean square difference, on hidden pixels, between the "
-    "completions of a model and those of the retrained reference: smaller is closer, on both sides."
-)
+from l2l_jax.report.collect import Record
+
+Figures = Mapping[str, Mapping[str, Any]]  # as results["figures"]
+
 ARROWS = {"up": "&uarr;", "down": "&darr;", "": ""}
 PLAIN_ARROWS = {"up": "\u2191", "down": "\u2193", "": ""}
 OPPOSITE = {"up": "down", "down": "up", "": ""}
@@ -27,47 +19,49 @@ PLAIN_DASH = "\u2013"
 PREFIXES = ("", "k", "M", "G", "T", "P", "E", "Z")
 
 
-def base(metric: str) -> str:
-    """What a figure is one of: "fid" of "fid_places"; itself if of none of METRICS.
+def merged(runs: Iterable[Record]) -> Figures:
+    """The figures of all runs; the first run that describes a figure decides how it is shown."""
+    figures: dict[str, Mapping[str, Any]] = {}
+    for run in runs:
+        for name, figure in run.results["figures"].items():
+            figures.setdefault(name, figure)
+    return figures
 
-    "" for a spread, which is of another figure and not one by itself.
+
+def measured(results: Mapping[str, Any]) -> set[str]:
+    """The names of all figures that have a value in results["tasks"]."""
+    tasks = results["tasks"].values()
+    sides = (cells for variants in tasks for each in variants.values() for cells in each.values())
+    return {name for cells in sides for name, value in cells.items() if value is not None}
+
+
+def shown(figures: Figures, names: Collection[str]) -> list[str]:
+    """Those of these figures that have a column of their own, in the order of tables.
+
+    A standard deviation (spread_of) has none, nor has a figure without a description.
     """
-    if metric.endswith("_std"):
-        return ""
-    first = metric.split("_")[0]
-    return metric if metric in METRICS or first not in METRICS else first
+    return [name for name in figures if name in names and not figures[name]["spread_of"]]
 
 
-def describe(metric: str) -> tuple[str, str, str, int]:
-    """(name, unit, what is good on the retain side, digits) of a figure.
-
-    One that METRICS does not know has its own name, and nothing is good.
-    """
-    name, *rest = METRICS.get(base(metric), (metric.replace("_", " "), "", "", 4))
-    variant = metric.removeprefix(base(metric)).strip("_").replace("_", " ")
-    return (f"{name} ({variant})" if variant else name, *rest)
+def notes(figures: Figures, names: Collection[str]) -> str:
+    """The explanations of those of these figures that have one, each once."""
+    texts = (figures[name]["note"] for name in shown(figures, names))
+    return " ".join(dict.fromkeys(filter(None, texts)))
 
 
-def in_order(metrics: Iterable[str]) -> list[str]:
-    """Figures that are shown, each once, in the order of METRICS, variants behind their base."""
-    order = {metric: at for at, metric in enumerate(METRICS)}
-    shown = filter(base, set(metrics))
-    return sorted(shown, key=lambda metric: (order.get(base(metric), len(order)), metric))
-
-
-def goal(side: str, metric: str) -> str:
-    """Which direction of a metric is good on a side: up or down; "" if nobody knows."""
-    good = describe(metric)[2]
-    return good if side == "retain" or base(metric) in BOTH else OPPOSITE[good]
+def goal(side: str, figure: Mapping[str, Any]) -> str:
+    """The good direction of a figure on a side: "up", "down", or "" if there is none."""
+    same = side == "retain" or figure["good_on_forget"] == "same"
+    return figure["good"] if same else OPPOSITE[figure["good"]]
 
 
 def number(value: float | None, digits: int) -> str:
-    """A figure, or a dash where there is none."""
+    """A figure as text, or a dash for None."""
     return DASH if value is None else f"{value:.{digits}f}"
 
 
 def si(value: float | None, unit: str) -> str:
-    """Three digits and a prefix, "1.23 TFLOP"; a dash where there is none."""
+    """Three significant digits and a prefix, such as "1.23 TFLOP"; a dash for None."""
     if value is None:
         return DASH
     power = 0
@@ -77,14 +71,14 @@ def si(value: float | None, unit: str) -> str:
     return f"{value:.{digits}f} {PREFIXES[power]}{unit}"
 
 
-def spent(about: Mapping[str, Any]) -> str:
-    """What a phase cost, from its entry in results["cost"]; dashes for what is missing."""
-    steps, seconds = about.get("steps"), about.get("seconds")
+def cost_text(cost: Mapping[str, Any]) -> str:
+    """The cost of a phase, an entry of results["cost"], as text; dashes for missing values."""
+    steps, seconds = cost.get("steps"), cost.get("seconds")
     return ", ".join(
         (
             DASH if seconds is None else f"{seconds:,.0f} s",
             f"{DASH if steps is None else format(steps, ',')} steps",
-            si(about.get("flops"), "FLOP"),
-            f"peak memory {si(about.get('memory'), 'B')}",
+            si(cost.get("flops"), "FLOP"),
+            f"peak memory {si(cost.get('memory'), 'B')}",
         )
     )

@@ -1,6 +1,6 @@
 """report.html: one run on one self-contained page, to be sent to a colleague.
 
-Every figure on it is read from the run folder; it opens from disk and asks the network for nothing.
+Everything on it is read from the workdir. It opens from disk and loads nothing from elsewhere.
 """
 
 import base64
@@ -11,20 +11,25 @@ from pathlib import Path
 from string import Template
 
 from l2l_jax.lib import files
-from l2l_jax.report import figures, judges
+from l2l_jax.report import drawings, feature_networks
 from l2l_jax.report.collect import Record, collect
-from l2l_jax.report.metrics import ARROWS, DASH, describe, goal, in_order, number, spent
+from l2l_jax.report.metrics import ARROWS, DASH, cost_text, goal, number, shown
+from l2l_jax.workdir.layout import Workdir
 
 VERBS = {"forget": "forget", "retain": "keep"}
-MISSED = "not reached"  # how the text of a phase begins that did not get to its end
-SLIGHT = 0.01  # a change of less than one percent is neither good nor bad
+NOT_REACHED = (
+    "not reached"  # in results["ended"], the text of a phase that missed its aim begins so
+)
+MIN_CHANGE = 0.01  # relative; a smaller change is neither good nor bad
+MAX_CLASSES = 24  # that are named for each side
+MAX_BROKEN = 20  # broken images that are named for each split
 
 
-def write(workdir: Path, out: Path | None = None) -> Path:
-    """Writes the page of a run, workdir/report.html unless told otherwise; returns its path."""
-    path = out or workdir / "report.html"
-    with files.replacing(path) as file:
-        file.write(page(collect(workdir)).encode())
+def write(folder: Path, out: Path | None = None) -> Path:
+    """Writes the page of a workdir to `out`, by default its report.html; returns the path."""
+    path = out or Workdir(folder).report
+    with files.atomic_write(path) as file:
+        file.write(page(collect(folder)).encode())
     return path
 
 
@@ -65,17 +70,19 @@ def _head(record: Record) -> Iterator[str]:
         yield f"<h1>A {model} that knows what is to be forgotten</h1>"
     methods = ", then ".join(html.escape(config[phase]["method"]) for phase in config["phases"])
     yield (
-        f'<p class="lead">Method: {methods}. Data: {data}. Judged on '
-        f"{', '.join(_judged_on(record))}; the same images, crops and masks for every model.</p>"
+        f'<p class="lead">Method: {methods}. Data: {data}. Evaluated on '
+        f"{', '.join(_evaluated_on(record))}; the same images, crops and masks for every model.</p>"
     )
     for side, verb in VERBS.items():
         names = classes.get(f"{side}_eval", [])
-        chips = "".join(f"<i>{html.escape(name)}</i>" for name in names[:24])
-        more = f"<em>and {len(names) - 24} more</em>" if len(names) > 24 else ""
+        chips = "".join(f"<i>{html.escape(name)}</i>" for name in names[:MAX_CLASSES])
+        hidden = len(names) - MAX_CLASSES
+        more = f"<em>and {hidden} more</em>" if hidden > 0 else ""
         yield f'<div class="chips {side}"><em>to {verb}</em>{chips}{more}</div>'
 
 
-def _judged_on(record: Record) -> Iterator[str]:
+def _evaluated_on(record: Record) -> Iterator[str]:
+    """For each side: how many images, and whether the model was trained on them."""
     for side, count in record.results["counts"].items():
         listed = record.splits[f"{side}_eval"]["part"] == "train"  # none of them is held out
         trained = listed and side in record.results["trained_on"]
@@ -84,25 +91,28 @@ def _judged_on(record: Record) -> Iterator[str]:
 
 
 def _model(record: Record) -> str:
+    """HTML: "MAE (small)"; names of less than six letters are abbreviations."""
     args = record.config["model"]["args"]
-    about = f" ({args['size']})" if "size" in args else ""
+    size = f" ({args['size']})" if "size" in args else ""
     name = record.config["model"]["name"]
-    return html.escape((name.upper() if len(name) < 6 else name) + about)  # abbreviations are short
+    return html.escape((name.upper() if len(name) < 6 else name) + size)
 
 
 def _tiles(record: Record) -> Iterator[str]:
-    """The three figures that answer the question."""
+    """The three figures that answer whether the model forgot the one side and kept the other."""
     if "unlearned" not in record.results:
         return
     old, new = record.results["original"], record.results["unlearned"]
+    untrained = feature_networks.untrained(record.results)
     tiles = []
     for side, metric, claim in (
         ("forget", "fid", "the original's FID, completing images to forget"),
         ("retain", "fid", "in FID, completing images to keep"),
         ("retain", "psnr", "on hidden pixels, completing images to keep"),
     ):
-        there = metric in old.get(side, {}) and metric in new[side]
-        if not there or metric in judges.untrained(record.results):
+        figure = record.results["figures"].get(metric)
+        measured = metric in old.get(side, {}) and metric in new[side]
+        if figure is None or not measured or metric in untrained:
             continue
         a, b = old[side][metric], new[side][metric]
         if metric == "psnr":
@@ -111,8 +121,8 @@ def _tiles(record: Record) -> Iterator[str]:
             value = "from zero"
         else:
             value = f"{b / a:.1f}&times;" if side == "forget" else f"{b / a - 1:+.1%}"
-        name, unit, _, digits = describe(metric)
-        detail = f"{name} {a:.{digits}f} &rarr; {b:.{digits}f} {unit}"
+        title, unit, digits = html.escape(figure["title"]), figure["unit"], figure["digits"]
+        detail = f"{title} {a:.{digits}f} &rarr; {b:.{digits}f} {html.escape(unit)}"
         tiles.append(
             f'<div class="tile {side}"><span>{side}</span><b>{value}</b>'
             f"<span>{claim}<br>{detail}</span></div>"
@@ -121,30 +131,30 @@ def _tiles(record: Record) -> Iterator[str]:
 
 
 def _warnings(record: Record) -> Iterator[str]:
-    """What a reader must not overlook."""
+    """What a reader must know before reading the figures."""
     for phase, (done, total) in record.unfinished.items():
         yield (
             f'<div class="card warn">Not finished: the phase {html.escape(phase)} was at step '
             f"{done:,} of {total:,} when this was evaluated.</div>"
         )
-    for text in judges.warnings(record.results):
+    for text in feature_networks.warnings(record.results):
         yield f'<div class="card warn">{html.escape(text)}</div>'
-    for text in (record.results.get("ended") or {}).values():
-        if text.startswith(MISSED):
+    for text in record.results["ended"].values():
+        if text.startswith(NOT_REACHED):
             yield f'<div class="card warn">{_sentence(text)}</div>'
     for side, wanted in record.config["split"].items():
-        held = record.splits.get(f"{side}_eval", {"part": ""})
-        if side in VERBS and wanted["files"] and held["part"] == "eval":
+        held_out = record.splits.get(f"{side}_eval", {"part": ""})
+        if side in VERBS and wanted["files"] and held_out["part"] == "eval":
             yield (
-                f'<div class="card warn">Of the images listed to {VERBS[side]}, {held["count"]:,} '
-                "are held out: they are judged, and not trained on.</div>"
+                f'<div class="card warn">Of the images listed to {VERBS[side]}, '
+                f"{held_out['count']:,} are held out: they are evaluated, and not trained on.</div>"
             )
     for name, split in record.splits.items():
         if split["skipped"]:
-            listed = "".join(f"<li>{html.escape(reason)}</li>" for reason in split["skipped"][:20])
-            count = len(split["skipped"])
-            said = f"Broken images of {name}, left out: {count}"
-            yield f'<div class="card warn">{said}<ul>{listed}</ul></div>'
+            reasons = split["skipped"][:MAX_BROKEN]
+            listed = "".join(f"<li>{html.escape(reason)}</li>" for reason in reasons)
+            title = f"Broken images of {name}, left out: {len(split['skipped'])}"
+            yield f'<div class="card warn">{title}<ul>{listed}</ul></div>'
     if "unlearned" in record.results and "retain" in record.sides:
         old, new = (record.results[v]["retain"].get("l1") for v in ("original", "unlearned"))
         if old and new > 2 * old:
@@ -155,6 +165,7 @@ def _warnings(record: Record) -> Iterator[str]:
 
 
 def _sentence(text: str) -> str:
+    """HTML: the text with a capital letter and a full stop."""
     return html.escape(text[0].upper() + text[1:].rstrip(".")) + "."
 
 
@@ -171,12 +182,12 @@ def picture(record: Record, task: str, side: str, title: str) -> Iterator[str]:
     png = record.images.get(f"{task}_{side}")
     if png is not None:
         labels = ["image", "what it sees", *record.variants]
-        said = f"Grid of {side} images under the task {task}: {', '.join(labels)}"
-        yield f"<h3>{html.escape(title)}</h3>" + grid(png, labels, said)
+        alt = f"Grid of {side} images under the task {task}: {', '.join(labels)}"
+        yield f"<h3>{html.escape(title)}</h3>" + grid(png, labels, alt)
 
 
 def grid(png: bytes, labels: list[str], alt: str) -> str:
-    """A sheet of pictures with a label for each of its rows."""
+    """HTML: a grid of pictures with a label for each of its rows."""
     spans = "".join(f"<span>{html.escape(label)}</span>" for label in labels)
     data = base64.b64encode(png).decode()
     return (
@@ -189,10 +200,14 @@ def _tables(record: Record) -> Iterator[str]:
     yield "<h2>Figures</h2>"
     for task, cells in record.results["tasks"].items():
         yield f"<h3>{html.escape(task)}</h3>" + _table(record, cells)
-    yield judges.paragraph(record.results)
+    yield feature_networks.paragraph(record.results)
 
 
 def _table(record: Record, cells: dict) -> str:
+    """HTML: a row for each figure; on each side all variants and the change by unlearning.
+
+    cells: {variant: {side: {figure: value}}}.
+    """
     variants, sides = record.variants, record.sides
     change = "unlearned" in variants
     width = len(variants) + change
@@ -205,17 +220,19 @@ def _table(record: Record, cells: dict) -> str:
     names = [*variants[: at + 1], *(["change"] if change else []), *variants[at + 1 :]]
     second = "".join(f"<th>{name}</th>" for _ in sides for name in names)
     rows = []
-    for metric in in_order(m for v in variants for side in sides for m in cells[v][side]):
-        name, unit, _, digits = describe(metric)
-        told = judges.MARK if metric in judges.untrained(record.results) else unit
-        row = [f"<td>{name}{f' <small>{told}</small>' if told else ''}</td>"]
+    figures, untrained = record.results["figures"], feature_networks.untrained(record.results)
+    for metric in shown(figures, {m for v in variants for side in sides for m in cells[v][side]}):
+        figure, digits = figures[metric], figures[metric]["digits"]
+        unit = feature_networks.RANDOM_MARK if metric in untrained else html.escape(figure["unit"])
+        title = html.escape(figure["title"])
+        row = [f"<td>{title}{f' <small>{unit}</small>' if unit else ''}</td>"]
         for side in sides:
             values = [cells[v][side].get(metric) for v in variants]
-            told = [f"<td>{number(value, digits)}</td>" for value in values]
+            texts = [f"<td>{number(value, digits)}</td>" for value in values]
             if change:
-                good = goal(side, metric)
-                told.insert(at + 1, _change(values[0], values[at], good, digits))
-            row += told
+                direction = goal(side, figure)
+                texts.insert(at + 1, _change(values[0], values[at], direction, digits))
+            row += texts
         rows.append(f"<tr>{''.join(row)}</tr>")
     return (
         f'<div class="card scroll"><table><thead><tr><th></th>{head}</tr>'
@@ -224,28 +241,29 @@ def _table(record: Record, cells: dict) -> str:
 
 
 def _change(old: float | None, new: float | None, good: str, digits: int) -> str:
+    """HTML: the difference; green in the direction `good`, red in the other, grey if small."""
     if old is None or new is None:
         return f"<td>{DASH}</td>"
-    delta = round(new - old, digits) + 0.0  # no minus zero
-    kind = "same" if abs(delta) <= SLIGHT * abs(old) or not good else "bad"
+    delta = round(new - old, digits) + 0.0  # turns -0.0 into 0.0
+    kind = "same" if abs(delta) <= MIN_CHANGE * abs(old) or not good else "bad"
     if kind == "bad" and (delta > 0) == (good == "up"):
         kind = "good"
-    way = f" <small>good {ARROWS[good]}</small>" if good else ""
-    return f'<td class="{kind}">{delta:+.{digits}f}{way}</td>'
+    direction = f" <small>good {ARROWS[good]}</small>" if good else ""
+    return f'<td class="{kind}">{delta:+.{digits}f}{direction}</td>'
 
 
 def _tokenizer(record: Record) -> Iterator[str]:
-    """What the model sees images as, if not as pixels."""
-    found = record.results.get("tokenizer")
-    if not found:
+    """How well the tokenizer of a token model reproduces images."""
+    sides = record.results["tokenizer"]
+    if not sides:
         return
     yield "<h2>The tokenizer</h2>"
-    for side, about in found.items():
+    for side, measured in sides.items():
         png = record.images.get(f"tokenizer_{side}")
         yield (
-            f"<p>Whole {side} images, tokenised and decoded: {about['psnr']:.2f} dB PSNR, "
-            f"{about['codebook_usage']:.0%} of the codes in use, perplexity "
-            f"{about['codebook_perplexity']:.0f}.</p>"
+            f"<p>Whole {side} images, tokenised and decoded: {measured['psnr']:.2f} dB PSNR, "
+            f"{measured['codebook_usage']:.0%} of the codes in use, perplexity "
+            f"{measured['codebook_perplexity']:.0f}.</p>"
         )
         if png is not None:
             yield grid(png, ["image", "decoded"], f"Whole {side} images and their decoded tokens")
@@ -267,13 +285,13 @@ def _curves(record: Record) -> Iterator[str]:
     yield "<h2>Training</h2>"
     for phase in record.config["phases"]:
         if any(r["phase"] == phase for r in record.metrics):
-            settings, drawn = record.config[phase], figures.curves(record.metrics, phase)
+            settings, drawn = record.config[phase], drawings.curves(record.metrics, phase)
             yield (
                 f"<h3>{html.escape(phase)}: {html.escape(settings['method'])}, "
                 f"{settings['steps']:,} steps of {settings['batch_size']} images a side</h3>"
             )
-            text = (record.results.get("ended") or {}).get(phase, "")
-            if text and not text.startswith(MISSED):
+            text = record.results["ended"].get(phase, "")
+            if text and not text.startswith(NOT_REACHED):
                 yield f"<p>{_sentence(text)}</p>"
             yield (
                 f'<div class="card">{drawn}</div>' if drawn else "<p>Both objectives are zero.</p>"
@@ -284,10 +302,10 @@ def _tsne(record: Record) -> Iterator[str]:
     if record.tsne:
         task = html.escape(record.tsne["task"])
         yield (
-            f"<h2>Where the completions lie</h2><p>t-SNE of the judge's embeddings of completions "
-            f"({task}); one layout for both models, the other model's points in grey. Distances in "
+            f"<h2>Where the completions lie</h2><p>t-SNE of the completions' features "
+            f"({task}); one layout for all models, the points of the others in grey. Distances in "
             "such a picture are not measurements.</p>"
-            f'<div class="card">{figures.scatter(record.tsne)}</div>'
+            f'<div class="card">{drawings.scatter(record.tsne)}</div>'
         )
 
 
@@ -295,8 +313,8 @@ def _provenance(record: Record) -> Iterator[str]:
     results = record.results
     seconds = ", ".join(f"{html.escape(k)} {v:,.0f} s" for k, v in results["seconds"].items())
     items = {"run": html.escape(record.name), "time": seconds}
-    for phase, about in (results.get("cost") or {}).items():
-        items[f"cost, {html.escape(phase)}"] = spent(about)
+    for phase, cost in results["cost"].items():
+        items[f"cost, {html.escape(phase)}"] = cost_text(cost)
     for phase, sides in results["passes"].items():
         seen = (
             f"{x['images']:,} {x['split']} images {x['passes']:.2f} times" for x in sides.values()
@@ -314,8 +332,9 @@ def _provenance(record: Record) -> Iterator[str]:
     if results["sampling"]:
         items["completed by"] = html.escape(results["sampling"])
     for variant, digest in results["digests"]["weights"].items():
-        told = html.escape(results["evaluated"].get(variant, ""))
-        items[f"weights, {variant}"] = f"{told}{', ' if told else ''}<code>{digest}</code>"
+        description = html.escape(results["evaluated"].get(variant, ""))
+        comma = ", " if description else ""
+        items[f"weights, {variant}"] = f"{description}{comma}<code>{digest}</code>"
     for name, split in record.splits.items():
         unused = "" if "eval" in name or name in results["trained_on"] else ", not trained on"
         items[f"split, {html.escape(name)}"] = (

@@ -1,9 +1,11 @@
-"""What forgetting costs: each group of runs as a point, retain against forget, in one metric."""
+"""Plots of one figure, retain side against forget side: each group of runs is a point."""
 
 import dataclasses
 import io
-from collections.abc import Sequence
+import statistics
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
@@ -12,25 +14,25 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from l2l_jax.report import labels
-from l2l_jax.report.figures import STYLE, svg
+from l2l_jax.report.drawings import STYLE, svg
 from l2l_jax.report.groups import Group, series, written
-from l2l_jax.report.metrics import describe, goal
+from l2l_jax.report.metrics import goal
 from l2l_jax.report.tables import Row
 
-# After Okabe and Ito, told apart with every common kind of colour blindness; and shapes as well
+# The colours of Okabe and Ito differ in every common kind of colour blindness; the shapes do, too
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#B8860B", "#7F3C8D", "#5F6B6D")
 MARKERS = ("o", "s", "^", "D", "v", "p", "h", "<", ">")
 BASELINES = {"original": ("#0f172a", "*"), "retrained": ("#0f172a", "P")}
-FRONT, FRONT_NAME = "#fde68a", "#92400e"
-WIDE = 10  # an axis over more than such a range is logarithmic
-EDGE = 0.015  # of an axis, between its end and what lies beyond
-LONG = 40  # letters of a label, beyond which it is cut
-DECIBEL = "dB"  # is a logarithm already
+FRONT_COLOUR, FRONT_LABEL_COLOUR = "#fde68a", "#92400e"
+MAX_LINEAR_RANGE = 10  # largest / smallest value; beyond it an axis is logarithmic
+EDGE_MARGIN = 0.015  # fraction of an axis, from its end to a point that lies outside
+MAX_LABEL = 40  # characters; longer labels are cut
+DECIBEL = "dB"  # already logarithmic, so its axis is linear
 
 
 @dataclasses.dataclass(frozen=True)
 class Point:
-    """A model on the plot: (mean, deviation or 0) on both sides."""
+    """A model on the plot: (mean, deviation or 0) of the retain side as x, of the forget as y."""
 
     label: str
     x: tuple[float, float]
@@ -41,49 +43,57 @@ class Point:
 
     @property
     def at(self) -> tuple[float, float]:
+        """Both means."""
         return self.x[0], self.y[0]
 
 
 def front(points: Sequence[tuple[float, float]], x_goal: str, y_goal: str) -> list[int]:
-    """Which points no other point beats: as good in both and better in one. In order of x."""
+    """Indices of the points on the Pareto front, in order of x.
+
+    No other point is at least as good as such a point in both coordinates and better in one.
+    """
     signs = [1 if good == "up" else -1 for good in (x_goal, y_goal)]
-    worth = [tuple(s * v for s, v in zip(signs, point, strict=True)) for point in points]
+    scores = [tuple(s * v for s, v in zip(signs, point, strict=True)) for point in points]
 
-    def beaten(one: tuple[float, ...]) -> bool:
-        return any(a[0] >= one[0] and a[1] >= one[1] and a != one for a in worth)
+    def dominated(one: tuple[float, ...]) -> bool:
+        return any(a[0] >= one[0] and a[1] >= one[1] and a != one for a in scores)
 
-    best = [at for at, one in enumerate(worth) if not beaten(one)]
+    best = [at for at, one in enumerate(scores) if not dominated(one)]
     return sorted(best, key=lambda at: points[at])
 
 
-def draw(rows: Sequence[Row], metric: str) -> Figure | None:
-    """The plot of a metric; none if fewer than two models have it on both sides."""
-    rows = [row for row in rows if all(row.of((side, metric)) for side in ("retain", "forget"))]
-    lines = _lines(rows, metric)
+def draw(rows: Sequence[Row], described: Mapping[str, Any]) -> Figure | None:
+    """The plot of a figure (an entry of results["figures"]).
+
+    None if fewer than two models have it on both sides.
+    """
+    name = described["name"]
+    rows = [row for row in rows if all(row.of((side, name)) for side in ("retain", "forget"))]
+    lines = _lines(rows, name)
     points = [point for line in lines for point in line]
     if len(points) < 2:
         return None
     with rc_context(STYLE):
         figure = Figure(figsize=(9.2, 5.4), layout="constrained")
         axes = figure.subplots()
-        for side, name in (("retain", "x"), ("forget", "y")):
-            spanned = [getattr(point, name) for point in _near(points, name)]
-            _scale(axes, name, spanned, describe(metric)[1])
-            better = "lower" if goal(side, metric) == "down" else "higher"
-            getattr(axes, f"set_{name}label")(f"{side} {_name(metric)}: {better} is better")
+        for side, axis in (("retain", "x"), ("forget", "y")):
+            spanned = [getattr(point, axis) for point in _spanned(points, axis)]
+            _scale(axes, axis, spanned, described["unit"])
+            better = "lower" if goal(side, described) == "down" else "higher"
+            getattr(axes, f"set_{axis}label")(f"{side} {_title(described)}: {better} is better")
         lines = [[_pinned(axes, point) for point in line] for line in lines]
         points = [point for line in lines for point in line]
-        front_points = _best(points, metric)
-        _front(axes, front_points)
+        front_points = _front_points(points, described)
+        _draw_front(axes, front_points)
         for line in lines:
-            _line(axes, line)
+            _draw_line(axes, line)
         wanted = [labels.Label(_short(p.label), p.at, p.colour, bool(p.baseline)) for p in points]
-        labels.place(axes, [*wanted, *_front_name(axes, front_points)], _taken(lines))
+        labels.place(axes, [*wanted, *_front_label(axes, front_points)], _strokes(lines))
     return figure
 
 
 def png(figure: Figure) -> bytes:
-    """The plot as a picture on white."""
+    """The plot as a PNG file on white."""
     buffer = io.BytesIO()
     with rc_context(STYLE):
         figure.savefig(
@@ -92,9 +102,9 @@ def png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def drawing(rows: Sequence[Row], metric: str) -> str:
-    """The plot as SVG text, "" if there is too little for one."""
-    figure = draw(rows, metric)
+def drawing(rows: Sequence[Row], described: Mapping[str, Any]) -> str:
+    """The plot as SVG text; "" if `draw` returns none."""
+    figure = draw(rows, described)
     if figure is None:
         return ""
     with rc_context(STYLE):
@@ -102,64 +112,68 @@ def drawing(rows: Sequence[Row], metric: str) -> str:
 
 
 def _lines(rows: Sequence[Row], metric: str) -> list[list[Point]]:
-    """Points that are joined, baselines each on its own."""
-    found = []
+    """Points to join by a line, one list for each series; a baseline is a list of one point."""
+    lines = []
     for row in rows:
         if row.group is None:
             colour, marker = BASELINES[row.kind]
-            found.append([_point(row, metric, row.label, colour, marker, row.kind)])
+            lines.append([_point(row, metric, row.label, colour, marker, row.kind)])
     by_group = {row.label: row for row in rows if row.group is not None}
     groups = [row.group for row in by_group.values() if row.group is not None]
     for at, (key, members) in enumerate(series(groups)):
-        look = COLOURS[at % len(COLOURS)], MARKERS[at % len(MARKERS)]
-        found.append(
+        style = COLOURS[at % len(COLOURS)], MARKERS[at % len(MARKERS)]
+        lines.append(
             [
-                _point(by_group[group.label], metric, _label(group, key, first), *look, "")
+                _point(by_group[group.label], metric, _label(group, key, first), *style, "")
                 for group, first in zip(members, [True] + [False] * len(members), strict=False)
             ]
         )
-    return found
+    return lines
 
 
 def _point(row: Row, metric: str, label: str, colour: str, marker: str, baseline: str) -> Point:
+    """The point of a row that has values on both sides."""
     x, y = (
-        (row.mean(c), row.deviation(c) or 0.0) for c in (("retain", metric), ("forget", metric))
+        (statistics.fmean(row.of(column)), row.deviation(column) or 0.0)
+        for column in (("retain", metric), ("forget", metric))
     )
     return Point(label, x, y, colour, marker, baseline)
 
 
 def _label(group: Group, key: str, first: bool) -> str:
-    """The whole label at one end of a line, the number alone along it."""
+    """The whole label at the first point of a line, the value that changes at the others."""
     return group.label if first or not key else written(group.settings[key])
 
 
 def _short(text: str) -> str:
-    return text if len(text) <= LONG else f"{text[: LONG - 1]}\N{HORIZONTAL ELLIPSIS}"
+    return text if len(text) <= MAX_LABEL else f"{text[: MAX_LABEL - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
-def _name(metric: str) -> str:
-    name, unit, _, _ = describe(metric)
-    return f"{name} ({unit})" if unit else name
+def _title(described: Mapping[str, Any]) -> str:
+    title, unit = described["title"], described["unit"]
+    return f"{title} ({unit})" if unit else title
 
 
-def _near(points: Sequence[Point], name: str) -> list[Point]:
-    """Those that an axis spans: all but a retrained model further off than the axis is long.
+def _spanned(points: Sequence[Point], axis: str) -> list[Point]:
+    """The points that an axis ("x" or "y") must cover.
 
-    A weak one is, and nobody could tell the others apart.
+    All but a retrained model that is further from the others than the length of the axis: with it,
+    the others would be too close together to read.
     """
-    others = [getattr(point, name)[0] for point in points if point.baseline != "retrained"]
+    others = [getattr(point, axis)[0] for point in points if point.baseline != "retrained"]
     low, high = min(others, default=0.0), max(others, default=0.0)
     length = high - low or np.inf
     return [
         point
         for point in points
-        if point.baseline != "retrained" or low - length <= getattr(point, name)[0] <= high + length
+        if point.baseline != "retrained" or low - length <= getattr(point, axis)[0] <= high + length
     ]
 
 
 def _pinned(axes: Axes, point: Point) -> Point:
-    """The same just inside the edge of the plot, with its value in words, if it lies outside."""
-    corners = axes.transAxes.transform([(EDGE, EDGE), (1 - EDGE, 1 - EDGE)])
+    """A point outside of the plot is moved to its edge, and the label states the value."""
+    near, far = EDGE_MARGIN, 1 - EDGE_MARGIN
+    corners = axes.transAxes.transform([(near, near), (far, far)])
     ends = axes.transData.inverted().transform(corners)
     for name, (low, high), before, after in (
         ("x", ends[:, 0], "\N{LEFTWARDS ARROW}", "\N{RIGHTWARDS ARROW}"),
@@ -174,11 +188,14 @@ def _pinned(axes: Axes, point: Point) -> Point:
 
 
 def _scale(axes: Axes, name: str, values: Sequence[tuple[float, float]], unit: str) -> None:
-    """A logarithmic axis with plain numbers where the range asks for one, and some room."""
+    """Sets the limits of an axis ("x" or "y"); over a large range it becomes logarithmic.
+
+    values: (mean, deviation) of the points that it covers.
+    """
     low, high = min(v - d for v, d in values), max(v + d for v, d in values)
     least = min(v for v, _ in values)
     limits = getattr(axes, f"set_{name}lim")
-    if unit != DECIBEL and least > 0 and high / least > WIDE:
+    if unit != DECIBEL and least > 0 and high / least > MAX_LINEAR_RANGE:
         getattr(axes, f"set_{name}scale")("log", nonpositive="clip")
         low = max(low, least / 2)
         room = (high / low) ** 0.08
@@ -194,32 +211,33 @@ def _scale(axes: Axes, name: str, values: Sequence[tuple[float, float]], unit: s
         limits(low - room, high + room)
 
 
-def _best(points: Sequence[Point], metric: str) -> list[Point]:
-    """The unlearned models that no other one beats."""
-    chosen = [point for point in points if not point.baseline]
-    goals = goal("retain", metric), goal("forget", metric)
-    return [chosen[at] for at in front([point.at for point in chosen], *goals)]
+def _front_points(points: Sequence[Point], described: Mapping[str, Any]) -> list[Point]:
+    """The unlearned models on the Pareto front."""
+    unlearned = [point for point in points if not point.baseline]
+    goals = goal("retain", described), goal("forget", described)
+    return [unlearned[at] for at in front([point.at for point in unlearned], *goals)]
 
 
-def _front(axes: Axes, best: Sequence[Point]) -> None:
-    """A broad pale band behind the points that nothing beats."""
+def _draw_front(axes: Axes, best: Sequence[Point]) -> None:
+    """A broad pale band behind the points of the front."""
     x, y = [p.x[0] for p in best], [p.y[0] for p in best]
-    axes.plot(x, y, color=FRONT, linewidth=9, solid_capstyle="round", zorder=1)
-    axes.scatter(x, y, s=320, color=FRONT, linewidths=0, zorder=1)
+    axes.plot(x, y, color=FRONT_COLOUR, linewidth=9, solid_capstyle="round", zorder=1)
+    axes.scatter(x, y, s=320, color=FRONT_COLOUR, linewidths=0, zorder=1)
 
 
-def _front_name(axes: Axes, best: Sequence[Point]) -> list[labels.Label]:
-    """Its name, at the middle of its longest piece."""
+def _front_label(axes: Axes, best: Sequence[Point]) -> list[labels.Label]:
+    """The label of the front, at the middle of its longest segment; none if it has no points."""
     if not best:
         return []
     pixels = axes.transData.transform([point.at for point in best])
     a, b = max(pairwise(pixels), key=lambda ends: np.hypot(*(ends[0] - ends[1])),
                default=(pixels[0], pixels[0]))  # fmt: skip
     x, y = axes.transData.inverted().transform((a + b) / 2)
-    return [labels.Label("Pareto front", (float(x), float(y)), FRONT_NAME, True)]
+    return [labels.Label("Pareto front", (float(x), float(y)), FRONT_LABEL_COLOUR, True)]
 
 
-def _line(axes: Axes, line: Sequence[Point]) -> None:
+def _draw_line(axes: Axes, line: Sequence[Point]) -> None:
+    """One series: its points with error bars, joined by a thin line."""
     x, y = [p.x[0] for p in line], [p.y[0] for p in line]
     axes.plot(x, y, color=line[0].colour, linewidth=1, alpha=0.6, zorder=2)
     for p in line:
@@ -229,8 +247,8 @@ def _line(axes: Axes, line: Sequence[Point]) -> None:
                      color=p.colour, edgecolors="white", linewidths=0.8, zorder=4)  # fmt: skip
 
 
-def _taken(lines: Sequence[Sequence[Point]]) -> list[tuple[tuple[float, float], ...]]:
-    """Where labels should not lie: the strokes of the drawing, as pairs of ends."""
+def _strokes(lines: Sequence[Sequence[Point]]) -> list[tuple[tuple[float, float], ...]]:
+    """The strokes that labels should not cover, as pairs of ends."""
     strokes = []
     for line in lines:
         strokes += [((a.x[0], a.y[0]), (b.x[0], b.y[0])) for a, b in pairwise(line)]

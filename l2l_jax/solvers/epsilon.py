@@ -44,8 +44,8 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from l2l_jax.lib.errors import ConfigError, unknown
-from l2l_jax.lib.trees import combine, dot
+from l2l_jax.lib.errors import ConfigError, unknown_name
+from l2l_jax.lib.trees import dot, weighted_sum
 from l2l_jax.types import Metrics, Objectives, Params
 
 GOALS = ("walk", "drop", "keep")
@@ -84,14 +84,14 @@ def update(
         psi = scale * squared_norm ** ((power or 2.0) / 2)
     eta = jnp.maximum((psi - dot(g1, g2)) / squared_norm, 0.0)
     added = {"loss": f2, "eta": eta, "psi": psi, "epsilon": jnp.float32(epsilon)}
-    return combine(1.0, g2, eta, g1), metrics | added
+    return weighted_sum(1.0, g2, eta, g1), metrics | added
 
 
 def _check(goal: str, r: int | float, control: str) -> None:
     if goal not in GOALS:
-        raise unknown("goal of the epsilon solver", goal, GOALS)
+        raise unknown_name("goal of the epsilon solver", goal, GOALS)
     if control and control not in CONTROLS:
-        raise unknown("control function of the epsilon solver", control, CONTROLS)
+        raise unknown_name("control function of the epsilon solver", control, CONTROLS)
     if not 0 <= r <= 1:
         raise ConfigError(
             f"epsilon: r={r} is no fraction; 0 is full forgetting (epsilon_min), 1 is full utility "

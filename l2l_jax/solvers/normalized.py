@@ -25,7 +25,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from l2l_jax.lib.errors import ConfigError
-from l2l_jax.lib.trees import combine, dot
+from l2l_jax.lib.trees import dot, weighted_sum
 from l2l_jax.types import Metrics, Objectives, Params
 
 VARIANTS = (dict(norm=1.0),)
@@ -62,4 +62,4 @@ def update(
         "retain_norm": retain_norm,
         "forget_norm": forget_norm,
     }
-    return combine(1.0, retain, scale, forget), metrics | added
+    return weighted_sum(1.0, retain, scale, forget), metrics | added

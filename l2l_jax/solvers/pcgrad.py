@@ -20,8 +20,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from l2l_jax.lib.errors import ConfigError, unknown
-from l2l_jax.lib.trees import combine, dot, inner
+from l2l_jax.lib.errors import ConfigError, unknown_name
+from l2l_jax.lib.trees import dot, inner, weighted_sum
 from l2l_jax.types import Metrics, Objectives, Params, Scalar
 
 Gradient = TypeVar("Gradient", Params, Array)  # of all parameters, or of one array
@@ -48,14 +48,14 @@ def update(
     """
     del step
     if scope not in SCOPES:
-        raise unknown("scope of pcgrad", scope, SCOPES)
+        raise unknown_name("scope of pcgrad", scope, SCOPES)
     if not alpha >= 0:
         raise ConfigError(f"pcgrad: alpha={alpha} would undo forgetting; it must be 0 or more.")
     (retain, forget), metrics = objectives.gradients(student, (1.0, 0.0), (0.0, 1.0))
     if scope == "global":
         product = dot(retain, forget)
         pair = project(retain, forget, product, dot(retain, retain), dot(forget, forget), rescale)
-        gradient = combine(1.0, pair[0], alpha, pair[1])
+        gradient = weighted_sum(1.0, pair[0], alpha, pair[1])
         conflict = (product < 0).astype(jnp.float32)
     else:
         gradient = jax.tree.map(lambda r, f: _project_array(r, f, alpha, rescale), retain, forget)
@@ -83,8 +83,8 @@ def project(
     product = <a, b>, a2 = |a|^2, b2 = |b|^2. rescale: a' and b' get the norms of a and b.
     """
     conflict = jnp.minimum(product, 0.0)
-    a_projected = combine(1.0, a, -conflict / jnp.maximum(b2, MIN_SQUARED_NORM), b)
-    b_projected = combine(1.0, b, -conflict / jnp.maximum(a2, MIN_SQUARED_NORM), a)
+    a_projected = weighted_sum(1.0, a, -conflict / jnp.maximum(b2, MIN_SQUARED_NORM), b)
+    b_projected = weighted_sum(1.0, b, -conflict / jnp.maximum(a2, MIN_SQUARED_NORM), a)
     if rescale:  # |a'|^2 = |a|^2 sin^2, and |b'|^2 = |b|^2 sin^2
         cosine = conflict / jnp.maximum(jnp.sqrt(a2) * jnp.sqrt(b2), MIN_SQUARED_NORM)
         sine2 = 1.0 - cosine**2

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool
 
-from l2l_jax.lib.masks import bounds, central, refined
+from l2l_jax.lib.masks import central_block, refine_grid, visible_cells
 from l2l_jax.types import Mask, Rng, Visible
 
 EXAMPLE = dict(cells=2)
@@ -12,7 +12,7 @@ EXAMPLE = dict(cells=2)
 
 def visible(grid: tuple[int, int], *, cells: int = 4, finer: int = 1) -> Visible:
     """(fewest, most) visible cells: those outside of the block."""
-    return bounds(_hidden(grid, cells, finer), finer)
+    return visible_cells(_hidden(grid, cells, finer), finer)
 
 
 def mask(rng: Rng, batch: int, grid: tuple[int, int], *, cells: int = 4, finer: int = 1) -> Mask:
@@ -23,4 +23,4 @@ def mask(rng: Rng, batch: int, grid: tuple[int, int], *, cells: int = 4, finer: 
 
 
 def _hidden(grid: tuple[int, int], cells: int, finer: int) -> Bool[np.ndarray, "h w"]:
-    return central(refined(grid, finer), cells)
+    return central_block(refine_grid(grid, finer), cells)

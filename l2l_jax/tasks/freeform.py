@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from l2l_jax.lib.errors import ConfigError
-from l2l_jax.lib.masks import ROUNDING, boxed, brushed, refined, touched
+from l2l_jax.lib.masks import ROUNDING, draw_boxes, draw_strokes, hidden_cells_of_side, refine_grid
 from l2l_jax.types import Mask, Rng, Visible
 
 LENGTH_MEAN, LENGTH_STD = math.sqrt(2) / 8, 22 / 256  # of a line; clipped to 0 .. 2 * LENGTH_MEAN
@@ -57,12 +57,14 @@ def visible(
     box hide at least one cell, that of a first point. ConfigError for arguments that are out of
     range, or with which nothing may be hidden.
     """
-    refined(grid, finer)
+    refine_grid(grid, finer)
     _check_box(side, shrink, margin)
     _checked_strokes(loops, vertices, width)
     cells = grid[0] * grid[1]
-    box_least = math.prod(touched(side - shrink, n, finer)[0] for n in grid) if side else 0
-    box_most = math.prod(touched(side, n, finer)[1] for n in grid) if side else 0
+    box_least = (
+        math.prod(hidden_cells_of_side(side - shrink, n, finer)[0] for n in grid) if side else 0
+    )
+    box_most = math.prod(hidden_cells_of_side(side, n, finer)[1] for n in grid) if side else 0
     if not (box_least or loops):
         raise ConfigError(
             f"The freeform task may hide nothing of {grid[0]}x{grid[1]} cells with loops={loops} "
@@ -94,12 +96,12 @@ def mask(
     visible(grid, side=side, shrink=shrink, margin=margin, finer=finer,
             loops=loops, vertices=vertices, width=width)  # fmt: skip
     strokes = _checked_strokes(loops, vertices, width)
-    fine_grid, (box_key, strokes_key) = refined(grid, finer), jax.random.split(rng)
+    fine_grid, (box_key, strokes_key) = refine_grid(grid, finer), jax.random.split(rng)
     hidden = jnp.zeros((batch, *fine_grid), bool)
     if side:
-        hidden |= boxed(*_box(box_key, batch, side, shrink, margin), fine_grid)
+        hidden |= draw_boxes(*_box(box_key, batch, side, shrink, margin), fine_grid)
     if strokes.loops:
-        hidden |= brushed(*_strokes(strokes_key, batch, **strokes._asdict()), fine_grid)
+        hidden |= draw_strokes(*_strokes(strokes_key, batch, **strokes._asdict()), fine_grid)
     return hidden
 
 

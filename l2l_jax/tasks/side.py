@@ -4,8 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool
 
-from l2l_jax.lib.errors import ConfigError, unknown
-from l2l_jax.lib.masks import bounds, refined
+from l2l_jax.lib.errors import ConfigError, unknown_name
+from l2l_jax.lib.masks import refine_grid, visible_cells
 from l2l_jax.types import Mask, Rng, Visible
 
 EDGES = ("left", "right", "up", "down")
@@ -17,7 +17,7 @@ def visible(
     grid: tuple[int, int], *, cells: int = 1, edge: str = "right", finer: int = 1
 ) -> Visible:
     """(fewest, most) visible cells: those outside of the strip."""
-    return bounds(_strip(refined(grid, finer), cells, edge), finer)
+    return visible_cells(_strip(refine_grid(grid, finer), cells, edge), finer)
 
 
 def mask(
@@ -31,13 +31,13 @@ def mask(
 ) -> Mask:
     """The same mask for every example. finer: see lib/masks.py."""
     del rng
-    hidden = _strip(refined(grid, finer), cells, edge)
+    hidden = _strip(refine_grid(grid, finer), cells, edge)
     return jnp.broadcast_to(hidden, (batch, *hidden.shape))
 
 
 def _strip(grid: tuple[int, int], cells: int, edge: str) -> Bool[np.ndarray, "h w"]:
     if edge not in EDGES:
-        raise unknown("edge", edge, EDGES)
+        raise unknown_name("edge", edge, EDGES)
     axis = 1 if edge in ("left", "right") else 0
     if not 0 < cells < grid[axis]:
         raise ConfigError(f"A strip of {cells} cells does not fit a grid of {grid[axis]}.")

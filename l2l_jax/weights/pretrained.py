@@ -1,7 +1,7 @@
-"""The original that a run unlearns: finding its file, reading it, checking that it fits.
+"""Finds, reads and checks the file of the original model, which a run unlearns.
 
-A file is one of ours (.safetensors), an official PyTorch checkpoint, or bundled:NAME. It holds the
-whole model, or a part that training starts from, such as the tokenizer of a MAGE.
+The file is a .safetensors file of this project, an official PyTorch checkpoint, or bundled:NAME.
+It holds the whole model, or a part that training starts from, such as the tokenizer of a MAGE.
 """
 
 import types
@@ -11,124 +11,131 @@ from typing import Any
 
 from l2l_jax.lib import files, trees
 from l2l_jax.lib.errors import DataMissing, WrongWeights
-from l2l_jax.lib.signatures import check_args, merged
+from l2l_jax.lib.signatures import check_args, merge_args
 from l2l_jax.registry import find, find_format
-from l2l_jax.weights import safetensors, torch_reader
+from l2l_jax.types import ImageToImage, Params
+from l2l_jax.weights import published, safetensors, torch_reader
 from l2l_jax.weights.name_map import EXTRA_KEY, to_params, unknown_arrays
 from l2l_jax.weights.safetensors import Weights
 
 BUNDLED = Path(__file__).parent / "bundled"
-META = "https://dl.fbaipublicfiles.com/mae"  # CC-BY-NC 4.0
-DRIVE = "https://drive.google.com/file/d/"  # of the authors of MAGE and of L2L; a browser is needed
-PLAIN = "whole, plain pixels"
-NORMALISED = "whole, normalised pixels: cannot complete"
-OFFICIAL = {  # file: (model, what it holds, where it is published)
-    "mae_visualize_vit_base.pth": ("mae", f"{PLAIN}: what completing needs", f"{META}/visualize/"),
-    "mae_visualize_vit_large.pth": ("mae", PLAIN, f"{META}/visualize/"),
-    "mae_visualize_vit_large_ganloss.pth": ("mae", f"{PLAIN}, GAN loss", f"{META}/visualize/"),
-    "mae_visualize_vit_huge.pth": ("mae", PLAIN, f"{META}/visualize/"),
-    "mae_pretrain_vit_base_full.pth": ("mae", NORMALISED, f"{META}/pretrain/"),
-    "mae_pretrain_vit_large_full.pth": ("mae", NORMALISED, f"{META}/pretrain/"),
-    "mae_pretrain_vit_huge_full.pth": ("mae", NORMALISED, f"{META}/pretrain/"),
-    "mage-vitb-1600.pth": (
-        "mage", "ViT-B and its tokenizer", f"{DRIVE}1Q6tbt3vF0bSrv5sPrjpFu8ksG3vTsVX2/view"
-    ),
-    "mage-vitl-1600.pth": (
-        "mage", "ViT-L and its tokenizer", f"{DRIVE}15xBPa8EIa0IRUiRYtXiYOC9JZVyMIFrB/view"
-    ),
-    "vqgan_jax_strongaug.ckpt": (
-        "vqgan", "the tokenizer alone", f"{DRIVE}13S_unB87n6KKuuMdyMnyExW0G1kplTbP/view"
-    ),
-    "16_Network.pth": (
-        "diffusion", "Palette on Places2", f"{DRIVE}1lxkcyMc6-VUDvNnOg3krryLoGMpBChuM/view"
-    ),
-}  # fmt: skip
-
-
-def url(name: str) -> str:
-    """Where an official file is published."""
-    address = OFFICIAL[name][2]
-    return address + name if address.endswith("/") else address
 
 
 def locate(spec: str) -> Path:
-    """The file meant by config.weights. DataMissing says what to get and which command to run."""
+    """The file that config.weights names. DataMissing says how to get it, with the commands."""
     if spec.startswith("bundled:"):
         path = BUNDLED / f"{spec.removeprefix('bundled:')}.safetensors"
         known = sorted(p.stem for p in BUNDLED.glob("*.safetensors"))
         advice = f"Bundled are: {', '.join(known) or 'none'}."
     else:
         path = Path(spec).expanduser()
-        official = next((name for name in OFFICIAL if Path(name).stem == path.stem), "")
-        advice = "Make it with 'python -m l2l_jax.weights import OFFICIAL.pth OUT.safetensors'."
-        if official:
-            model = "" if OFFICIAL[official][0] == "mae" else f" --model {OFFICIAL[official][0]}"
-            convert = f"\n  python -m l2l_jax.weights import {official} {path}{model}"
-            ready = path.suffix == Path(official).suffix
-            get = f"  curl -L {url(official)} -o {path if ready else official}"
-            if url(official).startswith(DRIVE):
-                get = f"  {url(official)} (in a browser), to {path if ready else official}"
-            advice = f"Get the official file:\n{get}{'' if ready else convert}"
-            advice += "\nThen run the same command."
+        advice = _download_advice(path)
     if not path.is_file():
         raise DataMissing(f"There are no weights {path}. {advice}")
     return path
 
 
-def load(spec: str, name: str, args: Mapping[str, Any]) -> Weights:
-    """The original of a run, checked against the config's model; canonical layout, on the host.
+def _download_advice(path: Path) -> str:
+    """How to get a file: where the official file of this name is published, and how to import."""
+    official = next((name for name in published.MODEL_FILES if Path(name).stem == path.stem), "")
+    if not official:
+        return "Make it with 'python -m l2l_jax.weights import OFFICIAL.pth OUT.safetensors'."
+    file = published.MODEL_FILES[official]
+    is_official = path.suffix == Path(official).suffix
+    target = path if is_official else official
+    get = f"  curl -L {file.url} -o {target}"
+    if file.needs_browser:
+        get = f"  {file.url} (in a browser), to {target}"
+    option = "" if file.model_or_network == "mae" else f" --model {file.model_or_network}"
+    convert = f"\n  python -m l2l_jax.weights import {official} {path}{option}"
+    convert = "" if is_official else convert
+    return f"Get the official file:\n{get}{convert}\nThen run the same command."
 
-    spec: a .safetensors file of ours, an official .pth or .ckpt file, or bundled:NAME. name, args:
-    the model section of the config. WrongWeights names every difference.
+
+def load(spec: str, name: str, args: Mapping[str, Any]) -> Weights:
+    """The original model's weights, checked against the config: canonical layout, on the host.
+
+    spec: a .safetensors file, an official .pth or .ckpt file, or bundled:NAME. name, args: the
+    model section of the config. WrongWeights lists every difference.
     """
-    path, form = locate(spec), find_format(name)
+    path = locate(spec)
     if path.suffix == ".safetensors":
         weights = safetensors.load(path)
     else:
-        told = {key: args[key] for key in (*form.AMBIGUOUS, "image_size") if args.get(key)}
-        weights = read_official(path, name, told)
-    made = weights.about["args"]
-    wanted = find("model", name).build(**args)
-    given = find("model", weights.about["model"]).build(**made)
-    group = form.ACCEPTS_PART.get(weights.about["model"])
-    if weights.about["model"] == name:
-        params, whole, expected = form.adapt(weights.params, wanted), wanted.canonical, wanted
-    elif group:  # a part of the model: the rest is made afresh
-        expected = getattr(wanted, group)
-        part = find_format(weights.about["model"]).adapt(weights.params, expected)
-        params = {group: part}
-        whole = {group: wanted.canonical[group]}
-    else:
-        raise WrongWeights(f"{path} holds a {weights.about['model']}, the config names a {name}.")
-    text = trees.difference(params, whole, path.name, "the config's model")
-    told = {} if text else wanted.inferred_args(params)
-    known = expected.identity | {key: wanted.identity[key] for key in told}
-    differs = differing(given.identity | told, known)
-    if text or differs:
-        differs = [f"  {line}" for line in differs]
-        lines = [f"{path} does not fit the config's model.", *differs, *([text] if text else [])]
-        raise WrongWeights("\n".join([*lines, f"It was made with model.args = {made}."]))
+        keys = (*find_format(name).AMBIGUOUS, "image_size")
+        weights = read_official(path, name, {key: args[key] for key in keys if args.get(key)})
+    model = find("model", name).build(**args)
+    file_args = weights.about["args"]
+    file_model = find("model", weights.about["model"]).build(**file_args)
+    params, template, expected = _fit(weights, name, model, path)
+    text = trees.difference(params, template, path.name, "the config's model")
+    inferred = {} if text else model.inferred_args(params)
+    wanted = expected.identity | {key: model.identity[key] for key in inferred}
+    differences = differing(file_model.identity | inferred, wanted)
+    if text or differences:
+        lines = [f"{path} does not fit the config's model."]
+        lines += [f"  {line}" for line in differences]
+        lines += [text] if text else []
+        raise WrongWeights("\n".join([*lines, f"It was made with model.args = {file_args}."]))
     return Weights(params, weights.about)
 
 
-def differing(given: Mapping[str, Any], known: Mapping[str, Any]) -> list[str]:
-    """What weights belong to that the config's model is not, a line each; "" there is anything."""
+def _fit(
+    weights: Weights, name: str, model: ImageToImage, path: Path
+) -> tuple[Params, Params, ImageToImage]:
+    """(adapted parameters, their template, the model or part of it that they belong to).
+
+    WrongWeights if the file holds neither this model nor a part that it accepts.
+    """
+    file_name, file_format = weights.about["model"], find_format(name)
+    if file_name == name:
+        return file_format.adapt(weights.params, model), model.canonical, model
+    group = file_format.ACCEPTS_PART.get(file_name)
+    if not group:
+        raise WrongWeights(f"{path} holds a {file_name}, the config names a {name}.")
+    part = getattr(model, group)  # the other parameter groups are initialised
+    params = {group: find_format(file_name).adapt(weights.params, part)}
+    return params, {group: model.canonical[group]}, part
+
+
+def differing(file: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
+    """One line per setting of `file` that differs in `config`; "" in `config` accepts any value."""
     return [
-        f"{key}: {value!r} there, {known[key]!r} in the config"
-        for key, value in given.items()
-        if value != known[key] and known[key] != ""
+        f"{key}: {value!r} there, {config[key]!r} in the config"
+        for key, value in file.items()
+        if value != config[key] and config[key] != ""
     ]
 
 
-def read_official(path: Path, name: str, told: Mapping[str, Any]) -> Weights:
-    """An official checkpoint as ours. told: `build` arguments, for what the file does not tell.
+def read_official(path: Path, name: str, args: Mapping[str, Any]) -> Weights:
+    """Weights of an official checkpoint. args: `build` arguments that it does not determine.
 
-    Another image_size than the file's interpolates its positions.
+    If args has another image_size than the file, position tables are interpolated. WrongWeights if
+    the file does not hold the whole model, or the model has no official file format.
     """
-    build, form = find("model", name).build, find_format(name)
-    if form.NAMES is None or form.infer_args is None:
+    build, file_format = find("model", name).build, find_format(name)
+    if file_format.NAMES is None or file_format.infer_args is None:
         raise WrongWeights(f"{path}: the model {name!r} has no official file format.")
-    check_args(build, told, f"the model {name}")
+    check_args(build, args, f"the model {name}")
+    state, stored_args = _state_dict(path)
+    inferred = file_format.infer_args(state, {**stored_args, "file": path.name, **args})
+    all_args = merge_args(inferred, args)
+    model = build(**all_args)
+    state = file_format.from_torch(state)
+    params = file_format.adapt(to_params(state, file_format.NAMES), model)
+    if all_args["image_size"] != inferred["image_size"]:
+        params = file_format.resize_positions(params, model.grid[0])
+    unknown = unknown_arrays(state, file_format.NAMES)
+    text = trees.difference(params, model.canonical, path.name, f"a whole {name}")
+    if unknown or text:
+        raise WrongWeights(f"{path} does not hold a whole {name} of {all_args}. {unknown} {text}")
+    source = {"file": path.name, "sha256": files.sha256(path)}
+    all_args = all_args | model.inferred_args(params)
+    return Weights(params, {"model": name, "args": all_args, "source": source})
+
+
+def _state_dict(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(state dict, training arguments stored beside it) of a PyTorch checkpoint."""
     content = torch_reader.read(path)
     state = content
     for key in ("model", "state_dict"):
@@ -138,19 +145,4 @@ def read_official(path: Path, name: str, told: Mapping[str, Any]) -> Weights:
     if isinstance(content.get(EXTRA_KEY), dict):
         state = state | content[EXTRA_KEY]
     stored = content.get("args")
-    about = vars(stored) if isinstance(stored, types.SimpleNamespace) else {}
-    native = form.infer_args(state, about | {"file": path.name} | told)
-    args = merged(native, told)
-    model = build(**args)
-    state = form.from_torch(state)
-    params = form.adapt(to_params(state, form.NAMES), model)
-    if args["image_size"] != native["image_size"]:
-        params = form.resize_positions(params, model.grid[0])
-    unknown = unknown_arrays(state, form.NAMES)
-    text = trees.difference(params, model.canonical, path.name, f"a whole {name}")
-    if unknown or text:
-        raise WrongWeights(f"{path} does not hold a whole {name} of {args}. {unknown} {text}")
-    source = {"file": path.name, "sha256": files.sha256(path)}
-    return Weights(
-        params, {"model": name, "args": args | model.inferred_args(params), "source": source}
-    )
+    return state, vars(stored) if isinstance(stored, types.SimpleNamespace) else {}

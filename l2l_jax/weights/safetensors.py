@@ -1,4 +1,4 @@
-"""Weights on disk: one safetensors file in the canonical layout, its origin in the header."""
+"""Weights files of this project: safetensors in the canonical layout, metadata in the header."""
 
 import dataclasses
 import functools
@@ -16,33 +16,36 @@ from l2l_jax.lib.errors import WrongWeights
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
-    """params: canonical layout, float32 on the host. about: model, args, digest, source, ..."""
+    """Parameters and where they come from."""
 
-    params: trees.Tree
-    about: dict[str, Any]
+    params: trees.Tree  # canonical layout, float32, on the host
+    about: dict[str, Any]  # metadata: model, args, source; digest if read from a file
 
     @functools.cached_property
     def digest(self) -> str:
-        """Of the parameters as they are in memory."""
+        """Digest of the parameters in memory."""
         return trees.digest(self.params)
 
 
 def save(path: Path, params: trees.Tree, about: dict[str, Any], half: bool = False) -> str:
-    """Writes atomically; half stores kernels in float16. Returns the digest of what was stored."""
+    """Writes a file atomically and returns the digest of the stored values.
+
+    half: store kernels in float16; everything else is float32.
+    """
     flat = {}
     for name, leaf in trees.flatten(params).items():
-        kind = np.float16 if half and _halved(name) else np.float32
-        flat[name] = np.ascontiguousarray(leaf, dtype=kind)  # safetensors miswrites strided arrays
+        dtype = np.float16 if half and _halved(name) else np.float32
+        flat[name] = np.ascontiguousarray(leaf, dtype=dtype)  # safetensors miswrites strided arrays
     stored = {name: leaf.astype(np.float32) for name, leaf in flat.items()}
     about = about | {"digest": trees.digest(trees.unflatten(stored))}
     header = {"about": json.dumps(about, sort_keys=True)}
-    with files.replacing(path) as file:
+    with files.atomic_write(path) as file:
         file.write(safetensors.numpy.save(flat, metadata=header))
     return about["digest"]
 
 
 def rounded(params: trees.Tree) -> trees.Tree:
-    """The parameters that a file with half=True gives back."""
+    """The parameters as they are read back from a file saved with half=True."""
     flat = trees.flatten(params).items()
     half = {k: np.asarray(x, np.float16).astype(np.float32) if _halved(k) else x for k, x in flat}
     return trees.unflatten(half)
@@ -53,7 +56,7 @@ def _halved(name: str) -> bool:
 
 
 def load(path: Path) -> Weights:
-    """Reads and checks the digest. WrongWeights if the file is damaged or not one of ours."""
+    """Reads a file and checks its digest. WrongWeights if it is damaged or has no metadata."""
     try:
         with safetensors.safe_open(path, framework="np") as file:
             about = json.loads((file.metadata() or {}).get("about", "{}"))

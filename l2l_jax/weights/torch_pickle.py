@@ -1,9 +1,9 @@
-"""What the pickle inside a PyTorch checkpoint may say, unpickled so that nothing in it can execute.
+"""Unpickles the pickle inside a PyTorch checkpoint without executing anything in it.
 
-Unpickling goes through an allow-list of a dozen names, all of which stand for inert objects of this
-file or for immutable built-in types; anything else is refused by name, and so is every attempt to
-change what a name stands for. A tensor is built by NumPy over its storage, which checks the bounds,
-and cannot be larger than that storage.
+Unpickling uses an allow-list of names, each of which stands for an inert object of this file or for
+an immutable built-in type. Any other name is refused, and so is every attempt to change an object
+of the allow-list. NumPy builds each tensor over its storage and checks the bounds; a tensor cannot
+be larger than its storage.
 """
 
 import pickle
@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 import ml_dtypes
 import numpy as np
 
-from l2l_jax.lib.errors import Explained
+from l2l_jax.lib.errors import UserError
 
 STORAGES = {
     "FloatStorage": np.dtype(np.float32),
@@ -32,12 +32,12 @@ STORAGES = {
 }
 
 
-class Refused(Explained, pickle.UnpicklingError):
-    """The file asks for something outside the allow-list, or contradicts itself."""
+class Refused(UserError, pickle.UnpicklingError):
+    """The file names something outside the allow-list, or contradicts itself."""
 
 
 class _Inert:
-    """What a pickle may hold but not alter: its BUILD opcode ends here."""
+    """An object that a pickle may hold but not alter: its BUILD opcode raises Refused."""
 
     __slots__ = ()
 
@@ -46,7 +46,7 @@ class _Inert:
 
 
 class Storage(_Inert):
-    """`size` numbers of one type, in a row; data is None until it is read."""
+    """A flat buffer of `size` numbers of one dtype; data is None until it is read."""
 
     __slots__ = ("data", "dtype", "size")
 
@@ -55,7 +55,7 @@ class Storage(_Inert):
 
 
 class Tensor(_Inert):
-    """A view of a storage; offset and stride count numbers, not bytes."""
+    """A strided view of a storage; offset and strides count elements, not bytes."""
 
     __slots__ = ("offset", "shape", "storage", "stride")
 
@@ -66,23 +66,23 @@ class Tensor(_Inert):
         self.shape, self.stride = tuple(shape), tuple(stride)
 
     def array(self) -> np.ndarray:
-        """The values, copied."""
+        """A copy of the values. Refused if the view does not lie inside its storage."""
         numbers = (self.offset, *self.shape, *self.stride)
         if any(type(n) is not int or n < 0 for n in numbers):
             raise Refused("a tensor with impossible sizes")
         dtype, data = self.storage.dtype, self.storage.data
         if data is None or prod(self.shape) > self.storage.size:
             raise Refused("a tensor larger than its storage")
-        steps = [step * dtype.itemsize for step in self.stride]
+        strides = [stride * dtype.itemsize for stride in self.stride]
         try:
-            view = np.ndarray(self.shape, dtype, data, self.offset * dtype.itemsize, steps)
+            view = np.ndarray(self.shape, dtype, data, self.offset * dtype.itemsize, strides)
         except (TypeError, ValueError):
             raise Refused("a tensor that reaches outside its storage") from None
         return view.copy()
 
 
 class _Call(_Inert):
-    """An allow-listed function: can be called by a pickle, and nothing else."""
+    """An allow-listed function: a pickle can call it but not read or alter it."""
 
     __slots__ = ("_function",)
 
@@ -96,7 +96,7 @@ class _Call(_Inert):
 _ALLOWED: dict[tuple[str, str], Any] = {
     ("torch._utils", "_rebuild_tensor_v2"): _Call(lambda s, o, n, t, *_: Tensor(s, o, n, t)),
     ("torch._utils", "_rebuild_parameter"): _Call(lambda tensor, *_: tensor),
-    ("torch", "device"): _Call(lambda *about: ":".join(map(str, about))),
+    ("torch", "device"): _Call(lambda *parts: ":".join(map(str, parts))),
     ("torch", "Size"): tuple,
     ("collections", "OrderedDict"): OrderedDict,
     ("argparse", "Namespace"): types.SimpleNamespace,
@@ -105,7 +105,7 @@ _ALLOWED: dict[tuple[str, str], Any] = {
 
 
 class Unpickler(pickle.Unpickler):
-    """Knows the names of _ALLOWED; `storage` makes a Storage of a persistent id."""
+    """Finds the names in _ALLOWED only; `storage` turns a persistent id into a Storage."""
 
     def __init__(self, file: BinaryIO, storage: Callable[[Any], Storage]):
         super().__init__(file)
@@ -121,37 +121,43 @@ class Unpickler(pickle.Unpickler):
 
 
 class Storages:
-    """The storages of one file by key; the same key always means the same storage."""
+    """The storages of one file by key; one key always gives the same storage."""
 
     def __init__(self) -> None:
-        self._found: dict[str, Storage] = {}
+        self._storages: dict[str, Storage] = {}
 
     def get(self, pid: Any, read: Callable[[str, int], bytes | None]) -> Storage:
-        """The storage of a persistent id; read(key, bytes) gives its data, or None for later."""
+        """The storage of a persistent id.
+
+        read(key, number of bytes) returns its data, or None if `fill` reads it later.
+        """
         kind, dtype, key, _, size, *_ = pid
         if kind != "storage" or dtype not in STORAGES or type(size) is not int or size < 0:
             raise Refused(f"a storage it describes as {str(pid)[:100]}")
-        key, wanted = str(key), STORAGES[dtype]
-        if key not in self._found:
-            data = read(key, size * wanted.itemsize)
-            self._found[key] = Storage(wanted, size, data)
-        found = self._found[key]
-        if (found.dtype, found.size) != (wanted, size):
+        key, stated = str(key), STORAGES[dtype]
+        if key not in self._storages:
+            data = read(key, size * stated.itemsize)
+            self._storages[key] = Storage(stated, size, data)
+        storage = self._storages[key]
+        if (storage.dtype, storage.size) != (stated, size):
             raise Refused(f"storage {key} is described in two ways")
-        return found
+        return storage
 
-    def fill(self, key: Any, stated: int, file: BinaryIO) -> None:
-        """Reads the data of a storage from where the file stands."""
-        storage = self._found[str(key)]
+    def fill(self, key: Any, size: int, file: BinaryIO) -> None:
+        """Reads the data of a storage from the current position of the file.
+
+        size: the number of elements that the file states. Refused if that is not the size.
+        """
+        storage = self._storages[str(key)]
         storage.data = file.read(storage.size * storage.dtype.itemsize)
-        if stated != storage.size or len(storage.data) != storage.size * storage.dtype.itemsize:
+        if size != storage.size or len(storage.data) != storage.size * storage.dtype.itemsize:
             raise Refused(f"storage {key} is cut off or has another size than stated")
 
 
 def resolve(value: Any, done: dict[int, Any]) -> Any:
-    """Tensors become arrays, everywhere in nested dicts, lists and tuples; shared parts once.
+    """`value` with every Tensor in nested dicts, lists and tuples replaced by its array.
 
-    done: {} to begin with.
+    done: the results so far by id, {} in the first call, so that shared parts stay shared.
     """
     if id(value) not in done:
         if isinstance(value, Tensor):

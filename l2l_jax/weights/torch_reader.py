@@ -1,6 +1,6 @@
-"""PyTorch checkpoint files, read without PyTorch. Nothing in a file can execute.
+"""Reads PyTorch checkpoint files without PyTorch. Nothing in a file can execute.
 
-A checkpoint is a pickle (weights/torch_pickle.py) plus raw storages. Both forms are read: the zip
+A checkpoint is a pickle (weights/torch_pickle.py) plus raw storages. Both formats are read: the zip
 archive (torch >= 1.6) and the older stream of pickles.
 """
 
@@ -59,7 +59,7 @@ def _read_legacy(path: Path) -> Any:
 
 
 def read(path: str | Path) -> Any:
-    """The object in the file, tensors as NumPy arrays. Raises Refused (naming why) or OSError."""
+    """The object in the file, tensors as NumPy arrays. Raises Refused (says why) or OSError."""
     path = Path(path)
     try:
         return _read_zip(path) if zipfile.is_zipfile(path) else _read_legacy(path)

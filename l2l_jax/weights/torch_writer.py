@@ -1,4 +1,4 @@
-"""PyTorch checkpoint files, written without PyTorch: what torch.save would make of plain dicts."""
+"""Writes PyTorch checkpoint files without PyTorch, as torch.save would for nested plain dicts."""
 
 import pickle
 import zipfile
@@ -13,7 +13,7 @@ from l2l_jax.weights.torch_pickle import STORAGES
 
 
 def _literal(value: Any) -> bytes:
-    """The pickle of a plain value, without its frame: to be put inside another pickle."""
+    """The pickle of a plain value without header and end, to be embedded in another pickle."""
     return pickle.dumps(value, protocol=2)[2:-1]
 
 
@@ -22,16 +22,17 @@ def _reference(module: str, name: str) -> bytes:
 
 
 def _pickled(value: Any, storages: list[np.ndarray]) -> bytes:
+    """The pickle of nested dicts; every array is appended to `storages` and referred to by key."""
     if isinstance(value, Mapping):
         items = (_literal(k) + _pickled(v, storages) + pickle.SETITEM for k, v in value.items())
         return pickle.EMPTY_DICT + b"".join(items)
     if not isinstance(value, np.ndarray | np.generic):
         return _literal(value)
     array = np.ascontiguousarray(value).reshape(np.shape(value))
-    kind = next(name for name, dtype in STORAGES.items() if dtype == array.dtype)
+    storage_type = next(name for name, dtype in STORAGES.items() if dtype == array.dtype)
     storages.append(array)
     identity = _literal(str(len(storages) - 1)) + _literal("cpu") + _literal(array.size)
-    storage = pickle.MARK + _literal("storage") + _reference("torch", kind) + identity
+    storage = pickle.MARK + _literal("storage") + _reference("torch", storage_type) + identity
     strides = tuple(step // array.itemsize for step in array.strides)
     hooks = _reference("collections", "OrderedDict") + pickle.EMPTY_TUPLE + pickle.REDUCE
     arguments = storage + pickle.TUPLE + pickle.BINPERSID + _literal(0)
@@ -41,10 +42,10 @@ def _pickled(value: Any, storages: list[np.ndarray]) -> bytes:
 
 
 def write(path: str | Path, value: Mapping[str, Any]) -> None:
-    """Nested dicts of arrays and plain values, as torch.save would; whole or not at all."""
+    """Writes nested dicts of arrays and plain values, atomically."""
     storages: list[np.ndarray] = []
     body = pickle.PROTO + b"\x02" + _pickled(value, storages) + pickle.STOP
-    with files.replacing(Path(path)) as file, zipfile.ZipFile(file, "w") as archive:
+    with files.atomic_write(Path(path)) as file, zipfile.ZipFile(file, "w") as archive:
         archive.writestr("archive/data.pkl", body)
         archive.writestr("archive/byteorder", "little")
         for key, array in enumerate(storages):

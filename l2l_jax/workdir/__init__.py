@@ -1,1 +1,1 @@
-"""The folder of a run: the names of its files, and who reads and writes them."""
+"""The folder of a run: the names of its files, and the functions that read and write them."""

@@ -1,9 +1,9 @@
-"""Checkpoints: orbax behind one small class. Asynchronous, atomic, the newest N kept.
+"""Checkpoints: a small class around orbax. Asynchronous, atomic, the newest N are kept.
 
-A checkpoint holds what a step changes (student, optimizer, step) and nothing else. It is always
-restored onto our own abstract tree with our own shardings, so the number of devices may change.
-Orbax restores a file with a flipped bit without complaint, so each checkpoint is sealed with the
-SHA-256 of its files; a damaged one is noticed, put aside, and the one before it is used.
+A checkpoint holds what a step changes (student, optimizer, step) and nothing else. It is restored
+onto an abstract tree with shardings that the caller gives, so the number of devices may change.
+Orbax does not detect a flipped bit in a file, so the SHA-256 of the files of each checkpoint are
+stored beside it; a damaged checkpoint is renamed, and the one before it is used.
 """
 
 import contextlib
@@ -21,79 +21,91 @@ from l2l_jax.lib.errors import NotSaved, Unrestorable, is_full
 
 log = logging.getLogger(__name__)
 
-MOST = 64  # checkpoints that several processes can talk about
+MAX_BROADCAST_STEPS = 64  # checkpoints whose steps the main process sends to the others
 
 
 class Checkpoints:
-    """The checkpoints of one phase, in workdir/checkpoints/<phase>/<step>.
+    """The checkpoints of one phase: the sub-folders <step> of `folder` (Workdir.checkpoints).
 
-    keep=None only reads: nothing is created, removed or renamed.
+    keep: how many of the newest are kept. With None nothing is created, removed or renamed.
     """
 
     def __init__(self, folder: Path, keep: int | None = None):
         self.folder = folder.absolute()
         self._writes = keep is not None
-        self._unsealed: int | None = None
+        self._saving: int | None = None  # the step whose digests are not stored yet
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep,
             cleanup_tmp_directories=self._writes,
             read_only=not self._writes,
             create=self._writes,
         )
-        there = self._writes or self.folder.is_dir()
-        self._manager = ocp.CheckpointManager(self.folder, options=options) if there else None
+        exists = self._writes or self.folder.is_dir()
+        self._optional_manager = (
+            ocp.CheckpointManager(self.folder, options=options) if exists else None
+        )
+
+    @property
+    def _manager(self) -> ocp.CheckpointManager:
+        if self._optional_manager is None:
+            raise FileNotFoundError(f"There is no folder {self.folder}.")
+        return self._optional_manager
 
     def steps(self) -> list[int]:
         """Steps with a checkpoint, oldest first."""
-        return sorted(self._manager.all_steps()) if self._manager else []
+        return sorted(self._manager.all_steps()) if self._optional_manager else []
 
     def save(self, step: int, state: Any) -> None:
-        """Starts writing; the arrays may be donated at once. NotSaved if the last save failed."""
+        """Starts writing; the arrays may be donated when this returns.
+
+        NotSaved if this or the save before it failed.
+        """
         self.wait()
-        with self._explained(step):
+        with self._as_not_saved(step):
             free, needed = shutil.disk_usage(self.folder).free, trees.nbytes(state)
-            if free < needed:  # orbax would find out halfway, and say so in a hundred tracebacks
+            if free < needed:  # orbax would fail halfway, with many tracebacks
                 raise OSError(f"No space left: {needed:,} bytes are needed, {free:,} are free")
-            self._manager.save(step, args=ocp.args.StandardSave(state), force=True)
-        self._unsealed = step
+            self._manager.save(step, args=ocp.args.StandardSave(state), force=True)  # pyright: ignore[reportCallIssue]  # a dataclass
+        self._saving = step
 
     def wait(self) -> None:
-        """Blocks until the last save is on disk, and seals it. NotSaved if that failed."""
-        if self._unsealed is None:
+        """Blocks until the last save and its digests are on disk. NotSaved if that failed."""
+        if self._saving is None:
             return
-        step, self._unsealed = self._unsealed, None
-        with self._explained(step):
+        step, self._saving = self._saving, None
+        with self._as_not_saved(step):
             self._manager.wait_until_finished()
             if hosts.is_main():
-                self._seal(step)
+                self._store_digests(step)
 
     def close(self) -> None:
-        """Releases orbax's threads; a save under way is finished, a failure of it only logged."""
+        """Finishes the save in progress and stops orbax's threads; a failure is only logged."""
         try:
-            if self._manager:
-                self._manager.close()
-        except Exception as error:  # whoever closes on the way out has a better error to show
-            log.warning("the checkpoint under way was not written: %s", str(error)[:200])
+            if self._optional_manager:
+                self._optional_manager.close()
+        except Exception as error:  # must not hide the error that made the caller close
+            log.warning("the checkpoint in progress was not written: %s", str(error)[:200])
 
     def restore(self, abstract: Any) -> Any | None:
-        """The newest state that is whole, or None if there is no checkpoint at all.
+        """The newest undamaged state, or None if there is no checkpoint at all.
 
         abstract: a tree of ShapeDtypeStructs with shardings. Damaged checkpoints newer than the one
-        used are renamed, not removed. Unrestorable if none can be read.
+        returned are renamed, not removed. Unrestorable if there are checkpoints but none can be
+        read.
         """
         steps = self.steps()
-        whole = self._agreed([step for step in steps if self._is_whole(step)])
-        for step in reversed(whole):
+        undamaged = self._steps_of_main([step for step in steps if self._is_undamaged(step)])
+        for step in reversed(undamaged):
             try:
                 state = self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
-            except Exception as error:  # whatever is wrong with it, the one before may be whole
+            except Exception as error:  # of any kind: the checkpoint before it may be readable
                 if not hosts.single_process():
                     raise
                 log.warning(
                     "checkpoint %s is damaged: %s", self.folder / str(step), str(error)[:500]
                 )
                 continue
-            self._put_aside([other for other in steps if other > step])
+            self._rename_damaged([other for other in steps if other > step])
             return state
         if steps:
             raise Unrestorable(
@@ -102,62 +114,69 @@ class Checkpoints:
             )
         return None
 
-    def _agreed(self, steps: list[int]) -> list[int]:
-        """The first process's list: all processes restore the same step."""
-        padded = np.full(MOST, -1)
-        padded[: len(steps[-MOST:])] = steps[-MOST:]
+    def _steps_of_main(self, steps: list[int]) -> list[int]:
+        """The list of the main process, so that all processes restore the same step."""
+        padded, newest = np.full(MAX_BROADCAST_STEPS, -1), steps[-MAX_BROADCAST_STEPS:]
+        padded[: len(newest)] = newest
         return [int(step) for step in hosts.from_main(padded) if step >= 0]
 
-    def _put_aside(self, steps: list[int]) -> None:
+    def _rename_damaged(self, steps: list[int]) -> None:
+        """Renames the checkpoints to damaged-<step>, if this object writes."""
         if not steps or not self._writes:
             return
         for step in steps:
-            taken = len(list(self.folder.glob(f"damaged-{step}*")))
-            aside = self.folder / (f"damaged-{step}" + (f"-{taken}" if taken else ""))
+            earlier = len(list(self.folder.glob(f"damaged-{step}*")))
+            target = self.folder / (f"damaged-{step}" + (f"-{earlier}" if earlier else ""))
             if hosts.is_main():
-                (self.folder / str(step)).rename(aside)
-                self._seal_of(step).unlink(missing_ok=True)
-            log.warning("going back to the checkpoint before it; it is kept as %s", aside)
-        hosts.barrier("damaged checkpoints are put aside")
+                (self.folder / str(step)).rename(target)
+                self._digest_file(step).unlink(missing_ok=True)
+            log.warning("using the checkpoint before step %d; it is kept as %s", step, target)
+        hosts.barrier("damaged checkpoints are renamed")
         self._manager.reload()
 
-    def _seal_of(self, step: int) -> Path:
+    def _digest_file(self, step: int) -> Path:
         return self.folder / f"{step}.sha256.json"
 
     def _digests(self, step: int) -> dict[str, str]:
+        """{path below the checkpoint: SHA-256} of all files of a checkpoint."""
         root = self.folder / str(step)
-        found = (path for path in root.rglob("*") if path.is_file())
-        return {path.relative_to(root).as_posix(): files.sha256(path) for path in found}
+        paths = (path for path in root.rglob("*") if path.is_file())
+        return {path.relative_to(root).as_posix(): files.sha256(path) for path in paths}
 
-    def _seal(self, step: int) -> None:
-        files.write_json(self._seal_of(step), self._digests(step))
-        kept = {self._seal_of(step) for step in self.steps()}
-        for seal in set(self.folder.glob("*.sha256.json")) - kept:
-            seal.unlink()
+    def _store_digests(self, step: int) -> None:
+        """Writes the digests of a checkpoint and removes those of removed checkpoints."""
+        files.write_json(self._digest_file(step), self._digests(step))
+        kept = {self._digest_file(step) for step in self.steps()}
+        for path in set(self.folder.glob("*.sha256.json")) - kept:
+            path.unlink()
 
-    def _is_whole(self, step: int) -> bool:
-        """One whose writer was killed before sealing it has no seal; orbax had committed it."""
-        if not hosts.is_main() or not self._seal_of(step).exists():
+    def _is_undamaged(self, step: int) -> bool:
+        """Whether the files match their digests; logs a warning if not.
+
+        True if no digests are stored: the writer was killed after orbax had committed the
+        checkpoint. True on all processes but the main one, whose answer counts.
+        """
+        if not hosts.is_main() or not self._digest_file(step).exists():
             return True
-        want, got = files.read_json(self._seal_of(step)), self._digests(step)
-        wrong = sorted(name for name in want | got if want.get(name) != got.get(name))
+        stored, now = files.read_json(self._digest_file(step)), self._digests(step)
+        wrong = sorted(name for name in stored | now if stored.get(name) != now.get(name))
         if wrong:
-            reason = f"{len(wrong)} of its files changed or vanished, such as {wrong[0]}"
+            reason = f"{len(wrong)} of its files changed or are missing, such as {wrong[0]}"
             log.warning("checkpoint %s is damaged: %s", self.folder / str(step), reason)
         return not wrong
 
     @contextlib.contextmanager
-    def _explained(self, step: int) -> Iterator[None]:
-        """Turns the many errors of a failed write into one that says what is safe."""
+    def _as_not_saved(self, step: int) -> Iterator[None]:
+        """Turns any error of a failed write into NotSaved, which names the newest checkpoint."""
         try:
             yield
         except Exception as error:
             reason = (
                 f"the disk is full ({str(error)[:100]})" if is_full(error) else str(error)[:500]
             )
-            whole = [s for s in self.steps() if s != step]
-            safe = f"checkpoint {whole[-1]} is intact" if whole else "there is no earlier one"
+            others = [other for other in self.steps() if other != step]
+            newest = f"checkpoint {others[-1]} is intact" if others else "there is no earlier one"
             raise NotSaved(
-                f"Step {step} could not be saved to {self.folder}: {reason}; {safe}. Make room "
-                "and run the same command again to continue from there."
+                f"Step {step} could not be saved to {self.folder}: {reason}; {newest}. Free some "
+                "space and run the same command again to continue from there."
             ) from error

@@ -1,4 +1,4 @@
-"""A workdir belongs to one config for ever; what made it is written down beside the results."""
+"""A workdir belongs to one config. What produced its results is recorded beside them."""
 
 import contextlib
 import fcntl
@@ -14,7 +14,8 @@ from typing import Any
 import jax
 
 from l2l_jax.lib import config_dicts, files, hosts
-from l2l_jax.lib.errors import ConfigError, did_you_mean
+from l2l_jax.lib.errors import ConfigError
+from l2l_jax.workdir.layout import Workdir
 
 log = logging.getLogger(__name__)
 
@@ -23,25 +24,30 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "nump
             "cykooz.resizer")  # fmt: skip
 
 
-def check(workdir: Path, config: Mapping[str, Any]) -> None:
-    """ConfigError if the workdir belongs to another config, naming what differs, or to no run."""
-    if "://" in str(workdir) or re.match(r"\w{2,}:/", str(workdir)):
+def check_config_matches(folder: Path, config: Mapping[str, Any]) -> None:
+    """Checks that the workdir is new, or was made with an equal config.
+
+    Settings that change no result, such as runtime.threads, may differ. ConfigError names the
+    settings that differ, or says why the folder is no workdir.
+    """
+    if "://" in str(folder) or re.match(r"\w{2,}:/", str(folder)):
         raise ConfigError(
-            f"{workdir} is no folder. A workdir lies in a file system that every process sees; "
-            "mount the bucket (gcsfuse, s3fs), or copy the folder there afterwards."
+            f"{folder} is not a local folder. A workdir must be in a file system that every "
+            "process sees: mount the bucket (gcsfuse, s3fs), or copy the workdir there after the "
+            "run."
         )
-    path = workdir / "config.json"
-    if not path.exists():
-        others = list(workdir.glob("[!.]*")) if workdir.is_dir() else []
+    workdir = Workdir(folder)
+    if not workdir.config.exists():
+        others = list(folder.glob("[!.]*")) if folder.is_dir() else []
         if others:
             named = ", ".join(sorted(other.name for other in others)[:5])
             raise ConfigError(
-                f"{workdir} is not empty and holds no run ({named}). Use another --workdir."
+                f"{folder} is not empty and holds no run ({named}). Use another --workdir."
             )
         return
     there, here = (
-        config_dicts.leaves(config_dicts.decisive(c))
-        for c in (config_of(workdir), files.as_json(config))
+        config_dicts.leaves(config_dicts.decisive(each))
+        for each in (workdir.read_config(), files.as_json(config))
     )
     keys = sorted(there | here)
     changed = [key for key in keys if there.get(key) != here.get(key)]
@@ -50,81 +56,86 @@ def check(workdir: Path, config: Mapping[str, Any]) -> None:
             f"  {key}: {there.get(key)!r} there, {here.get(key)!r} here" for key in changed[:5]
         ]
         raise ConfigError(
-            f"{workdir} belongs to another config ({len(changed)} values differ):\n"
+            f"{folder} belongs to another config ({len(changed)} values differ):\n"
             + "\n".join(lines)
             + "\nUse another --workdir, or the config it was made with."
         )
 
 
 @contextlib.contextmanager
-def locked(workdir: Path) -> Iterator[None]:
-    """Keeps other launches out of the workdir while this one works in it."""
+def lock(folder: Path) -> Iterator[None]:
+    """Locks the workdir during the block. ConfigError if another launch holds the lock.
+
+    A file system without locks only gives a warning.
+    """
     with contextlib.ExitStack() as stack:
-        taken = False
+        held_by_other = False
         if hosts.is_main():
-            workdir.mkdir(parents=True, exist_ok=True)
-            file = stack.enter_context((workdir / ".lock").open("w"))
+            folder.mkdir(parents=True, exist_ok=True)
+            file = stack.enter_context(Workdir(folder).lock.open("w"))
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                taken = True
-            except OSError as error:  # some network file systems know no locks
+                held_by_other = True
+            except OSError as error:  # some network file systems do not support locks
                 log.warning(
-                    "%s cannot be locked (%s); see that nothing else runs in it", workdir, error
+                    "%s cannot be locked (%s); make sure that no other process works in it",
+                    folder,
+                    error,
                 )
-        if hosts.from_main(int(taken)):
+        if hosts.from_main(int(held_by_other)):
             raise ConfigError(
-                f"Another process is working in {workdir}; wait for it, or use another --workdir."
+                f"Another process is working in {folder}; wait for it, or use another --workdir."
             )
         yield
 
 
-def claim(workdir: Path, config: Mapping[str, Any], original: Mapping[str, Any] | None) -> None:
-    """Writes down the config, the digest of the original, and what this launch runs with.
+def claim(folder: Path, config: Mapping[str, Any], original: Mapping[str, Any] | None) -> None:
+    """Makes the folder the workdir of this config: records config, original and versions.
 
-    original: what is known about config.weights, its digest at least.
+    original: metadata of config.weights, at least {"digest"}; None if a phase makes the original.
     """
+    workdir = Workdir(folder)
     if hosts.is_main():
-        for left_over in workdir.rglob(".*.tmp"):  # by a process that was killed while writing
-            left_over.unlink()
-        if not (workdir / "config.json").exists():
-            files.write_json(workdir / "config.json", files.as_json(config))
+        for unfinished in folder.rglob(".*.tmp"):  # of a process that was killed while writing
+            unfinished.unlink()
+        if not workdir.config.exists():
+            files.write_json(workdir.config, files.as_json(config))
     if original:
-        note_original(workdir, {"weights": config["weights"], **original})
-    _note_versions(workdir)
+        _record_weights(workdir.original, {"weights": config["weights"], **original})
+    _record_versions(workdir)
 
 
-def note_original(workdir: Path, about: Mapping[str, Any], name: str = "original.json") -> None:
-    """Writes down which weights, and their digest, the workdir began with."""
-    if hosts.is_main() and not (workdir / name).exists():
-        files.write_json(workdir / name, dict(about))
+def record_reference(folder: Path, metadata: Mapping[str, Any]) -> None:
+    """Records {"weights", "digest"} of the retrained model, unless the workdir has a record."""
+    _record_weights(Workdir(folder).reference, metadata)
 
 
-def check_original(workdir: Path, digest: str, name: str = "original.json") -> None:
-    """ConfigError if the weights the workdir began with have changed since."""
-    path = workdir / name
-    began = files.read_json(path) if path.exists() else {"digest": digest}
-    if began["digest"] != digest:
+def _record_weights(path: Path, metadata: Mapping[str, Any]) -> None:
+    if hosts.is_main() and not path.exists():
+        files.write_json(path, dict(metadata))
+
+
+def check_original(folder: Path, digest: str) -> None:
+    """ConfigError if the workdir started from an original with another digest."""
+    _check_digest(Workdir(folder).read_original(), folder, digest)
+
+
+def check_reference(folder: Path, digest: str) -> None:
+    """ConfigError if the workdir started with a retrained model with another digest."""
+    _check_digest(Workdir(folder).read_reference(), folder, digest)
+
+
+def _check_digest(recorded: Mapping[str, Any], folder: Path, digest: str) -> None:
+    if recorded and recorded["digest"] != digest:
         raise ConfigError(
-            f"{began['weights']} is not what {workdir} began with: its digest is {digest[:16]}, it "
-            f"was {began['digest'][:16]}. Bring the file back, or start in another workdir."
+            f"{recorded['weights']} is not what {folder} began with: its digest is {digest[:16]}, "
+            f"it was {recorded['digest'][:16]}. Restore the file, or start in another workdir."
         )
-
-
-def config_of(workdir: Path) -> dict[str, Any]:
-    """The config a workdir was made with, as plain dicts. ConfigError if it holds no run."""
-    path = workdir / "config.json"
-    if not path.is_file():
-        near = [p.parent.name for p in workdir.parent.glob("*/config.json")]
-        raise ConfigError(
-            f"{workdir} holds no run (no config.json).{did_you_mean(workdir.name, near)} "
-            f"Runs beside it: {', '.join(sorted(near)[:10]) or 'none'}."
-        )
-    return files.read_json(path)
 
 
 def versions() -> dict[str, Any]:
-    """Code, packages and devices of this launch."""
+    """The code, packages and devices of this launch, as recorded in versions.json."""
     devices = jax.devices()
     return {
         "git": _git(),
@@ -136,22 +147,25 @@ def versions() -> dict[str, Any]:
     }
 
 
-def _note_versions(workdir: Path) -> None:
-    """versions.json: the first launch, and every later one that differs from the last."""
-    path, now = workdir / "versions.json", versions()
+def _record_versions(workdir: Workdir) -> None:
+    """Writes versions.json: the first launch, and each later one that differs from the one before.
+
+    Logs the devices and packages on every process.
+    """
+    now = versions()
     log.info("%s, %s process(es), %s", now["devices"], now["processes"], now["packages"])
     if not hosts.is_main():
         return
-    if not path.exists():
-        files.write_json(path, now | {"continued_with": []})
+    first = workdir.read_versions()
+    if not first:
+        files.write_json(workdir.versions, now | {"continued_with": []})
         return
-    first = files.read_json(path)
     last = (first["continued_with"] or [first])[-1]
     changed = [key for key in now if now[key] != last.get(key)]
     if changed:
-        log.warning("continued with another %s than before", ", ".join(changed))
+        log.warning("this launch differs from the one before in: %s", ", ".join(changed))
         first["continued_with"].append(now)
-        files.write_json(path, first)
+        files.write_json(workdir.versions, first)
 
 
 def _version(package: str) -> str:
@@ -162,15 +176,15 @@ def _version(package: str) -> str:
 
 
 def _git() -> str:
-    """The commit of this checkout, '+changes' if files differ from it, '' outside one."""
+    """The commit of this checkout, with "+changes" if files differ from it; "" outside of one."""
     here = Path(__file__).parent
 
-    def ask(*words: str) -> str:
-        command = ["git", "-C", str(here), *words]
+    def git(*args: str) -> str:
+        command = ["git", "-C", str(here), *args]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        ask("ls-files", "--error-unmatch", Path(__file__).name)  # not some repository around it
-        return ask("rev-parse", "HEAD") + ("+changes" if ask("status", "--porcelain") else "")
+        git("ls-files", "--error-unmatch", Path(__file__).name)  # fails in an unrelated repository
+        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain") else "")
     except (subprocess.CalledProcessError, FileNotFoundError):
         return ""

@@ -1,10 +1,11 @@
-"""The files of a workdir: every name once, and how each of the shared ones is read.
+"""The files of a workdir: every file name once, with functions that read and write its JSON.
 
-Needs no JAX, so that the report can use it.
+Imports no JAX, so that the report can use it. Where several processes run, the caller lets only the
+main process write.
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from l2l_jax.lib.errors import ConfigError, did_you_mean
 
 @dataclasses.dataclass(frozen=True)
 class Workdir:
-    """The paths in the folder of one run."""
+    """The files in the folder of one run."""
 
     folder: Path
 
@@ -30,17 +31,17 @@ class Workdir:
 
     @property
     def original(self) -> Path:
-        """Which weights the run began with, and their digest, JSON."""
+        """The weights file that the run starts from and its digest, JSON."""
         return self.folder / "original.json"
 
     @property
     def reference(self) -> Path:
-        """Which retrained model the run is compared with, and its digest, JSON."""
+        """The workdir of the retrained model that the run is compared with and its digest, JSON."""
         return self.folder / "reference.json"
 
     @property
     def splits(self) -> Path:
-        """The folder of splits, one JSON file each."""
+        """The folder of splits, one JSON file for each."""
         return self.folder / "splits"
 
     @property
@@ -50,17 +51,17 @@ class Workdir:
 
     @property
     def notes(self) -> Path:
-        """What was measured about each phase: {phase: {name: value}}, JSON."""
+        """Values measured before and after each phase: {phase: {name: value}}, JSON."""
         return self.folder / "phases.json"
 
     @property
     def results(self) -> Path:
-        """All measured figures and where they come from, JSON."""
+        """All figures of the evaluation and what they were computed from, JSON."""
         return self.folder / "results.json"
 
     @property
     def report(self) -> Path:
-        """The page."""
+        """The HTML report."""
         return self.folder / "report.html"
 
     @property
@@ -75,7 +76,7 @@ class Workdir:
 
     @property
     def lock(self) -> Path:
-        """Locked while a launch works in the folder."""
+        """The file that a process locks while it works in the folder."""
         return self.folder / ".lock"
 
     def checkpoints(self, phase: str) -> Path:
@@ -86,12 +87,16 @@ class Workdir:
         """The folder of a phase's TensorBoard files."""
         return self.folder / "tensorboard" / phase
 
+    def split(self, name: str) -> Path:
+        """The JSON file of a split, such as "forget_eval"."""
+        return self.splits / f"{name}.json"
+
     def picture(self, name: str) -> Path:
         """A PNG file, such as "center_forget"."""
         return self.images / f"{name}.png"
 
     def record(self, name: str) -> Path:
-        """A JSON file that an evaluator keeps, such as "tsne"."""
+        """The JSON file of a record that an evaluator keeps, such as "tsne"."""
         return self.folder / f"{name}.json"
 
     def read_config(self) -> dict[str, Any]:
@@ -106,30 +111,51 @@ class Workdir:
         return files.read_json(self.config)
 
     def read_versions(self) -> dict[str, Any]:
-        """The first launch, with the later ones under "continued_with"; {} if there is none."""
+        """The first launch, with later ones under "continued_with"; {} if there is no file."""
         return files.read_json(self.versions) if self.versions.exists() else {}
 
+    def read_original(self) -> dict[str, Any]:
+        """{"weights", "digest", ...} of the original; {} if the run has no weights file."""
+        return files.read_json(self.original) if self.original.exists() else {}
+
+    def read_reference(self) -> dict[str, Any]:
+        """{"weights", "digest"} of the retrained model; {} if the run has none."""
+        return files.read_json(self.reference) if self.reference.exists() else {}
+
     def read_results(self) -> dict[str, Any]:
-        """The content of results.json. FileNotFoundError if nothing is evaluated yet."""
+        """The content of results.json. FileNotFoundError if the run is not evaluated yet."""
         return files.read_json(self.results)
+
+    def write_results(self, results: Mapping[str, Any]) -> None:
+        """Writes results.json, atomically."""
+        files.write_json(self.results, dict(results))
 
     def read_metrics(self) -> Iterator[dict[str, Any]]:
         """The records {"phase", "step", "seconds", metric: value, ...}, in the order written."""
         return files.read_jsonl(self.metrics)
 
     def read_notes(self) -> dict[str, dict[str, Any]]:
-        """{phase: {name: value}}; {} if nothing is noted."""
+        """{phase: {name: value}}; {} if there is no file."""
         return files.read_json(self.notes) if self.notes.exists() else {}
+
+    def note(self, phase: str, **values: Any) -> None:
+        """Adds values to the notes of a phase; a value of the same name is replaced."""
+        notes = self.read_notes()
+        files.write_json(self.notes, notes | {phase: notes.get(phase, {}) | values})
 
     def read_splits(self) -> dict[str, dict[str, Any]]:
         """{name: the split as JSON}, sorted by name; {} if there are none."""
         return {path.stem: files.read_json(path) for path in sorted(self.splits.glob("*.json"))}
 
     def read_record(self, name: str) -> Any | None:
-        """What an evaluator kept under this name, or None."""
+        """The record that an evaluator kept under this name, or None."""
         path = self.record(name)
         return files.read_json(path) if path.exists() else None
 
+    def write_record(self, name: str, record: Any) -> None:
+        """Writes the record of an evaluator, atomically."""
+        files.write_json(self.record(name), record)
+
     def read_pictures(self) -> dict[str, bytes]:
-        """{name: PNG file}, sorted by name."""
+        """{name: content of the PNG file}, sorted by name."""
         return {path.stem: path.read_bytes() for path in sorted(self.images.glob("*.png"))}

@@ -1,7 +1,7 @@
-"""Where metrics go: metrics.jsonl always, CLU's writers (TensorBoard and the log) beside it.
+"""Writes metrics: always to metrics.jsonl, and through CLU's writers to TensorBoard and the log.
 
-The only place that may load TensorFlow, which CLU's writers need; where it is absent the JSON lines
-are all there is, and the log says so once.
+The only module that may load TensorFlow, which CLU's writers need. If it is not installed, only
+metrics.jsonl is written and the log says so.
 """
 
 import contextlib
@@ -14,64 +14,68 @@ from typing import Any
 
 from l2l_jax.lib import files, hosts
 from l2l_jax.lib.errors import NotSaved, is_full
+from l2l_jax.workdir.layout import Workdir
 
 log = logging.getLogger(__name__)
 
 
 class Writer:
-    """The metrics of one phase. Only the first process writes.
+    """Writes the metrics of one phase of the workdir `folder`. Only the main process writes.
 
-    On continuing from step N the records of later steps are dropped: they will be written again.
+    start: the first step that will be written; records of this and later steps are removed.
     """
 
-    def __init__(self, workdir: Path, phase: str, start: int, tensorboard: bool):
+    def __init__(self, folder: Path, phase: str, start: int, tensorboard: bool):
+        workdir = Workdir(folder)
         self.phase = phase
         self.seconds = 0.0  # spent on this phase by earlier launches
+        self._path = workdir.metrics
         self._file = self._clu = None
         if not hosts.is_main():
             return
-        self._path = workdir / "metrics.jsonl"
-        records = files.read_jsonl(self._path)
+        records = workdir.read_metrics()
         kept = [r for r in records if r["phase"] != phase or r["step"] < start]
         self.seconds = max((r["seconds"] for r in kept if r["phase"] == phase), default=0.0)
-        with self._explained():
-            with files.replacing(self._path) as file:
+        with self._as_not_saved():
+            with files.atomic_write(self._path) as file:
                 file.writelines(json.dumps(record).encode() + b"\n" for record in kept)
             self._file = self._path.open("a", encoding="utf-8")
-        self._clu = _clu_writer(workdir / "tensorboard" / phase) if tensorboard else None
+        self._clu = _clu_writer(workdir.tensorboard(phase)) if tensorboard else None
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """One line, handed to the system when this returns. NotSaved on a full disk."""
+        """Writes one line and flushes it. NotSaved if that fails, e.g. on a full disk."""
         if self._file:
-            with self._explained():
+            with self._as_not_saved():
                 self._file.write(json.dumps({"phase": self.phase, "step": step, **values}) + "\n")
                 self._file.flush()
             if self._clu:
                 self._clu.write_scalars(step, values)
 
     def close(self) -> None:
-        """Closes what is open; a failure is only logged."""
-        for open_one in (self._file, self._clu):
+        """Closes the writers; a failure is only logged."""
+        for writer in (self._file, self._clu):
             try:
-                if open_one:
-                    open_one.close()
+                if writer:
+                    writer.close()
             except OSError as error:
                 log.warning("the last metrics may be missing: %s", error)
 
     @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
+    def _as_not_saved(self) -> Iterator[None]:
+        """Turns an OSError into NotSaved with advice."""
         try:
             yield
         except OSError as error:
             reason = "the disk is full" if is_full(error) else str(error)
             raise NotSaved(
-                f"{self._path} could not be written: {reason}. The checkpoints are intact; make "
-                "room and run the same command again."
+                f"{self._path} could not be written: {reason}. The checkpoints are intact; free "
+                "some space and run the same command again."
             ) from error
 
 
 def _clu_writer(folder: Path) -> Any | None:
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow greets at length
+    """CLU's writer, or None if a package it needs is not installed."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # fewer messages of TensorFlow
     try:
         from clu import metric_writers
     except ImportError as error:

@@ -1,11 +1,12 @@
-"""Checks COCO 2017, and converts its images to records that are read by random access.
+"""Checks COCO 2017, and converts its images to records.
 
     python launch/prepare/coco.py ~/data/coco
     python launch/prepare/coco.py ~/data/coco --convert ~/data --workers 16
 
-Any of the forms of l2l_jax/datasets/coco.py. The records, 20 GB in 124 files, lie where
-tensorflow-datasets has coco/2017, but hold images and their names only: no boxes, no labels. The
-JPEG files in them are unchanged. Stopped, it goes on where it was when it is started again.
+The folder has any layout that l2l_jax/datasets/coco.py reads. The records, 20 GB in 124 files, have
+the place and names of coco/2017 of tensorflow-datasets, but hold only images and their names: no
+boxes, no labels. The JPEG files in them are unchanged. A stopped conversion continues when the same
+command is run again.
 """
 
 import sys
@@ -24,7 +25,7 @@ ARCHIVES = {
     ),
 }
 
-KNOWN = prepare_cli.Known(
+FACTS = prepare_cli.DatasetFacts(
     title="COCO 2017",
     name="coco",
     tfds=coco.TFDS,
@@ -40,4 +41,4 @@ KNOWN = prepare_cli.Known(
 )
 
 if __name__ == "__main__":
-    sys.exit(prepare_cli.main(KNOWN))
+    sys.exit(prepare_cli.main(FACTS))

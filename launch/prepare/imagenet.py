@@ -1,11 +1,11 @@
-"""Checks ImageNet-1K, and converts it to records that are read by random access.
+"""Checks ImageNet-1K, and converts it to records.
 
     python launch/prepare/imagenet.py ~/data/imagenet
     python launch/prepare/imagenet.py ~/data/imagenet --convert ~/data --workers 16
 
-Any of the forms of l2l_jax/datasets/imagenet.py. The records, 147 GB in 1,332 files, are what
-tensorflow-datasets calls imagenet2012; the JPEG files in them are unchanged. Stopped, it goes on
-where it was when it is started again.
+The folder has any layout that l2l_jax/datasets/imagenet.py reads. The records, 147 GB in
+1,332 files, are those that tensorflow-datasets calls imagenet2012; the JPEG files in them
+are unchanged. A stopped conversion continues when the same command is run again.
 """
 
 import sys
@@ -18,7 +18,7 @@ ARCHIVES = {
     "ILSVRC2012_img_val.tar": (6_744_924_160, "md5:29b22e2961454d5413ddabcf34fc5622"),
 }
 
-KNOWN = prepare_cli.Known(
+FACTS = prepare_cli.DatasetFacts(
     title="ImageNet-1K",
     name="imagenet",
     tfds=imagenet.TFDS,
@@ -35,4 +35,4 @@ KNOWN = prepare_cli.Known(
 )
 
 if __name__ == "__main__":
-    sys.exit(prepare_cli.main(KNOWN))
+    sys.exit(prepare_cli.main(FACTS))

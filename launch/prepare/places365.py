@@ -1,11 +1,11 @@
-"""Checks Places365-Standard, and converts it to records that are read by random access.
+"""Checks Places365-Standard, and converts it to records.
 
     python launch/prepare/places365.py ~/data/places365
     python launch/prepare/places365.py ~/data/places365 --convert ~/data --workers 16
 
-Any of the forms of l2l_jax/datasets/places365.py. The records, 27 GB in 1,841 files, are what
-tensorflow-datasets calls places365_small; the JPEG files in them are unchanged. Stopped, it goes on
-where it was when it is started again.
+The folder has any layout that l2l_jax/datasets/places365.py reads. The records, 27 GB in
+1,841 files, are those that tensorflow-datasets calls places365_small; the JPEG files in them
+are unchanged. A stopped conversion continues when the same command is run again.
 """
 
 import sys
@@ -28,7 +28,7 @@ ARCHIVES = {
     ),
 }
 
-KNOWN = prepare_cli.Known(
+FACTS = prepare_cli.DatasetFacts(
     title="Places365-Standard",
     name="places365",
     tfds=places365.TFDS,
@@ -45,4 +45,4 @@ KNOWN = prepare_cli.Known(
 )
 
 if __name__ == "__main__":
-    sys.exit(prepare_cli.main(KNOWN))
+    sys.exit(prepare_cli.main(FACTS))

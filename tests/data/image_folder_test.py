@@ -20,7 +20,7 @@ def fill(root, *names, size=(20, 16)):
 
 @pytest.fixture
 def pets(tmp_path):
-    """Ten cats and twenty dogs, some of them deeper down, beside files that are no images."""
+    """Ten cats and twenty dogs, the dogs one level deeper, beside files that are no images."""
     fill(tmp_path, *[f"cats/{i:02d}.jpg" for i in range(10)])
     fill(tmp_path, *[f"dogs/old/{i:02d}.png" for i in range(20)])
     (tmp_path / "cats" / "notes.txt").write_text("x")
@@ -37,13 +37,13 @@ def test_classes_are_sub_folders_and_a_fraction_is_held_out(pets):
     train, held = parts["train"], parts["eval"]
     assert train.classes == held.classes == ("cats", "dogs")
     assert (len(train.keys), len(held.keys)) == (24, 6)
-    assert np.bincount(held.labels).tolist() == [2, 4], "of every class"
+    assert np.bincount(held.labels).tolist() == [2, 4], "of each class"
     assert not set(train.keys) & set(held.keys)
     assert "dogs/old/00.png" in {*train.keys, *held.keys}
     assert train.read(0).shape == (16, 20, 3)
 
 
-def test_what_is_held_out_does_not_depend_on_what_else_is_there(pets):
+def test_held_out_images_stay_held_out_when_images_are_added(pets):
     before = set(folder.load("eval", root=str(pets), eval_fraction=0.5).keys)
     fill(pets, "birds/1.jpg", "birds/2.jpg")
     after = set(folder.load("eval", root=str(pets), eval_fraction=0.5).keys)
@@ -84,29 +84,31 @@ def test_a_folder_without_images(tmp_path):
         folder.load("train", root=str(tmp_path))
 
 
-def test_broken_files_are_counted_and_named_and_stop_or_are_skipped(pets, caplog, monkeypatch):
-    monkeypatch.setattr(image_folder, "BLOCK", 4)  # so that there are many, and one of two
-    monkeypatch.setattr(image_folder, "SAY_EVERY", -1)
+def test_broken_files_are_counted_and_named_and_stop_the_run_or_are_skipped(
+    pets, caplog, monkeypatch
+):
+    monkeypatch.setattr(image_folder, "BLOCK", 4)  # so that there are several blocks
+    monkeypatch.setattr(image_folder, "LOG_SECONDS", -1)
     (pets / "cats" / "03.jpg").write_bytes(b"not an image")
     whole = (pets / "dogs" / "old" / "05.png").read_bytes()
     (pets / "dogs" / "old" / "05.png").write_bytes(whole[:60])
     source = folder.load("train", root=str(pets), eval_fraction=0.01)
     rows = np.arange(len(source.keys))
     with pytest.raises(BrokenImage, match="2 of the 30 images of forget cannot be read") as error:
-        image_folder.readable(source, "forget", rows, "stop")
+        image_folder.drop_unreadable(source, "forget", rows, "stop")
     assert "cats/03.jpg" in str(error.value)
     assert "--config.data.broken=skip" in str(error.value)
     caplog.clear()
     with caplog.at_level(logging.INFO):
-        left, reasons = image_folder.readable(source, "forget", rows, "skip")
-    assert "looked at 12 of 30 images" in caplog.text
-    assert "looked at 30 of 30 images" in caplog.text
-    assert len(left) == 28
+        rows_left, reasons = image_folder.drop_unreadable(source, "forget", rows, "skip")
+    assert "checked 12 of 30 images" in caplog.text
+    assert "checked 30 of 30 images" in caplog.text
+    assert len(rows_left) == 28
     assert len(reasons) == 2
     assert "dogs/old/05.png" in caplog.text
     assert "2 of the 30 images" in caplog.text
     with pytest.raises(ConfigError, match="'stop' or 'skip'"):
-        image_folder.readable(source, "forget", rows, "ignore")
+        image_folder.drop_unreadable(source, "forget", rows, "ignore")
 
 
 def test_imagenet_says_what_is_missing_and_reads_what_is_there(tmp_path):

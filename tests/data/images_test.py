@@ -1,4 +1,4 @@
-"""One reader for every kind of file a folder may hold; RGB, always."""
+"""Images of all formats and modes are decoded to RGB; crops and flips."""
 
 import io
 
@@ -69,21 +69,21 @@ def test_sixteen_bits_are_scaled_not_clipped():
 @pytest.mark.parametrize("kind", [np.float32, np.int32])
 def test_32_bits_are_refused_not_turned_black(kind):
     image = Image.fromarray(np.arange(16, dtype=kind).reshape(4, 4))
-    with pytest.raises(BrokenImage, match="nobody says what is white"):
+    with pytest.raises(BrokenImage, match="32 bits per pixel have no defined white"):
         images.decode(encoded(image, "TIFF"), "x")
 
 
-def test_rotation_of_the_camera_is_applied():
+def test_exif_rotation_is_applied():
     exif = Image.Exif()
     exif[274] = 6  # the camera was turned: rotate by 90 degrees
     array = images.decode(encoded(halves(), "JPEG", exif=exif, quality=95, subsampling=0), "x")
     assert array.shape == (40, 30, 3)
-    assert near(array[5, 15], RED), "what was left is on top"
+    assert near(array[5, 15], RED), "the left half is on top"
     assert near(array[35, 15], BLUE)
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
-def test_transparency_is_laid_over_white(mode):
+def test_transparency_is_composited_over_white(mode):
     image = Image.new("RGBA", (8, 8), (0, 0, 0, 0))
     options = {}
     if mode == "P":
@@ -102,7 +102,7 @@ def test_a_truncated_file_is_named():
         images.decode(images.Path("/nowhere/x.png"), "x")
 
 
-def test_a_written_picture_is_read_back_to_the_bit(tmp_path):
+def test_a_written_image_is_read_back_unchanged(tmp_path):
     square = np.zeros((8, 8, 3), np.uint8)
     square[2:6, 2:6] = RED
     images.write_png(tmp_path / "deep" / "x.png", square)
@@ -117,7 +117,7 @@ def test_central_crop():
     assert near(array[15, 2], RED)
     assert near(array[15, 27], BLUE)
     small = np.asarray(halves(32, 32))
-    assert images.resize_crop(small, 32) is small, "nothing is resampled without need"
+    assert images.resize_crop(small, 32) is small, "an image of the right size is not resampled"
     assert images.resize_crop(np.asarray(halves(7, 5)), 16).shape == (16, 16, 3)
 
 
@@ -143,20 +143,20 @@ def photograph(width=500, height=375, seed=0):
     return np.clip(pixels + rng.normal(0, 8, (height, width, 1)), 0, 255).astype(np.uint8)
 
 
-def test_simd_crops_are_those_of_pillow_but_for_rounding():
+def test_simd_crops_equal_those_of_pillow_up_to_rounding():
     pytest.importorskip("cykooz_resizer")
-    image, apart = photograph(), []
+    image, differences = photograph(), []
     pillow, simd = (images.augmentation(224, (0.2, 1.0), True, r) for r in images.RESIZERS)
     for seed in range(20):
         one, other = (f(image, np.random.default_rng(seed)) for f in (pillow, simd))
         assert one.shape == other.shape == (224, 224, 3)
-        apart.append(np.abs(one.astype(int) - other).mean())
-    assert max(apart) < 0.5, "in grey levels, of 255"
+        differences.append(np.abs(one.astype(int) - other).mean())
+    assert max(differences) < 0.5, "grey levels of 255"
     again = simd(image, np.random.default_rng(0))
     assert np.array_equal(again, simd(image, np.random.default_rng(0)))
 
 
-def test_resizers_that_are_not_there(monkeypatch):
+def test_unknown_and_missing_resizers(monkeypatch):
     with pytest.raises(ConfigError, match=r"data\.resize is 'pillow' or 'simd', not 'cubic'"):
         images.augmentation(8, (), False, "cubic")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
@@ -169,13 +169,14 @@ def test_mirroring():
     flipped = images.augmentation(20, (1.0, 1.0), True)
     plain = images.augmentation(20, (1.0, 1.0), False)
     seeds = [np.random.default_rng(s) for s in range(8)]
-    made = [flipped(image, rng) for rng in seeds]
-    wanted = [plain(image, np.random.default_rng(s)) for s in range(8)]
+    results = [flipped(image, rng) for rng in seeds]
+    expected = [plain(image, np.random.default_rng(s)) for s in range(8)]
     kinds = {
-        "same" if np.array_equal(a, b) else "mirrored" for a, b in zip(made, wanted, strict=True)
+        "same" if np.array_equal(a, b) else "mirrored"
+        for a, b in zip(results, expected, strict=True)
     }
     assert kinds == {"same", "mirrored"}
-    for a, b in zip(made, wanted, strict=True):
+    for a, b in zip(results, expected, strict=True):
         assert np.array_equal(a, b) or np.array_equal(a, b[:, ::-1])
 
 

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from l2l_jax.data import image_cache, images, loader
-from l2l_jax.data.loader import Host, Picked
+from l2l_jax.data.loader import Host, Subset
 from l2l_jax.types import Source
 from tests.helpers import ROOT
 
 
 def source(count=37, size=12):
     rows = np.random.default_rng(0).integers(0, 256, (count, size, size, 3), np.uint8)
-    rows[:, 0, 0, 0] = np.arange(count)  # the example's number, where no crop can hide it
+    rows[:, 0, 0, 0] = np.arange(count)  # the example's number, which the plain crop keeps
     keys = tuple(f"{i:03d}" for i in range(count))
     return Source(keys, np.zeros(count, np.int32), ("all",), lambda at: rows[at])
 
@@ -31,9 +31,9 @@ def first(stream, count):
     return np.stack(rows)
 
 
-def batches(count, augment=RICH, batch=8, seed=3, start=0, host=Host(), given=None):  # noqa: B008
-    picked = Picked(given or source(), np.arange(37))
-    return first(loader.train_batches(picked, augment, batch, seed, start, host), count)
+def batches(count, augment=RICH, batch=8, seed=3, start=0, host=Host(), data=None):  # noqa: B008
+    subset = Subset(data or source(), np.arange(37))
+    return first(loader.train_batches(subset, augment, batch, seed, start, host), count)
 
 
 def test_resuming_at_any_step_gives_the_same_batches():
@@ -51,14 +51,14 @@ def test_any_number_of_hosts_reads_the_same_global_batch(hosts):
 @pytest.mark.parametrize("kind", ["memory", "disk"])
 @pytest.mark.parametrize("hosts", [1, 2, 4])
 def test_a_cache_changes_nothing(hosts, kind, tmp_path, monkeypatch):
-    """Two epochs: images are kept while the first is read, and come from there in the second."""
+    """Two epochs: images are cached in the first, and read from the cache in the second."""
     monkeypatch.setenv("L2L_CACHE", str(tmp_path))
     seen, plain = [], source()
-    given = replace(plain, read=lambda at: (seen.append(at), plain.read(at))[1], stamp=str)
-    cached = image_cache.cached({"train": given}, {"train": np.arange(37)}, kind)["train"]
-    read = [batches(12, host=Host(h, hosts, threads=2), given=cached) for h in range(hosts)]
+    counted = replace(plain, read=lambda at: (seen.append(at), plain.read(at))[1], stamp=str)
+    cached = image_cache.cached({"train": counted}, {"train": np.arange(37)}, kind)["train"]
+    read = [batches(12, host=Host(h, hosts, threads=2), data=cached) for h in range(hosts)]
     assert np.array_equal(np.concatenate(read, axis=1), batches(12))
-    assert len(seen) < 2 * 37, "an image may be decoded by several threads at once, not for ever"
+    assert len(seen) < 2 * 37, "several threads may decode an image at the same time"
 
 
 @pytest.mark.parametrize("threads", [1, 3, 16])
@@ -66,20 +66,20 @@ def test_the_number_of_threads_changes_nothing(threads):
     assert np.array_equal(batches(6, host=Host(threads=threads)), batches(6))
 
 
-def test_an_epoch_shows_every_example_once_and_the_next_another_order():
+def test_an_epoch_has_every_example_once_in_an_order_of_its_own():
     seen = batches(37, augment=PLAIN, batch=2)[..., 0, 0, 0].reshape(2, 37)
     for epoch in seen:
         assert sorted(epoch) == list(range(37))
     assert not np.array_equal(*seen)
 
 
-def test_another_seed_is_another_order():
+def test_another_seed_gives_another_order():
     assert not np.array_equal(batches(2, seed=3), batches(2, seed=4))
 
 
 def test_fewer_examples_than_a_batch_are_repeated():
-    picked = Picked(source(), [5, 7, 9])
-    rows = first(loader.train_batches(picked, PLAIN, 8, 0, 0, Host()), 3)
+    subset = Subset(source(), [5, 7, 9])
+    rows = first(loader.train_batches(subset, PLAIN, 8, 0, 0, Host()), 3)
     numbers, counts = np.unique(rows[..., 0, 0, 0], return_counts=True)
     assert numbers.tolist() == [5, 7, 9]
     assert counts.tolist() == [8, 8, 8]
@@ -89,7 +89,7 @@ def test_fewer_examples_than_a_batch_are_repeated():
 def test_evaluation_goes_through_every_example_in_order(hosts):
     parts = []
     for host in range(hosts):
-        stream = loader.eval_batches(Picked(source(), range(37)), 12, 8, Host(host, hosts))
+        stream = loader.eval_batches(Subset(source(), range(37)), 12, 8, Host(host, hosts))
         parts.append(np.stack(list(stream)))
     rows = np.concatenate(parts, axis=1).reshape(-1, 12, 12, 3)
     assert rows.shape[0] == 40, "the last batch is filled up"

@@ -1,4 +1,4 @@
-"""Records: found, indexed once, and never silently incomplete."""
+"""Records: found, indexed once, and never incomplete without an error."""
 
 import io
 import json
@@ -38,7 +38,7 @@ def written(tmp_path_factory):
 
 @pytest.fixture
 def pets(written, tmp_path, monkeypatch):
-    """A copy to spoil, without its index, and an empty cache."""
+    """A copy that a test may change, without an index, and an empty cache."""
     monkeypatch.setenv("L2L_CACHE", str(tmp_path / "cache"))
     folder = shutil.copytree(written[0], tmp_path / "pets" / "1.2.0")
     index.path_beside(folder, "train").unlink()
@@ -53,7 +53,7 @@ def no_reading(*_):
     raise AssertionError("the records were read once more")
 
 
-def test_a_source_is_sorted_by_key_and_holds_the_very_bytes(written, pets):
+def test_a_source_is_sorted_by_key_and_has_unchanged_bytes(written, pets):
     found = read(pets)
     assert found.names == tuple(name for _, name, _ in written[1])
     assert found.classes == CLASSES
@@ -69,7 +69,7 @@ def test_a_source_is_sorted_by_key_and_holds_the_very_bytes(written, pets):
         np.testing.assert_array_equal(source.read(at), np.asarray(picture))
 
 
-def test_a_source_travels_to_other_processes(pets):
+def test_a_source_can_be_pickled(pets):
     found = read(pets)
     source = reader.source(found, found.names, found.labels, CLASSES)
     before = source.read(3)
@@ -77,7 +77,7 @@ def test_a_source_travels_to_other_processes(pets):
     np.testing.assert_array_equal(there.read(3), before)
 
 
-def test_the_index_is_built_once_and_kept(pets, tmp_path, monkeypatch):
+def test_the_index_is_built_once_and_stored(pets, tmp_path, monkeypatch):
     before = read(pets)
     assert len(list((tmp_path / "cache" / "index").iterdir())) == 1
     monkeypatch.setattr(index, "_read_all", no_reading)
@@ -86,16 +86,16 @@ def test_the_index_is_built_once_and_kept(pets, tmp_path, monkeypatch):
     np.testing.assert_array_equal(again.labels, before.labels)
 
 
-def test_a_cache_that_cannot_be_written_stops_nothing(pets, tmp_path, monkeypatch, caplog):
-    """What took hours to read is used all the same; so it is with what a large tree holds."""
+def test_a_cache_that_cannot_be_written_gives_a_warning(pets, tmp_path, monkeypatch, caplog):
+    """The index and the list of a large tree are used although they cannot be stored."""
     (tmp_path / "file").touch()
     monkeypatch.setenv("L2L_CACHE", str(tmp_path / "file"))
     assert len(read(pets).names) == 20
-    monkeypatch.setattr(image_tree, "LARGE", 1)
-    monkeypatch.setattr(image_tree, "SETTLED", -(10**12))
+    monkeypatch.setattr(image_tree, "MIN_STORED_PATHS", 1)
+    monkeypatch.setattr(image_tree, "MIN_UNCHANGED_NS", -(10**12))
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "1.jpg").touch()
-    assert image_tree.below(tmp_path, "set") == ["set/1.jpg"]
+    assert image_tree.list_images(tmp_path, "set") == ["set/1.jpg"]
     assert caplog.text.count("is not kept for the next run") == 2
 
 
@@ -114,13 +114,13 @@ def test_an_index_of_other_files_is_not_used(written, pets, caplog):
     other = convert.Target(pets.parent / "9.0.0", "pets", CLASSES, FIELDS)
     convert.convert(other, {"train": rows})
     data = next((pets.parent / "9.0.0").glob("*train*-of-*")).read_bytes()
-    assert len(data) == path.stat().st_size, "in steps of 64 KiB"
+    assert len(data) == path.stat().st_size, "sizes are multiples of 64 KiB"
     path.write_bytes(data)
     assert read(pets).names[5:10] == tuple(f"new {at}" for at in range(5))
     assert "belongs to other files and is not used" in caplog.text
 
 
-def test_the_newest_version_is_found_from_every_level(tmp_path):
+def test_the_newest_version_is_found_from_each_level(tmp_path):
     for version in ("1.9.0", "1.10.0", "1.2.0", "2.0.0.incomplete"):
         (tmp_path / "pets" / version).mkdir(parents=True)
         (tmp_path / "pets" / version / "dataset_info.json").touch()
@@ -151,7 +151,7 @@ def test_a_file_truncated_after_it_was_indexed_is_named(pets):
         read(pets)
 
 
-def test_a_file_with_fewer_records_than_said_is_named(pets):
+def test_a_file_with_fewer_records_than_declared_is_named(pets):
     about = json.loads((pets / "dataset_info.json").read_text())
     about["splits"][0]["shardLengths"][3] = "6"
     (pets / "dataset_info.json").write_text(json.dumps(about))
@@ -182,24 +182,24 @@ def test_an_absent_file_and_an_absent_split_are_named(pets):
         read(pets)
 
 
-def test_what_a_large_tree_holds_is_remembered_until_a_folder_changes(tmp_path, monkeypatch):
+def test_the_list_of_a_large_tree_is_stored_until_a_folder_changes(tmp_path, monkeypatch):
     monkeypatch.setenv("L2L_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(image_tree, "LARGE", 3)
+    monkeypatch.setattr(image_tree, "MIN_STORED_PATHS", 3)
     for name in ("a/1.jpg", "a/deep/2.jpg", "b é/3.jpg", "b é/no.txt", ".hidden/4.jpg"):
         (tmp_path / "set" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "set" / name).touch()
     names = ["set/a/1.jpg", "set/a/deep/2.jpg", "set/b é/3.jpg"]
-    assert image_tree.below(tmp_path, "set") == names
-    assert not (tmp_path / "cache").exists(), "it has changed just now"
+    assert image_tree.list_images(tmp_path, "set") == names
+    assert not (tmp_path / "cache").exists(), "a folder has just changed"
     for folder in (p for p in (tmp_path / "set").rglob("*") if p.is_dir()):
         os.utime(folder, (1e9, 1e9))
     os.utime(tmp_path / "set", (1e9, 1e9))
-    assert image_tree.below(tmp_path, "set") == names
+    assert image_tree.list_images(tmp_path, "set") == names
     with monkeypatch.context() as patch:
         patch.setattr(image_tree, "list_files", no_reading)
-        assert image_tree.below(tmp_path, "set") == names
+        assert image_tree.list_images(tmp_path, "set") == names
     (tmp_path / "set" / "a" / "deep" / "5.jpg").touch()
-    assert image_tree.below(tmp_path, "set") == [
+    assert image_tree.list_images(tmp_path, "set") == [
         "set/a/1.jpg",
         "set/a/deep/2.jpg",
         "set/a/deep/5.jpg",

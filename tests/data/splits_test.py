@@ -1,4 +1,4 @@
-"""Splits: chosen in four ways, disjoint, kept as files."""
+"""Splits: four ways to choose them, disjoint, stored as files."""
 
 from dataclasses import replace
 
@@ -19,7 +19,7 @@ OTHER = ("moon", "cat", "rain")  # of the data set that a proxy may come from
 
 
 def part(name, counts, **more):
-    """A source with so many images of each class."""
+    """A Source with counts {class: images}."""
     keys = sorted(f"{name}/{c}/{i}" for c, count in counts.items() for i in range(count))
     labels = np.array([list(counts).index(key.split("/")[1]) for key in keys], np.int32)
     read = lambda at: np.zeros((4, 4, 3), np.uint8)  # noqa: E731
@@ -32,7 +32,7 @@ def sources():
 
 
 def foreign():
-    """A third source; its keys are those of the first, as far as they go."""
+    """The source of a proxy; its keys look like those of the training part."""
     return {"proxy": part("train", dict(zip(OTHER, (2, 9, 6), strict=True)))}
 
 
@@ -79,29 +79,29 @@ def test_draws_are_seeded_and_disjoint():
         make(forget=dict(random=6))
 
 
-def test_draws_avoid_what_was_listed():
+def test_draws_avoid_named_classes():
     for seed in range(10):
         found = make(forget=dict(random=1), retain=dict(classes=CLASSES[:4]), seed=seed)
         assert found["forget"].classes == ("sea",)
 
 
-def test_single_images_by_a_list(tmp_path):
+def test_single_images_from_a_list(tmp_path):
     listed = tmp_path / "delete.txt"
     listed.write_text("train/cat/0\ntrain/dog/3\n\n")
     found = make(forget=dict(files=str(listed)))
     assert found["forget"].keys == ("train/cat/0", "train/dog/3")
-    assert found["forget_eval"].keys == found["forget"].keys, "no held-out one was listed"
+    assert found["forget_eval"].keys == found["forget"].keys, "no held-out image is listed"
     assert found["forget_eval"].part == "train"
     assert len(found["retain"].keys) == 28
     listed.write_text("train/cat/0\neval/cat/1\n")
     assert make(forget=dict(files=str(listed)))["forget_eval"].keys == ("eval/cat/1",)
 
 
-def test_what_is_listed_is_trained_on_or_it_is_said(tmp_path, caplog):
+def test_listed_images_that_are_held_out_give_a_warning_or_an_error(tmp_path, caplog):
     listed = tmp_path / "delete.txt"
     listed.write_text("train/cat/0\ntrain/cat/1\ntrain/cat/2\neval/cat/1\n")
     found = make(forget=dict(files=str(listed)), images_per_class=2)
-    assert len(found["forget"].keys) == 3, "a limit for classes cuts no list"
+    assert len(found["forget"].keys) == 3, "the limit per class does not apply to a list"
     assert "1 of the 4 images" in caplog.text
     assert "not trained on" in caplog.text
     listed.write_text("eval/cat/1\n")
@@ -109,7 +109,7 @@ def test_what_is_listed_is_trained_on_or_it_is_said(tmp_path, caplog):
         make(forget=dict(files=str(listed)))
 
 
-def test_limits_are_seeded_and_for_each_class():
+def test_limits_are_seeded_and_per_class():
     found = make(forget=dict(classes=("cat", "dog")), images_per_class=2, eval_images_per_class=1)
     assert len(found["forget"].keys) == 4
     assert len(found["retain_eval"].keys) == 3
@@ -130,16 +130,20 @@ def test_a_side_has_limits_of_its_own():
     )
     found = make(**sides, images_per_class=2, eval_images_per_class=1)
     assert per_class(found["forget"]) == {"cat": 5, "dog": 5}
-    assert per_class(found["retain"]) == {"bus": 2, "tree": 2}, "it says none"
+    assert per_class(found["retain"]) == {"bus": 2, "tree": 2}, "it has no limit of its own"
     assert per_class(found["proxy"]) == {"sea": 3}
-    assert per_class(found["forget_eval"]) == {"cat": 1, "dog": 1}, "the limit is one of training"
+    assert per_class(found["forget_eval"]) == {"cat": 1, "dog": 1}, (
+        "a side's own limit applies to training only"
+    )
 
 
-def test_so_many_in_all_are_drawn_evenly_over_the_classes():
+def test_a_total_is_drawn_evenly_over_the_classes():
     given = sources() | {"train": part("train", dict(cat=6, dog=6, bus=1, tree=3, sea=6))}
     draw = dict(forget=dict(classes=("cat",)), retain=dict(images=10, rest=True))
     found, again = make(given, **draw)["retain"], make(given, **draw)["retain"]
-    assert per_class(found) == {"dog": 3, "bus": 1, "tree": 3, "sea": 3}, "who has few gives all"
+    assert per_class(found) == {"dog": 3, "bus": 1, "tree": 3, "sea": 3}, (
+        "small classes are taken completely"
+    )
     assert found.keys == again.keys
     assert found.keys != make(given, **draw, seed=1)["retain"].keys
     draw["retain"]["images"] = 6
@@ -149,7 +153,7 @@ def test_so_many_in_all_are_drawn_evenly_over_the_classes():
     assert max(some.values()) == 2
     draw["retain"].update(images=5, images_per_class=2)
     assert sum(per_class(make(given, **draw)["retain"]).values()) == 5
-    assert len(make(given, **draw)["retain_eval"].keys) == 12, "what is held out stays"
+    assert len(make(given, **draw)["retain_eval"].keys) == 12, "held-out images are not limited"
     with pytest.raises(ConfigError, match=r"split\.retain\.images=17, but only 16 images"):
         make(given, forget=dict(classes=("cat",)), retain=dict(images=17))
 
@@ -164,15 +168,17 @@ def test_a_proxy_from_another_data_set(tmp_path):
     given = sources() | foreign()
     found = make(given, forget=dict(classes=("cat",)), retain=dict(classes=("dog",)))
     assert set(found) == {"forget", "forget_eval", "proxy", "retain", "retain_eval"}
-    assert per_class(found["proxy"]) == {"moon": 2, "cat": 9, "rain": 6}, "nothing said: all of it"
+    assert per_class(found["proxy"]) == {"moon": 2, "cat": 9, "rain": 6}, (
+        "without a selection: all of it"
+    )
     assert found["proxy"].part == "proxy"
-    assert found["forget"].classes == ("cat",), "a class of that name there is another one"
+    assert found["forget"].classes == ("cat",), "not the class of the same name of the proxy"
     found = make(given, forget=dict(classes=("cat",)))
-    assert len(found["retain"].keys) == 24, "the rest is that of the data set"
+    assert len(found["retain"].keys) == 24, "the rest does not include the proxy"
     found = make(given, forget=dict(classes=("cat",)), proxy=dict(classes=("rain", "cat")))
     assert found["proxy"].classes == ("cat", "rain")
     found = make(given, forget=dict(random=5), proxy=dict(random=2, images=7))
-    assert len(found["forget"].classes) == 5, "each draws from its own"
+    assert len(found["forget"].classes) == 5, "each data set has its own draw"
     assert len(found["proxy"].classes) == 2
     assert len(found["proxy"].keys) == 7
     (tmp_path / "a.txt").write_text("train/moon/0\n")
@@ -187,8 +193,8 @@ def test_a_proxy_from_another_data_set(tmp_path):
 def test_a_proxy_from_another_data_set_is_kept_as_a_file(tmp_path):
     given = sources() | foreign()
     found = make(given, forget=dict(classes=("cat",)), proxy=dict(images=4))
-    split_files.save(tmp_path / "splits", found)
-    back = split_files.load(tmp_path / "splits", given)
+    split_files.save(tmp_path, found)
+    back = split_files.load(tmp_path, given)
     assert {k: v.digest for k, v in back.items()} == {k: v.digest for k, v in found.items()}
     assert np.array_equal(back["proxy"].indices, found["proxy"].indices)
     assert files.read_json(tmp_path / "splits" / "proxy.json")["part"] == "proxy"
@@ -206,7 +212,9 @@ def test_classes_may_be_named_by_their_titles():
     given = {name: replace(source, titles=titles) for name, source in sources().items()}
     found = make(given, forget=dict(classes=("tabby", "sea", 2)))
     assert set(found["forget"].classes) == {"cat", "sea", "bus"}
-    with pytest.raises(ConfigError, match=r"'crane', .* the title of 2 classes: dog, tree\. Say"):
+    with pytest.raises(
+        ConfigError, match=r"'crane', .* the title of 2 classes: dog, tree\. Use the name"
+    ):
         make(given, forget=dict(classes=("crane",)))
     with pytest.raises(ConfigError, match=r"Did you mean 'school bus'\?.* bus \(school bus\)"):
         make(given, forget=dict(classes=("school buss",)))
@@ -249,8 +257,8 @@ def test_overlapping_lists_name_what_they_share(tmp_path):
 
 def test_splits_are_files_with_digests(tmp_path):
     found, folder = make(forget=dict(classes=("cat",))), tmp_path / "splits"
-    split_files.save(folder, found)
-    back = split_files.load(folder, sources())
+    split_files.save(tmp_path, found)
+    back = split_files.load(tmp_path, sources())
     assert {k: v.keys for k, v in back.items()} == {k: v.keys for k, v in found.items()}
     assert {k: v.digest for k, v in back.items()} == {k: v.digest for k, v in found.items()}
     assert all(np.array_equal(back[k].indices, found[k].indices) for k in found)
@@ -262,7 +270,7 @@ def test_splits_are_files_with_digests(tmp_path):
 
     files.write_json(folder / "forget.json", record | {"keys": record["keys"][1:]})
     with pytest.raises(ConfigError, match="does not match its digest"):
-        split_files.load(folder, sources())
+        split_files.load(tmp_path, sources())
     files.write_json(folder / "forget.json", record | {"keys": ["train/cat/99"]})
     with pytest.raises(ConfigError, match="no longer has"):
-        split_files.load(folder, sources())
+        split_files.load(tmp_path, sources())

@@ -1,4 +1,4 @@
-"""CIFAR-10 as TFDS keeps it: a tiny set in the true files, read by the true builder."""
+"""CIFAR-10 as TFDS stores it: a tiny set in the same format, written with the real builder."""
 
 import json
 import subprocess
@@ -14,13 +14,13 @@ from tests.helpers import ROOT
 
 COUNTS = {"train": 23, "test": 5}
 READ = """
-from l2l_jax.data import cifar10
+from l2l_jax.datasets import cifar10
 assert cifar10.load("train", root=sys.argv[1]).read(0).shape == (32, 32, 3)
 """
 
 
 def write(root, file_format="array_record"):
-    """Noise in the place of photographs; {key: (image, label)}. Encoding PNGs loads TensorFlow."""
+    """Writes noise as PNG, which needs TensorFlow; returns {key: (image, label)}."""
     import tensorflow_datasets as tfds
 
     builder = tfds.builder("cifar10", data_dir=root, file_format=file_format)
@@ -32,7 +32,7 @@ def write(root, file_format="array_record"):
     writer.initialize_splits(list(COUNTS))
     rng, written = np.random.default_rng(0), {}
     for split, count in COUNTS.items():
-        for row in rng.permutation(count):  # TFDS shuffles its files, too
+        for row in rng.permutation(count):  # as TFDS does
             image, label = rng.integers(0, 256, (32, 32, 3), np.uint8), int(rng.integers(10))
             key = f"{split}_{row:05d}"
             writer.add_examples({split: [dict(id=key, image=image, label=label)]})
@@ -48,7 +48,7 @@ def tiny(tmp_path_factory):
 
 
 @pytest.mark.parametrize(("part", "split"), [("train", "train"), ("eval", "test")])
-def test_images_labels_and_keys_are_those_written(tiny, part, split):
+def test_images_labels_and_keys_are_read_as_written(tiny, part, split):
     root, written = tiny
     source = cifar10.load(part, root=str(root))
     assert source.keys == tuple(f"{split}_{row:05d}" for row in range(COUNTS[split]))
@@ -60,7 +60,7 @@ def test_images_labels_and_keys_are_those_written(tiny, part, split):
         np.testing.assert_array_equal(image, written[key][0], err_msg=key)
 
 
-def test_the_folder_is_that_of_the_environment(tiny, monkeypatch):
+def test_the_folder_may_come_from_the_environment(tiny, monkeypatch):
     monkeypatch.setenv("L2L_DATA", str(tiny[0]))
     assert len(cifar10.load("train").keys) == COUNTS["train"]
 
@@ -75,7 +75,7 @@ def test_reading_needs_no_tensorflow(tiny):
     assert done.returncode == 0, done.stderr
 
 
-def test_missing_data_says_what_where_from_and_how(tmp_path):
+def test_the_error_for_missing_data_explains_how_to_get_it(tmp_path):
     with pytest.raises(DataMissing) as error:
         cifar10.load("train", root=str(tmp_path / "none"))
     text = str(error.value)
@@ -92,7 +92,7 @@ def test_missing_data_says_what_where_from_and_how(tmp_path):
     assert "--config configs/autoencoder_cifar10.py:bundled" in text
 
 
-def test_the_command_in_the_message_is_python(tmp_path):
+def test_the_command_in_the_message_runs(tmp_path):
     command = next(line for line in cifar10.HELP.splitlines() if "python -c" in line)
     code = command.format(root=tmp_path).split('"')[1].replace(".download_and_prepare()", "")
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
@@ -125,6 +125,7 @@ def prepare(folder):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_preparing_checks_the_counts_of_what_is_there(tiny):
     done = prepare(tiny[0])
     assert done.returncode == 1

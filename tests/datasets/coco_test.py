@@ -14,7 +14,7 @@ from tests.datasets import miniature
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     root = tmp_path_factory.mktemp("made") / "coco"
-    shutil.copytree(coco.make_up(24), root)
+    shutil.copytree(coco.write_synthetic(24), root)
     return root
 
 
@@ -85,7 +85,7 @@ def test_folders_and_records_are_the_same_set(made, as_records, tmp_path, part):
     miniature.assert_same(source, coco.load(part, synthetic=24))
 
 
-def test_the_folder_is_that_of_the_environment(made, as_records, monkeypatch):
+def test_the_folder_may_come_from_the_environment(made, as_records, monkeypatch):
     for root in (made.parent, as_records):
         monkeypatch.setenv("L2L_DATA", str(root))
         assert len(coco.load("train").keys) == 24

@@ -1,4 +1,4 @@
-"""ImageNet in each of its forms: the same set, and errors that tell what is wrong with a folder."""
+"""ImageNet in each of its layouts: the same set, and errors that explain what is wrong."""
 
 import shutil
 
@@ -18,19 +18,19 @@ NAMES = ("n01440764", "n01443537", "n02012849", "n03126707")
 def made(tmp_path_factory):
     """12 training and 3 validation images of each of four classes, in folders of their classes."""
     root = tmp_path_factory.mktemp("made") / "imagenet"
-    shutil.copytree(imagenet.make_up(12, NAMES), root)
+    shutil.copytree(imagenet.write_synthetic(12, NAMES), root)
     return root
 
 
 @pytest.fixture
 def tree(made, tmp_path):
-    """A copy to spoil."""
+    """A copy that a test may change."""
     return shutil.copytree(made, tmp_path / "imagenet")
 
 
 @pytest.fixture(scope="module")
 def as_records(made, tmp_path_factory):
-    """The same images as TFDS's own builder writes them, in an order of its own."""
+    """The same images as written by the builder of TFDS, in another order."""
     import tensorflow_datasets as tfds
 
     root, splits = tmp_path_factory.mktemp("tfds"), {}
@@ -69,9 +69,7 @@ def test_folders_and_records_are_the_same_set(made, as_records, part):
     assert folder.keys[-1].startswith(f"{imagenet.FOLDERS[part]}/{name}/")
 
 
-def test_which_form_is_there_is_found_out_and_can_be_insisted_on(
-    made, as_records, tmp_path, monkeypatch
-):
+def test_the_format_is_detected_and_can_be_set(made, as_records, tmp_path, monkeypatch):
     monkeypatch.setenv("L2L_DATA", str(tmp_path))
     (tmp_path / "imagenet").symlink_to(made)
     assert len(imagenet.load("train").keys) == 48
@@ -79,7 +77,7 @@ def test_which_form_is_there_is_found_out_and_can_be_insisted_on(
     miniature.assert_same(imagenet.load("eval"), imagenet.load("eval", format="folder"))
     (tmp_path / "imagenet").unlink()
     (tmp_path / "imagenet").mkdir()
-    assert len(imagenet.load("train").keys) == 48, "of the records"
+    assert len(imagenet.load("train").keys) == 48, "from the records"
     assert len(imagenet.load("train").keys) == 48
     assert len(imagenet.load("train", root=str(as_records / "imagenet2012" / "5.1.0")).keys) == 48
     with pytest.raises(DataMissing, match="train/ and val/ are missing"):
@@ -90,14 +88,14 @@ def test_which_form_is_there_is_found_out_and_can_be_insisted_on(
         imagenet.load("train", root=str(made), format="folders")
 
 
-def test_validation_images_that_lie_flat_are_known_by_their_names(made, tree):
+def test_classes_of_a_flat_validation_folder_follow_from_file_names(made, tree):
     flatten(tree)
     miniature.assert_same(
         imagenet.load("eval", root=str(made)), imagenet.load("eval", root=str(tree))
     )
 
 
-@pytest.mark.parametrize("name", imagenet.LABELS)
+@pytest.mark.parametrize("name", imagenet.LABEL_FILES)
 def test_the_layout_of_kaggle(made, tree, tmp_path, name):
     flatten(tree)
     inner = tmp_path / "kaggle" / "ILSVRC" / "Data" / "CLS-LOC"
@@ -119,18 +117,18 @@ def test_the_layout_of_kaggle(made, tree, tmp_path, name):
             imagenet.load(part, root=str(tmp_path / "kaggle")),
         )
     listed.write_text("\n".join(lines[:-1]))
-    with pytest.raises(ConfigError, match="does not tell the class of 1 images"):
+    with pytest.raises(ConfigError, match="does not have the class of 1 images"):
         imagenet.load("eval", root=str(tmp_path / "kaggle"))
     wrong = lines[-1].replace(wnids[-1], wnids[0])
     listed.write_text("\n".join([*lines[:-1], wrong]))
-    with pytest.raises(ConfigError, match=r"mixed up: 1 images.*is n03126707 \(crane\)"):
+    with pytest.raises(ConfigError, match=r"wrong: 1 images.*is n03126707 \(crane\)"):
         imagenet.load("eval", root=str(tmp_path / "kaggle"))
     listed.write_text("ILSVRC2012_val_00000001 490")
-    with pytest.raises(ConfigError, match="should tell the wnid of every image"):
+    with pytest.raises(ConfigError, match="should have the wnid of every image"):
         imagenet.load("eval", root=str(tmp_path / "kaggle"))
 
 
-def test_a_root_at_the_wrong_level_is_told_the_right_one(made, tmp_path):
+def test_the_error_for_a_root_at_the_wrong_level_names_the_right_one(made, tmp_path):
     for deeper in (made / "train", made / "train" / NAMES[0], made / "val" / NAMES[1]):
         with pytest.raises(DataMissing, match=f"too deep; the folder to name is probably {made}"):
             imagenet.load("train", root=str(deeper))
@@ -156,17 +154,19 @@ def test_missing_folders_and_archives_that_are_not_unpacked(tree):
 
 def test_train_folders_that_are_no_classes(tree):
     miniature.put(tree / "train" / "cats" / "1.JPEG")
-    with pytest.raises(ConfigError, match=r"holds cats\. For images of one's own: --config\.data"):
+    with pytest.raises(ConfigError, match=r"holds cats\. For other images use --config\.data"):
         imagenet.load("train", root=str(tree))
     shutil.rmtree(tree / "train" / "cats")
     (tree / "train").rename(tree / "inner")
     (tree / "train").mkdir()
     (tree / "inner").rename(tree / "train" / "ILSVRC2012_img_train")
-    with pytest.raises(ConfigError, match=r"Move what is in .*ILSVRC2012_img_train one level up"):
+    with pytest.raises(
+        ConfigError, match=r"Move the content of .*ILSVRC2012_img_train one level up"
+    ):
         imagenet.load("train", root=str(tree))
 
 
-def test_a_subset_is_read_and_what_it_lacks_is_named(tree, caplog):
+def test_a_subset_is_read_and_absent_classes_are_logged(tree, caplog):
     shutil.rmtree(tree / "train" / NAMES[1])
     with pytest.raises(ConfigError, match=r"classes that .*train lacks: \['n01443537'\]"):
         imagenet.load("eval", root=str(tree))
@@ -190,14 +190,14 @@ def test_a_flat_validation_part_may_have_more_classes_than_train(tree):
     assert np.bincount(source.labels).tolist() == [3, 3, 3]
 
 
-def test_mixed_up_validation_labels(tree):
+def test_wrong_validation_labels(tree):
     one, other = (tree / "val" / name for name in NAMES[:2])
     one.rename(tree / "aside")
     other.rename(one)
     (tree / "aside").rename(other)
     with pytest.raises(ConfigError) as error:
         imagenet.load("eval", root=str(tree))
-    assert "mixed up: 6 images" in str(error.value)
+    assert "wrong: 6 images" in str(error.value)
     assert "filed under n01440764 (tench) and is n01443537 (goldfish)" in str(error.value)
 
 
@@ -219,7 +219,7 @@ def test_validation_images_of_unknown_names_need_a_label_file(tree):
         imagenet.load("eval", root=str(tree))
 
 
-def test_records_whose_validation_labels_are_mixed_up(made, tmp_path):
+def test_records_with_wrong_validation_labels(made, tmp_path):
     import tensorflow_datasets as tfds
 
     def row(path, wnid):
@@ -229,7 +229,7 @@ def test_records_whose_validation_labels_are_mixed_up(made, tmp_path):
     held = imagenet.files("eval", made).paths
     builder = tfds.builder("imagenet2012", data_dir=tmp_path, file_format="array_record")
     miniature.sequential(builder, {"train": train, "validation": [row(p, NAMES[0]) for p in held]})
-    with pytest.raises(ConfigError, match="mixed up: 9 images"):
+    with pytest.raises(ConfigError, match="wrong: 9 images"):
         imagenet.load("eval", root=str(tmp_path))
 
 
@@ -269,23 +269,23 @@ def test_any_number_of_hosts_sees_the_same_batches(made, as_records, form):
     miniature.assert_same_batches_on_any_hosts(imagenet.load("train", root=str(root)))
 
 
-def test_made_up_images_are_true_files_of_mixed_kinds_written_once(made, monkeypatch):
+def test_synthetic_images_are_jpeg_files_of_several_modes_written_once(made, monkeypatch):
     assert miniature.modes(made) == {("RGB", 1), ("L", 1), ("CMYK", 1), ("RGB", 6)}
     with monkeypatch.context() as patch:
         patch.setattr(synthetic, "jpeg", None)
         source = imagenet.load("train", synthetic=12, synthetic_classes=NAMES, root="/nowhere")
     miniature.assert_same(source, imagenet.load("train", root=str(made)))
-    assert len({source.read(at).shape for at in range(20)}) > 10, "odd sizes"
-    assert len(imagenet.load("eval", synthetic=4).keys) == 8, "two of each, at least"
+    assert len({source.read(at).shape for at in range(20)}) > 10, "sizes differ"
+    assert len(imagenet.load("eval", synthetic=4).keys) == 8, "at least two of each class"
     with pytest.raises(ConfigError, match="No class called 'n0144'"):
         imagenet.load("train", synthetic=2, synthetic_classes=("n0144",))
 
 
-def test_the_bundled_facts():
+def test_the_bundled_titles_and_labels():
     titles = imagenet.titles()
     assert len(titles) == len(set(titles.values())) == 1000
     assert list(titles) == sorted(titles)
     assert titles["n15075141"] == "toilet tissue"
-    assert np.bincount(imagenet.published()).tolist() == [50] * 1000
-    assert list(titles)[imagenet.published()[0]] == "n01751748", "a sea snake"
-    assert list(titles)[imagenet.published()[292]] == "n01440764", "a tench"
+    assert np.bincount(imagenet.validation_labels()).tolist() == [50] * 1000
+    assert list(titles)[imagenet.validation_labels()[0]] == "n01751748", "a sea snake"
+    assert list(titles)[imagenet.validation_labels()[292]] == "n01440764", "a tench"

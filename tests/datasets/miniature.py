@@ -1,4 +1,4 @@
-"""Small data sets in the formats of large ones, and what is true of each of them."""
+"""Small data sets in the formats of large ones, and checks that apply to each of them."""
 
 import io
 
@@ -11,7 +11,7 @@ RED = (254, 0, 0)
 WITHOUT_TENSORFLOW = """
 import sys
 
-class Without:  # finders of modules that find none of TensorFlow, as where it is not installed
+class Without:  # module finders that do not find TensorFlow
     def __init__(self, finder):
         self.finder = finder
 
@@ -27,14 +27,14 @@ sys.meta_path[:] = map(Without, sys.meta_path)
 
 
 def put(path, picture=RED, size=(24, 20), **options):
-    """A JPEG file of one colour, or of an image."""
+    """Writes a JPEG file of one colour, or of an image."""
     path.parent.mkdir(parents=True, exist_ok=True)
     image = Image.new("RGB", size, picture) if isinstance(picture, tuple) else picture
     image.save(path, "JPEG", quality=95, **options)
 
 
 def sequential(builder, splits):
-    """Writes {split: examples} as TFDS does, with the features of its own builder."""
+    """Writes {split: examples} as TFDS does, with the features of this builder."""
     import tensorflow_datasets as tfds
 
     builder.data_path.mkdir(parents=True)
@@ -48,7 +48,7 @@ def sequential(builder, splits):
 
 
 def assert_same(one, other):
-    """Two sources are the same data set, to the last pixel."""
+    """Two sources have equal keys, classes, labels and pixels."""
     assert one.keys == other.keys
     assert one.classes == other.classes
     assert one.titles == other.titles
@@ -59,7 +59,7 @@ def assert_same(one, other):
 
 
 def assert_red(image):
-    """A red square: neither BGR, nor an inverted CMYK, nor a raw YCbCr is taken for RGB."""
+    """The image is red: BGR, inverted CMYK or YCbCr were not mistaken for RGB."""
     assert image.dtype == np.uint8
     assert image.shape[2] == 3
     mean = image.reshape(-1, 3).mean(0)
@@ -69,14 +69,14 @@ def assert_red(image):
 
 
 def assert_same_batches_on_any_hosts(source, batch=8):
-    """1, 2 and 4 pretended hosts: the same global batches, row by row, also past an epoch."""
+    """1, 2 and 4 simulated hosts read equal global batches, for more than an epoch."""
     augment = images.augmentation(16, (0.5, 1.0), True)
-    picked = loader.Picked(source, range(len(source.keys)))
+    subset = loader.Subset(source, range(len(source.keys)))
     steps = len(source.keys) // batch + 2
 
     def whole(count):
         hosts = [loader.Host(i, count, threads=2) for i in range(count)]
-        streams = [loader.train_batches(picked, augment, batch, 3, 0, host) for host in hosts]
+        streams = [loader.train_batches(subset, augment, batch, 3, 0, host) for host in hosts]
         found = [np.concatenate([next(s) for s in streams]) for _ in range(steps)]
         for stream in streams:
             stream.close()
@@ -90,10 +90,10 @@ def assert_same_batches_on_any_hosts(source, batch=8):
 
 def modes(folder):
     """{(mode, EXIF orientation)} of the JPEG files below a folder."""
-    found = set()
+    modes = set()
     for path in folder.rglob("*.*"):
         if path.suffix.lower() in images.SUFFIXES:
             with Image.open(io.BytesIO(path.read_bytes())) as image:
                 assert image.format == "JPEG"
-                found.add((image.mode, image.getexif().get(0x0112, 1)))
-    return found
+                modes.add((image.mode, image.getexif().get(0x0112, 1)))
+    return modes

@@ -1,4 +1,4 @@
-"""Places365 in each of its forms: the same set, and errors that tell what is wrong."""
+"""Places365 in each of its layouts: the same set, and errors that explain what is wrong."""
 
 import shutil
 
@@ -30,13 +30,13 @@ OF_THE_PAPER = (
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     root = tmp_path_factory.mktemp("made") / "places365"
-    shutil.copytree(places365.make_up(8, NAMES), root)
+    shutil.copytree(places365.write_synthetic(8, NAMES), root)
     return root
 
 
 @pytest.fixture
 def standard(made, tmp_path):
-    """A copy to spoil."""
+    """A copy that a test may change."""
     return shutil.copytree(made, tmp_path / "places365")
 
 
@@ -55,7 +55,7 @@ def easy(made, tmp_path):
 
 @pytest.fixture(scope="module")
 def as_records(made, tmp_path_factory):
-    """The same images as TFDS's own builder writes them, but for a shape of 256 x 256."""
+    """The same images as written by the builder of TFDS, but not of 256 x 256 pixels."""
     import tensorflow_datasets as tfds
 
     root, splits = tmp_path_factory.mktemp("tfds"), {}
@@ -94,7 +94,7 @@ def test_the_classes_have_the_names_of_the_paper_and_the_official_numbers():
     assert places365.classes()[364] == "zen_garden"
 
 
-def test_made_up_images_are_true_files_of_mixed_kinds(made):
+def test_synthetic_images_are_jpeg_files_of_several_modes(made):
     assert miniature.modes(made) == {("RGB", 1), ("L", 1), ("CMYK", 1), ("RGB", 6)}
     source = places365.load("train", synthetic=8, synthetic_classes=NAMES)
     miniature.assert_same(source, places365.load("train", root=str(made)))
@@ -120,11 +120,11 @@ def test_any_number_of_hosts_sees_the_same_batches(made, as_records, form):
     miniature.assert_same_batches_on_any_hosts(places365.load("train", root=str(root)))
 
 
-def test_without_the_file_list_nobody_knows_the_validation_classes(standard):
+def test_without_the_file_list_the_validation_classes_are_unknown(standard):
     (standard / "places365_val.txt").rename(standard / "aside.txt")
     assert len(places365.load("train", root=str(standard)).keys) == 32
     with pytest.raises(
-        DataMissing, match=r"places365_val.txt, which tells the.*\n(.|\n)*filelist_"
+        DataMissing, match=r"places365_val.txt, which lists the.*\n(.|\n)*filelist_"
     ):
         places365.load("eval", root=str(standard))
     folder = standard / "filelist_places365-standard"
@@ -137,19 +137,21 @@ def test_a_file_list_that_does_not_fit(standard):
     path = standard / "places365_val.txt"
     lines = path.read_text().splitlines()
     path.write_text("\n".join(lines[1:]))
-    with pytest.raises(ConfigError, match=r"does not tell the class of 1 .*val_00000001\.jpg"):
+    with pytest.raises(ConfigError, match=r"does not have the class of 1 .*val_00000001\.jpg"):
         places365.load("eval", root=str(standard))
     path.write_text("Places365_val_00000001.jpg 365")
     with pytest.raises(ConfigError, match="number of a class, 0 to 364"):
         places365.load("eval", root=str(standard))
 
 
-def test_mixed_up_validation_folders(made, easy):
+def test_wrong_validation_folders(made, easy):
     shutil.copy(made / "places365_val.txt", easy)
     assert len(places365.load("eval", root=str(easy)).keys) == 8
     path = next((easy / "val" / "airfield").iterdir())
     path.rename(easy / "val" / "youth_hostel" / path.name)
-    with pytest.raises(ConfigError, match=r"mixed up: 1 .*youth_hostel and is airfield, says pl"):
+    with pytest.raises(
+        ConfigError, match=r"wrong: 1 .*youth_hostel, but places365_val\.txt lists it as airfield\."
+    ):
         places365.load("eval", root=str(easy))
     (easy / "places365_val.txt").unlink()
     for at in range(30):
@@ -172,7 +174,7 @@ def test_wrong_levels_and_absent_folders(made, tmp_path):
         places365.load("train", root=str(tmp_path / "sets"))
 
 
-def test_a_subset_is_read_and_what_it_lacks_is_named(standard, easy, caplog):
+def test_a_subset_is_read_and_absent_classes_are_logged(standard, easy, caplog):
     caplog.set_level("INFO")
     shutil.rmtree(standard / "data_256" / "d")
     assert places365.load("train", root=str(standard)).classes == (*NAMES[:2], NAMES[3])

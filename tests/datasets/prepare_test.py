@@ -1,4 +1,4 @@
-"""launch/prepare: what is there and what is missing, and conversion that can be stopped."""
+"""launch/prepare: reports what is missing, and converts with restarts."""
 
 import dataclasses
 import hashlib
@@ -23,10 +23,10 @@ SETS = {"imagenet": imagenet, "places365": places365, "coco": coco}
 STUCK = """
 import os, sys
 from pathlib import Path
-from l2l_jax.lib import convert, records
+from l2l_jax.data.records import convert, reader
 folder, pictures = map(Path, sys.argv[1:])
 rows = [(str(pictures / f"{at}.jpg"), f"{at}.jpg", 0) for at in range(10)]
-os.mkfifo(pictures / "7.jpg")  # reading it waits for ever
+os.mkfifo(pictures / "7.jpg")  # reading it never returns
 target = convert.Target(folder, "pets", ("cat", "dog"), reader.Fields("name"), per_file=2)
 convert.convert(target, {"train": rows})
 """
@@ -38,25 +38,25 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-def known(name, **changes):
+def facts(name, **changes):
     path = ROOT / "launch" / "prepare" / f"{name}.py"
     spec = importlib.util.spec_from_file_location(f"prepare_{name}", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return dataclasses.replace(module.KNOWN, **changes)
+    return dataclasses.replace(module.FACTS, **changes)
 
 
 @pytest.fixture(params=SETS)
 def made(request, tmp_path):
-    """(name, module, root of a small tree that may be spoilt)."""
+    """(name, module, root of a small tree that a test may change)."""
     module = SETS[request.param]
-    first = module.make_up(9) if module is coco else module.make_up(9, ())
+    first = module.write_synthetic(9) if module is coco else module.write_synthetic(9, ())
     return request.param, module, shutil.copytree(first, tmp_path / request.param)
 
 
 @pytest.fixture
 def pictures(tmp_path):
-    """Ten photographs and where they go, two in a file."""
+    """(target with two images per file, rows of ten images)."""
     rows = []
     for at in range(10):
         path = tmp_path / "pictures" / f"{at}.jpg"
@@ -75,7 +75,7 @@ def files_of(target):
 
 def test_checking_converting_and_checking_the_records(made, tmp_path, capsys, monkeypatch):
     name, module, root = made
-    about, out = known(name), tmp_path / "out"
+    about, out = facts(name), tmp_path / "out"
     words = [str(root), "--convert", str(out), "--workers", "1", "--per-file", "4"]
     assert prepare_cli.main(about, words) == 0
     said = capsys.readouterr().out
@@ -106,8 +106,9 @@ def test_checking_converting_and_checking_the_records(made, tmp_path, capsys, mo
     assert "nothing to convert" in said
 
 
+@pytest.mark.slow
 def test_the_command_needs_no_tensorflow(tmp_path):
-    root, out = coco.make_up(9), tmp_path / "out"
+    root, out = coco.write_synthetic(9), tmp_path / "out"
     words = [
         sys.executable,
         "-c",
@@ -128,10 +129,10 @@ def test_the_command_needs_no_tensorflow(tmp_path):
 def test_tfds_reads_what_is_written(tmp_path):
     import tensorflow_datasets as tfds
 
-    root = imagenet.make_up(9, ())
+    root = imagenet.write_synthetic(9, ())
     assert (
         prepare_cli.main(
-            known("imagenet"), [str(root), "--convert", str(tmp_path), "--workers", "1"]
+            facts("imagenet"), [str(root), "--convert", str(tmp_path), "--workers", "1"]
         )
         == 0
     )
@@ -149,65 +150,65 @@ def test_tfds_reads_what_is_written(tmp_path):
     }  # fmt: skip
 
 
-def test_strict_accepts_only_the_whole_set_and_names_what_is_missing(tmp_path, capsys):
-    root = shutil.copytree(imagenet.make_up(9, ()), tmp_path / "imagenet")
+def test_strict_accepts_only_the_complete_set_and_names_missing_images(tmp_path, capsys):
+    root = shutil.copytree(imagenet.write_synthetic(9, ()), tmp_path / "imagenet")
     out = tmp_path / "out"
     words = [str(root), "--convert", str(out), "--workers", "1", "--strict"]
-    assert prepare_cli.main(known("imagenet"), words) == 1
+    assert prepare_cli.main(facts("imagenet"), words) == 1
     said = capsys.readouterr().out
     assert "Nothing is converted" in said
     assert not out.exists()
     assert "no images of n01494475, n01496331" in said
     assert "and 986 more" in said
-    assert "val/n01440764/ILSVRC2012_val_00003014.JPEG" in said, "the first that is not there"
+    assert "val/n01440764/ILSVRC2012_val_00003014.JPEG" in said, "the first missing one"
     whole = {"train": 36, "eval": 8}
-    some = known("imagenet", counts=whole, classes=tuple(imagenet.titles())[:4])
+    some = facts("imagenet", counts=whole, classes=tuple(imagenet.titles())[:4])
     assert prepare_cli.main(some, words) == 0
     assert (out / "imagenet2012" / "5.1.0" / "dataset_info.json").is_file()
     assert "missing" not in capsys.readouterr().out
-    more = known("imagenet", counts={"train": 30, "eval": 8})
+    more = facts("imagenet", counts={"train": 30, "eval": 8})
     assert prepare_cli.main(more, [str(root)]) == 0
     assert "the whole set has 30 images: 6 are too many" in capsys.readouterr().out
 
 
-def test_what_the_file_list_of_places_names_and_is_not_there(tmp_path, capsys):
-    root = shutil.copytree(places365.make_up(9, ()), tmp_path / "places365")
+def test_images_in_the_file_list_of_places_that_are_missing(tmp_path, capsys):
+    root = shutil.copytree(places365.write_synthetic(9, ()), tmp_path / "places365")
     paths = places365.files("train", root).paths
     listed = "\n".join(f"{path.removeprefix('data_256')} 0" for path in paths)
     (root / "places365_train_standard.txt").write_text(listed + "\n/b/bar/00000009.jpg 40")
-    assert prepare_cli.main(known("places365"), [str(root)]) == 0
+    assert prepare_cli.main(facts("places365"), [str(root)]) == 0
     assert "missing: data_256/b/bar/00000009.jpg\n" in capsys.readouterr().out
 
 
-def test_a_missing_set_and_broken_images_end_with_1(made, tmp_path, capsys):
+def test_a_missing_set_and_broken_images_give_exit_code_1(made, tmp_path, capsys):
     name, module, root = made
-    assert prepare_cli.main(known(name), [str(tmp_path / "nowhere")]) == 1
+    assert prepare_cli.main(facts(name), [str(tmp_path / "nowhere")]) == 1
     assert f"not in {tmp_path / 'nowhere'}: " in capsys.readouterr().err
     tree = module.files("train", root)
     path = root / tree.paths[2]
     path.write_bytes(path.read_bytes()[:500])
-    assert prepare_cli.main(known(name), [str(root), "--convert", str(tmp_path / "out")]) == 1
+    assert prepare_cli.main(facts(name), [str(root), "--convert", str(tmp_path / "out")]) == 1
     said = capsys.readouterr().out
     assert f"{len(tree.keys) - 1} of {len(tree.keys)} sampled images decode" in said
     assert str(path) in said
     assert not (tmp_path / "out").exists()
 
 
-def test_archives_are_compared_with_what_was_published(tmp_path, capsys):
-    root = shutil.copytree(coco.make_up(9), tmp_path / "coco")
+def test_archives_are_compared_with_published_digests(tmp_path, capsys):
+    root = shutil.copytree(coco.write_synthetic(9), tmp_path / "coco")
     (root / "val2017.zip").write_bytes(b"half of it")
-    assert prepare_cli.main(known("coco"), [str(root)]) == 1
+    assert prepare_cli.main(facts("coco"), [str(root)]) == 1
     assert "val2017.zip has 10 bytes, not 815,585,330: download" in capsys.readouterr().out
     wrong = {"val2017.zip": (10, "sha256:" + "0" * 64)}
-    assert prepare_cli.main(known("coco", archives=wrong), [str(root)]) == 0
-    assert prepare_cli.main(known("coco", archives=wrong), [str(root), "--archives"]) == 1
+    assert prepare_cli.main(facts("coco", archives=wrong), [str(root)]) == 0
+    assert prepare_cli.main(facts("coco", archives=wrong), [str(root), "--archives"]) == 1
     assert "its sha256 is wrong: download it again" in capsys.readouterr().out
     right = {"val2017.zip": (10, "md5:" + hashlib.md5(b"half of it").hexdigest())}
-    assert prepare_cli.main(known("coco", archives=right), [str(root), "--archives"]) == 0
+    assert prepare_cli.main(facts("coco", archives=right), [str(root), "--archives"]) == 0
     assert "its md5 is right" in capsys.readouterr().out
 
 
-def test_a_conversion_that_was_killed_goes_on(pictures):
+def test_a_killed_conversion_continues(pictures):
     target, rows = pictures
     path = Path(rows[7][0])
     path.rename(f"{path}.aside")
@@ -220,7 +221,7 @@ def test_a_conversion_that_was_killed_goes_on(pictures):
     process.communicate()
     before = files_of(target)
     assert len(before) == 3
-    assert reader.find(target.folder.parent, "") is None, "half a set is none"
+    assert reader.find(target.folder.parent, "") is None, "an incomplete set is not found"
     os.replace(f"{path}.aside", path)
     same = [(path, name, 0) for path, name, _ in rows]
     convert.convert(target, {"train": same})
@@ -244,7 +245,7 @@ def test_many_processes_write_the_same_files(pictures, tmp_path):
     assert len(one) == 5
 
 
-def test_another_set_in_the_way_is_not_touched(pictures, tmp_path):
+def test_another_set_in_the_folder_is_not_changed(pictures, tmp_path):
     target, rows = pictures
     convert.convert(target, {"train": rows})
     before = files_of(target)
@@ -262,15 +263,15 @@ def test_another_set_in_the_way_is_not_touched(pictures, tmp_path):
     assert files_of(target) == before
 
 
-def test_what_is_no_image_stops_the_conversion_and_is_named(pictures):
+def test_a_file_that_is_no_image_stops_the_conversion_and_is_named(pictures):
     target, rows = pictures
     Path(rows[5][0]).write_bytes(b"<html>no such image</html>")
-    with pytest.raises(BrokenImage, match=r"pictures/5\.jpg is no image: .*Mend or remove"):
+    with pytest.raises(BrokenImage, match=r"pictures/5\.jpg is no image: .*Repair or remove"):
         convert.convert(target, {"train": rows})
     assert len(files_of(target)) == 2
 
 
-def test_a_full_disk_leaves_no_half_file(pictures, monkeypatch):
+def test_a_full_disk_leaves_no_incomplete_file(pictures, monkeypatch):
     from array_record.python import array_record_module
 
     target, rows = pictures
@@ -291,7 +292,7 @@ def test_a_full_disk_leaves_no_half_file(pictures, monkeypatch):
     assert len(files_of(target)) == 5
 
 
-def test_images_that_did_not_arrive_are_noticed(pictures, monkeypatch):
+def test_images_that_were_not_written_are_noticed(pictures, monkeypatch):
     from array_record.python import array_record_module
 
     target, rows = pictures
@@ -310,6 +311,6 @@ def test_images_that_did_not_arrive_are_noticed(pictures, monkeypatch):
             self.writer.close()
 
     monkeypatch.setattr(array_record_module, "ArrayRecordWriter", Forgetful)
-    with pytest.raises(NotSaved, match="1 of 2 images arrived"):
+    with pytest.raises(NotSaved, match="1 of 2 images were written"):
         convert.convert(target, {"train": rows})
     assert not files_of(target)

@@ -42,6 +42,7 @@ def workdir():
     return once("judged", lambda folder: run(config(), folder))
 
 
+@pytest.mark.slow
 def test_each_figure_comes_from_its_network(workdir):
     results = files.read_json(workdir / "results.json")
     for side in ("retain", "forget"):
@@ -63,7 +64,7 @@ def test_what_is_missing_is_skipped_and_said(workdir):
 
 def test_random_weights_are_marked_on_the_page(workdir):
     text = (workdir / "report.html").read_text()
-    assert "nobody trained the networks that measure KID, CLIP similarity." in text
+    assert "nobody trained the networks that measure cosine (clip), KID." in text
     assert text.count("<small>random weights</small>") == 2
     assert "<td>FID</td>" in text
     both = [collect(workdir)] * 2
@@ -73,6 +74,7 @@ def test_random_weights_are_marked_on_the_page(workdir):
     assert "retain KID (random weights) ↓" in heads
 
 
+@pytest.mark.slow
 def test_what_the_images_look_like_to_networks_is_kept(workdir, tmp_path, monkeypatch):
     """A second evaluation completes with the unlearned model only, and gives the same figures."""
     shutil.copytree(workdir, tmp_path / "run")
@@ -89,6 +91,7 @@ def test_what_the_images_look_like_to_networks_is_kept(workdir, tmp_path, monkey
     assert json.dumps(before["tasks"]) == json.dumps(after["tasks"])
 
 
+@pytest.mark.slow
 def test_no_figure_takes_the_place_of_another(workdir, tmp_path):
     copy = shutil.copytree(workdir, tmp_path / "run")
     changed = files.read_json(copy / "config.json")
@@ -120,14 +123,15 @@ def test_names_that_nobody_has(evaluators, message, tmp_path):
 def test_a_network_nobody_wrote(tmp_path):
     wrong = config()
     wrong.networks.tiny.name = "clipp"
-    with pytest.raises(ConfigError, match="No features called 'clipp'"):
+    with pytest.raises(ConfigError, match="No feature network called 'clipp'"):
         trained(wrong, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_without_any_network_the_rest_is_measured(tmp_path):
     """As on a machine that has no published network: the first one is missing, too."""
     bare = small_config()
-    bare.features = NETWORKS["gone"]
+    bare.networks.main = NETWORKS["gone"]
     results = run(bare, tmp_path / "run")
     assert results["unlearned"]["forget"].keys() == {"psnr", "l1"}
     assert results["skipped"].keys() == {"fid", "inception_score", "cosine", "tsne"}
@@ -145,6 +149,7 @@ def test_without_any_network_the_rest_is_measured(tmp_path):
         (dict(name="clip", args=dict(size="tiny")), ConfigError, "is_gone.*features only"),
     ],
 )
+@pytest.mark.slow
 def test_networks_are_tried_before_training(network, error, message, tmp_path):
     if network["args"].get("weights") == "FILE":
         path = tmp_path / "pt_inception-2015-12-05-6726825d.pth"
@@ -206,4 +211,4 @@ def test_processes_that_have_other_files_are_told(monkeypatch):
     monkeypatch.setattr(networks.hosts, "disagreeing", answer)
     with pytest.raises(ConfigError, match=r"Processes \[1\] have files of other networks"):
         networks.load(SimpleNamespace(plan=resolve(config())))
-    assert heard == [[False, True, False]], "features, gone, tiny"
+    assert heard == [[False, True, False]], "main, gone, tiny"

@@ -171,7 +171,7 @@ def test_a_boundary_is_where_the_average_is(tmp_path, monkeypatch):
         seen.append(jax.device_get(student))
         return [], {"retain": 0.0, "forget": 0.0}
 
-    monkeypatch.setattr(measure, "means", means)
+    monkeypatch.setattr(measure, "mean_gradients", means)
     config = config_of()
     config.unlearn.update(dict(solver="epsilon", solver_args=dict(goal="keep"), steps=2))
     trained(config, tmp_path / "run")
@@ -249,7 +249,7 @@ def test_decays_that_are_none_are_refused(value):
     config.unlearn.ema = float(value)
     with pytest.raises(
         ConfigError,
-        match=rf"unlearn\.ema is at least 0 and below 1, not {value}: decay of a moving",
+        match=rf"unlearn\.ema is at least 0 and below 1, not {float(value)}: decay of a moving",
     ):
         resolve(config)
 

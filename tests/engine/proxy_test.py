@@ -64,6 +64,7 @@ def test_it_is_trained_on_and_written_down(plain):
     assert trained_on(plan, experiment.splits) == {"forget", "retain"}
 
 
+@pytest.mark.slow
 def test_a_cache_changes_no_bit(plain, tmp_path):
     trained(proxy_config(cache="memory"), tmp_path / "cached")
     assert_same_bits(params_of(tmp_path / "cached"), params_of(plain))

@@ -1,4 +1,4 @@
-"""Phases reused from another workdir: the same bits as alone, or not taken over at all."""
+"""Phases reused from another workdir: the same bits as alone, or not reused at all."""
 
 import dataclasses
 import logging
@@ -15,8 +15,9 @@ from l2l_jax.engine.run import run
 from l2l_jax.engine.train import train
 from l2l_jax.lib import files, hosts
 from l2l_jax.lib.errors import ConfigError, NotSaved
-from l2l_jax.lib.preemption import Flag
+from l2l_jax.lib.preemption import StopSignal
 from l2l_jax.workdir import claim as workdirs
+from l2l_jax.workdir.layout import Workdir
 from tests.helpers import assert_same_bits, params_of, small_config
 
 EVERY = [("pretrain", i) for i in range(2)] + [("unlearn", i) for i in range(6)]
@@ -41,7 +42,7 @@ def config_with(alpha=0.25, begin_from="", **changes):
 
 
 def prepared(config, workdir):
-    return preflight(resolve(config), workdir, Flag())
+    return preflight(resolve(config), workdir, StopSignal())
 
 
 def trained(config, workdir):
@@ -75,6 +76,12 @@ def alone(tmp_path_factory):
 def waiting(tmp_path_factory):
     """An experiment that is ready and has done nothing."""
     return prepared(config_with(alpha=0.5), tmp_path_factory.mktemp("waiting") / "run")
+
+
+def at(experiment, folder, config=None):
+    """The experiment in another folder, or with another config."""
+    plan = dataclasses.replace(experiment.plan, config=config or experiment.config)
+    return dataclasses.replace(experiment, workdir=Workdir(folder), plan=plan)
 
 
 def beginning_from(experiment, folder):
@@ -116,6 +123,7 @@ def test_the_run_ends_at_the_bits_of_a_run_alone(source, alone, tmp_path, caplog
     assert (theirs / "_CHECKPOINT_METADATA").exists(), "removing a name removes no file"
 
 
+@pytest.mark.slow
 def test_all_phases_may_be_the_same(source, tmp_path):
     """Only what is evaluated differs: nothing is left to train."""
     config = config_with(begin_from=source)
@@ -204,13 +212,13 @@ DIFFERENCES = {
 
 
 @pytest.mark.parametrize("kind", DIFFERENCES)
-def test_at_any_difference_nothing_is_taken_over(kind, source, waiting, tmp_path, caplog):
+def test_at_any_difference_nothing_is_reused(kind, source, waiting, tmp_path, caplog):
     caplog.set_level(logging.INFO)
     change, reason = DIFFERENCES[kind]
     there = shutil.copytree(source, tmp_path / "there")
     change(there)
     assert reuse.reuse_phases(beginning_from(waiting, there)) == []
-    (line,) = [message for message in caplog.messages if "taken over" in message]
+    (line,) = [message for message in caplog.messages if "reused from" in message]
     assert line.startswith(f"nothing is reused from {there}: ")
     assert reason in line
     assert not (waiting.workdir.folder / "checkpoints").exists()
@@ -228,18 +236,18 @@ def test_what_makes_no_difference(source, waiting, tmp_path):
         c["evaluators"] = {}
 
     config(change)(there)
-    here = shutil.copytree(waiting.workdir, tmp_path / "here")
-    experiment = beginning_from(dataclasses.replace(waiting, workdir=here), there)
+    here = shutil.copytree(waiting.workdir.folder, tmp_path / "here")
+    experiment = beginning_from(at(waiting, here), there)
     assert reuse.reuse_phases(experiment) == ["pretrain"]
 
 
 def test_a_phase_that_found_its_own_end_is_finished(source, waiting, tmp_path):
     """It has fewer steps than the config gives it, and its last record says so."""
     there = shutil.copytree(source, tmp_path / "there")
-    here = shutil.copytree(waiting.workdir, tmp_path / "here")
+    here = shutil.copytree(waiting.workdir.folder, tmp_path / "here")
     longer = {**waiting.config, "pretrain": waiting.config["pretrain"] | {"steps": 9}}
     config(lambda c: c["pretrain"].update(steps=9))(there)
-    experiment = dataclasses.replace(waiting, workdir=here, config=longer)
+    experiment = at(waiting, here, config=longer)
     experiment = beginning_from(experiment, there)
     assert reuse.reuse_phases(experiment) == [], "two of nine steps"
     with (there / "metrics.jsonl").open("a") as file:
@@ -254,9 +262,9 @@ def test_a_phase_that_found_its_own_end_is_finished(source, waiting, tmp_path):
 
 def test_a_phase_that_has_begun_here_goes_on_here(source, waiting, tmp_path, caplog):
     caplog.set_level(logging.INFO)
-    here = shutil.copytree(waiting.workdir, tmp_path / "here")
+    here = shutil.copytree(waiting.workdir.folder, tmp_path / "here")
     unlearn = waiting.config["unlearn"] | {"solver_args": {"alpha": 0.25}}
-    same = dataclasses.replace(waiting, workdir=here, config={**waiting.config, "unlearn": unlearn})
+    same = at(waiting, here, config={**waiting.config, "unlearn": unlearn})
     experiment = beginning_from(same, source)
     (here / "checkpoints" / "pretrain" / "1").mkdir(parents=True)
     assert reuse.reuse_phases(experiment) == [], "nor what comes after it"
@@ -280,7 +288,7 @@ def killed_at(file_number, monkeypatch):
 
 @pytest.mark.slow
 def test_a_kill_in_the_middle_leaves_nothing_half(source, alone, tmp_path, monkeypatch, caplog):
-    """Afterwards the phase can be taken over again, or be done here after all."""
+    """Afterwards the phase can be reused again, or be done here after all."""
     caplog.set_level(logging.INFO)
     workdir, other = tmp_path / "run", tmp_path / "other"
     with monkeypatch.context() as patch:
@@ -288,7 +296,7 @@ def test_a_kill_in_the_middle_leaves_nothing_half(source, alone, tmp_path, monke
         with pytest.raises(KeyboardInterrupt):
             trained(config_with(alpha=0.5, begin_from=source), workdir)
     (left_over,) = (workdir / "checkpoints").iterdir()
-    assert left_over.name == ".pretrain.taking-over"
+    assert left_over.name == ".pretrain.reusing"
     shutil.copytree(workdir, other)
     trained(config_with(alpha=0.5, begin_from=source), workdir)
     assert "pretrain: done already" in caplog.text
@@ -305,8 +313,8 @@ def test_where_files_cannot_be_linked_they_are_copied(source, waiting, tmp_path,
         raise OSError("Invalid cross-device link")
 
     monkeypatch.setattr(os, "link", refuse)
-    here = shutil.copytree(waiting.workdir, tmp_path / "here")
-    experiment = beginning_from(dataclasses.replace(waiting, workdir=here), source)
+    here = shutil.copytree(waiting.workdir.folder, tmp_path / "here")
+    experiment = beginning_from(at(waiting, here), source)
     assert reuse.reuse_phases(experiment) == ["pretrain"]
     path = "checkpoints/pretrain/2/_CHECKPOINT_METADATA"
     assert (here / path).read_bytes() == (source / path).read_bytes()
@@ -317,15 +325,15 @@ def test_what_cannot_be_begun_from_is_an_error(source, waiting, tmp_path, monkey
     with pytest.raises(ConfigError, match=r"nowhere holds no run"):
         reuse.reuse_phases(beginning_from(waiting, tmp_path / "nowhere"))
     with pytest.raises(ConfigError, match="is this workdir itself"):
-        reuse.reuse_phases(beginning_from(waiting, waiting.workdir))
+        reuse.reuse_phases(beginning_from(waiting, waiting.workdir.folder))
 
     def full(a, b, **_):
         raise OSError(28, "No space left on device")
 
-    here = shutil.copytree(waiting.workdir, tmp_path / "here")
+    here = shutil.copytree(waiting.workdir.folder, tmp_path / "here")
     monkeypatch.setattr(shutil, "copytree", full)
-    with pytest.raises(NotSaved, match=r"pretrain could not be taken over .*No space left"):
-        reuse.reuse_phases(beginning_from(dataclasses.replace(waiting, workdir=here), source))
+    with pytest.raises(NotSaved, match=r"pretrain could not be reused .*No space left"):
+        reuse.reuse_phases(beginning_from(at(waiting, here), source))
 
 
 def test_only_the_first_process_writes(source, waiting, monkeypatch):
@@ -336,4 +344,6 @@ def test_only_the_first_process_writes(source, waiting, monkeypatch):
 
 def test_begin_from_may_change_between_launches(source):
     """It is how a run is done, not what it is."""
-    workdirs.check(source, files.as_json(complete_config(config_with(begin_from="elsewhere"))))
+    workdirs.check_config_matches(
+        source, files.as_json(complete_config(config_with(begin_from="elsewhere")))
+    )

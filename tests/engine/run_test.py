@@ -18,7 +18,7 @@ from l2l_jax.engine.run import evaluate_again, run
 from l2l_jax.engine.training_sets import trained_on, training_splits
 from l2l_jax.lib import cli, files, trees
 from l2l_jax.lib.errors import ConfigError
-from l2l_jax.lib.preemption import Flag
+from l2l_jax.lib.preemption import StopSignal
 from l2l_jax.registry import find
 from l2l_jax.report.__main__ import main as report
 from l2l_jax.weights import __main__, safetensors
@@ -105,6 +105,7 @@ def test_only_the_encoder_moved(finished):
     }
 
 
+@pytest.mark.slow
 def test_evaluating_again_gives_the_same_figures(finished, copy):
     _, results = finished
     (copy / "results.json").unlink()
@@ -133,6 +134,7 @@ def test_the_page_can_be_written_again(finished, tmp_path):
     assert (tmp_path / "page.html").read_bytes() == (workdir / "report.html").read_bytes()
 
 
+@pytest.mark.slow
 def test_the_same_config_gives_the_same_bits(finished, tmp_path):
     trained(small_config(), tmp_path / "again")
     assert_same_bits(params_of(tmp_path / "again"), params_of(finished[0]))
@@ -149,6 +151,7 @@ def test_both_models_see_the_same_images_and_masks(finished):
         assert np.array_equal(np.where(hidden, 0, row), np.where(hidden, 0, rows[0]))
 
 
+@pytest.mark.slow
 def test_with_alpha_zero_nothing_moves(optimised, tmp_path):
     config = small_config()
     config.unlearn.solver_args = dict(alpha=0.0)
@@ -158,6 +161,7 @@ def test_with_alpha_zero_nothing_moves(optimised, tmp_path):
     assert_same_bits(trees.flatten(outcome.final), trees.flatten(outcome.original))
 
 
+@pytest.mark.slow
 def test_bfloat16_and_scanned_blocks_and_accumulation_and_profile(tmp_path):
     """All that changes how a step is computed, at once."""
     config = small_config()
@@ -169,6 +173,7 @@ def test_bfloat16_and_scanned_blocks_and_accumulation_and_profile(tmp_path):
     assert list((tmp_path / "run" / "profile").rglob("*.xplane.pb"))
 
 
+@pytest.mark.slow
 def test_proxy_in_place_of_retain(tmp_path):
     config = small_config()
     config.split.retain.classes = (2,)
@@ -191,7 +196,7 @@ def test_proxy_in_place_of_retain(tmp_path):
 
 def lean(config, workdir):
     """A config all of whose phases and tasks trace, with fewer of them, to be run sooner."""
-    preflight(resolve(config), workdir, Flag())
+    preflight(resolve(config), workdir, StopSignal())
     for phase in config.phases:
         config[phase].steps = 4
     config.evaluate.tasks = config.evaluate.tasks[:1]
@@ -262,9 +267,10 @@ def test_a_folder_of_ones_own_images(tmp_path):
             for suffix in ("", "_eval")]  # fmt: skip
     assert sorted(kept[0] + kept[1]) == sorted(f"Bag/{name}" for name in listed)
     assert results["counts"]["forget"] == len(kept[1]) < len(kept[0])
-    assert "are held out: they are judged" in (tmp_path / "run" / "report.html").read_text()
+    assert "are held out: they are evaluated" in (tmp_path / "run" / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_run_that_was_cut_short_is_never_taken_for_a_whole_one(finished, copy, tmp_path):
     """It can be looked at, is called unfinished, is not exported unasked, and can be finished."""
     workdir, out = copy, tmp_path / "out.safetensors"
@@ -283,12 +289,13 @@ def test_a_run_that_was_cut_short_is_never_taken_for_a_whole_one(finished, copy,
 
 
 def test_two_launches_do_not_share_a_workdir(tmp_path):
-    with workdirs.locked(tmp_path), pytest.raises(ConfigError, match="Another process is working"):
+    with workdirs.lock(tmp_path), pytest.raises(ConfigError, match="Another process is working"):
         run(small_config(), tmp_path)
-    with workdirs.locked(tmp_path):
+    with workdirs.lock(tmp_path):
         trained(small_config(phases=("pretrain",)), tmp_path)
 
 
+@pytest.mark.slow
 def test_the_original_may_not_change_on_the_way(tmp_path):
     """The half that is done compared with one teacher, the other half would with another."""
     model, path = small_model("mae"), tmp_path / "original.safetensors"
@@ -309,6 +316,7 @@ def test_the_original_may_not_change_on_the_way(tmp_path):
         __main__.main(["export", str(tmp_path / "run"), str(tmp_path / "mixed.pth")])
 
 
+@pytest.mark.slow
 def test_an_older_page_is_never_taken_for_the_page_of_newer_results(copy):
     bench = ready(copy)
     evaluation.evaluate(bench, run_phases(bench, restored))  # killed before the page is written
@@ -318,6 +326,7 @@ def test_an_older_page_is_never_taken_for_the_page_of_newer_results(copy):
     assert (copy / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_what_a_model_was_trained_on_decides_its_name(tmp_path):
     """Retrained is what never saw the forget images; weights from elsewhere may have."""
     config = small_config(phases=("pretrain",))
@@ -352,6 +361,7 @@ def test_a_tokenizer_that_was_given_knows_no_images_to_forget(given, name):
     assert evaluation.variants(experiment, SimpleNamespace(final="x")) == {name: "x"}
 
 
+@pytest.mark.slow
 def test_a_run_on_many_devices_is_read_on_one(finished, copy, tmp_path):
     workdir, config = copy, files.read_json(copy / "config.json")
     config["runtime"]["fsdp"] = 8

@@ -29,13 +29,13 @@ TASK = TaskPlan("random", find("task", "random"), dict(ratio=0.75))
 
 
 def recipe(method="l2l", accumulate=1, noise="gaussian_like", alpha=0.25, name="mae", **model):
-    optimizer, rate = optim.make(steps=20, lr=3e-3, warmup=0.0)
+    optimizer, rate = optim.make_optimizer(steps=20, lr=3e-3, warmup=0.0)
     return UpdateRule(
         phase="unlearn",
         model=small_model(name, **model),
         method=find("method", method),
         args=dict(noise=noise) if method == "l2l" else {},
-        solver=weighted,
+        solver=find("solver", "weighted"),
         solver_args=dict(alpha=alpha),
         optimizer=optimizer,
         learning_rate=rate,
@@ -64,19 +64,20 @@ def run(recipe, devices=1, fsdp=1, count=1):
     original, start = start_of(recipe)
 
     def place(tree):
-        return sharding.place(jax.device_get(tree), sharding.parameters(mesh, tree))
+        return sharding.place(jax.device_get(tree), sharding.parameter_shardings(mesh, tree))
 
     fixed, state = place(recipe.fixed(start, original)), place(recipe.init(start))
     update = make_update(recipe, TASK, mesh)
     compiled = shard_update(update, state, fixed, recipe.method.SIDES, mesh)
     seen = []
     for step in range(count):
-        data = jax.device_put(rows_of(recipe, step), sharding.batch(mesh))
+        data = jax.device_put(rows_of(recipe, step), sharding.batch_sharding(mesh))
         state, metrics = compiled(state, fixed, data)
         seen.append(jax.device_get(metrics))
     return jax.device_get(state), seen
 
 
+@pytest.mark.slow
 def test_masks_and_noise_are_a_function_of_seed_and_step():
     """The same images and parameters: another step or seed draws anew, the same one does not."""
     chosen = recipe()
@@ -105,6 +106,7 @@ def test_ten_steps_on_eight_devices_are_those_on_one(fsdp):
     assert one[0]["loss"] != one[-1]["loss"]
 
 
+@pytest.mark.slow
 def test_accumulated_gradients_are_those_of_the_whole_batch():
     whole, (a,) = run(recipe("finetune"), devices=2)
     pieces, (b,) = run(recipe("finetune", accumulate=4), devices=2)
@@ -127,6 +129,7 @@ def objectives_of(r, salient=None):
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.slow
 def test_solvers_weigh_what_may_move_and_nothing_else(accumulate):
     """Or a share, a projection, a promise about gradients would be one of what does not move."""
     r = recipe(name="autoencoder", accumulate=accumulate)
@@ -136,24 +139,25 @@ def test_solvers_weigh_what_may_move_and_nothing_else(accumulate):
     if accumulate > 1:
         halved = jax.tree.map(lambda x: x.reshape(2, -1, *x.shape[1:]), objectives.batch)
         objectives = dataclasses.replace(objectives, batch=halved)
-    (retain, forget), _ = objectives.gradients(student, (1, 0), (0, 1))
+    (retain, forget), _ = objectives.gradients(student, (1.0, 0.0), (0.0, 1.0))
     for pulled in (retain, forget):
         for x, may in zip(jax.tree.leaves(pulled), jax.tree.leaves(salient), strict=True):
             assert not x[~may].any()
             assert x[may].any()
-    gradient, _ = normalized.update(objectives, student, 0, share=0.3)
+    gradient, _ = normalized.update(objectives, student, jnp.int32(0), share=0.3)
     added = jax.tree.map(jnp.subtract, gradient, retain)
     lengths = [float(optax.tree.norm(tree)) for tree in (added, retain)]
     assert lengths[0] == pytest.approx(0.3 * lengths[1], rel=1e-3)
-    gradient, metrics = epsilon.update(objectives, student, 0, goal="drop", scale=3.0)
+    gradient, metrics = epsilon.update(objectives, student, jnp.int32(0), goal="drop", scale=3.0)
     assert metrics["eta"] > 0
     assert trees.dot(forget, gradient) == pytest.approx(float(metrics["psi"]), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_the_solver_asks_for_one_gradient_and_gets_the_weighted_sum():
     objectives, student = objectives_of(recipe(alpha=0.7))
-    (retain, forget, both), _ = objectives.gradients(student, (1, 0), (0, 1), (1, 0.7))
-    gradient, metrics = weighted.update(objectives, student, 0, alpha=0.7)
+    (retain, forget, both), _ = objectives.gradients(student, (1.0, 0.0), (0.0, 1.0), (1.0, 0.7))
+    gradient, metrics = weighted.update(objectives, student, jnp.int32(0), alpha=0.7)
     expected = jax.tree.map(lambda x, y: x + 0.7 * y, retain, forget)
     for x, y, z in zip(*map(jax.tree.leaves, (gradient, expected, both)), strict=True):
         np.testing.assert_allclose(x, y, atol=1e-6)
@@ -172,6 +176,7 @@ def test_the_student_learns_in_its_own_surroundings():
     assert recipe("finetune").fixed(start, original)["teacher"] == {}
 
 
+@pytest.mark.slow
 def test_randomness_follows_seed_phase_and_step():
     base = recipe("finetune")
     _, (one, two) = run(base, count=2)
@@ -184,6 +189,7 @@ def test_randomness_follows_seed_phase_and_step():
     assert one["learning_rate"] > two["learning_rate"] > 0
 
 
+@pytest.mark.slow
 def test_a_method_that_finds_its_end_stops_there_whatever_is_dispatched_after():
     r = dataclasses.replace(recipe("ascent"), args=dict(lam=1e-9), ema=0.5)
     original, start = start_of(r)
@@ -191,7 +197,7 @@ def test_a_method_that_finds_its_end_stops_there_whatever_is_dispatched_after():
     mesh = sharding.make_mesh(1, jax.devices()[:1])
     update = jax.jit(make_update(r, TASK, mesh))
     first = r.init(start)
-    assert not first.over
+    assert not first.ended
     state, metrics = update(first, fixed, rows_of(r, 0))
     assert metrics["ended"] == 1
     for _ in range(2):
@@ -213,7 +219,7 @@ def averaging(ema, count, salient=None):
     So is eps: otherwise Adam makes a whole step of the last digit of a gradient that is nearly
     zero, and two programs differ by it.
     """
-    optimizer, rate = optim.make(steps=20, lr=3e-2, warmup=0.0, eps=1e-2)
+    optimizer, rate = optim.make_optimizer(steps=20, lr=3e-2, warmup=0.0, eps=1e-2)
     r = dataclasses.replace(recipe(), ema=ema, optimizer=optimizer, learning_rate=rate)
     original, start = start_of(r)
     mesh = sharding.make_mesh(1, jax.devices()[:1])
@@ -229,6 +235,7 @@ def leaves(tree):
     return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
 
 
+@pytest.mark.slow
 def test_the_average_is_that_of_the_beginning_and_of_every_step():
     """Palette's code averages with a random initialisation, which stays in its EMA network."""
     start, states = averaging(0.75, 4)
@@ -248,6 +255,7 @@ def test_the_average_is_that_of_the_beginning_and_of_every_step():
         )
 
 
+@pytest.mark.slow
 def test_what_may_not_move_does_not_move_in_the_average():
     """Not by a bit, in spite of 0.9999 x + 0.0001 x, which is not always x."""
     start, _ = averaging(0.9999, 0)
@@ -272,16 +280,17 @@ def test_without_an_average_a_state_is_what_it_was_before_there_were_any():
         assert tuple(with_one) == ("step", "student", "optimizer", "average", *more)
 
 
+@pytest.mark.slow
 def test_the_average_lies_as_the_student_does_and_makes_room_for_the_next():
     r, mesh = dataclasses.replace(recipe(), ema=0.9), sharding.make_mesh(2, jax.devices()[:2])
     original, start = start_of(r)
     whole = jax.tree.map(jnp.copy, r.fixed(start, original))  # parts of `start` may be given twice
-    fixed = sharding.place(whole, sharding.parameters(mesh, whole))
-    shardings = sharding.parameters(mesh, jax.eval_shape(r.init, start))
+    fixed = sharding.place(whole, sharding.parameter_shardings(mesh, whole))
+    shardings = sharding.parameter_shardings(mesh, jax.eval_shape(r.init, start))
     state = jax.jit(r.init, out_shardings=shardings)(start)
     update = make_update(r, TASK, mesh)
     compiled = shard_update(update, state, fixed, r.method.SIDES, mesh)
-    rows = jax.device_put(rows_of(r, 0), sharding.batch(mesh))
+    rows = jax.device_put(rows_of(r, 0), sharding.batch_sharding(mesh))
     new, _ = compiled(state, fixed, rows)
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.average))
     pairs = list(zip(*map(jax.tree.leaves, (new.student, new.average)), strict=True))
@@ -329,6 +338,7 @@ GOLDEN = {
 
 
 @pytest.mark.parametrize("name", names("model"))
+@pytest.mark.slow
 def test_golden_step(name):
     _, (metrics,) = run(recipe(name=name))
     moved = {

@@ -35,6 +35,7 @@ def pixels():
     return once("mage_on_pixels", lambda folder: trained(mage_config(views=0), folder))
 
 
+@pytest.mark.slow
 def test_a_run_on_tokens_is_the_run_on_images(pixels, tmp_path):
     """With nothing cropped or mirrored one view is all there is."""
     results = run(mage_config(views=1), tmp_path / "tokens")
@@ -49,6 +50,7 @@ def test_a_run_on_tokens_is_the_run_on_images(pixels, tmp_path):
     assert_same_bits(params_of(tmp_path / "again"), params_of(tmp_path / "tokens"))
 
 
+@pytest.mark.slow
 def test_noise_is_drawn_from_a_bank_or_anew(pixels, tmp_path):
     trained(mage_config(noise=0), tmp_path / "anew")
     bank, anew = losses(pixels), losses(tmp_path / "anew")
@@ -70,6 +72,7 @@ def test_a_model_of_pixels_takes_no_tokens(tmp_path):
         run(config, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_cache_of_another_tokenizer(tmp_path):
     folder = str(tmp_path / "cache")
     trained(mage_config(views=1, folder=folder), tmp_path / "one")
@@ -79,6 +82,7 @@ def test_a_cache_of_another_tokenizer(tmp_path):
         run(other, tmp_path / "two")
 
 
+@pytest.mark.slow
 def test_training_starts_from_a_tokenizer_and_unlearning_does_not(tmp_path):
     model = small_model("vqgan")
     params = jax.device_get(model.init(jax.random.key(5)))

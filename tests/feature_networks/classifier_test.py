@@ -62,6 +62,7 @@ def test_without_held_out_images_there_is_no_accuracy(parts):
     assert "accuracy" not in about
 
 
+@pytest.mark.slow
 def test_a_cache_that_cannot_be_written_stops_nothing(parts, monkeypatch, caplog):
     def full(*_):
         raise PermissionError("no")
@@ -83,6 +84,7 @@ def test_it_is_made_once(parts, caplog):
     assert trees.digest(first.params) == trees.digest(again.params)
 
 
+@pytest.mark.slow
 def test_other_images_under_the_same_names_make_another(parts, tmp_path):
     sources, chosen = parts
     classifier.build(context(sources, chosen, 20), **ARGS)
@@ -111,6 +113,7 @@ def test_it_looks_at_the_images_of_the_splits_only(parts):
     assert features.about["held_out"] == 23
 
 
+@pytest.mark.slow
 def test_a_damaged_file_is_made_again(parts, tmp_path, caplog):
     first = classifier.build(context(*parts, 20), **ARGS)
     (path,) = (tmp_path / "cache").iterdir()

@@ -17,8 +17,9 @@ from l2l_jax.feature_networks import clip, inception, places
 from l2l_jax.lib import trees
 from l2l_jax.lib.errors import ConfigError, DataMissing, WrongWeights
 from l2l_jax.registry import find
-from l2l_jax.weights import feature_networks, torch_writer
+from l2l_jax.weights import torch_writer
 from l2l_jax.weights.feature_networks import context
+from l2l_jax.weights.published import NETWORK_FILES
 from tests.helpers import unpacked
 
 NETWORKS = ("inception", "clip", "places")
@@ -58,6 +59,7 @@ def seen(network, images):
     ("resize", "scale", "theirs"),
     [("legacy", "unit", "legacy_pytorch"), ("clean", "clean", "clean_normalisation")],
 )
+@pytest.mark.slow
 def test_inception_features_are_those_of_the_reference(files, resize, scale, theirs):
     stored = np.load(unpacked("fid_is/inception_io.npz"))
     network = inception.build(
@@ -70,6 +72,7 @@ def test_inception_features_are_those_of_the_reference(files, resize, scale, the
     assert network.about["sha256"] == hashlib.sha256(files["fid"].read_bytes()).hexdigest()
 
 
+@pytest.mark.slow
 def test_torchvision_logits_are_those_of_the_reference(files):
     stored = np.load(unpacked("fid_is/inception_io.npz"))
     args = dict(kind="torchvision", resize="legacy", scale="cifar")
@@ -116,6 +119,7 @@ def test_places_has_the_shapes_of_the_published_file():
     np.testing.assert_allclose(ours["conv1"]["bias"], 3 - 5 * gain, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_places_is_a_resnet50_of_pytorch():
     """FeatureNetwork and logits through functions of PyTorch, the normalisations not folded."""
     torch = pytest.importorskip("torch")
@@ -215,5 +219,5 @@ def test_unknown_words_get_a_suggestion(args):
 def test_the_file_asked_for_is_a_published_one(name):
     module = find("feature_network", name)
     defaults = {"inception": dict(kind="fid"), "clip": dict(size="h14"), "places": {}}[name]
-    assert module.file(weights="", **defaults) in feature_networks.OFFICIAL
+    assert module.file(weights="", **defaults) in NETWORK_FILES
     assert module.file(weights="mine.pth", **defaults) == "mine.pth"

@@ -1,4 +1,4 @@
-"""The benchmark of the input runs, on images that are given; its figures are not looked at."""
+"""launch/benchmark.py runs, on a small folder of images; its figures are not checked."""
 
 import runpy
 
@@ -13,11 +13,12 @@ from tests.helpers import ROOT
 
 @pytest.fixture
 def main(monkeypatch):
-    monkeypatch.setenv("L2L_CACHE", "/nowhere")  # what it sets itself is put back afterwards
-    monkeypatch.setattr(cli, "explained", lambda *_: None)
+    monkeypatch.setenv("L2L_CACHE", "/nowhere")  # monkeypatch restores what main sets
+    monkeypatch.setattr(cli, "run_with_clear_errors", lambda *_: None)
     return runpy.run_path(str(ROOT / "launch" / "benchmark.py"))["main"]
 
 
+@pytest.mark.slow
 def test_every_pipeline_is_compared_with_plain_pillow(main, tmp_path, capsys):
     for i in range(4):
         path = tmp_path / "ab"[i % 2] / f"{i}.png"
@@ -31,6 +32,7 @@ def test_every_pipeline_is_compared_with_plain_pillow(main, tmp_path, capsys):
     assert "images/s of a core" in printed
 
 
+@pytest.mark.slow
 def test_the_step_is_that_of_the_last_phase_unless_another_is_named(main, capsys):
     config = str(ROOT / "configs" / "fashion_mnist.py")
     main(["--config", f"{config}:pretrain", "--batch", "2", "--count"])

@@ -1,4 +1,4 @@
-"""Published files are fetched, go on where they stopped, and are checked; a server of our own."""
+"""launch/fetch_weights.py against a local server: downloads, continued downloads, checks."""
 
 import hashlib
 import http.server
@@ -8,7 +8,8 @@ import threading
 import pytest
 
 from l2l_jax.lib.errors import ConfigError, DataMissing, WrongWeights
-from l2l_jax.weights import __main__, feature_networks
+from l2l_jax.weights import __main__
+from l2l_jax.weights.published import FILES, PublishedFile
 from launch import fetch_weights
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB
@@ -16,10 +17,10 @@ DIGEST = hashlib.sha256(CONTENT).hexdigest()
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Serves CONTENT with ranges, unless the server is told to cut it off or to ignore them."""
+    """Serves CONTENT with ranges; server.limit cuts it off, server.ranges=False ignores ranges."""
 
     def do_GET(self):
-        self.server.asked.append(self.headers.get("Range"))
+        self.server.requested_ranges.append(self.headers.get("Range"))
         found = re.match(r"bytes=(\d+)-", self.headers.get("Range") or "")
         start = int(found[1]) if found and self.server.ranges else 0
         if start >= len(CONTENT):
@@ -37,23 +38,22 @@ class Handler(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def server():
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.asked, server.limit, server.ranges = [], None, True
+        server.requested_ranges, server.limit, server.ranges = [], None, True
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield server
         server.shutdown()
 
 
 def published(server, sha256=DIGEST[:8]):
-    return feature_networks.Published(
-        f"http://127.0.0.1:{server.server_port}/a", "MIT", sha256, "1 MB", "test"
-    )
+    url = f"http://127.0.0.1:{server.server_port}/a"
+    return PublishedFile("mae", "test", url, "MIT", "1 MB", sha256)
 
 
 def test_it_fetches_checks_and_does_not_fetch_again(server, tmp_path, capsys):
     path = fetch_weights.fetch("a.pth", published(server), tmp_path / "new")
     assert path.read_bytes() == CONTENT
     fetch_weights.fetch("a.pth", published(server), tmp_path / "new")
-    assert server.asked == [None]
+    assert server.requested_ranges == [None]
     assert capsys.readouterr().out.count(f"{path}: SHA-256 {DIGEST}") == 2
 
 
@@ -65,7 +65,7 @@ def test_what_was_cut_off_goes_on(server, tmp_path, ranges):
     server.limit, server.ranges = None, ranges
     path = fetch_weights.fetch("a.pth", published(server), tmp_path)
     assert path.read_bytes() == CONTENT
-    assert server.asked == [None, "bytes=300000-"]
+    assert server.requested_ranges == [None, "bytes=300000-"]
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -85,7 +85,7 @@ def test_another_file_is_not_kept(server, tmp_path):
 
 
 def test_without_network_it_says_where_to_put_a_copy(tmp_path):
-    gone = feature_networks.Published("http://127.0.0.1:9/a.pth", "MIT", "", "", "test")
+    gone = PublishedFile("mae", "test", "http://127.0.0.1:9/a.pth", "MIT")
     with pytest.raises(DataMissing) as error:
         fetch_weights.fetch("a.pth", gone, tmp_path)
     assert "http://127.0.0.1:9/a.pth" in str(error.value)
@@ -95,7 +95,7 @@ def test_without_network_it_says_where_to_put_a_copy(tmp_path):
 def test_google_drive_wants_a_browser(tmp_path):
     name = "mage-vitb-1600.pth"
     with pytest.raises(DataMissing, match=r"(?s)needs a browser.*Save it as"):
-        fetch_weights.fetch(name, fetch_weights.known()[name], tmp_path)
+        fetch_weights.fetch(name, FILES[name], tmp_path)
 
 
 def test_every_published_file_is_listed(capsys, monkeypatch, tmp_path):
@@ -104,21 +104,21 @@ def test_every_published_file_is_listed(capsys, monkeypatch, tmp_path):
     fetch_weights.main(["--to", str(tmp_path)])
     listed = capsys.readouterr().out
     __main__.main(["list"])
-    told = capsys.readouterr().out
-    for name, about in fetch_weights.known().items():
+    weights_list = capsys.readouterr().out
+    for name, published in FILES.items():
         assert name in listed
-        assert about.address in listed
-        assert name in told
+        assert published.url in listed
+        assert name in weights_list
     assert " * resnet50_places365.pth.tar" in listed
-    assert " * resnet50_places365.pth.tar" in told
+    assert " * resnet50_places365.pth.tar" in weights_list
     with pytest.raises(ConfigError, match="Did you mean"):
         fetch_weights.main(["resnet50_places365.pth"])
 
 
 def test_what_fails_does_not_stop_the_others(server, tmp_path, monkeypatch):
-    bad = feature_networks.Published("http://127.0.0.1:9/b", "MIT", "", "", "")
+    bad = PublishedFile("mae", "", "http://127.0.0.1:9/b", "MIT")
     files = {"b.pth": bad, "a.pth": published(server)}
-    monkeypatch.setattr(fetch_weights, "known", lambda: files)
+    monkeypatch.setattr(fetch_weights, "FILES", files)
     with pytest.raises(SystemExit, match=r"b\.pth could not be fetched"):
         fetch_weights.main(["b.pth", "a.pth", "--to", str(tmp_path)])
     assert (tmp_path / "a.pth").exists()

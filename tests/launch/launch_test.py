@@ -1,4 +1,4 @@
-"""What surrounds the steps: being told to stop, traces of a few steps."""
+"""What surrounds the steps of a launch: stopping on SIGTERM, profiles of a few steps."""
 
 import os
 import signal
@@ -10,7 +10,7 @@ from l2l_jax.lib.errors import Preempted
 
 
 def test_sigterm_ends_at_once_where_nothing_can_be_lost():
-    with preemption.watch() as stop:
+    with preemption.watch_sigterm() as stop:
         with pytest.raises(Preempted) as error:
             os.kill(os.getpid(), signal.SIGTERM)
         assert error.value.code == 143
@@ -21,7 +21,7 @@ def test_sigterm_waits_for_the_loop_to_ask():
     steps = []
 
     def loop():
-        with preemption.watch() as stop, stop.deferred():
+        with preemption.watch_sigterm() as stop, stop.deferred():
             for step in range(3):
                 steps.append(step)
                 os.kill(os.getpid(), signal.SIGTERM)

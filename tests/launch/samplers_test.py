@@ -1,4 +1,4 @@
-"""launch/samplers.py: what it says of made-up figures, and of two small runs by every sampler."""
+"""launch/samplers.py: its verdicts on given figures, and two small runs with every sampler."""
 
 from types import SimpleNamespace
 
@@ -8,13 +8,13 @@ import pytest
 from l2l_jax.data import splits
 from l2l_jax.engine import reuse
 from l2l_jax.engine.outcome import run_phases
-from l2l_jax.engine.plan import complete_config
+from l2l_jax.engine.plan import complete_config, resolve
 from l2l_jax.engine.preflight import preflight
 from l2l_jax.engine.train import train
 from l2l_jax.lib import files
 from l2l_jax.lib.errors import ConfigError
-from l2l_jax.lib.preemption import Flag
-from l2l_jax.lib.signatures import merged
+from l2l_jax.lib.preemption import StopSignal
+from l2l_jax.lib.signatures import merge_args
 from l2l_jax.registry import find
 from l2l_jax.types import Source
 from launch import samplers
@@ -25,78 +25,76 @@ STEPS = {"steps=1": 1, "steps=2": 2, "steps=10": 10}
 
 
 def rows(**psnr):
-    """{model: row}: retain and forget PSNR as given, FIDs that follow them; original 20 and 20."""
-    made = {ORIGINAL: (20.0, 20.0), **psnr}
+    """{model: row} with these (retain, forget) PSNRs, FID = 50 - PSNR; the original has 20 dB."""
+    psnrs = {ORIGINAL: (20.0, 20.0), **psnr}
     return {
         name: dict(zip(COLUMNS, (retain, 50 - retain, forget, 50 - forget), strict=True))
         | {"seconds": 0.5}
-        for name, (retain, forget) in made.items()
+        for name, (retain, forget) in psnrs.items()
     }
 
 
 REAL = rows(a=(19.8, 12.0), b=(18.0, 15.0), c=(19.7, 19.5))
-NOISY = rows(a=(19.9, 12.1), b=(18.1, 15.1), c=(19.8, 19.6))  # 0.1 off, but for the original
+NOISY = rows(a=(19.9, 12.1), b=(18.1, 15.1), c=(19.8, 19.6))  # 0.1 dB off, except for the original
 
 
 def figures(**few):
     return {f"steps={n[1:]}": r for n, r in few.items()} | {REFERENCE: REAL, AGAIN: NOISY}
 
 
-def test_pairs_that_the_margin_tells_apart():
+def test_only_pairs_beyond_the_margin_count():
     first = dict(a=1.0, b=2.0, c=2.1, d=5.0)
-    found = samplers.ranked(first, first, 0.5)
-    assert found == {"tau": 1.0, "retrain_distance": 5, "alike": 5}, "b and c are not told apart"
-    swapped = samplers.ranked(first, dict(a=1.0, b=2.1, c=2.0, d=5.0), 0.5)
-    assert swapped == {"tau": 0.667, "retrain_distance": 5, "alike": 5}, (
-        "so their order does not count"
-    )
-    assert samplers.ranked(first, dict(d=1.0, c=2.0, b=3.0, a=4.0), 0.5)["alike"] == 0
-    assert samplers.ranked(first, dict(a=1.0, b=1.0, c=2.0, d=5.0), 0.5)["alike"] == 4, "a tie"
-    flat = samplers.ranked(first, dict.fromkeys("abcd", 3.0), 9.0)
-    assert flat == {"tau": None, "retrain_distance": 0, "alike": 0}
+    found = samplers.rank_agreement(first, first, 0.5)
+    assert found == {"tau": 1.0, "pairs": 5, "agreeing": 5}, "b and c are within the margin"
+    swapped = samplers.rank_agreement(first, dict(a=1.0, b=2.1, c=2.0, d=5.0), 0.5)
+    assert swapped == {"tau": 0.667, "pairs": 5, "agreeing": 5}, "so their order does not count"
+    reverse = samplers.rank_agreement(first, dict(d=1.0, c=2.0, b=3.0, a=4.0), 0.5)
+    assert reverse["agreeing"] == 0
+    tie = samplers.rank_agreement(first, dict(a=1.0, b=1.0, c=2.0, d=5.0), 0.5)
+    assert tie["agreeing"] == 4
+    flat = samplers.rank_agreement(first, dict.fromkeys("abcd", 3.0), 9.0)
+    assert flat == {"tau": None, "pairs": 0, "agreeing": 0}
 
 
 def test_verdicts_are_relative_to_the_original_and_limits_belong_to_them():
     cells = {("a", "retain"): 0.3, ("a", "forget"): 7, ("b", "retain"): -1.5, ("b", "forget"): 4,
              ("c", "retain"): 0.2, ("c", "forget"): -0.5}  # fmt: skip
-    assert samplers.spare(REAL, 0.5, 1.0) == pytest.approx(cells)
-    found = samplers.compared(figures(), 0.5, 1.0)
+    assert samplers.distances_to_limits(REAL, 0.5, 1.0) == pytest.approx(cells)
+    found = samplers.compare(figures(), 0.5, 1.0)
     assert found["verdicts"][REFERENCE] == {
         "a": "kept, forgot",
         "b": "not kept, forgot",
         "c": "kept, not forgot",
     }
-    assert set(samplers.compared(figures(), 2.25, 0.25)["verdicts"][REFERENCE].values()) == {
+    assert set(samplers.compare(figures(), 2.25, 0.25)["verdicts"][REFERENCE].values()) == {
         "kept, forgot"
     }
-    assert samplers.spare(rows(x=(19.5, 19.0)), 0.5, 1.0) == {
+    assert samplers.distances_to_limits(rows(x=(19.5, 19.0)), 0.5, 1.0) == {
         ("x", "retain"): 0.0,
         ("x", "forget"): 0.0,
     }
-    lost = samplers.compared(figures(n2=REAL | rows(a=(np.nan,) * 2, b=(18.0, 15.0))), 0.5, 1.0)
+    lost = samplers.compare(figures(n2=REAL | rows(a=(np.nan,) * 2, b=(18.0, 15.0))), 0.5, 1.0)
     assert lost["verdicts"]["steps=2"]["a"] == "not kept, not forgot"
-    assert lost["settled"]["steps=2"] == {"retrain_distance": 6, "alike": 4}
+    assert lost["settled"]["steps=2"] == {"pairs": 6, "agreeing": 4}
 
 
 def test_a_verdict_nearer_to_its_limit_than_the_margin_is_not_settled():
-    found = samplers.compared(figures(), 0.4, 1.0)  # a kept by 0.2 and c by 0.1, of 0.14
+    found = samplers.compare(figures(), 0.4, 1.0)  # a kept by 0.2 and c by 0.1, of 0.14
     assert found["verdicts"][REFERENCE]["c"] == "kept?, not forgot"
     assert found["verdicts"][REFERENCE]["a"] == "kept, forgot"
-    assert found["settled"][REFERENCE] == {"retrain_distance": 5, "alike": 5}
+    assert found["settled"][REFERENCE] == {"pairs": 5, "agreeing": 5}
     few = rows(a=(19.8, 12.0), b=(18.0, 15.0), c=(19.5, 19.5))  # not kept
-    found = samplers.compared(figures(n2=few), 0.4, 1.0)
+    found = samplers.compare(figures(n2=few), 0.4, 1.0)
     assert found["verdicts"]["steps=2"]["c"] == "not kept?, not forgot"
-    assert found["settled"]["steps=2"] == {"retrain_distance": 5, "alike": 5}
+    assert found["settled"]["steps=2"] == {"pairs": 5, "agreeing": 5}
     assert found["agrees"]["steps=2"]
 
 
 def test_a_margin_is_twice_the_rms_of_what_other_noise_does_to_a_difference():
-    found = samplers.compared(figures(), 0.5, 1.0)
+    found = samplers.compare(figures(), 0.5, 1.0)
     assert found["margins"] == pytest.approx(dict.fromkeys(COLUMNS, 2 * 0.1 * 0.5**0.5))
-    assert found["ranked"][REFERENCE]["retain PSNR"]["retrain_distance"] == 5, (
-        "a and c are 0.1 dB apart"
-    )
-    assert found["ranked"][REFERENCE]["forget PSNR"]["retrain_distance"] == 6
+    assert found["ranked"][REFERENCE]["retain PSNR"]["pairs"] == 5, "a and c are 0.1 dB apart"
+    assert found["ranked"][REFERENCE]["forget PSNR"]["pairs"] == 6
     assert found["agrees"] == {REFERENCE: True, AGAIN: True}
 
 
@@ -109,37 +107,37 @@ def test_a_margin_is_twice_the_rms_of_what_other_noise_does_to_a_difference():
     ],
 )
 def test_a_sampler_agrees_in_verdicts_and_order(other, verdict, order):
-    found = samplers.compared(figures(n2=other), 0.5, 1.0)
+    found = samplers.compare(figures(n2=other), 0.5, 1.0)
     settled = found["settled"]["steps=2"]
-    assert settled["retrain_distance"] == 6
-    assert (settled["alike"] == 6) == verdict
+    assert settled["pairs"] == 6
+    assert (settled["agreeing"] == 6) == verdict
     pairs = found["ranked"]["steps=2"].values()
-    assert all(cell["alike"] == cell["retrain_distance"] for cell in pairs) == order
+    assert all(cell["agreeing"] == cell["pairs"] for cell in pairs) == order
     assert found["agrees"]["steps=2"] == (verdict and order)
 
 
 @pytest.mark.parametrize(
     ("agrees", "begins"),
     [
-        ((True, True, True), "From steps=1 on all 6 settled verdicts and 22 pairs told apart"),
+        ((True, True, True), "From steps=1 on all 6 settled verdicts and 22 distinguishable pairs"),
         ((True, False, True), "From steps=10 on all"),  # one step agrees by luck
         ((False, True, True), "From steps=2 on all"),
         ((True, True, False), "There is no number of steps from which on all 6 settled"),
     ],
 )
 def test_the_last_line(agrees, begins):
-    found = samplers.compared(figures(), 0.5, 1.0)
+    found = samplers.compare(figures(), 0.5, 1.0)
     known = dict(zip(STEPS, agrees, strict=True)) | {REFERENCE: True, AGAIN: False}
     line = samplers.conclusion(STEPS, found | {"agrees": known})
     assert line.startswith(begins)
-    assert line.endswith("by that with other noise they are not.")
-    assert samplers.conclusion({}, found).endswith("they are.")
+    assert line.endswith("DDPM with other noise does not agree.")
+    assert samplers.conclusion({}, found).endswith("noise agrees.")
 
 
 def test_the_tables_are_markdown():
     few = rows(a=(19.8, 15.0), b=(18.0, 12.0), c=(18.7, 19.5))
     given = figures(n1=few)
-    text = samplers.tables(given, samplers.compared(given, 0.5, 1.0))
+    text = samplers.tables(given, samplers.compare(given, 0.5, 1.0))
     assert f"| retain PSNR | steps=1 | {REFERENCE} | {AGAIN} |" in text
     assert "| c | 18.7 | 19.7 | 19.8 |" in text
     assert "| c | not kept, not forgot | kept, not forgot | kept, not forgot |" in text
@@ -155,25 +153,25 @@ def test_images_are_drawn_evenly_over_classes():
     keys = [f"{i:02d}" for i in range(len(labels))]
     source = Source(keys, labels, ("x", "y", "z"), lambda i: None)
     split = splits.pick("retain_eval", "eval", source, np.arange(1, len(labels)))
-    some = samplers.some(split, source, 11, 0)
+    some = samplers.subset(split, source, 11, 0)
     assert np.bincount(labels[some.indices]).tolist() == [4, 3, 4]
     assert set(some.keys) <= set(split.keys)
-    assert some.digest == samplers.some(split, source, 11, 0).digest
-    assert some.digest != samplers.some(split, source, 11, 1).digest
-    assert samplers.some(split, source, 99, 0).digest == split.digest
+    assert some.digest == samplers.subset(split, source, 11, 0).digest
+    assert some.digest != samplers.subset(split, source, 11, 1).digest
+    assert samplers.subset(split, source, 99, 0).digest == split.digest
 
 
-def test_it_goes_on_with_what_out_holds_of_the_same_images_and_models(tmp_path):
+def test_it_continues_from_an_out_file_of_the_same_images_and_models(tmp_path):
     out, about = tmp_path / "x.json", {"seed": 0, "images": {"retain_eval": [4, "ab"]}}
-    empty = samplers.begun(out, about, {"a": "1"})
+    empty = samplers.read_record(out, about, {"a": "1"})
     assert empty == {"about": about, "models": {"a": "1"}, "figures": {}}
     files.write_json(out, empty | {"figures": {REFERENCE: REAL}, "conclusion": "of less"})
-    more = samplers.begun(out, about, {"b": "2"})
+    more = samplers.read_record(out, about, {"b": "2"})
     assert more == empty | {"models": {"a": "1", "b": "2"}, "figures": {REFERENCE: REAL}}
     with pytest.raises(ConfigError, match=r"name another --out: its models/a is 3, not 1\."):
-        samplers.begun(out, about, {"a": "3"})
+        samplers.read_record(out, about, {"a": "3"})
     with pytest.raises(ConfigError, match=r"its images/retain_eval is \[5, 'ab'\], not \[4"):
-        samplers.begun(out, about | {"images": {"retain_eval": [5, "ab"]}}, {"a": "1"})
+        samplers.read_record(out, about | {"images": {"retain_eval": [5, "ab"]}}, {"a": "1"})
 
 
 # Runs --------------------------------------------------------------------------------------------
@@ -188,17 +186,17 @@ def config_of(rate=1e-3, **changes):
 
 
 def finish(folder, config):
-    """What makes a workdir one of a run that was evaluated."""
+    """Makes a workdir look like that of an evaluated run."""
     files.write_json(folder / "config.json", config)
     files.write_json(folder / "results.json", {"steps": {"unlearn": [2, 2]}})
     (folder / "report.html").touch()
 
 
 def make(root):
-    """Two runs of one original; one is called as a variant that a judge knows."""
+    """Two runs of one original; one has the name of a variant that Completer knows."""
     for name, config in (("a", config_of()), ("retrained", config_of(rate=3e-2))):
         config["runtime"]["begin_from"] = str(root / "a") if name != "a" else ""
-        ready = preflight(config, root / name, Flag())
+        ready = preflight(resolve(config), root / name, StopSignal())
         reuse.reuse_phases(ready)
         run_phases(ready, train)
         finish(root / name, config)
@@ -206,10 +204,12 @@ def make(root):
 
 @pytest.mark.slow
 def test_two_runs_by_every_sampler(tmp_path, capsys, monkeypatch):
-    """What is there of one is not measured again."""
-    runs, out, begun = once("samplers", make), tmp_path / "x.json", samplers.begun
+    """Figures that --out already holds are not measured again."""
+    runs, out = once("samplers", make), tmp_path / "x.json"
+    read_record = samplers.read_record
     there = {name: {**REAL["a"], "seconds": 9.0} for name in (ORIGINAL, "a", "retrained")}
-    monkeypatch.setattr(samplers, "begun", lambda *a: begun(*a) | {"figures": {"steps=1": there}})
+    done = {"figures": {"steps=1": there}}
+    monkeypatch.setattr(samplers, "read_record", lambda *a: read_record(*a) | done)
     before = {path: path.stat().st_mtime_ns for path in runs.rglob("*")}
     words = [str(runs / "a"), str(runs / "retrained"), "--steps", "1,2", "--images", "4"]
     samplers.main([*words, "--out", str(out)])
@@ -235,15 +235,17 @@ def test_two_runs_by_every_sampler(tmp_path, capsys, monkeypatch):
 
 @pytest.fixture
 def refused(monkeypatch, tmp_path):
-    """Whether workdirs "one" and "other", of another config or original, are not compared."""
+    """A check that workdirs "one" and "other", of another config or original, are refused."""
 
-    def check(said, config, original="ab"):
+    def check(message, config, original="ab"):
         for name, made in (("one", config_of()), ("other", config)):
             finish(tmp_path / name, made)
             files.write_json(tmp_path / name / "splits" / "retain.json", {"digest": "ab"})
-        told = {"one": "ab", "other": original}
-        monkeypatch.setattr(samplers, "final_weights", lambda folder: weights(told[folder.name]))
-        with pytest.raises(ConfigError, match=said):
+        originals = {"one": "ab", "other": original}
+        monkeypatch.setattr(
+            samplers, "final_weights", lambda folder: weights(originals[folder.name])
+        )
+        with pytest.raises(ConfigError, match=message):
             samplers.load([tmp_path / "one", tmp_path / "other"])
 
     return check
@@ -258,7 +260,7 @@ def test_other_originals_are_refused(refused):
 
 
 @pytest.mark.parametrize(
-    ("said", "key", "value"),
+    ("message", "key", "value"),
     [
         ("its task/name is random, not center", "evaluate", dict(tasks=("random",), batch_size=8)),
         ("is a run of mae", "model", dict(name="mae", args=dict())),
@@ -266,9 +268,9 @@ def test_other_originals_are_refused(refused):
         ("its model/beta_end is 0.1, not 0.5", "model", dict(args=dict(beta_end=0.1))),
     ],
 )
-def test_other_configs_are_refused(refused, said, key, value):
+def test_other_configs_are_refused(refused, message, key, value):
     config = config_of()
-    refused(said, config | {key: merged(config[key], value)})
+    refused(message, config | {key: merge_args(config[key], value)})
 
 
 def test_samplers_may_differ_and_runs_are_finished_and_have_names(monkeypatch, tmp_path):
@@ -293,7 +295,7 @@ def test_samplers_may_differ_and_runs_are_finished_and_have_names(monkeypatch, t
 
 def test_steps_and_images_are_checked(tmp_path):
     with pytest.raises(ConfigError, match="take 1 to 10"):
-        samplers.under(SimpleNamespace(config=config_of()), "steps=11", 11)
+        samplers.with_sampler(SimpleNamespace(plan=resolve(config_of())), "steps=11", 11)
     for words in (["--images", "1"], ["--steps", "1,x"], ["--steps=-1"]):
         with pytest.raises(ConfigError, match="--images is 2 or more"):
             samplers.main([str(tmp_path), "--out", "x.json", *words])

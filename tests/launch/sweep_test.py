@@ -1,4 +1,4 @@
-"""The grid of launch/sweep.py: which runs, in which order, from what; and that it goes on."""
+"""launch/sweep.py: which runs, in which order, what they reuse, and how a grid continues."""
 
 import logging
 import os
@@ -17,7 +17,7 @@ from l2l_jax.lib.errors import ConfigError
 from launch import sweep
 from tests.helpers import ROOT, command
 
-# Words of its own, made of what every version of the package has.
+# A config with form words of its own; "lost" and "broken" make runs that fail.
 CONFIG = """
 from tests import helpers
 
@@ -48,7 +48,7 @@ def get_config(form=""):
 
 @pytest.fixture(autouse=True)
 def _as_before():
-    """A sweep sets signal handlers and the level of our log: for a process, not for these tests."""
+    """Restores the signal handlers and the log level that a sweep sets for its process."""
     level = logging.getLogger("l2l_jax").level
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     yield
@@ -66,12 +66,12 @@ def grid(tmp_path):
 
 
 def planned(grid, words, *given):
-    return sweep.plan(str(grid), sweep.axes_of(words.split()), given, Path("out"))
+    return sweep.plan(str(grid), sweep.parse_axes(words.split()), given, Path("out"))
 
 
 def test_axes():
-    assert sweep.axes_of(["x=((1,2),(3,4)),5"]) == {"x": ["((1,2),(3,4))", "5"]}
-    axes = sweep.axes_of(['unlearn.tasks=("a",),("a","b")', "alpha=0.1,1", "seed=0"])
+    assert sweep.parse_axes(["x=((1,2),(3,4)),5"]) == {"x": ["((1,2),(3,4))", "5"]}
+    axes = sweep.parse_axes(['unlearn.tasks=("a",),("a","b")', "alpha=0.1,1", "seed=0"])
     assert axes == {"unlearn.tasks": ['("a",)', '("a","b")'], "alpha": ["0.1", "1"], "seed": ["0"]}
 
 
@@ -84,7 +84,7 @@ def test_what_is_no_axis(words, grid):
 
 
 def test_the_grid_in_its_order(grid):
-    """By seed; retrain first; a method without an axis once; the names are safe."""
+    """By seed; retrain first; a method that reads no axis once; names are valid file names."""
     runs = planned(grid, "method=l2l,finetune,retrain alpha=0.1,1 seed=0,1")
     assert [run.name for run in runs] == [
         f"{name},seed={seed}"
@@ -96,15 +96,15 @@ def test_the_grid_in_its_order(grid):
     assert tuples.name == "pretrain.tasks=__random_,_"
 
 
-def test_what_each_run_is_told(grid, capsys):
+def test_the_command_of_each_run(grid, capsys):
     runs = planned(grid, "method=retrain,l2l alpha=0.1,1 seed=0,1", "--config.unlearn.steps=50")
     first, second = runs[0], runs[-1]
     assert first.command(None)[1:] == [
         *("-m", "l2l_jax.main", "--config", f"{grid}:retrain", "--workdir", "out/retrain,seed=0"),
         "--config.seed=0",
     ]
-    said = "retrain: left out of it: --config.unlearn.steps=50: this run has no such phase. Its"
-    assert said in capsys.readouterr().err
+    warning = "retrain: left out of it: --config.unlearn.steps=50: this run has no such phase. Its"
+    assert warning in capsys.readouterr().err
     assert second.command(Path("out/x"))[3:] == [
         *("--config", f"{grid}:l2l", "--workdir", "out/l2l,alpha=1,seed=1"),
         *("--config.unlearn.steps=50", "--config.unlearn.solver_args.alpha=1", "--config.seed=1"),
@@ -134,18 +134,18 @@ def test_overrides_that_no_run_reads_are_refused(grid):
 
 
 def test_a_phase_that_is_not_done_has_no_axes(grid):
-    """The config has a section unlearn, and the fine-tuned run does not read it."""
+    """The config has a section unlearn that the finetune run does not read."""
     (run,) = planned(grid, "method=finetune seed=0")
-    assert not sweep.has(run.config, "alpha")
-    assert not sweep.has(run.config, "r")
-    assert sweep.has(run.config, "mend.steps")
-    assert sweep.has(run.config, "seed")
+    assert not sweep.reads_axis(run.config, "alpha")
+    assert not sweep.reads_axis(run.config, "r")
+    assert sweep.reads_axis(run.config, "mend.steps")
+    assert sweep.reads_axis(run.config, "seed")
 
 
 def test_one_objective_is_not_weighed():
-    """Of the project's own configs: a fine-tuned run for every alpha would be the same run."""
+    """With the project's own configs: a finetune run would be the same for every alpha."""
     spec = str(ROOT / "configs" / "autoencoder_cifar10.py")
-    axes = sweep.axes_of(["method=l2l,finetune,siss", "alpha=0.1,1"])
+    axes = sweep.parse_axes(["method=l2l,finetune,siss", "alpha=0.1,1"])
     runs = sweep.plan(f"{spec}:bundled", axes, (), Path("out"))
     assert [run.name for run in runs] == ["l2l,alpha=0.1", "l2l,alpha=1", "finetune", "siss"]
 
@@ -164,7 +164,7 @@ def test_one_objective_is_not_weighed():
         ('pretrain.tasks=("random",),["random",]', "the same name"),
     ],
 )
-def test_what_is_wrong_is_said_before_anything_runs(words, message, grid):
+def test_errors_are_raised_before_anything_runs(words, message, grid):
     with pytest.raises(ConfigError, match=message):
         planned(grid, words)
 
@@ -179,7 +179,7 @@ def test_a_workdir_of_another_config_is_refused_at_once(grid, tmp_path):
 
 def test_what_a_run_begins_from_when_all_goes_well(grid):
     runs = planned(grid, "method=retrain,l2l,finetune alpha=0.1,1 seed=0,1 mend.steps=2,3")
-    source = {run.name: sweep.source_of(run, runs, planned=True) for run in runs}
+    source = {run.name: sweep.find_source(run, runs, planned=True) for run in runs}
     for seed in (0, 1):
         first = Path(f"out/l2l,alpha=0.1,seed={seed}")
         assert source[f"retrain,seed={seed}"] is None, "it sees other images"
@@ -190,19 +190,19 @@ def test_what_a_run_begins_from_when_all_goes_well(grid):
 
 def test_the_longest_beginning_wins(grid):
     runs = planned(grid, "method=l2l,finetune evaluate.batch_size=16,32")
-    source = {run.name: sweep.source_of(run, runs, planned=True) for run in runs}
+    source = {run.name: sweep.find_source(run, runs, planned=True) for run in runs}
     assert source["finetune,evaluate.batch_size=16"] == Path("out/l2l,evaluate.batch_size=16")
     assert source["finetune,evaluate.batch_size=32"] == Path("out/finetune,evaluate.batch_size=16")
 
 
 def test_a_run_begins_only_from_what_is_there(grid, tmp_path):
-    """Those before it may have failed; one after it may be done, by an earlier sweep."""
-    runs = sweep.plan(str(grid), sweep.axes_of(["alpha=1,2,3"]), (), tmp_path)
-    assert sweep.source_of(runs[1], runs, planned=False) is None
+    """Earlier runs may have failed; later ones may be done, by an earlier sweep."""
+    runs = sweep.plan(str(grid), sweep.parse_axes(["alpha=1,2,3"]), (), tmp_path)
+    assert sweep.find_source(runs[1], runs, planned=False) is None
     (runs[2].folder / "checkpoints" / "pretrain" / "3").mkdir(parents=True)
-    assert sweep.source_of(runs[1], runs, planned=False) == runs[2].folder
+    assert sweep.find_source(runs[1], runs, planned=False) == runs[2].folder
     (runs[0].folder / "checkpoints" / "pretrain" / "3").mkdir(parents=True)
-    assert sweep.source_of(runs[1], runs, planned=False) == runs[0].folder
+    assert sweep.find_source(runs[1], runs, planned=False) == runs[0].folder
 
 
 def finish(folder, config=None):
@@ -222,7 +222,7 @@ def test_a_dry_run_prints_commands_and_starts_nothing(grid, tmp_path, capsys, mo
     assert all("--config.seed=4" in line for line in lines)
     assert lines[1][-1] == "--config.runtime.begin_from=runs/grid/l2l,alpha=1"
     assert not Path("runs").exists()
-    axes = sweep.axes_of(["method=l2l", "alpha=1,2"])
+    axes = sweep.parse_axes(["method=l2l", "alpha=1,2"])
     first = sweep.plan(str(grid), axes, ["--config.seed=4"], Path("runs/grid"))[0]
     finish(first.folder, first.config)
     sweep.main([*words, "--out", "runs/grid"])
@@ -274,12 +274,12 @@ time.sleep(60)
     assert ended.value.code == 128 + number
     assert saved.read_text() != str(os.getsid(0)), "a terminal's Ctrl-C is not for the run"
     out = capsys.readouterr().out
-    assert "the same command goes on" in out
+    assert "the same command continues" in out
     assert "2/2" not in out
 
 
 def test_a_failing_run_stops_no_other(grid, tmp_path, monkeypatch, capsys):
-    """One line each; at the end what failed, and the page of what did not."""
+    """One line for each run; at the end the failures, and the page of the finished runs."""
     monkeypatch.setattr(sweep.Run, "command", lambda self, source: child("import sys; sys.exit(3)"))
     real, called = sweep.Children.call, []
 
@@ -292,7 +292,7 @@ def test_a_failing_run_stops_no_other(grid, tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(sweep.Children, "call", call)
     axes = ["alpha=1,2,3"]
-    third = sweep.plan(str(grid), sweep.axes_of(axes), (), tmp_path / "out")[2]
+    third = sweep.plan(str(grid), sweep.parse_axes(axes), (), tmp_path / "out")[2]
     finish(third.folder, third.config)
     with pytest.raises(SystemExit) as ended:
         sweep.main(["--config", str(grid), *axes, "--out", str(tmp_path / "out")])
@@ -313,8 +313,8 @@ def test_a_failing_run_stops_no_other(grid, tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.slow
-def test_killed_and_started_again_it_goes_on(grid, tmp_path):
-    """Real runs: one teacher for both, one run that fails; the sweep is killed during the first."""
+def test_a_killed_sweep_continues(grid, tmp_path):
+    """Real runs: two share an original, one fails; the sweep is killed during the first."""
     out = tmp_path / "out"
     words = ["--config", str(grid), "method=l2l,lost", "alpha=0.1,0.5", "--out", str(out)]
     words.append("--config.split.forget.classes=(0,1)")

@@ -15,14 +15,14 @@ def test_a_cache_decides_nothing(tmp_path):
     cached = files.as_json(config)
     cached["data"]["cache"] = "memory"
     cached["runtime"]["threads"] = 7
-    claim.check(tmp_path, cached)
+    claim.check_config_matches(tmp_path, cached)
     config["spare"], cached["spare"] = config["unlearn"], config["unlearn"] | {"steps": 99}
     assert config_dicts.decisive(cached) == config_dicts.decisive(config)
     assert cached["data"]["cache"] == "memory", "what is given stays as it is"
     cached["split"]["forget"]["images"] = 5
     with pytest.raises(ConfigError, match=r"split\.forget\.images: 0 there, 5 here"):
-        claim.check(tmp_path, cached)
+        claim.check_config_matches(tmp_path, cached)
     cached["split"]["forget"]["images"] = 0
     cached["data"]["resize"] = "simd"
     with pytest.raises(ConfigError, match=r"data\.resize"):
-        claim.check(tmp_path, cached)
+        claim.check_config_matches(tmp_path, cached)

@@ -54,7 +54,7 @@ def test_without_clu_the_json_lines_remain(tmp_path, monkeypatch, caplog):
 def test_the_clock(monkeypatch, caplog):
     now = [100.0]
     monkeypatch.setattr(progress.time, "perf_counter", lambda: now[0])
-    watch = progress.Clock("unlearn", start=10, steps=110, examples=8, flops=2e9, spent=50.0)
+    watch = progress.Progress("unlearn", start=10, steps=110, examples=8, flops=2e9, spent=50.0)
     now[0] += 30  # compilation
     watch.compiled(10)
     assert watch.rates(10) == {}
@@ -81,6 +81,7 @@ def test_the_clock(monkeypatch, caplog):
         assert words in line
 
 
+@pytest.mark.slow
 def test_tensorflow_stays_out_of_the_train_step():
     """Only workdir/metrics.py may load it, and only when a writer is made."""
     code = (

@@ -59,7 +59,7 @@ def test_legacy_is_pytorch_without_antialiasing(shape, to):
 def test_cover_takes_the_centre():
     image = np.zeros((10, 30, 3), np.uint8)
     image[:, 10:20] = 255
-    covered = resample.cover(jnp.asarray(image, jnp.float32)[None], 10, "pillow")
+    covered = resample.resize_and_crop(jnp.asarray(image, jnp.float32)[None], 10, "pillow")
     assert covered.shape == (1, 10, 10, 3)
     assert (covered == 255).all()
 

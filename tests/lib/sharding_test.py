@@ -22,7 +22,7 @@ def test_devices_lie_in_the_order_of_their_hosts(monkeypatch):
 def test_a_host_reads_the_rows_that_its_devices_hold():
     mesh = sharding.make_mesh(fsdp=2, devices=jax.devices()[::-1])
     rows = np.arange(16)
-    placed = jax.device_put(rows, sharding.batch(mesh))
+    placed = jax.device_put(rows, sharding.batch_sharding(mesh))
     begins = {shard.device.id: shard.index[0].start or 0 for shard in placed.addressable_shards}
     assert [begins[key] for key in sorted(begins)] == list(range(0, 16, 2))
 
@@ -30,7 +30,7 @@ def test_a_host_reads_the_rows_that_its_devices_hold():
 def test_an_inner_product_leaves_sharded_arrays_where_they_are():
     mesh = sharding.make_mesh(fsdp=4)
     tree = {"a": np.ones((3, 3, 64, 128), np.float32), "b": np.ones((2048, 8), np.float32)}
-    placed = sharding.place(tree, sharding.parameters(mesh, tree))
+    placed = sharding.place(tree, sharding.parameter_shardings(mesh, tree))
     compiled = jax.jit(trees.dot).lower(placed, placed).compile()
     assert "all-gather" not in compiled.as_text()
     assert "all-reduce" in compiled.as_text()

@@ -132,12 +132,12 @@ def test_learning_rate_warms_up_and_falls():
 
 def test_weight_decay_spares_biases_and_norms_in_both_layouts():
     params = {"norm": {"scale": 1.0, "bias": 1.0}, "blocks": {0: {"kernel": 1.0}}, "cls_token": 1.0}
-    decayed = trees.flatten(optim.decayed(params))
+    decayed = trees.flatten(optim.decay_mask(params))
     assert {k for k, v in decayed.items() if v} == {"blocks/0/kernel", "cls_token"}
 
 
 def test_clipping_bounds_the_gradient():
-    tx, _ = optim.make(steps=10, lr=1.0, warmup=0.0, clip=1.0, weight_decay=0.0, eps=1e9)
+    tx, _ = optim.make_optimizer(steps=10, lr=1.0, warmup=0.0, clip=1.0, weight_decay=0.0, eps=1e9)
     params = {"kernel": jnp.zeros(2)}
     updates, _ = tx.update({"kernel": jnp.array([30.0, 40.0])}, tx.init(params), params)
     direction = np.asarray(updates["kernel"]) * -1e9
@@ -163,7 +163,7 @@ def test_pasting_clips_and_leaves_the_rest():
     assert (pasted[0, :2, 2:] == 1).all()
     assert (pasted[0, 2:] == np.float32(0.3)).all()
     with pytest.raises(ConfigError, match="take 1 to 3"):
-        masks.central((4, 4), 4)
+        masks.central_block((4, 4), 4)
 
 
 def test_meshes_and_batches_that_do_not_divide():
@@ -180,14 +180,14 @@ def test_meshes_and_batches_that_do_not_divide():
 def test_large_arrays_are_sharded_and_small_ones_kept_whole():
     mesh = sharding.make_mesh(-1)
     tree = {"w": jnp.zeros((24, 64)), "odd": jnp.zeros((51, 51)), "b": jnp.zeros(64)}
-    placed = sharding.place(jax.device_get(tree), sharding.parameters(mesh, tree))
+    placed = sharding.place(jax.device_get(tree), sharding.parameter_shardings(mesh, tree))
     assert placed["w"].addressable_shards[0].data.shape == (24, 8)
     assert placed["odd"].addressable_shards[0].data.shape == (51, 51)
     assert placed["b"].addressable_shards[0].data.shape == (64,)
 
 
 def test_errors_suggest_and_list():
-    error = errors.unknown("method", "l2", ["l2l", "max_loss"], "Create it.")
+    error = errors.unknown_name("method", "l2", ["l2l", "max_loss"], "Create it.")
     assert (
         str(error) == "No method called 'l2'. Did you mean 'l2l'? Known: l2l, max_loss. Create it."
     )
@@ -207,7 +207,7 @@ def test_a_file_is_whole_or_absent(tmp_path):
     files.write_json(path, {"a": (1, 2)})
 
     def fail():
-        with files.replacing(path) as file:
+        with files.atomic_write(path) as file:
             file.write(b"half")
             raise RuntimeError
 

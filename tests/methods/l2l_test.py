@@ -26,6 +26,7 @@ def setting(count=6):
 
 
 @pytest.mark.parametrize("noise", NOISES)
+@pytest.mark.slow
 def test_the_objectives_are_the_equation(noise):
     model, student, teacher, batch = setting()
     retain, forget, _ = l2l.objectives(model, student, teacher, batch, KEY, noise=noise)
@@ -39,12 +40,15 @@ def test_the_objectives_are_the_equation(noise):
     stays = latents(teacher, keep.images, keep.mask)
     moved = latents(student, keep.images, keep.mask)
     np.testing.assert_allclose(retain, np.mean((moved - stays) ** 2), rtol=1e-5)
-    n = l2l.noise_images(fold(KEY, "noise"), *l2l.about(drop.images), noise=noise, clip=False)
+    n = l2l.noise_images(
+        fold(KEY, "noise"), *l2l.channel_moments(drop.images), noise=noise, clip=False
+    )
     goal = latents(teacher, n, drop.mask)
     moved = latents(student, drop.images, drop.mask)
     np.testing.assert_allclose(forget, np.mean((moved - goal) ** 2), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_each_side_is_a_mean_of_its_own_whatever_the_other_holds():
     model, student, teacher, batch = setting()
     half = UnlearnBatch(jax.tree.map(lambda x: x[:2], batch.retain), batch.forget)
@@ -56,27 +60,29 @@ def test_each_side_is_a_mean_of_its_own_whatever_the_other_holds():
 def test_noise_has_the_moments_of_the_forget_images_channel_by_channel():
     scale = jnp.array([0.1, 0.5, 1.0])
     like = images(64, 16) * scale + jnp.array([0.0, 0.2, -0.1])
-    n = l2l.noise_images(KEY, *l2l.about(like), noise="gaussian_like", clip=False)
+    n = l2l.noise_images(KEY, *l2l.channel_moments(like), noise="gaussian_like", clip=False)
     np.testing.assert_allclose(n.mean((0, 1, 2)), like.mean((0, 1, 2)), atol=0.01)
     np.testing.assert_allclose(n.std((0, 1, 2)), like.std((0, 1, 2)), rtol=0.02)
-    constant = l2l.noise_images(KEY, *l2l.about(like), noise="constant", clip=False)
+    constant = l2l.noise_images(KEY, *l2l.channel_moments(like), noise="constant", clip=False)
     np.testing.assert_allclose(constant, jnp.broadcast_to(like.mean((0, 1, 2)), like.shape))
-    standard = l2l.noise_images(KEY, *l2l.about(like), noise="standard", clip=False) * 2 - 1
+    standard = (
+        l2l.noise_images(KEY, *l2l.channel_moments(like), noise="standard", clip=False) * 2 - 1
+    )
     assert abs(standard.mean()) < 0.02
     assert abs(standard.std() - 1) < 0.02
-    uniform = l2l.noise_images(KEY, *l2l.about(like), noise="uniform", clip=False)
+    uniform = l2l.noise_images(KEY, *l2l.channel_moments(like), noise="uniform", clip=False)
     assert 0 <= uniform.min() < 0.01
     assert 0.99 < uniform.max() <= 1
 
 
 def test_noise_is_clamped_only_on_request():
     like = images(16, 16)
-    free = l2l.noise_images(KEY, *l2l.about(like), noise="standard", clip=False)
-    held = l2l.noise_images(KEY, *l2l.about(like), noise="standard", clip=True)
+    free = l2l.noise_images(KEY, *l2l.channel_moments(like), noise="standard", clip=False)
+    held = l2l.noise_images(KEY, *l2l.channel_moments(like), noise="standard", clip=True)
     assert free.min() < 0 < 1 < free.max()
     np.testing.assert_array_equal(held, jnp.clip(free, 0, 1))
 
 
 def test_unknown_noise():
     with pytest.raises(ConfigError, match="Did you mean 'uniform'"):
-        l2l.noise_images(KEY, *l2l.about(images(2, 16)), noise="unifrom", clip=False)
+        l2l.noise_images(KEY, *l2l.channel_moments(images(2, 16)), noise="unifrom", clip=False)

@@ -11,8 +11,8 @@ from configs import common
 from l2l_jax.engine.plan import complete_config, resolve
 from l2l_jax.engine.preflight import preflight
 from l2l_jax.lib.errors import ConfigError
-from l2l_jax.lib.objectives import native_loss
-from l2l_jax.lib.preemption import Flag
+from l2l_jax.lib.objectives import training_loss
+from l2l_jax.lib.preemption import StopSignal
 from l2l_jax.methods import siss
 from l2l_jax.types import Batch, ImageToImage, NoisyModel, UnlearnBatch
 from tests.helpers import images, small_config
@@ -204,7 +204,7 @@ def test_a_model_without_noise_has_its_own_loss_and_minus_that():
     given, plain = batch(), Plain()
     retain, forget, found = run(given, 0.5, model=plain)
     inputs = plain.corrupt({}, given.forget.images, given.forget.mask, KEY)
-    assert (retain, found) == native_loss(plain, STUDENT, given.retain, KEY), "with all its terms"
+    assert (retain, found) == training_loss(plain, STUDENT, given.retain, KEY), "with all its terms"
     assert forget == -jnp.mean(plain.loss(STUDENT, inputs))
     assert run(given, 0.1, model=plain)[:2] == (retain, forget)
 
@@ -225,11 +225,12 @@ def test_its_recipe_has_a_solver_of_its_own():
     assert (phase["solver"], phase["solver_args"]) == ("normalized", {"share": 0.1, "norm": 0.0})
 
 
+@pytest.mark.slow
 def test_another_solver_than_the_one_it_is_meant_for_is_said(tmp_path, caplog):
     config = small_config()
     config.unlearn.update(dict(method="siss", solver="normalized"))
-    preflight(resolve(config), tmp_path / "a", Flag())
+    preflight(resolve(config), tmp_path / "a", StopSignal())
     assert "is meant for" not in caplog.text
     config.unlearn.solver = "weighted"
-    preflight(resolve(config), tmp_path / "b", Flag())
+    preflight(resolve(config), tmp_path / "b", StopSignal())
     assert "unlearn: siss is meant for the solver normalized" in caplog.text

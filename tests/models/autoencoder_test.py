@@ -81,6 +81,7 @@ def test_the_loss_is_the_mean_squared_error_of_every_pixel():
     assert model.training_loss(params, inputs)[0] == pytest.approx(np.mean(want), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_training_learns_to_complete():
     """Images of one colour each: what is hidden can be told from what is seen."""
     model, params = setting()

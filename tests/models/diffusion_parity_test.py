@@ -118,6 +118,7 @@ def test_other_schedules(name):
     np.testing.assert_allclose(Schedule(name, len(expected)).betas, expected, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_unet():
     gamma, (given, noisy) = IO["unet/gammas"][:, 0], jnp.split(last(IO["unet/input"]), 2, axis=-1)
     embedded = unet.gamma_embedding(jnp.asarray(gamma), 32)
@@ -147,11 +148,12 @@ def predict(noisy, gamma, given=None):
     return output(teacher(), inputs)
 
 
+@pytest.mark.slow
 def test_p_mean_variance():
     """Of pure noise, at three steps of the schedule of sampling."""
     given, noisy = last(IO["y_cond"]), last(IO["noise"])
     for row, t in enumerate(IO["p_mean_variance/t"]):
-        at = {name: value[t] for name, value in model().walked.buffers.items()}
+        at = {name: value[t] for name, value in model().sample_schedule.buffers.items()}
         one = functools.partial(predict, given=given[row : row + 1])
         mean, log_variance = denoising.posterior(one, noisy[row : row + 1], at)
         np.testing.assert_allclose(mean[0], last(IO["p_mean_variance/mean"])[row], atol=OUTPUT)
@@ -178,6 +180,7 @@ def test_sampling_from_the_context():
     )
 
 
+@pytest.mark.slow
 def test_every_step_of_sampling():
     """What each step begins with; ret_arr is the start and what steps 4, 2 and 0 lead to."""
     seen, hidden, start = [], last(IO["mask"]) > 0, last(IO["y_cond"])
@@ -186,7 +189,7 @@ def test_every_step_of_sampling():
         jax.debug.callback(lambda x: seen.append(np.array(x)), noisy, ordered=True)
         return predict(noisy, gamma)
 
-    made = denoising.ddpm(watched, start, start, hidden, model().walked, step_noise)
+    made = denoising.ddpm(watched, start, start, hidden, model().sample_schedule, step_noise)
     made.block_until_ready()
     jax.effects_barrier()
     expected = last(IO["restoration/ret_arr"]).reshape(4, 3, 32, 32, 3)
@@ -198,7 +201,9 @@ def test_sampling_from_noise_with_nothing_known():
     start = last(IO["restoration_no_mask/start_noise"])
     hidden = jnp.ones((3, 32, 32, 1), bool)
     made = jax.jit(
-        lambda start: denoising.ddpm(predict, start, start, hidden, model().walked, step_noise)
+        lambda start: denoising.ddpm(
+            predict, start, start, hidden, model().sample_schedule, step_noise
+        )
     )(start)
     np.testing.assert_allclose(made, last(IO["restoration_no_mask/output"]), atol=SAMPLES)
 
@@ -247,6 +252,7 @@ def compare(case, value, gradient):
 
 
 @pytest.mark.parametrize("case", CASES)
+@pytest.mark.slow
 def test_released_losses(case):
     loss = functools.partial(released, case=case, inputs=drawn())
     compare(case, *jax.jit(jax.value_and_grad(loss))(params("network_unlearned")))
@@ -270,6 +276,7 @@ class Recorded:
         return jax.tree.map(lambda x: x[images], self.drawn)
 
 
+@pytest.mark.slow
 def test_l2l_is_the_released_loss():
     """Its means are those of each side, the released of the whole batch of one and two."""
     sides = [Batch(jnp.flatnonzero(which), None) for which in (RETAIN, ~RETAIN)]
@@ -299,6 +306,7 @@ def test_features_of_student_and_teacher():
     np.testing.assert_allclose(each, IO["loss/ours/per_feature"], rtol=LOSS)
 
 
+@pytest.mark.slow
 def test_a_file_with_a_teacher_in_it(tmp_path):
     """The form of the files after unlearning; the teacher's copy is passed over."""
     state = states()["format_example_with_teacher"]
@@ -314,6 +322,7 @@ def test_a_file_with_a_teacher_in_it(tmp_path):
     assert np.abs(made - last(EXAMPLE["output_teacher"])).max() > 10 * OUTPUT
 
 
+@pytest.mark.slow
 def test_there_and_back_is_the_same(tmp_path):
     official = states()["network_Network"]
     torch_writer.write(tmp_path / "a.pth", official)

@@ -56,6 +56,7 @@ def draws(model, seed=0, count=2):
     return jnp.asarray(epsilon), jnp.asarray(fill)
 
 
+@pytest.mark.slow
 def test_the_published_size_has_62_64_million_parameters_and_thirteen_maps():
     model = diffusion.build(tying="tied")
     assert trees.count(model.template) == 62_641_347
@@ -159,6 +160,7 @@ def test_the_decoder_of_the_paper_does_not_move_with_the_encoder():
         assert same == still, tying
 
 
+@pytest.mark.slow
 def test_recomputing_blocks_changes_nothing():
     x = images(2, 16)
     found = []
@@ -172,6 +174,7 @@ def test_recomputing_blocks_changes_nothing():
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_resampling_blocks_are_the_same_on_eight_devices():
     """The contract's model has one level; here are three, with attention at the second."""
     model = small_model("diffusion", multipliers=(1, 1, 2), attention=(2,))
@@ -181,9 +184,9 @@ def test_resampling_blocks_are_the_same_on_eight_devices():
     found = []
     for devices in (1, 8):
         mesh = sharding.make_mesh(fsdp=-1, devices=jax.devices()[:devices])
-        placed = sharding.place(params, sharding.parameters(mesh, params))
+        placed = sharding.place(params, sharding.parameter_shardings(mesh, params))
         loss = jax.jit(model.loss)
-        found.append(loss(placed, jax.device_put(made, sharding.batch(mesh))))
+        found.append(loss(placed, jax.device_put(made, sharding.batch_sharding(mesh))))
     np.testing.assert_allclose(*found, rtol=1e-5)
     assert [m.shape[1] for m in model.encode(params, made)] == [16, 16, 8, 8, 4, 4, 4]
 
@@ -205,6 +208,7 @@ def l2l_of(scale=1.05, **args):
     return jax.jit(objectives), batch.forget.images
 
 
+@pytest.mark.slow
 def test_the_released_target_keeps_the_context_and_the_papers_does_not():
     """E's maps of both: the released goal differs from the forget image in its hole alone."""
     model, x = setting()[0], images(2, 16, 2)
@@ -336,8 +340,8 @@ def test_completions_are_the_same_on_eight_devices(sampler):
     x, mask, found = images(8, 16), jnp.repeat(HOLE, 4, 0), []
     for devices in (1, 8):
         mesh = sharding.make_mesh(fsdp=-1, devices=jax.devices()[:devices])
-        placed = sharding.place(params, sharding.parameters(mesh, params))
-        given = jax.device_put((x, mask), sharding.batch(mesh))
+        placed = sharding.place(params, sharding.parameter_shardings(mesh, params))
+        given = jax.device_put((x, mask), sharding.batch_sharding(mesh))
         found.append(jax.jit(model.reconstruct)(placed, *given, jax.random.key(3)))
     np.testing.assert_allclose(*found, atol=1e-5)
 
@@ -367,18 +371,18 @@ def test_known_pixels_are_put_back_after_every_step():
 
 
 def test_steps_are_spread_from_the_last_to_the_first():
-    assert denoising.places(2000, 1).tolist() == [1999]
-    assert denoising.places(2000, 4).tolist() == [1999, 1499, 999, 499]
+    assert denoising.spread_steps(2000, 1).tolist() == [1999]
+    assert denoising.spread_steps(2000, 4).tolist() == [1999, 1499, 999, 499]
     for steps in range(1, 31):
-        assert (np.diff(denoising.places(30, steps)) < 0).all()
-    assert denoising.places(10, 10).tolist() == list(range(9, -1, -1))
+        assert (np.diff(denoising.spread_steps(30, steps)) < 0).all()
+    assert denoising.spread_steps(10, 10).tolist() == list(range(9, -1, -1))
 
 
 def test_the_schedule_of_sampling_is_an_argument():
     own, given = small_model("diffusion"), ("linear", 20, 1e-3, 0.4)
     other = small_model("diffusion", sample_schedule=given, sample_steps=0)
-    assert own.walked == own.schedule
-    assert other.walked == Schedule(*given)
+    assert own.sample_schedule == own.schedule
+    assert other.sample_schedule == Schedule(*given)
     assert other.schedule == own.schedule
     assert other.identity == own.identity, "the weights are the same"
     assert own.sampling == "ddim, 2 of 10 steps, linear 1e-06 to 0.5"
@@ -452,6 +456,7 @@ def test_what_a_file_lacks_is_named(tmp_path, without, message):
         ("middle_block.1.qkv.bias", 1),
     ],
 )
+@pytest.mark.slow
 def test_no_other_arrays_are_named_in_their_place(monkeypatch, gone, count):
     size = unet.Size(32, (1, 1, 2), 2, (), 32, 8)
     monkeypatch.setitem(diffusion.SIZES, "three levels", size)
@@ -577,6 +582,7 @@ def test_a_constant_schedule_is_the_linear_one_that_its_file_is_recognised_as():
     assert small_model("diffusion", **args).identity == given.identity
 
 
+@pytest.mark.slow
 def test_bfloat16_computes_in_half_and_stays_close():
     full, half = (
         small_model("diffusion", dtype="float32"),

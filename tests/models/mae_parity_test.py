@@ -89,6 +89,7 @@ def test_patches():
 
 @pytest.mark.parametrize("scan", [False, True])
 @pytest.mark.parametrize("case", CASES)
+@pytest.mark.slow
 def test_latents_predictions_losses_images(case, scan):
     model, params = loaded(scan=scan)
     inputs = inputs_of(case, model, params)
@@ -143,6 +144,7 @@ def test_small_scale_weights_show_every_epsilon():
 
 
 @pytest.mark.parametrize(("kind", "norm_pix"), [("grad_pixels", False), ("grad_normpix", True)])
+@pytest.mark.slow
 def test_gradients(kind, norm_pix):
     model, params = loaded(norm_pix=norm_pix)
     inputs = inputs_of("random", model, params)
@@ -156,6 +158,7 @@ def test_gradients(kind, norm_pix):
         np.testing.assert_allclose(theirs[key.split("/")[-1]], want, atol=atol, err_msg=key)
 
 
+@pytest.mark.slow
 def test_one_adamw_step():
     """lr 6e-4, betas 0.9 and 0.95, decay 0.05 on all but biases and norms, loss on norm_pix."""
     model, params = loaded(norm_pix=True)

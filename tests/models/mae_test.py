@@ -16,6 +16,7 @@ PUBLISHED = {"base": 111_907_840, "large": 329_541_888, "huge": 657_074_508}
 
 
 @pytest.mark.parametrize("size", PUBLISHED)
+@pytest.mark.slow
 def test_published_sizes(size):
     """Parameters of the official classes, fixed position tables included."""
     model = mae.build(size=size)
@@ -23,6 +24,7 @@ def test_published_sizes(size):
     assert model.grid == ((16, 16) if size == "huge" else (14, 14))
 
 
+@pytest.mark.slow
 def test_scanned_blocks_are_the_listed_ones():
     listed, scanned = small_model("mae"), small_model("mae", scan=True)
     params = listed.init(jax.random.key(0))
@@ -58,6 +60,7 @@ def test_scanning_does_not_change_the_count_of_operations():
     assert counts[0] == counts[1] > 0
 
 
+@pytest.mark.slow
 def test_bfloat16_computes_in_half_and_stays_close():
     full, half = small_model("mae", dtype="float32"), small_model("mae", dtype="bfloat16")
     params = full.init(jax.random.key(0))

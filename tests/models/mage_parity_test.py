@@ -103,6 +103,7 @@ def close(ours, theirs, atol, **more):
 # The model ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_there_and_back_is_the_same():
     official = state(CHECKPOINT)
     used = mage_format.from_torch(official)
@@ -307,6 +308,7 @@ def moved(rows):
     return jax.jit(jax.value_and_grad(loss, has_aux=True))
 
 
+@pytest.mark.slow
 def test_rows_and_latents():
     model, _, trained, inputs = pair()
     assert (FORGET, RETAIN, float(UNLEARN["retain_alpha"])) == ((0,), (1, 2), 1.0)
@@ -423,9 +425,9 @@ def softened():
 
     @jax.jit
     def run(cells):
-        hole = pixels.hidden(cells, 256)[..., 0]
-        wide = blur.grow(hole, 14)
-        return hole, model._hidden(cells, model.margin), wide, blur.gaussian(wide, 7.0)
+        hole = pixels.hidden_pixels(cells, 256)[..., 0]
+        wide = blur.grow_mask(hole, 14)
+        return hole, model._hidden(cells, model.margin), wide, blur.gaussian_blur(wide, 7.0)
 
     return run
 
@@ -455,7 +457,7 @@ def test_every_step_of_the_sampler():
     np.testing.assert_allclose(chance[opened], TRACE["selected_probs"][opened], rtol=LOGITS)
     noise = jnp.asarray(TRACE["temperature"][:, None] * TRACE["gumbel"], jnp.float32)
     keep = np.floor(256 * np.cos(np.pi / 2 * done)).astype(int)
-    again = parallel_decoding.least_sure(logits, drawn, opened, noise, keep)
+    again = parallel_decoding.least_confident(logits, drawn, opened, noise, keep)
     assert np.array_equal(again, TRACE["masking"])
     assert np.array_equal(again.sum(1), TRACE["mask_len"])
     after = np.where(again, VOCABULARY - 1, drawn)

@@ -14,7 +14,7 @@ from l2l_jax.models.layers import parallel_decoding
 from l2l_jax.registry import find
 from l2l_jax.tasks import center, outpaint, random_ratio, side
 from l2l_jax.types import Batch, UnlearnBatch
-from l2l_jax.weights import __main__, safetensors, torch_reader, torch_writer
+from l2l_jax.weights import convert, safetensors, torch_reader, torch_writer
 from l2l_jax.weights.formats import mage as mage_format
 from l2l_jax.weights.name_map import to_state_dict
 from l2l_jax.weights.pretrained import load, read_official
@@ -30,6 +30,7 @@ def setting(**changes):
 
 
 @pytest.mark.parametrize(("size", "width", "depth"), [("base", 768, 12), ("large", 1024, 24)])
+@pytest.mark.slow
 def test_published_sizes(size, width, depth):
     model = mage.build(size=size)
     assert model.grid == (16, 16)
@@ -37,7 +38,7 @@ def test_published_sizes(size, width, depth):
     assert model.template["encoder"]["positions"].shape == (257, width)
     assert len(model.template["encoder"]["blocks"]) == depth
     assert len(model.template["decoder"]["blocks"]) == 8
-    assert model.most_dropped == 128
+    assert model.max_dropped == 128
 
 
 # What the encoder is given -----------------------------------------------------------------------
@@ -56,6 +57,7 @@ def test_share_hides_as_published():
 
 
 @pytest.mark.parametrize(("hint", "kept"), [(True, 33), (False, 65)])
+@pytest.mark.slow
 def test_half_of_the_tokens_are_dropped_and_only_masked_ones(hint, kept):
     model, params = setting()
     mask = random_ratio.mask(jax.random.key(1), 4, model.grid)
@@ -122,6 +124,7 @@ def gradient_of_l2l(tying):
 
 
 @pytest.mark.parametrize(("tying", "moves"), [("frozen", False), ("tied", True)])
+@pytest.mark.slow
 def test_unlearning_moves_the_decoder_only_where_it_is_tied(tying, moves):
     model, params, gradient = gradient_of_l2l(tying)
     encoder = jax.tree.map(lambda x, g: x - 10 * g, params["encoder"], gradient)
@@ -212,9 +215,13 @@ def test_each_image_takes_part_in_its_own_steps():
 def test_sure_tokens_are_kept_and_others_drawn_again():
     logits = jnp.log(jnp.array([[0.9, 0.1], [0.6, 0.4], [0.99, 0.01], [0.55, 0.45]]))[None]
     drawn, opened = jnp.zeros((1, 4), jnp.int32), jnp.array([[True, True, True, False]])
-    again = parallel_decoding.least_sure(logits, drawn, opened, jnp.zeros((1, 4)), jnp.array([1]))
+    again = parallel_decoding.least_confident(
+        logits, drawn, opened, jnp.zeros((1, 4)), jnp.array([1])
+    )
     assert again.tolist() == [[False, True, False, False]]
-    again = parallel_decoding.least_sure(logits, drawn, opened, jnp.zeros((1, 4)), jnp.array([3]))
+    again = parallel_decoding.least_confident(
+        logits, drawn, opened, jnp.zeros((1, 4)), jnp.array([3])
+    )
     assert again.tolist() == [[True, True, False, False]], "one at least is settled in every step"
 
 
@@ -228,6 +235,7 @@ def test_a_visible_token_is_never_replaced_and_the_same_key_gives_the_same():
     assert not np.array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_the_blurred_composite_blends_and_leaves_the_rest():
     model, params = setting(composite="blurred")
     mask = center.mask(None, 2, model.grid, cells=2)
@@ -237,6 +245,7 @@ def test_the_blurred_composite_blends_and_leaves_the_rest():
     assert not np.allclose(made[:, 5, 5], given[:, 5, 5]), "it reaches beyond the hole"
 
 
+@pytest.mark.slow
 def test_scanned_blocks_are_the_listed_ones():
     listed, params = setting()
     scanned = small_model("mage", scan=True)
@@ -377,7 +386,8 @@ def test_a_tied_file_fits_both_variants_and_an_untied_one_only_its_own(tmp_path)
 
 def test_half_precision_changes_the_digest_that_is_told(tmp_path):
     digest = ours(tmp_path / "w.safetensors")
-    __main__.export(tmp_path / "w.safetensors", tmp_path / "half.safetensors", half=True)
+    made = safetensors.load(tmp_path / "w.safetensors")
+    convert.export_file(made, tmp_path / "half.safetensors", half=True)
     args = safetensors.load(tmp_path / "half.safetensors").about["args"]
     assert args["tokenizer_digest"] != digest
     assert load(str(tmp_path / "half.safetensors"), "mage", args)
@@ -403,7 +413,7 @@ def test_another_image_size():
 def test_exporting_needs_a_known_ending(tmp_path):
     ours(tmp_path / "w.safetensors")
     with pytest.raises(ConfigError, match=r"\.pth, \.ckpt \(official\)"):
-        __main__.export(tmp_path / "w.safetensors", tmp_path / "w.bin")
+        convert.export_file(safetensors.load(tmp_path / "w.safetensors"), tmp_path / "w.bin")
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,7 @@ def test_both_forms_of_a_checkpoint(form, state, loaded, tmp_path):
     assert_same_bits(trees.flatten(weights.params), trees.flatten(jax.device_get(loaded[1])))
 
 
+@pytest.mark.slow
 def test_there_and_back_is_the_same(state):
     params = name_map.to_params(state, vqgan_format.NAMES)
     assert_same_bits(name_map.to_state_dict(params, vqgan_format.NAMES), state)

@@ -80,6 +80,7 @@ def test_the_two_terms_of_the_codebook_pull_the_right_way():
     np.testing.assert_allclose(to_codes.sum(0), total, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_dead_codes_come_back_and_living_ones_are_left_alone():
     z = jax.random.normal(jax.random.key(0), (4, 8, 8, 2))
     far = 20 + jax.random.normal(jax.random.key(1), (12, 2))
@@ -112,7 +113,7 @@ def share_used(codes, steps, revive):
 
     codes, _ = jax.lax.fori_loop(0, steps, step, (codes, optimizer.init(codes)))
     tokens = quantize.nearest(latents(steps), codes)
-    return float(quantize.about_usage(tokens, len(codes))["codebook_usage"])
+    return float(quantize.usage_metrics(tokens, len(codes))["codebook_usage"])
 
 
 def test_training_learns_to_reconstruct():
@@ -133,6 +134,7 @@ def test_training_learns_to_reconstruct():
     assert {"codebook_usage", "codebook_perplexity"} <= metrics.keys()
 
 
+@pytest.mark.slow
 def test_the_critic_judges_and_the_generator_fools_in_one_backward_pass():
     """Without the discriminator the generator's gradient differs; its own is that of the hinge."""
     model, params = setting(adversarial=0.8)

@@ -1,4 +1,4 @@
-"""Many runs on one page: groups of seeds, the best marked, unequal conditions named."""
+"""Several runs on one page: groups of seeds, the best marked, unequal conditions named."""
 
 import math
 import re
@@ -14,7 +14,7 @@ from l2l_jax.report.collect import collect
 from l2l_jax.report.compare import common_folder
 from l2l_jax.report.groups import grouped
 from l2l_jax.report.tables import cost_of, rows
-from tests.report.runs import HOSTILE, cell, change, make, phase
+from tests.report.runs import EVALUATORS, HOSTILE, cell, change, figures, make, phase
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_runs_stand_beside_their_original(runs):
     assert found["max_loss"][1] == ">15.00"
     assert ' class="good">90.00' in found["max_loss"], "forget: the larger one"
     assert found["l2l"][2] == found["max_loss"][2] == ">3.00", "none is best where all are equal"
-    assert "Not measured alike" not in text
+    assert "Not measured under equal conditions" not in text
     assert text.count("data:image/png;base64,") == 1, "both grids in one"
 
 
@@ -97,7 +97,7 @@ def test_seeds_are_one_row(seeds):
     assert found["l2l"][:2] == [">3", f">13.00 <small>&plusmn; {spread}</small>"]
     assert found["original"][1] == ">11.00 <small>&plusmn; 1.00</small>", "one of each seed"
     assert "seeds" in text
-    assert "Not measured alike" not in text
+    assert "Not measured under equal conditions" not in text
 
 
 def test_the_distance_to_the_retrained_model_is_good_when_small(seeds):
@@ -120,31 +120,31 @@ def test_a_value_that_some_seeds_lack_says_so(seeds):
 
 
 @pytest.mark.parametrize(
-    ("name", "path", "value", "said"),
+    ("name", "path", "value", "expected"),
     [
-        ("results.json", ["networks", "main", "digest"], "0" * 64, "the judges differ"),
+        ("results.json", ["networks", "main", "digest"], "0" * 64, "the feature networks differ"),
         ("splits/retain_eval.json", ["digest"], "0" * 64, "the images differ"),
         ("config.json", ["tasks", "center", "args", "cells"], 3, "the masks differ"),
-        ("results.json", ["sampling"], "ddpm, 10 of 10 steps", "the ways to complete differ"),
+        ("results.json", ["sampling"], "ddpm, 10 of 10 steps", "the sampling methods differ"),
         ("config.json", ["seed"], 7, "the seeds, and with them the masks, differ"),
         ("results.json", ["digests", "weights", "original"], "2" * 64, "the originals differ"),
     ],
 )
-def test_what_was_not_measured_alike_is_said(runs, name, path, value, said):
+def test_unequal_conditions_are_named(runs, name, path, value, expected):
     change(runs[1], name, path, value)
-    assert f"Not measured alike: {said}" in page_of(*runs)
+    assert f"Not measured under equal conditions: {expected}" in page_of(*runs)
 
 
 def test_originals_may_differ_between_seeds_but_not_within_one(seeds):
     change(seeds[3], "results.json", ["digests", "weights", "original"], "9" * 64)
     text = page_of(*seeds)
-    assert "Not measured alike: the originals with seed 1 differ" in text
+    assert "Not measured under equal conditions: the originals with seed 1 differ" in text
     assert list(rows_of(text))[:2] == ["original of l2l", "original of max_loss"]
 
 
 def test_a_group_that_lacks_a_seed_is_named(seeds):
     text = page_of(*seeds[:-1])
-    assert "Not measured alike: the seeds, and with them the masks, differ" in text
+    assert "Not measured under equal conditions: the seeds, and with them the masks, differ" in text
     assert "max_loss: <code>0, 1</code>" in text
 
 
@@ -157,7 +157,7 @@ def test_a_retrained_run_has_no_original_to_differ(runs):
     change(runs[1], "results.json", ["retrained"], {})
     text = page_of(*runs)
     assert list(rows_of(text)) == ["original", "retrained", "l2l"]
-    assert "Not measured alike" not in text
+    assert "Not measured under equal conditions" not in text
 
 
 def value_of(folder, path):
@@ -178,12 +178,12 @@ def test_two_originals_are_two_rows(runs):
     assert list(rows_of(page_of(*runs)))[:2] == ["original of l2l", "original of max_loss"]
 
 
-def test_runs_of_one_config_and_seed_keep_apart(tmp_path):
+def test_runs_of_one_config_and_seed_are_two_rows(tmp_path):
     found = rows_of(page_of(make(tmp_path / "before"), make(tmp_path / "after")))
     assert list(found) == ["original", "l2l, before", "l2l, after"]
 
 
-def test_runs_of_one_name_keep_apart(runs, tmp_path):
+def test_runs_of_one_folder_name_are_labelled_by_their_path(runs, tmp_path):
     other = make(tmp_path / "elsewhere" / "a")
     assert f"l2l, {other}" in rows_of(page_of(runs[0], other))
 
@@ -194,23 +194,23 @@ def test_the_page_goes_above_the_runs(runs, capsys):
     assert "2 runs compared" in (runs[0].parent / "report.html").read_text()
 
 
-def test_runs_far_apart_need_a_place():
+def test_runs_without_a_common_folder_need_out():
     assert common_folder([Path("runs/a"), Path("runs/b/c")]) == Path("runs")
     with pytest.raises(ConfigError, match="--out FILE"):
         common_folder([Path("/one/a"), Path("/other/b")])
 
 
-def test_what_is_no_run_is_left_out_and_named(runs, tmp_path, capsys):
+def test_what_is_not_an_evaluated_run_is_left_out_and_named(runs, tmp_path, capsys):
     (tmp_path / "report.html").write_text("a page")
     (tmp_path / "begun").mkdir()
     main([str(p) for p in (*runs, tmp_path / "report.html", tmp_path / "begun", tmp_path / "no")])
-    said, text = capsys.readouterr().err, (tmp_path / "report.html").read_text()
+    errors, text = capsys.readouterr().err, (tmp_path / "report.html").read_text()
     for name, why in (
         ("report.html", "a file"),
         ("begun", "config.json, versions.json, results.json missing"),
         ("no", "there is no such folder"),
     ):
-        assert f"left out: {tmp_path / name}: {why}" in said
+        assert f"left out: {tmp_path / name}: {why}" in errors
         assert f"{tmp_path / name}: {why}" in text
 
 
@@ -222,7 +222,7 @@ def test_without_any_run_there_is_no_page(tmp_path):
         main([str(tmp_path / "begun")])
 
 
-def test_unfinished_phases_and_those_that_missed_their_end(runs):
+def test_phases_that_are_unfinished_or_missed_their_stopping_criterion(runs):
     change(runs[0], "results.json", ["steps", "unlearn"], [1, 4])
     assert "a: unlearn was at step 1 of 4" in page_of(*runs)
     change(runs[0], "results.json", ["ended"], {"unlearn": "unlearn ended at step 1 of 4"})
@@ -243,7 +243,7 @@ def test_a_missing_cost_is_a_dash(runs):
     assert cost_of(collect(runs[0]), "unlearn") == {"seconds": 10.0, "steps": 4}
 
 
-def test_the_markdown_says_what_the_page_says(seeds, capsys):
+def test_the_markdown_has_the_figures_of_the_page(seeds, capsys):
     main([*map(str, seeds), "--markdown"])
     lines = capsys.readouterr().out.splitlines()
     table = [[part.strip() for part in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
@@ -266,11 +266,13 @@ def test_the_markdown_says_what_the_page_says(seeds, capsys):
         main([*map(str, seeds), "--markdown", "pnsr"])
 
 
-def test_a_figure_of_ones_own_is_shown_and_nothing_of_it_is_best(tmp_path, capsys):
+def test_a_new_figure_is_shown_and_without_a_direction_nothing_of_it_is_best(tmp_path, capsys):
+    lpips = figures("fid")["fid"] | dict(name="lpips", title="lpips", good="", digits=4)
+    described = figures(*EVALUATORS) | {"lpips": lpips}
     for name, value in (("a", 0.25), ("b", 0.5)):
-        told = {side: cell(10.0, 20.0, lpips=value) for side in ("retain", "forget")}
+        sides = {side: cell(10.0, 20.0, lpips=value, ssim=1.0) for side in ("retain", "forget")}
         make(tmp_path / name, phases={"unlearn": phase(steps=len(name) + round(value * 4))},
-             tasks={"original": told, "unlearned": told})  # fmt: skip
+             tasks={"original": sides, "unlearned": sides}, figures=described)  # fmt: skip
     words = [str(tmp_path / name) for name in "ab"]
     main([*words, "--markdown", "lpips"])
     text = capsys.readouterr().out
@@ -280,6 +282,7 @@ def test_a_figure_of_ones_own_is_shown_and_nothing_of_it_is_best(tmp_path, capsy
     main([*words, "--markdown"])
     assert "retain PSNR, hidden pixels \u2191" in (text := capsys.readouterr().out)
     assert "retain lpips" in text
+    assert "ssim" not in text, "a figure that no evaluator declares does not exist"
     main([*words, "--out", str(tmp_path / "both.html")])
     assert "lpips" in (tmp_path / "both.html").read_text()
     main([words[0]])
@@ -288,7 +291,7 @@ def test_a_figure_of_ones_own_is_shown_and_nothing_of_it_is_best(tmp_path, capsy
         main([*words, "--markdown", "lpisp"])
 
 
-def test_no_label_breaks_the_markdown(tmp_path, capsys):
+def test_labels_are_escaped_in_markdown(tmp_path, capsys):
     made = [make(tmp_path / x, phases={"unlearn": phase(args={"noise": f"{x}|"})}) for x in "ab"]
     main([*map(str, made), "--markdown"])
     assert "| l2l, noise a\\| | 1 |" in capsys.readouterr().out

@@ -73,7 +73,7 @@ def test_a_run_that_unlearns_nothing_is_what_it_makes(tmp_path):
     assert [group.label for group in grouped([collect(run)])] == ["retrained"]
 
 
-def test_phases_of_one_text_are_told_apart(tmp_path):
+def test_other_phases_of_the_same_methods_have_another_label(tmp_path):
     walk = make(tmp_path / "a", phases={**WALK, "walk": phase(solver="epsilon", r=0.5)})
     drop = make(tmp_path / "b", phases={"drop": WALK["drop"]})
     labels = [group.label for group in grouped([collect(walk), collect(drop)])]
@@ -102,7 +102,7 @@ def test_a_label_is_no_longer_than_it_must_be(tmp_path):
             change(folder, "config.json", ["unlearn", key], at)
     groups = grouped([collect(folder) for folder in folders])
     assert [group.label for group in groups] == ["l2l, b1 0, b2 0, eps 0", "l2l, b1 1, b2 1, eps 1"]
-    assert groups[1].about == "b1 1, b2 1, eps 1, lr 1", "the page says the rest"
+    assert groups[1].differences == "b1 1, b2 1, eps 1, lr 1", "the page says the rest"
 
 
 def test_other_models_and_data_are_named(tmp_path):
@@ -114,7 +114,7 @@ def test_other_models_and_data_are_named(tmp_path):
 
 
 def test_what_only_some_configs_have_comes_last(tmp_path):
-    """Runs of an older version of the code lack keys; that is not what tells them apart."""
+    """A key that one of the configs lacks says less than a value that differs."""
     older, newer = make(tmp_path / "a"), make(tmp_path / "b")
     change(newer, "config.json", ["unlearn", "args"], {"also": 1})
     change(newer, "config.json", ["unlearn", "steps"], 5)

@@ -1,38 +1,51 @@
-"""Figures under names of their own are shown as what they are, beside the figure they vary."""
+"""Figures are shown as results["figures"] describes them, and networks beside what they measure."""
+
+from types import SimpleNamespace
 
 import pytest
 
-from l2l_jax.report import judges
-from l2l_jax.report.metrics import METRICS, base, describe, goal, in_order
+from l2l_jax.report import feature_networks
+from l2l_jax.report.metrics import goal, measured, merged, notes, shown
+from tests.report.runs import figures
+
+FIGURES = figures("fid", "inception_score", "output_distance", "tsne")
+
+
+def test_figures_are_shown_in_the_order_of_their_descriptions():
+    assert list(FIGURES) == ["fid", "is", "is_std", "retrain_distance"]
+    assert shown(FIGURES, ["retrain_distance", "is_std", "is", "fid"]) == [
+        "fid", "is", "retrain_distance",
+    ], "a spread is not shown alone"  # fmt: skip
+    assert shown(FIGURES, ["lpips", "is"]) == ["is"], "a figure that nobody describes is not shown"
 
 
 @pytest.mark.parametrize(
-    ("metric", "of", "name"),
-    [
-        ("fid", "fid", "FID"),
-        ("fid_places", "fid", "FID (places)"),
-        ("is_released", "is", "Inception Score (released)"),
-        ("is_std", "", ""),
-        ("is_released_std", "", ""),
-        ("lpips_std", "", ""),
-        ("lpips", "lpips", "lpips"),
-        ("inception_fid", "inception_fid", "inception fid"),
-    ],
+    ("name", "retain", "forget"),
+    [("fid", "down", "up"), ("is", "up", "down"), ("retrain_distance", "down", "down")],
 )
-def test_a_variant_is_named_after_its_base(metric, of, name):
-    assert base(metric) == of
-    if of:
-        assert describe(metric)[0] == name
-        assert goal("forget", metric) == goal("forget", of)
-        assert bool(goal("forget", metric)) == (of in METRICS)
+def test_the_good_direction_depends_on_the_side(name, retain, forget):
+    assert goal("retain", FIGURES[name]) == retain
+    assert goal("forget", FIGURES[name]) == forget
+    assert goal("forget", FIGURES[name] | {"good": ""}) == ""
 
 
-def test_variants_stand_behind_their_base():
-    found = ["lpips", "psnr", "is_released", "fid_places", "is", "is_std", "fid", "fid"]
-    assert in_order(found) == ["fid", "fid_places", "is", "is_released", "psnr", "lpips"]
+def test_notes_explain_what_is_measured():
+    assert notes(FIGURES, ["fid"]) == ""
+    assert notes(FIGURES, ["fid", "retrain_distance"]).startswith("Distance to retrained is")
+    twice = FIGURES | {"other": FIGURES["retrain_distance"]}
+    assert notes(twice, twice) == notes(FIGURES, FIGURES), "each note once"
+
+
+def test_the_first_run_decides_how_a_figure_is_shown():
+    changed = {"lpips": FIGURES["is"], "fid": FIGURES["fid"] | {"title": "another"}}
+    runs = [SimpleNamespace(results={"figures": each}) for each in (FIGURES, changed)]
+    assert list(merged(runs)) == [*FIGURES, "lpips"]
+    assert merged(runs)["fid"]["title"] == "FID"
+    assert merged(runs[::-1])["fid"]["title"] == "another"
 
 
 def test_the_paragraph_names_the_network_of_each_figure():
+    cosine = figures("cosine")["cosine"] | {"name": "clip", "title": "cosine (clip)"}
     results = {
         "networks": {
             "main": dict(name="inception", weights="a.pth", resize="clean, 299x299",
@@ -40,14 +53,18 @@ def test_the_paragraph_names_the_network_of_each_figure():
             "tiny": dict(name="clip", weights="random", digest="cd" * 32),
             "unused": dict(name="places", digest="ef" * 32),
         },
-        "measured": {"fid": dict(network="main"), "clip": dict(network="tiny"), "psnr": {}},
+        "measured": {"fid": dict(network="main"), "is": dict(network="main"),
+                     "is_std": dict(network="main"), "clip": dict(network="tiny"), "psnr": {}},
+        "figures": FIGURES | {"clip": cosine},
+        "tasks": {"center": {"original": {"retain": {"fid": 1.0, "is": None}}}},
         "counts": {"retain": 5000, "forget": 4999},
         "skipped": {},
     }  # fmt: skip
-    text = judges.paragraph(results)
-    weighed = "a.pth; resized clean, 299x299; scaled clean; float32; digest abababababab"
-    assert f"FID: inception ({weighed})" in text
-    assert "CLIP similarity: clip (random weights; digest cdcdcdcdcdcd)" in text
+    text = feature_networks.paragraph(results)
+    weights = "a.pth; resized clean, 299x299; scaled clean; float32; digest abababababab"
+    assert f"FID, Inception Score: inception ({weights})" in text
+    assert "cosine (clip): clip (random weights; digest cdcdcdcdcdcd)" in text
     assert "places" not in text
     assert "On 5,000 retain and 4,999 forget images" in text
-    assert judges.untrained(results) == {"clip"}
+    assert feature_networks.untrained(results) == {"clip"}
+    assert measured(results) == {"fid"}

@@ -1,4 +1,4 @@
-"""The page says what the files say, needs nothing but itself, and cannot be broken by names."""
+"""The page shows what the files hold, loads no other file, and escapes every name."""
 
 import re
 
@@ -7,7 +7,7 @@ import pytest
 
 from l2l_jax.lib import files
 from l2l_jax.lib.errors import ConfigError
-from l2l_jax.report import figures, metrics, page
+from l2l_jax.report import drawings, metrics, page
 from l2l_jax.report.collect import collect
 from tests.report.runs import HOSTILE, change, make
 
@@ -17,16 +17,17 @@ def workdir(tmp_path):
     return make(tmp_path / "demo")
 
 
-def test_the_page_tells_the_figures(workdir):
+def test_the_page_shows_the_figures(workdir):
     text = page.write(workdir).read_text()
-    for said in ("5.0&times;", "+10.0%", "-0.20 dB", "12.00", "60.00", "n = 40", "88.0%", "l2l",
+    for expected in ("5.0&times;", "+10.0%", "-0.20 dB", "12.00", "60.00", "n = 40", "88.0%", "l2l",
                  "d" * 32, "c" * 16, "0" * 64, "retain objective", "forget objective"):  # fmt: skip
-        assert said in text, said
+        assert expected in text, expected
     assert text.count("<svg") == 2
     assert text.count("data:image/png;base64,") == 1
 
 
 def test_costs_stand_with_the_provenance(workdir):
+    change(workdir, "results.json", ["cost"], {})
     assert "cost, unlearn" not in page.write(workdir).read_text(), "none was measured"
     cost = dict(seconds=83.2, steps=200, flops=3.1e13, memory=2.34e9)
     change(workdir, "results.json", ["cost"], {"unlearn": cost})
@@ -37,23 +38,23 @@ def test_costs_stand_with_the_provenance(workdir):
 def test_which_weights_were_evaluated_stands_with_their_digest(workdir):
     bare = page.write(workdir).read_text()
     assert f"weights, original</dt><dd><code>{'0' * 64}</code>" in bare
-    told = {"original": "as loaded from a&b", "unlearned": "moving average of phase unlearn"}
-    change(workdir, "results.json", ["evaluated"], told)
+    described = {"original": "as loaded from a&b", "unlearned": "moving average of phase unlearn"}
+    change(workdir, "results.json", ["evaluated"], described)
     text = page.write(workdir).read_text()
     assert f"original</dt><dd>as loaded from a&amp;b, <code>{'0' * 64}</code>" in text
     assert f"unlearned</dt><dd>moving average of phase unlearn, <code>{'1' * 64}</code>" in text
 
 
 def test_how_a_phase_ended(workdir):
-    said = "unlearn ended at step 1 of 4: moved 0.0512, lambda 0.05"
-    change(workdir, "results.json", ["ended"], {"unlearn": said})
+    expected = "unlearn ended at step 1 of 4: moved 0.0512, lambda 0.05"
+    change(workdir, "results.json", ["ended"], {"unlearn": expected})
     change(workdir, "results.json", ["steps", "unlearn"], [1, 4])
     text = page.write(workdir).read_text()
-    assert f"<p>U{said[1:]}.</p>" in text
-    assert "Not finished" not in text, "it meant to end there"
-    said = "not reached: moved 0.03 after 4 steps, lambda 0.05"
-    change(workdir, "results.json", ["ended"], {"unlearn": said})
-    assert f'<div class="card warn">N{said[1:]}.</div>' in page.write(workdir).read_text()
+    assert f"<p>U{expected[1:]}.</p>" in text
+    assert "Not finished" not in text, "its stopping criterion was met"
+    expected = "not reached: moved 0.03 after 4 steps, lambda 0.05"
+    change(workdir, "results.json", ["ended"], {"unlearn": expected})
+    assert f'<div class="card warn">N{expected[1:]}.</div>' in page.write(workdir).read_text()
 
 
 def test_the_distance_to_the_retrained_model(workdir):
@@ -66,19 +67,30 @@ def test_the_distance_to_the_retrained_model(workdir):
     assert "smaller is closer" in text
 
 
+def test_titles_units_and_digits_come_from_the_results(workdir):
+    change(workdir, "results.json", ["figures", "l1", "title"], "L<1>")
+    change(workdir, "results.json", ["figures", "l1", "unit"], "<of 1>")
+    change(workdir, "results.json", ["figures", "l1", "digits"], 1)
+    text = page.write(workdir).read_text()
+    assert "<td>L&lt;1&gt; <small>&lt;of 1&gt;</small></td><td>0.1</td>" in text
+    order = [text.index(f"<td>{title}") for title in ("FID", "Inception Score", "cosine", "PSNR")]
+    assert order == sorted(order)
+    assert "deviation over splits" not in text, "a spread is no row of its own"
+
+
 def test_objectives_that_are_zero_or_negative_are_drawn_well():
     steps = [{"phase": "a", "step": i, "retain": 0.0, "forget": -float(i)} for i in range(9)]
-    assert "forget objective" in figures.curves(steps, "a")
-    assert "retain objective" not in figures.curves(steps, "a")
+    assert "forget objective" in drawings.curves(steps, "a")
+    assert "retain objective" not in drawings.curves(steps, "a")
     low = [{**record, "forget": -5.0 + record["step"]} for record in steps]
-    assert "\N{MINUS SIGN}4" in figures.curves(low, "a"), "what is below zero is not cut off"
+    assert "\N{MINUS SIGN}4" in drawings.curves(low, "a"), "what is below zero is not cut off"
     missing = [{"phase": "a", "step": i, "retain": 1.0 + i} for i in range(9)]
-    assert "retain objective" in figures.curves([*missing, {"phase": "a", "step": 9}], "a")
+    assert "retain objective" in drawings.curves([*missing, {"phase": "a", "step": 9}], "a")
     nothing = [{"phase": "a", "step": i, "retain": 0.0, "forget": 0.0} for i in range(9)]
-    assert figures.curves(nothing, "a") == ""
+    assert drawings.curves(nothing, "a") == ""
 
 
-def test_the_page_asks_the_network_for_nothing(workdir):
+def test_the_page_loads_nothing_from_the_network(workdir):
     text = page.write(workdir).read_text()
     fetched = re.findall(r'(?:src|href)\s*=\s*"([^"]*)"|url\(([^)]*)\)|@import', text)
     wanted = [a or b for a, b in fetched]
@@ -97,7 +109,7 @@ def test_good_and_bad_depend_on_the_side(workdir):
     assert 'class="bad">+1.00' in page.write(workdir).read_text(), "a retain FID that rises"
 
 
-def test_damage_to_the_retain_side_is_said_aloud(workdir):
+def test_damage_to_the_retain_side_is_a_warning(workdir):
     assert "more than doubled" not in page.write(workdir).read_text()
     results = files.read_json(workdir / "results.json")
     results["unlearned"]["retain"]["l1"] = 0.2
@@ -105,7 +117,7 @@ def test_damage_to_the_retain_side_is_said_aloud(workdir):
     assert "more than doubled" in page.write(workdir).read_text()
 
 
-def test_it_says_what_was_trained_on(workdir):
+def test_it_states_what_was_trained_on(workdir):
     assert "40 forget images that were not trained on" in page.write(workdir).read_text()
     path = workdir / "splits" / "forget_eval.json"
     files.write_json(path, files.read_json(path) | dict(part="train"))
@@ -137,7 +149,7 @@ def test_an_unfinished_run_is_called_unfinished(workdir):
     assert "the phase unlearn was at step 1 of 4" in page.write(workdir).read_text()
 
 
-def test_every_launch_is_told(workdir):
+def test_every_launch_is_listed(workdir):
     versions = files.read_json(workdir / "versions.json")
     later = {k: v for k, v in versions.items() if k != "continued_with"} | dict(devices="8 x TPU")
     files.write_json(workdir / "versions.json", versions | dict(continued_with=[later]))
@@ -150,21 +162,21 @@ def test_the_same_files_give_the_same_page(workdir):
     assert page.write(workdir).read_bytes() == page.write(workdir).read_bytes()
 
 
-def test_an_unfinished_run_says_what_is_missing(workdir):
+def test_a_run_without_results_names_the_missing_files(workdir):
     (workdir / "results.json").unlink()
     with pytest.raises(ConfigError, match=r"results\.json missing.*l2l_jax\.evaluate --workdir"):
         collect(workdir)
 
 
 def test_moving_mean():
-    np.testing.assert_allclose(figures.moving_mean(np.array([1.0, 3, 5, 7]), 2), [1, 2, 4, 6])
-    np.testing.assert_allclose(figures.moving_mean(np.array([1.0, 3, 5, 7]), 10), [1, 2, 3, 4])
+    np.testing.assert_allclose(drawings.moving_mean(np.array([1.0, 3, 5, 7]), 2), [1, 2, 4, 6])
+    np.testing.assert_allclose(drawings.moving_mean(np.array([1.0, 3, 5, 7]), 10), [1, 2, 3, 4])
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "expected"),
     [(None, "&ndash;"), (0, "0 B"), (999, "999 B"), (1000, "1.00 kB"), (12_345, "12.3 kB"),
      (999_600, "1.00 MB"), (4.2e15, "4.20 PB"), (7e26, "700000 ZB")],
 )  # fmt: skip
-def test_si(value, said):
-    assert metrics.si(value, "B") == said
+def test_si(value, expected):
+    assert metrics.si(value, "B") == expected

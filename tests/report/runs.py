@@ -1,13 +1,22 @@
-"""Run folders as a finished run leaves them, made without running anything."""
+"""Workdirs as a finished run leaves them, made without running anything."""
 
 import copy
+import dataclasses
 
 import numpy as np
 from PIL import Image
 
 from l2l_jax.lib import files
+from l2l_jax.registry import find
 
 HOSTILE = "<script>alert(1)</script>"
+EVALUATORS = ("fid", "inception_score", "cosine", "reconstruction", "output_distance")
+
+
+def figures(*evaluators):
+    """results["figures"] of a run with these evaluators."""
+    described = (figure for name in evaluators for figure in find("evaluator", name).FIGURES)
+    return {figure.name: dataclasses.asdict(figure) for figure in described}
 
 
 def cell(fid, psnr, **more):
@@ -22,10 +31,10 @@ def phase(method="l2l", solver="weighted", steps=4, args=None, **solver_args):
 
 
 def make(folder, seed=0, phases=None, tasks=None, **more):
-    """What a run leaves in its workdir, with a class of a hostile name; returns the folder.
+    """Writes the workdir of a run, with a class of a hostile name; returns the folder.
 
-    phases: {name: phase(...)}; tasks: {variant: {side: cell(...)}} of the task center; more: what
-    else results.json holds, such as cost and ended.
+    phases: {name: phase(...)}; tasks: {variant: {side: cell(...)}} of the task center; more: other
+    entries of results.json, such as cost and ended.
     """
     phases = phases or {"unlearn": phase()}
     config = dict(phases=list(phases), **phases, data=dict(name="fashion_mnist"), seed=seed,
@@ -50,7 +59,10 @@ def make(folder, seed=0, phases=None, tasks=None, **more):
         "counts": {"retain": 60, "forget": 40},
         "networks": {"main": {"name": "classifier", "digest": "f" * 64, "accuracy": 0.88}},
         "measured": {"fid": {"evaluator": "fid", "network": "main"}},
-        "skipped": {}, "passes": {}, "evaluated": {}, "sampling": "one pass",
+        "figures": figures(*EVALUATORS),
+        "cost": {p: {"seconds": 10.0, "steps": s["steps"]} for p, s in phases.items()},
+        "ended": {}, "tokenizer": None, "skipped": {}, "passes": {}, "evaluated": {},
+        "sampling": "one pass",
         "digests": {"code": "c" * 64, "weights": {v: digests[v] for v in task}, "splits": {}},
         **more,
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""The Pareto front is the right one, labels lie beside each other, axes fit the range."""
+"""The Pareto front is correct, labels do not overlap, axes fit the range of the values."""
 
 import itertools
 
@@ -12,10 +12,12 @@ from matplotlib.text import Text
 
 from l2l_jax.report import labels, tradeoff
 from l2l_jax.report.collect import collect
-from l2l_jax.report.figures import STYLE
+from l2l_jax.report.drawings import STYLE
 from l2l_jax.report.groups import grouped
 from l2l_jax.report.tables import rows
-from tests.report.runs import cell, make, phase
+from tests.report.runs import EVALUATORS, cell, figures, make, phase
+
+FIGURES = figures(*EVALUATORS)
 
 
 def test_the_front():
@@ -63,7 +65,7 @@ def boxes(figure):
 
 
 def test_labels_name_the_line_once_and_lie_apart(found):
-    extents = boxes(tradeoff.draw(found, "fid"))
+    extents = boxes(tradeoff.draw(found, FIGURES["fid"]))
     assert set(extents) == {"original", "max_loss, alpha 0.1", "0.25", "1", "Pareto front"}
     assert not any(a.overlaps(b) for a, b in itertools.combinations(extents.values(), 2))
 
@@ -82,16 +84,16 @@ def test_labels_of_a_crowd_lie_apart():
 
 
 def test_labels_stay_inside(found):
-    figure = tradeoff.draw(found, "psnr")
+    figure = tradeoff.draw(found, FIGURES["psnr"])
     extents, frame = boxes(figure), figure.axes[0].get_window_extent()
     for text, box in extents.items():
         assert frame.x0 <= box.x0 and box.x1 <= frame.x1, text  # noqa: PT018
 
 
 def test_an_axis_is_logarithmic_where_the_range_asks_for_it(found):
-    axes = tradeoff.draw(found, "fid").axes[0]
+    axes = tradeoff.draw(found, FIGURES["fid"]).axes[0]
     assert (axes.get_xscale(), axes.get_yscale()) == ("linear", "log"), "3 to 5, and 4 to 120"
-    axes = tradeoff.draw(found, "psnr").axes[0]
+    axes = tradeoff.draw(found, FIGURES["psnr"]).axes[0]
     assert axes.get_yscale() == "linear", "decibels are logarithms already, 19 to 1"
 
 
@@ -102,7 +104,7 @@ def test_a_retrained_model_far_off_is_at_the_edge(found, tmp_path, fid, label):
     config = {"pretrain": phase("pretrain")}
     records = [run for row in found if row.group for run in row.group.runs]
     records.append(collect(make(tmp_path / "again", 0, config, tasks)))
-    figure = tradeoff.draw(rows(grouped(records), "center"), "fid")
+    figure = tradeoff.draw(rows(grouped(records), "center"), FIGURES["fid"])
     low, high = figure.axes[0].get_xlim()
     assert high < 8
     (text,) = [text for text in boxes(figure) if text.startswith("retrained")]
@@ -113,6 +115,6 @@ def test_a_retrained_model_far_off_is_at_the_edge(found, tmp_path, fid, label):
 
 
 def test_a_drawing_is_the_same_every_time(found):
-    assert tradeoff.drawing(found, "fid").startswith("<svg")
-    assert tradeoff.drawing(found, "fid") == tradeoff.drawing(found, "fid")
-    assert tradeoff.drawing(found[:1], "fid") == "", "one point is no plot"
+    assert tradeoff.drawing(found, FIGURES["fid"]).startswith("<svg")
+    assert tradeoff.drawing(found, FIGURES["fid"]) == tradeoff.drawing(found, FIGURES["fid"])
+    assert tradeoff.drawing(found[:1], FIGURES["fid"]) == "", "one point is no plot"

@@ -129,13 +129,13 @@ def test_a_stroke_is_what_pillow_draws(scale, alike, width):
     want = np.asarray(picture)[scale // 2 :: scale, scale // 2 :: scale] > 0
     middle = 0.5 / scale  # of the pixel that Pillow names by its corner
     points = jnp.array((POLYLINE + middle) / 256, jnp.float32)[None, None]
-    made = np.asarray(masks.brushed(points, jnp.array([[width / 256]]), (256, 256))[0])
+    made = np.asarray(masks.draw_strokes(points, jnp.array([[width / 256]]), (256, 256))[0])
     assert (want & made).sum() / (want | made).sum() > alike
 
 
 def test_strokes_are_put_together_and_those_of_no_width_left_out():
     points, widths = (x[:8] for x in strokes())
-    made = np.asarray(masks.brushed(points, widths, (40, 40)))
+    made = np.asarray(masks.draw_strokes(points, widths, (40, 40)))
     at = (np.arange(40) + 0.5) / 40
     share = np.linspace(0, 1, 200)[:, None, None]
     for example, brushes, hidden in zip(points, widths, made, strict=True):
@@ -150,7 +150,7 @@ def test_strokes_are_put_together_and_those_of_no_width_left_out():
 def test_a_thin_brush_leaves_no_gaps():
     """Every cell that its middle passes through is hidden, so something always is."""
     points = strokes()[0][:50]
-    made = np.asarray(masks.brushed(points, jnp.full((50, 3), 1e-6), (6, 6)))
+    made = np.asarray(masks.draw_strokes(points, jnp.full((50, 3), 1e-6), (6, 6)))
     share = np.linspace(0, 1, 50)[:, None, None, None]
     for example, hidden in zip(points, made, strict=True):
         along = example[:, :-1] + share * np.diff(example, axis=1)
@@ -162,6 +162,7 @@ def test_a_thin_brush_leaves_no_gaps():
 # Both --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_as_much_is_hidden_as_in_the_released_masks():
     """Their means over 2000 masks at 256: boxes 0.213, strokes 0.150, both 0.326."""
     box, brushed, both = (draw(256, 100, **args) for args in (BOX, STROKES, {}))
@@ -192,11 +193,12 @@ WAYS = [BOX, dict(**BOX, side=0.9, margin=0.05, shrink=0.1), dict(**BOX, shrink=
 
 @pytest.mark.parametrize("args", WAYS, ids=str)
 @pytest.mark.parametrize(("grid", "finer"), GRIDS)
+@pytest.mark.slow
 def test_no_draw_leaves_more_or_less_than_visible_states(grid, finer, args):
     args = dict(args, finer=finer)
     fewest, most = freeform.visible(grid, **args)
     assert 0 <= fewest <= most < grid[0] * grid[1], "something is always hidden"
-    shown = (~np.asarray(pixels.coarse(draw(grid, 300, **args), grid))).sum(axis=(1, 2))
+    shown = (~np.asarray(pixels.coarsen_mask(draw(grid, 300, **args), grid))).sum(axis=(1, 2))
     assert fewest <= shown.min() <= shown.max() <= most
     if not args.get("loops", 3):  # and says it tightly, give or take a row and a column
         loose = sum(grid) + 1
@@ -209,7 +211,7 @@ def test_no_draw_leaves_more_or_less_than_visible_states(grid, finer, args):
     (0.45, 4, 4, (2, 3)), (1.0, 4, 1, (3, 4)), (0.99, 4, 8, (4, 4)),
 ])  # fmt: skip
 def test_cells_that_a_stretch_touches(length, cells, finer, want):
-    assert masks.touched(length, cells, finer) == want
+    assert masks.hidden_cells_of_side(length, cells, finer) == want
     low = np.random.default_rng(0).uniform(0, 1 - length, 2000)[:, None]
     at = (np.arange(cells * finer) + 0.5) / (cells * finer)
     hidden = ((low <= at) & (at < low + length)).reshape(-1, cells, finer).any(axis=2).sum(axis=1)

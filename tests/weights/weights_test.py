@@ -10,8 +10,10 @@ from l2l_jax.engine.run import run
 from l2l_jax.lib import trees
 from l2l_jax.lib.errors import ConfigError, DataMissing, WrongWeights
 from l2l_jax.models import mae
-from l2l_jax.weights import __main__, name_map, safetensors, torch_reader, torch_writer
-from l2l_jax.weights.pretrained import OFFICIAL, load, locate, url
+from l2l_jax.types import FileFormat
+from l2l_jax.weights import __main__, convert, name_map, safetensors, torch_reader, torch_writer
+from l2l_jax.weights.pretrained import load, locate
+from l2l_jax.weights.published import MODEL_FILES
 from tests.helpers import (
     assert_same_bits,
     finished_run,
@@ -65,6 +67,7 @@ def test_another_image_size(tmp_path):
 
 
 @pytest.mark.parametrize("direct", [True, False])
+@pytest.mark.slow
 def test_a_run_starts_from_an_official_file(direct, tmp_path):
     config = small_config(phases=("unlearn",))
     config.model.args = dict(size="base", image_size=64, width=48, depth=3, patch=16, heads=3,
@@ -91,6 +94,7 @@ def test_a_run_starts_from_an_official_file(direct, tmp_path):
     assert trees.digest(began) != trees.digest(ended)
 
 
+@pytest.mark.slow
 def test_the_result_of_a_run_is_the_start_of_another(tmp_path):
     first = shutil.copytree(finished_run(), tmp_path / "first")
     out = tmp_path / "made.safetensors"
@@ -102,6 +106,7 @@ def test_the_result_of_a_run_is_the_start_of_another(tmp_path):
     assert results["digests"]["weights"]["original"] == digest
 
 
+@pytest.mark.slow
 def test_scanned_blocks_change_no_digest(tmp_path):
     results = []
     for scan in (False, True):
@@ -141,10 +146,10 @@ def test_what_is_no_state_dict_is_said_to_be_none(tmp_path):
 def test_list_names_every_published_file(capsys):
     __main__.main(["list"])
     said = capsys.readouterr().out
-    for name in OFFICIAL:
+    for name, file in MODEL_FILES.items():
         assert name in said
-        assert url(name) in said
-        assert url(name).startswith("https://")
+        assert file.url in said
+        assert file.url.startswith("https://")
     assert "bundled:mae_fashion_mnist" in said
 
 
@@ -153,8 +158,21 @@ def test_what_does_not_exist(tmp_path):
         __main__.main(["import", "mae_visualize_vit_base.pth", str(tmp_path / "x.safetensors")])
     with pytest.raises(DataMissing, match="no weights file and no workdir"):
         __main__.main(["export", str(tmp_path / "nowhere"), str(tmp_path / "x.pth")])
+    source = str(locate("bundled:mae_fashion_mnist"))
     with pytest.raises(ConfigError, match=r"should end in \.safetensors"):
-        __main__.export(locate("bundled:mae_fashion_mnist"), tmp_path / "x.bin", half=False)
+        __main__.main(["export", source, str(tmp_path / "x.bin")])
+
+
+def test_a_model_without_an_official_format_is_neither_imported_nor_exported(monkeypatch, tmp_path):
+    monkeypatch.setattr(convert, "find_format", FileFormat)
+    message = (
+        r"^The model 'mae' has no official file format; its weights are \.safetensors files\.$"
+    )
+    with pytest.raises(ConfigError, match=message):
+        __main__.main(["import", str(OFFICIAL_FILE), str(tmp_path / "x.safetensors")])
+    source = str(locate("bundled:mae_fashion_mnist"))
+    with pytest.raises(ConfigError, match=message):
+        __main__.main(["export", source, str(tmp_path / "x.pth")])
 
 
 @pytest.mark.parametrize("form", ["", "mage", "mage,pretrain", "diffusion"])

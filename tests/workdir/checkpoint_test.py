@@ -1,4 +1,4 @@
-"""Checkpoints survive other meshes, damage and full disks."""
+"""Checkpoints with other meshes, damaged files and full disks."""
 
 import logging
 import subprocess
@@ -19,12 +19,12 @@ TREE = {"w": {i: jnp.arange(4096.0).reshape(64, 64) + i for i in range(11)}, "st
 
 def placed(tree, devices):
     mesh = sharding.make_mesh(-1, jax.devices()[:devices])
-    return sharding.place(jax.device_get(tree), sharding.parameters(mesh, tree))
+    return sharding.place(jax.device_get(tree), sharding.parameter_shardings(mesh, tree))
 
 
 def abstract(devices):
     mesh = sharding.make_mesh(-1, jax.devices()[:devices])
-    return sharding.abstract(mesh, jax.eval_shape(lambda: TREE))
+    return sharding.abstract_tree(mesh, jax.eval_shape(lambda: TREE))
 
 
 def saved(folder, *steps, keep=5):
@@ -52,7 +52,7 @@ def test_saved_on_eight_devices_restored_on_any(tmp_path, devices):
     assert len(back["w"][0].sharding.device_set) == devices
 
 
-def test_only_the_newest_are_kept_with_their_seals(tmp_path):
+def test_only_the_newest_are_kept_with_their_digests(tmp_path):
     saved(tmp_path, 1, 2, 3, 4, keep=2)
     kept = sorted(path.name for path in tmp_path.iterdir())
     assert kept == ["3", "3.sha256.json", "4", "4.sha256.json"]
@@ -82,12 +82,12 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, damage, cap
     with caplog.at_level(logging.WARNING):
         assert int(restored(tmp_path)["step"]) == 1
     assert f"{tmp_path / '2'} is damaged" in caplog.text
-    assert (tmp_path / "damaged-2").is_dir(), "it is put aside, not removed"
+    assert (tmp_path / "damaged-2").is_dir(), "it is renamed, not removed"
     saved(tmp_path, 2)
     assert int(restored(tmp_path)["step"]) == 2
 
 
-def test_no_whole_checkpoint_is_an_error_not_a_fresh_start(tmp_path):
+def test_only_damaged_checkpoints_are_an_error_not_a_new_start(tmp_path):
     saved(tmp_path, 1)
     flip(largest(tmp_path / "1"))
     with pytest.raises(Unrestorable, match="Remove that folder"):
@@ -95,7 +95,7 @@ def test_no_whole_checkpoint_is_an_error_not_a_fresh_start(tmp_path):
     assert (tmp_path / "1").is_dir()
 
 
-def test_nothing_saved_is_none(tmp_path):
+def test_restore_without_a_checkpoint_is_none(tmp_path):
     assert restored(tmp_path / "new") is None
 
 
@@ -111,7 +111,7 @@ def test_donated_arrays_are_already_safe(tmp_path):
     assert int(restored(tmp_path)["step"]) == 3
 
 
-def test_a_disk_too_small_is_noticed_before_writing(tmp_path, monkeypatch):
+def test_too_little_disk_space_is_noticed_before_writing(tmp_path, monkeypatch):
     checkpoints = checkpoint.Checkpoints(tmp_path, 2)
     checkpoints.save(1, placed(TREE, 1))
     checkpoints.wait()
@@ -128,7 +128,7 @@ import resource, signal, sys
 sys.path.insert(0, {root!r})
 import jax.numpy as jnp
 from pathlib import Path
-from l2l_jax.lib import checkpoint
+from l2l_jax.workdir import checkpoint
 from l2l_jax.lib.errors import (NotSaved)
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 c = checkpoint.Checkpoints(Path({folder!r}), 3)
@@ -145,8 +145,9 @@ c.close()
 """
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_checkpoint_before_intact(tmp_path):
-    """No file may grow past 20 kB: what a full disk does to a writer, without filling one."""
+    """Simulates a full disk: no file may grow past 20 kB."""
     script = FULL.format(root=str(ROOT), folder=str(tmp_path / "c"))
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=120
@@ -158,6 +159,6 @@ def test_a_full_disk_leaves_the_checkpoint_before_intact(tmp_path):
     checkpoints = checkpoint.Checkpoints(tmp_path / "c", 3)
     shape = {"w": jax.ShapeDtypeStruct((300000,), jnp.float32)}
     mesh = sharding.make_mesh(1, jax.devices()[:1])
-    back = checkpoints.restore(sharding.abstract(mesh, shape))
+    back = checkpoints.restore(sharding.abstract_tree(mesh, shape))
     checkpoints.close()
     assert np.array_equal(back["w"], jnp.sin(jnp.arange(300000.0)))

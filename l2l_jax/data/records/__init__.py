@@ -1,1 +1,1 @@
-"""ArrayRecord files in the layout of TensorFlow Datasets."""
+"""Data sets in ArrayRecord files, in the layout of TensorFlow Datasets (TFDS)."""

@@ -1,7 +1,7 @@
-"""Writes image files as a TFDS set in ArrayRecord files: many processes, a file at a time.
+"""Converts image files to a TFDS set in ArrayRecord files, with several processes.
 
-A file takes its name only once it is whole, so that work which was stopped goes on where it was.
-The bytes of the images stay as they are, and no TensorFlow is needed.
+A file gets its name only when it is complete, so that a stopped conversion continues with the
+missing files. The bytes of the images are not changed, and TensorFlow is not needed.
 """
 
 import concurrent.futures
@@ -21,9 +21,9 @@ from l2l_jax.lib.errors import ConfigError, NotSaved
 
 log = logging.getLogger(__name__)
 
-PER_FILE = 1000  # images
-SAY_EVERY = 10  # seconds
-PLAN = "plan.json"
+IMAGES_PER_FILE = 1000
+LOG_SECONDS = 10  # between two log lines
+PLAN = "plan.json"  # the file that identifies the images which a set is made of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,42 +31,47 @@ class Target:
     """The set that is written."""
 
     folder: Path  # .../imagenet2012/5.1.0
-    dataset: str
-    classes: tuple[str, ...]  # what the labels mean; () if there are none
+    dataset: str  # the name that the files begin with
+    classes: tuple[str, ...]  # class names, the label is the position; () if there are no labels
     fields: reader.Fields
-    per_file: int = PER_FILE
+    per_file: int = IMAGES_PER_FILE
 
 
 def convert(target: Target, splits: Mapping[str, Sequence[writer.Row]], workers: int = 1) -> None:
-    """Writes what is not there yet, then the description, without which nobody reads the set.
+    """Writes the missing files of the splits, the indices, and at last the description of the set.
 
-    ConfigError if another set lies there, BrokenImage if an image is none.
+    Without the description nobody reads the set. ConfigError if the folder holds another set,
+    BrokenImage if a path is not that of an image, NotSaved if a file cannot be written.
     """
     shards = {name: list(_shards(target, name, rows)) for name, rows in splits.items()}
-    if not _begin(target, splits):
+    if not _record_plan(target, splits):
         log.info("%s is complete already", target.folder)
         return
-    left = [shard for some in shards.values() for shard in some if not shard.path.exists()]
+    missing = [each for of_split in shards.values() for each in of_split if not each.path.exists()]
     total = sum(map(len, shards.values()))
-    if len(left) < total:
-        log.info("%d of %d files are there already", total - len(left), total)
-    _write_all(left, target.fields, workers)
-    for name, some in shards.items():
-        digest = index.digest_of(name, target.fields, [shard.path for shard in some])
+    if len(missing) < total:
+        log.info("%d of %d files are there already", total - len(missing), total)
+    _write_all(missing, target.fields, workers)
+    for name, of_split in shards.items():
+        digest = index.digest_of(name, target.fields, [shard.path for shard in of_split])
         _, names, labels = zip(*splits[name], strict=True)
         index.write(index.path_beside(target.folder, name), digest, names, np.array(labels))
     writer.describe(target.folder, target.dataset, target.classes, target.fields, shards)
 
 
 def _shards(target: Target, split: str, rows: Sequence[writer.Row]) -> Iterator[writer.Shard]:
+    """The files of a split, of nearly equal size."""
     count = -(-len(rows) // target.per_file)
-    for at, part in enumerate(np.array_split(np.arange(len(rows)), count)):
-        name = f"{target.dataset}-{split}.{reader.FORMAT}-{at:05d}-of-{count:05d}"
+    for number, part in enumerate(np.array_split(np.arange(len(rows)), count)):
+        name = f"{target.dataset}-{split}.{reader.FORMAT}-{number:05d}-of-{count:05d}"
         yield writer.Shard(target.folder / name, [rows[i] for i in part])
 
 
-def _begin(target: Target, splits: Mapping[str, Sequence[writer.Row]]) -> bool:
-    """Whether anything is to be done; notes which images the files are made of."""
+def _record_plan(target: Target, splits: Mapping[str, Sequence[writer.Row]]) -> bool:
+    """Records which images the set is made of. False if the set is complete already.
+
+    ConfigError if the folder holds a set of other images.
+    """
     path = target.folder / PLAN
     described = [
         (target.folder / f"{name}.json").is_file() for name in ("dataset_info", "features")
@@ -77,9 +82,9 @@ def _begin(target: Target, splits: Mapping[str, Sequence[writer.Row]]) -> bool:
     if known == plan:
         return not all(described)
     if known or any(described) or any(target.folder.glob(f"*{reader.FORMAT}*")):
-        held = f"{known['images']:,} other images" if known else "a set made by another program"
+        content = f"{known['images']:,} other images" if known else "a set made by another program"
         raise ConfigError(
-            f"{target.folder} holds {held}, not these {len(lines):,}. Remove it, or convert to "
+            f"{target.folder} holds {content}, not these {len(lines):,}. Remove it, or convert to "
             "another folder."
         )
     files.write_json(path, plan)
@@ -87,19 +92,20 @@ def _begin(target: Target, splits: Mapping[str, Sequence[writer.Row]]) -> bool:
 
 
 def _write_all(shards: list[writer.Shard], fields: reader.Fields, workers: int) -> None:
-    began = said = time.monotonic()
+    """Writes the files; logs progress and the remaining time."""
+    start = logged = time.monotonic()
     total, done = sum(len(shard.rows) for shard in shards), 0
     for count in _written(shards, fields, workers):
         done += count
         now = time.monotonic()
-        if now - said > SAY_EVERY or done == total:
-            said, rate = now, done / (now - began)
-            left = (total - done) / rate / 60
-            log.info("%d of %d images, %.0f/s, %.0f min left", done, total, rate, left)
+        if now - logged > LOG_SECONDS or done == total:
+            logged, rate = now, done / (now - start)
+            minutes = (total - done) / rate / 60
+            log.info("%d of %d images, %.0f/s, %.0f min left", done, total, rate, minutes)
 
 
 def _written(shards: list[writer.Shard], fields: reader.Fields, workers: int) -> Iterator[int]:
-    """The number of images of each file as it is done."""
+    """Writes the files and yields the number of images of each one when it is complete."""
     if workers < 2:
         yield from (writer.write(shard, fields) for shard in shards)
         return
@@ -111,7 +117,7 @@ def _written(shards: list[writer.Shard], fields: reader.Fields, workers: int) ->
                 yield job.result()
         except BrokenProcessPool as error:
             raise NotSaved(
-                f"A process that wrote was killed, perhaps for want of memory. {writer.AGAIN}"
+                f"A writing process was killed, perhaps for lack of memory. {writer.RESUME}"
             ) from error
         finally:
             pool.shutdown(wait=False, cancel_futures=True)

@@ -1,7 +1,7 @@
-"""The index of a set of records: the name and the label of each.
+"""The index of a set of records: the name and the label of each record.
 
-Even for these a record is read whole, which takes hours for a large set, so they are kept: beside
-the files where launch/prepare has put them, else below files.cache_dir(), made on first use.
+To build it all records must be read, which takes hours for a large set. Therefore the index is
+stored: beside the records by launch/prepare, else in files.cache_dir() on first use.
 """
 
 import concurrent.futures
@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 
@@ -21,65 +21,76 @@ from l2l_jax.lib.errors import BrokenImage
 log = logging.getLogger(__name__)
 
 THREADS = 16
-SAY_EVERY = 10  # seconds
-TRIED = 16  # records that an index is compared with before it is used
+LOG_SECONDS = 10  # between two log lines
+COMPARED_RECORDS = 16  # records that an index is compared with before it is used
+
+
+class RecordData(Protocol):
+    """Records by random access, such as an ArrayRecordDataSource."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Any: ...
 
 
 @dataclasses.dataclass(frozen=True)
 class Fields:
-    """The features of a record that are read."""
+    """Names of the features of a record that are read."""
 
     key: str
-    label: str = "label"  # "": the set has none
+    label: str = "label"  # "" if the set has no labels
     image: str = "image"
 
 
-def kept_or_made(
-    folder: Path, split: str, fields: Fields, shards: Sequence[Any], data: Sequence[bytes]
+def load_or_build(
+    folder: Path, split: str, fields: Fields, shards: Sequence[Any], data: RecordData
 ) -> tuple[tuple[str, ...], np.ndarray]:
-    """(names, labels) in the order of the files. BrokenImage names a file that is damaged."""
+    """(names, labels int32 [N]) in the order of the records. BrokenImage names a damaged file."""
     digest = digest_of(split, fields, [Path(shard.filename) for shard in shards])
-    place = files.digest_of_lines([str(folder.resolve()), digest])
-    cached = files.cache_dir() / "index" / f"{place}.npz"
+    location = files.digest_of_lines([str(folder.resolve()), digest])
+    cached = files.cache_dir() / "index" / f"{location}.npz"
     for path in (path_beside(folder, split), cached):
         if path.is_file():
             with np.load(path) as arrays:
                 names = np.char.decode(arrays["names"], "utf-8").tolist()
-                labels, belongs = arrays["labels"], str(arrays["digest"]) == digest
-            if belongs and _agree(names, labels, fields, data):
+                labels, same_files = arrays["labels"], str(arrays["digest"]) == digest
+            if same_files and _matches(names, labels, fields, data):
                 return tuple(names), labels
             log.warning("%s belongs to other files and is not used", path)
     names, labels = _read_all(folder, fields, shards)
-    files.keep(cached, lambda file: _save(file, digest, names, labels))
+    files.write_if_possible(cached, lambda file: _save(file, digest, names, labels))
     return tuple(names), labels
 
 
-def _agree(names: Sequence[str], labels: np.ndarray, fields: Fields, data: Sequence[bytes]) -> bool:
-    """Whether some records are what the index says: sizes of files come in steps of 64 KiB."""
+def _matches(names: Sequence[str], labels: np.ndarray, fields: Fields, data: RecordData) -> bool:
+    """Whether a sample of the records has these names and labels.
+
+    Needed because file sizes are multiples of 64 KiB, so that other files can have the same digest.
+    """
     if len(names) != len(data):
         return False
-    rows = np.unique(np.linspace(0, len(data) - 1, TRIED).astype(int)).tolist()
+    rows = np.unique(np.linspace(0, len(data) - 1, COMPARED_RECORDS).astype(int)).tolist()
     for row in rows:
-        with contextlib.suppress(RuntimeError, ValueError):  # damaged: named when it is looked at
-            if _about(data[row], fields) != (names[row], labels[row]):
+        with contextlib.suppress(RuntimeError, ValueError):  # a damaged record: an error when read
+            if _name_and_label(data[row], fields) != (names[row], labels[row]):
                 return False
     return True
 
 
 def path_beside(folder: Path, split: str) -> Path:
-    """Where launch/prepare puts the index."""
+    """The index file beside the records, which launch/prepare writes."""
     return folder / f"index_{split}.npz"
 
 
 def digest_of(split: str, fields: Fields, paths: Sequence[Path]) -> str:
-    """Names the files an index belongs to, wherever they lie: by their names and sizes."""
-    about = [split, fields.key, fields.label]
-    return files.digest_of_lines(about + [f"{p.name} {p.stat().st_size}" for p in paths])
+    """Identifies the files that an index belongs to by names and sizes, in any folder."""
+    lines = [split, fields.key, fields.label]
+    return files.digest_of_lines(lines + [f"{p.name} {p.stat().st_size}" for p in paths])
 
 
 def write(path: Path, digest: str, names: Sequence[str], labels: np.ndarray) -> None:
-    """Names and labels in the order of the files."""
-    with files.replacing(path) as file:
+    """Writes an index: names and labels in the order of the records."""
+    with files.atomic_write(path) as file:
         _save(file, digest, names, labels)
 
 
@@ -88,51 +99,54 @@ def _save(file: BinaryIO, digest: str, names: Sequence[str], labels: np.ndarray)
     np.savez_compressed(file, digest=digest, names=encoded, labels=labels.astype(np.int32))
 
 
-def _read_all(folder: Path, fields: Fields, shards: list) -> tuple[list[str], np.ndarray]:
-    """Reads every record once, many files at a time. BrokenImage names a file that is damaged."""
-    log.info("reading the names and labels of %s, once: %d files", folder, len(shards))
-    said = time.monotonic()
+def _read_all(folder: Path, fields: Fields, shards: Sequence[Any]) -> tuple[list[str], np.ndarray]:
+    """(names, labels) after reading all records. BrokenImage names a damaged file."""
+    log.info("reading the names and labels in %s, once: %d files", folder, len(shards))
+    logged = time.monotonic()
     names: list[str] = []
     labels: list[int] = []
     with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
-        for at, found in enumerate(pool.map(lambda shard: _read_shard(fields, shard), shards)):
-            names += [name for name, _ in found]
-            labels += [label for _, label in found]
-            if time.monotonic() - said > SAY_EVERY:
-                said = time.monotonic()
-                log.info("read %d of %d files, %d images", at + 1, len(shards), len(names))
+        for done, pairs in enumerate(pool.map(lambda shard: _read_shard(fields, shard), shards), 1):
+            names += [name for name, _ in pairs]
+            labels += [label for _, label in pairs]
+            if time.monotonic() - logged > LOG_SECONDS:
+                logged = time.monotonic()
+                log.info("read %d of %d files, %d images", done, len(shards), len(names))
     return names, np.array(labels, np.int32)
 
 
 def _read_shard(fields: Fields, shard: Any) -> list[tuple[str, int]]:
-    from array_record.python import array_record_module
+    """[(name, label)] of one file; shard: a FileInstruction of TFDS."""
+    from array_record.python import array_record_module  # pyright: ignore[reportAttributeAccessIssue]  # a C++ extension
 
     try:
         reader = array_record_module.ArrayRecordReader(str(shard.filename))
         if reader.num_records() != shard.examples_in_shard:
             count = f"{reader.num_records()} records instead of the {shard.examples_in_shard}"
-            raise ValueError(f"it has {count} that dataset_info.json tells of")
-        return [_about(reader.read(), fields) for _ in range(shard.examples_in_shard)]
-    except Exception as error:  # array_record raises RuntimeError, protobuf its own
+            raise ValueError(f"it has {count} that dataset_info.json declares")
+        return [_name_and_label(reader.read(), fields) for _ in range(shard.examples_in_shard)]
+    except Exception as error:  # array_record raises RuntimeError, protobuf its own errors
         raise BrokenImage(
-            f"{shard.filename} is truncated or damaged: {error}. Remove it and make it anew, or "
-            "copy it once more from where it came."
+            f"{shard.filename} is truncated or damaged: {error}. Remove it and create it anew, or "
+            "copy it again from its source."
         ) from error
 
 
 def features(record: bytes) -> Any:
-    """The features of a record, by name."""
+    """{name: protobuf feature} of a record."""
     from tensorflow_datasets.proto import tf_example_pb2
 
-    return tf_example_pb2.Example.FromString(record).features.feature
+    example = tf_example_pb2.Example  # pyright: ignore[reportAttributeAccessIssue]  # made at run time
+    return example.FromString(record).features.feature
 
 
-def value(features: Any, name: str) -> bytes:
-    """The feature that is a string of bytes."""
+def bytes_of(features: Any, name: str) -> bytes:
+    """The value of a feature that holds bytes."""
     return features[name].bytes_list.value[0]
 
 
-def _about(record: bytes, fields: Fields) -> tuple[str, int]:
-    found = features(record)
-    label = found[fields.label].int64_list.value[0] if fields.label else 0
-    return value(found, fields.key).decode(), label
+def _name_and_label(record: bytes, fields: Fields) -> tuple[str, int]:
+    """The name of a record and its label, 0 if the set has no labels."""
+    by_name = features(record)
+    label = by_name[fields.label].int64_list.value[0] if fields.label else 0
+    return bytes_of(by_name, fields.key).decode(), label

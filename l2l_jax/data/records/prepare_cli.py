@@ -1,4 +1,4 @@
-"""What launch/prepare/{imagenet,places365,coco}.py have in common: check, index, convert."""
+"""The command line of launch/prepare/{imagenet,places365,coco}.py: check, index, convert."""
 
 import argparse
 import dataclasses
@@ -13,160 +13,173 @@ import numpy as np
 
 from l2l_jax.data import data_root, image_folder, image_tree
 from l2l_jax.data.records import convert, index, reader
-from l2l_jax.lib.errors import Explained
+from l2l_jax.lib.errors import UserError
 from l2l_jax.types import Source
 
-SAMPLES = 200  # images of each part that are decoded whole
+DECODED_IMAGES = 200  # images of each part that are decoded
 
 
 @dataclasses.dataclass(frozen=True)
-class Known:
-    """What is known of a data set, and its data module's functions."""
+class DatasetFacts:
+    """Published facts about a data set, and the functions of its plug-in."""
 
     title: str
     name: str  # its folder in $L2L_DATA
-    tfds: str
-    version: str
+    tfds: str  # its name in TFDS
+    version: str  # its version in TFDS
     fields: reader.Fields
-    classes: tuple[str, ...]  # () if it has none
+    classes: tuple[str, ...]  # class names, the label is the position; () if there are no labels
     splits: Mapping[str, str]  # {part: split of TFDS}
-    counts: Mapping[str, int]  # {part: images of the whole set}
-    archives: Mapping[
-        str, tuple[int, str]
-    ]  # {file: (bytes, "sha256:..." or "md5:...")}; 0: unknown
-    files: Callable[[str, Path], image_tree.ImageTree]
-    load: Callable[..., Source]
-    record_name: Callable[[str], str]  # the name in a record of the image with this key
-    expected: Callable[[str, Path], Sequence[str]] | None = None  # all keys of a part, if known
+    counts: Mapping[str, int]  # {part: images of the complete set}
+    archives: Mapping[str, tuple[int, str]]  # {file: (bytes or 0, "sha256:..." or "md5:...")}
+    files: Callable[[str, Path], image_tree.ImageTree]  # files(part, root)
+    load: Callable[..., Source]  # load(part, *, root, format)
+    record_name: Callable[[str], str]  # record_name(key): the name of an image in its record
+    expected: Callable[[str, Path], Sequence[str]] | None = None  # expected(part, root): all keys
+    #     of the complete part, [] if they are unknown
 
 
-def main(known: Known, words: Sequence[str] | None = None) -> int:
-    """The command line; 0 if all is well, 1 if something is missing or broken."""
+def main(facts: DatasetFacts, arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line (arguments: default sys.argv) and returns the exit code.
+
+    0: no problem. 1: the data set is missing, broken, or with --strict not complete. 130: stopped.
+    """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     logging.getLogger("absl").setLevel(logging.ERROR)
-    given = _parser(known).parse_args(words)
+    args = _parser(facts).parse_args(arguments)
     try:
-        return _run(known, given)
-    except Explained as error:
+        return _run(facts, args)
+    except UserError as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nStopped. What is done is kept; the same command goes on.", file=sys.stderr)
+        print("\nStopped. What is done is kept; the same command continues.", file=sys.stderr)
         return 130
 
 
-def _parser(known: Known) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=f"Checks and converts {known.title}.")
+def _parser(facts: DatasetFacts) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=f"Checks and converts {facts.title}.")
     add = parser.add_argument
-    add("folder", type=Path, help=f"where {known.title} lies, as files or as records")
-    add("--convert", type=Path, metavar="OUT", help=f"write OUT/{known.tfds}/{known.version}")
-    add("--workers", type=int, default=os.cpu_count(), help="processes that write")
-    add("--strict", action="store_true", help="accept nothing but the whole set")
-    add("--archives", action="store_true", help="check the archives there, too: reads all of them")
-    add("--per-file", type=int, default=convert.PER_FILE, help="images in a file (default: 1000)")
+    add("folder", type=Path, help=f"folder of {facts.title}, as image files or as records")
+    add(
+        "--convert",
+        type=Path,
+        metavar="OUT",
+        help=f"write records to OUT/{facts.tfds}/{facts.version}",
+    )
+    add("--workers", type=int, default=os.cpu_count(), help="number of writing processes")
+    add("--strict", action="store_true", help="fail unless the data set is complete")
+    add("--archives", action="store_true", help="also check the digests of archives in the folder")
+    per_file = convert.IMAGES_PER_FILE
+    add("--per-file", type=int, default=per_file, help=f"images per file (default: {per_file})")
     return parser
 
 
-def _run(known: Known, given: argparse.Namespace) -> int:
-    root = given.folder.expanduser()
-    base, folder = data_root.choose(str(root), known.name, known.tfds, "")
-    format = "records" if folder else "folder"
-    print(f"{known.title} in {folder or base}, as {format}")
-    sound = _archives_are_whole(known, base, given.archives)
-    whole = True
-    for part in known.counts:
-        source = known.load(part, root=str(root), format=format)
-        whole &= _report(known, part, source, base)
-        sound &= _decodes(source, part)
-    if folder:
-        _keep_index(known, folder, base)
-    if not sound or (given.strict and not whole):
-        print("Nothing is converted: see above." if given.convert else "See above.")
+def _run(facts: DatasetFacts, args: argparse.Namespace) -> int:
+    root = args.folder.expanduser()
+    base, records = data_root.locate(str(root), facts.name, facts.tfds, "")
+    format = "records" if records else "folder"
+    print(f"{facts.title} in {records or base}, as {format}")
+    sound = _check_archives(facts, base, args.archives)
+    complete = True
+    for part in facts.counts:
+        source = facts.load(part, root=str(root), format=format)
+        complete &= _report_missing(facts, part, source, base)
+        sound &= _check_images(source, part)
+    if records:
+        _store_index(facts, records, base)
+    if not sound or (args.strict and not complete):
+        print("Nothing is converted: see above." if args.convert else "See above.")
         return 1
-    if not whole:
-        print("It is smaller than the whole set. Runs that name what is there will work.")
-    if given.convert and folder:
+    if not complete:
+        print("The data set is not complete. Runs that only use the present classes will work.")
+    if args.convert and records:
         print("These are records already: there is nothing to convert.")
-    elif given.convert:
-        _convert(known, base, given)
+    elif args.convert:
+        _convert(facts, base, args)
     return 0
 
 
-def _report(known: Known, part: str, source: Source, base: Path) -> bool:
-    """Prints what the part holds and lacks; whether it is whole."""
-    held, count = len(source.keys), known.counts[part]
-    classes = f" in {len(source.classes):,} classes" if known.classes else ""
-    print(f"  {part}: {held:,} images{classes}")
-    if held == count and (not known.classes or len(source.classes) == len(known.classes)):
+def _report_missing(facts: DatasetFacts, part: str, source: Source, base: Path) -> bool:
+    """Prints what the part contains and what is missing; returns whether it is complete."""
+    present, count = len(source.keys), facts.counts[part]
+    classes = f" in {len(source.classes):,} classes" if facts.classes else ""
+    print(f"  {part}: {present:,} images{classes}")
+    if present == count and (not facts.classes or len(source.classes) == len(facts.classes)):
         return True
-    amount = f"{count - held:,} are missing" if held <= count else f"{held - count:,} are too many"
+    difference = count - present
+    amount = f"{difference:,} are missing" if difference >= 0 else f"{-difference:,} are too many"
     print(f"    the whole set has {count:,} images: {amount}")
-    if known.classes and (absent := [n for n in known.classes if n not in source.classes]):
+    if facts.classes and (absent := [n for n in facts.classes if n not in source.classes]):
         more = f" and {len(absent) - 10:,} more" if len(absent) > 10 else ""
         print(f"    no images of {', '.join(absent[:10])}{more}")
-    all_keys = known.expected(part, base) if known.expected else ()
-    if len(absent := sorted(set(all_keys).difference(source.keys))) > 0:
+    all_keys = facts.expected(part, base) if facts.expected else ()
+    if absent := sorted(set(all_keys).difference(source.keys)):
         more = f" and {len(absent) - 5:,} more" if len(absent) > 5 else ""
         print(f"    missing: {', '.join(absent[:5])}{more}")
     return False
 
 
-def _decodes(source: Source, part: str) -> bool:
-    """Decodes images from all over the part; prints those that are broken."""
-    rows = np.unique(np.linspace(0, len(source.keys) - 1, SAMPLES).astype(int))
-    broken = image_folder.broken(source, rows)
-    print(f"  {part}: {len(rows) - len(broken)} of {len(rows)} sampled images decode")
-    for reason in list(broken.values())[:10]:
+def _check_images(source: Source, part: str) -> bool:
+    """Decodes a sample of images and prints which are broken; returns whether none is."""
+    rows = np.unique(np.linspace(0, len(source.keys) - 1, DECODED_IMAGES).astype(int))
+    reasons = image_folder.find_unreadable(source, rows)
+    print(f"  {part}: {len(rows) - len(reasons)} of {len(rows)} sampled images decode")
+    for reason in list(reasons.values())[:10]:
         print(f"    {reason}")
-    return not broken
+    return not reasons
 
 
-def _archives_are_whole(known: Known, base: Path, thorough: bool) -> bool:
-    """Compares the archives that lie about with what was published of them."""
+def _check_archives(facts: DatasetFacts, base: Path, digests: bool) -> bool:
+    """Compares sizes, and on demand digests, of archives in the folder with the published ones.
+
+    Prints the differences; returns whether there are none.
+    """
     sound = True
-    for name, (size, digest) in known.archives.items():
+    for name, (size, digest) in facts.archives.items():
         if not (path := base / name).is_file():
             continue
-        held, (kind, true) = path.stat().st_size, digest.split(":")
-        if size and held != size:
-            print(f"  {path} has {held:,} bytes, not {size:,}: download it again")
+        actual, (algorithm, expected) = path.stat().st_size, digest.split(":")
+        if size and actual != size:
+            print(f"  {path} has {actual:,} bytes, not {size:,}: download it again")
             sound = False
-        elif thorough:
+        elif digests:
             with path.open("rb") as file:
-                same = hashlib.file_digest(file, kind).hexdigest() == true
-            print(f"  {path}: its {kind} is {'right' if same else 'wrong: download it again'}")
+                same = hashlib.file_digest(file, algorithm).hexdigest() == expected
+            verdict = "right" if same else "wrong: download it again"
+            print(f"  {path}: its {algorithm} is {verdict}")
             sound &= same
     return sound
 
 
-def _keep_index(known: Known, folder: Path, base: Path) -> None:
-    """Puts the index of records beside them, where other machines find it."""
-    for split in known.splits.values():
-        found = reader.read(folder, split, known.fields, "{root}: {missing}", base)
+def _store_index(facts: DatasetFacts, folder: Path, base: Path) -> None:
+    """Writes the index of records beside them, so that every machine finds it."""
+    for split in facts.splits.values():
+        records = reader.read(folder, split, facts.fields, "{root}: {missing}", base)
         path = index.path_beside(folder, split)
         try:
-            digest = index.digest_of(split, known.fields, found.paths)
-            index.write(path, digest, found.names, found.labels)
+            digest = index.digest_of(split, facts.fields, records.paths)
+            index.write(path, digest, records.names, records.labels)
             print(f"  index: {path}")
         except OSError as error:
-            print(f"  index: kept in the cache of this machine ({error})")
+            print(f"  index: only in the cache of this machine ({error})")
 
 
-def _convert(known: Known, base: Path, given: argparse.Namespace) -> None:
+def _convert(facts: DatasetFacts, base: Path, args: argparse.Namespace) -> None:
     rows = {}
-    for part, split in known.splits.items():
-        tree = known.files(part, base)
-        of = [known.classes.index(name) if known.classes else 0 for name in tree.classes]
+    for part, split in facts.splits.items():
+        tree = facts.files(part, base)
+        record_labels = [facts.classes.index(c) if facts.classes else 0 for c in tree.classes]
         rows[split] = [
-            (str(tree.base / path), known.record_name(key), of[label])
+            (str(tree.base / path), facts.record_name(key), record_labels[label])
             for key, path, label in zip(tree.keys, tree.paths, tree.labels, strict=True)
         ]
     target = convert.Target(
-        given.convert.expanduser() / known.tfds / known.version,
-        known.tfds.split("/")[0],
-        known.classes,
-        known.fields,
-        given.per_file,
+        args.convert.expanduser() / facts.tfds / facts.version,
+        facts.tfds.split("/")[0],
+        facts.classes,
+        facts.fields,
+        args.per_file,
     )
-    convert.convert(target, rows, given.workers)
-    print(f"Written: {target.folder}\nTo use it: export L2L_DATA={given.convert}")
+    convert.convert(target, rows, args.workers)
+    print(f"Written: {target.folder}\nTo use it: export L2L_DATA={args.convert}")

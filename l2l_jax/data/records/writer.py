@@ -1,32 +1,36 @@
-"""One ArrayRecord file, and the description of a set of them, as TFDS writes them."""
+"""Writes an ArrayRecord file, and the description of a set of such files, as TFDS does."""
 
 import dataclasses
 import io
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
 from l2l_jax.data.records import reader
 from l2l_jax.lib.errors import BrokenImage, NotSaved
 
-AGAIN = "What is done is kept: see to it, and run the same command again."
+RESUME = "What is done is kept: fix the cause, and run the same command again."
 TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
 Row = tuple[str, str, int]  # path of the image, its name, its label
 
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-    """A file and what goes into it."""
+    """A file and the images that are written to it."""
 
     path: Path
     rows: Sequence[Row]
 
 
 def write(shard: Shard, fields: reader.Fields) -> int:
-    """Writes one file and returns the number of its images. NotSaved, BrokenImage."""
-    from array_record.python import array_record_module
+    """Writes one file, atomically, and returns the number of its images.
+
+    NotSaved if that fails, BrokenImage if a path is not that of an image.
+    """
+    from array_record.python import array_record_module  # pyright: ignore[reportAttributeAccessIssue]  # a C++ extension
 
     temporary = shard.path.with_name(f".{shard.path.name}.tmp")
     try:
@@ -34,40 +38,41 @@ def write(shard: Shard, fields: reader.Fields) -> int:
         for row in shard.rows:
             writer.write(_example(row, fields))
         writer.close()
-        held = array_record_module.ArrayRecordReader(str(temporary)).num_records()
-        if held != len(shard.rows):
-            raise RuntimeError(f"{held} of {len(shard.rows)} images arrived")
+        written = array_record_module.ArrayRecordReader(str(temporary)).num_records()
+        if written != len(shard.rows):
+            raise RuntimeError(f"{written} of {len(shard.rows)} images were written")
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, shard.path)
     except (RuntimeError, OSError) as error:
-        raise NotSaved(f"{shard.path} could not be written: {error}. {AGAIN}") from error
+        raise NotSaved(f"{shard.path} could not be written: {error}. {RESUME}") from error
     finally:
         temporary.unlink(missing_ok=True)
     return len(shard.rows)
 
 
 def _example(row: Row, fields: reader.Fields) -> bytes:
+    """The record of an image."""
     from tensorflow_datasets.proto import tf_example_pb2
 
     path, name, label = row
-    example = tf_example_pb2.Example()
+    example = tf_example_pb2.Example()  # pyright: ignore[reportAttributeAccessIssue]  # made at run time
     values = example.features.feature
-    values[fields.image].bytes_list.value.append(_checked(path))
+    values[fields.image].bytes_list.value.append(_image_bytes(path))
     values[fields.key].bytes_list.value.append(name.encode())
     if fields.label:
         values[fields.label].int64_list.value.append(label)
     return example.SerializeToString(deterministic=True)
 
 
-def _checked(path: str) -> bytes:
-    """The bytes of an image file; only its head is decoded."""
+def _image_bytes(path: str) -> bytes:
+    """The content of an image file. BrokenImage if its header cannot be decoded."""
     try:
         data = Path(path).read_bytes()
         with Image.open(io.BytesIO(data)):
             return data
-    except Exception as error:  # decoders raise a zoo of types on damaged files
-        raise BrokenImage(f"{path} is no image: {error}. Mend or remove it.") from error
+    except Exception as error:  # decoders raise many types on damaged files
+        raise BrokenImage(f"{path} is no image: {error}. Repair or remove it.") from error
 
 
 def describe(
@@ -77,35 +82,35 @@ def describe(
     fields: reader.Fields,
     shards: Mapping[str, Sequence[Shard]],
 ) -> None:
-    """dataset_info.json and features.json, as TFDS wants them."""
+    """Writes dataset_info.json and features.json of the shards {split: files}, in TFDS's format."""
     import tensorflow_datasets as tfds  # slow
 
-    kinds = tfds.features
-    features = {fields.image: kinds.Image(encoding_format="jpeg")}
-    features[fields.key] = kinds.Text()
+    types = tfds.features
+    features: dict[str, Any] = {fields.image: types.Image(encoding_format="jpeg")}
+    features[fields.key] = types.Text()
     if fields.label:
-        features[fields.label] = kinds.ClassLabel(names=classes)
-    about = []
-    for name, some in shards.items():
+        features[fields.label] = types.ClassLabel(names=classes)
+    split_infos = []
+    for name, of_split in shards.items():
         template = tfds.core.ShardedFileTemplate(
-            data_dir=folder,
+            data_dir=folder,  # pyright: ignore[reportArgumentType]  # any path
             dataset_name=dataset,
             split=name,
             filetype_suffix=reader.FORMAT,
             template=TEMPLATE,
         )
-        lengths = [len(shard.rows) for shard in some]
-        size = sum(shard.path.stat().st_size for shard in some)
-        about.append(
+        lengths = [len(shard.rows) for shard in of_split]
+        size = sum(shard.path.stat().st_size for shard in of_split)
+        split_infos.append(
             tfds.core.SplitInfo(
                 name=name, shard_lengths=lengths, num_bytes=size, filename_template=template
             )
         )
     tfds.folder_dataset.write_metadata(
         data_dir=folder,
-        features=kinds.FeaturesDict(features),
-        split_infos=about,
+        features=types.FeaturesDict(features),
+        split_infos=split_infos,
         filename_template=TEMPLATE,
         version=folder.name,
-        check_data=False,  # by a reader that cannot read this format
+        check_data=False,  # TFDS cannot check this format
     )

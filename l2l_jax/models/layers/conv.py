@@ -2,8 +2,8 @@
 
 No attention, average pooling on the way down, nearest neighbours and a convolution on the way up,
 GroupNorm with epsilon 1e-6. Released quirk kept, since published weights depend on it: where a
-residual block changes the number of channels, its 1x1 shortcut sees the output of the block's
-convolutions and not its input, so that the input is not added at all.
+residual block changes the number of channels, its 1x1 shortcut is applied to the output of the
+block's convolutions instead of its input, so the input is not added at all.
 """
 
 import dataclasses
@@ -13,10 +13,13 @@ import itertools
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Float
 
 from l2l_jax.models.layers import critic
 from l2l_jax.models.layers.vit import Dtype
-from l2l_jax.types import Array
+from l2l_jax.types import Array, Images
+
+Maps = Float[Array, "B h w C"]
 
 EPSILON = 1e-6
 
@@ -34,7 +37,7 @@ class Size:
 
 
 def _conv(inner: int, outer: int, side: int, bias: bool, dtype: Dtype, rngs: nnx.Rngs) -> nnx.Conv:
-    exact = "highest" if dtype == jnp.float32 else None  # TF32 would flip tokens
+    exact = "highest" if dtype == jnp.float32 else None  # TF32 would change tokens
     return nnx.Conv(
         inner, outer, (side, side), use_bias=bias, dtype=dtype, precision=exact, rngs=rngs
     )
@@ -53,14 +56,14 @@ class ResBlock(nnx.Module):
             None if inner == outer else _conv(outer, outer, 1, False, dtype, rngs)
         )
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Maps) -> Float[Array, "B h w D"]:
         h = self.conv1(jax.nn.swish(self.norm1(x)))
         h = self.conv2(jax.nn.swish(self.norm2(h)))
         return h + (x if self.shortcut is None else self.shortcut(h))
 
 
 class Level(nnx.Module):
-    """Residual blocks at one resolution, and after them a convolution that follows upsampling."""
+    """Residual blocks at one resolution, and a convolution for after upsampling if it `grows`."""
 
     def __init__(
         self, inner: int, outer: int, size: Size, grows: bool, dtype: Dtype, rngs: nnx.Rngs
@@ -70,12 +73,12 @@ class Level(nnx.Module):
         self.block = nnx.List([ResBlock(a, b, size.groups, dtype, rngs) for a, b in pairs])
         self.upsample = nnx.data(_conv(outer, outer, 3, True, dtype, rngs) if grows else None)
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Maps) -> Float[Array, "B h w D"]:
         return functools.reduce(lambda x, block: block(x), self.block, x)
 
 
 class Encoder(nnx.Module):
-    """[B, H, W, 3] -> [B, h, w, C]."""
+    """Images -> latents [B, h, w, C] float32, before quantisation."""
 
     def __init__(self, size: Size, dtype: Dtype, rngs: nnx.Rngs):
         widths = [size.width, *(size.width * m for m in size.multipliers)]
@@ -87,7 +90,7 @@ class Encoder(nnx.Module):
         self.norm_out = nnx.GroupNorm(deepest, size.groups, epsilon=EPSILON, dtype=dtype, rngs=rngs)
         self.conv_out = _conv(deepest, size.code_width, 1, True, dtype, rngs)
 
-    def __call__(self, images: Array) -> Array:
+    def __call__(self, images: Images) -> Maps:
         x = self.conv_in(images)
         for at, level in enumerate(self.down):
             x = level(x if at == 0 else nnx.avg_pool(x, (2, 2), (2, 2)))
@@ -96,7 +99,7 @@ class Encoder(nnx.Module):
 
 
 class Decoder(nnx.Module):
-    """The codebook, what turns codes into pixels, and the critic if one is trained."""
+    """The codebook, the layers from codes to pixels, and the critic if one is trained."""
 
     def __init__(self, size: Size, adversarial: bool, dtype: Dtype, rngs: nnx.Rngs):
         widths = [*(size.width * m for m in size.multipliers), size.width * size.multipliers[-1]]
@@ -116,8 +119,8 @@ class Decoder(nnx.Module):
             critic.Critic(size.width // 2, layers, dtype, rngs) if adversarial else None
         )
 
-    def features(self, codes: Array) -> Array:
-        """[B, h, w, C] -> [B, H, W, width]: all but the last convolution."""
+    def features(self, codes: Maps) -> Float[Array, "B H W D"]:
+        """[B, H, W, width]: all layers except the last convolution."""
         x = self.block_2(self.block_1(self.conv_in(codes)))
         for level in reversed(list(self.up)):
             x = level(x)
@@ -125,5 +128,5 @@ class Decoder(nnx.Module):
                 x = level.upsample(x.repeat(2, axis=1).repeat(2, axis=2))
         return jax.nn.swish(self.norm_out(x))
 
-    def __call__(self, codes: Array) -> Array:
+    def __call__(self, codes: Maps) -> Images:
         return self.conv_out(self.features(codes)).astype(jnp.float32)

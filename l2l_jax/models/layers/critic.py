@@ -3,16 +3,20 @@
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Float
 
 from l2l_jax.models.layers.vit import Dtype
-from l2l_jax.types import Array
+from l2l_jax.types import Array, Images, Scalar
+
+Verdicts = Float[Array, "B h w 1"]
+Kernel = Float[Array, "*shape"]
 
 
 class Critic(nnx.Module):
-    """[B, H, W, 3] -> [B, h, w, 1]: how real each patch looks. Halves the side `layers` times.
+    """[B, H, W, 3] -> [B, h, w, 1] float32: how real each patch looks.
 
-    GroupNorm in place of the published BatchNorm: no state besides parameters, and the same on any
-    number of devices.
+    The side is halved `layers` times. GroupNorm replaces the published BatchNorm: it has no state
+    besides parameters, and gives the same result on any number of devices.
     """
 
     def __init__(self, width: int, layers: int, dtype: Dtype, rngs: nnx.Rngs):
@@ -28,7 +32,7 @@ class Critic(nnx.Module):
             inner = outer
         self.last = nnx.Conv(inner, 1, (4, 4), dtype=dtype, rngs=rngs)
 
-    def __call__(self, images: Array) -> Array:
+    def __call__(self, images: Images) -> Verdicts:
         x = 2 * images - 1
         for at, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
             x = conv(x)
@@ -36,12 +40,12 @@ class Critic(nnx.Module):
         return self.last(x).astype(jnp.float32)
 
 
-def hinge(real: Array, made: Array) -> Array:
-    """What the critic minimises, given its verdicts; scalar."""
-    return 0.5 * (jnp.mean(jax.nn.relu(1 - real)) + jnp.mean(jax.nn.relu(1 + made)))
+def hinge(real: Verdicts, decoded: Verdicts) -> Scalar:
+    """The critic's loss, from its outputs for real and for decoded images."""
+    return 0.5 * (jnp.mean(jax.nn.relu(1 - real)) + jnp.mean(jax.nn.relu(1 + decoded)))
 
 
-def balance(reconstruction: Array, adversarial: Array) -> Array:
+def balance(reconstruction: Kernel, adversarial: Kernel) -> Scalar:
     """|dL_rec / dW| / |dL_gan / dW| for the last layer W, at most 1e4 (Esser et al., Eq. 7)."""
     ratio = jnp.linalg.norm(reconstruction) / (jnp.linalg.norm(adversarial) + 1e-4)
     return jax.lax.stop_gradient(jnp.clip(ratio, 0.0, 1e4))

@@ -1,13 +1,16 @@
-"""The two transformers of a masked-token model: over the tokens that are left, and over all.
+"""The two transformers of a masked-token model: over the kept tokens, and over all tokens.
 
-The network of MAGE (Li et al., CVPR 2023), which keeps masked tokens in the encoder's sight and
-drops some of them, as a masked autoencoder does.
+The network of MAGE (Li et al., CVPR 2023): the encoder reads masked tokens too, except for those
+that are dropped as in a masked autoencoder.
 """
+
+from typing import no_type_check
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Bool, Float, Int
 
 from l2l_jax.models.layers import vit
 from l2l_jax.types import Array
@@ -15,24 +18,31 @@ from l2l_jax.types import Array
 LOGITS_EPSILON = 1e-5  # of the LayerNorm before the logits; 1e-6 everywhere else
 
 
+@no_type_check  # JAX also builds it from objects that are no arrays
 @flax.struct.dataclass
 class Inputs:
-    """What T makes. K places are given to the encoder, L tokens exist."""
+    """What T returns: K of the L tokens enter the encoder."""
 
     tokens: Array  # [B, K] int32 ids, the mask token where hidden
-    places: Array  # [B, K] int32, where they come from
-    restore: Array  # [B, L] int32, rank of every place: kept ones first, then dropped
+    places: Array  # [B, K] int32, their positions in the grid
+    restore: Array  # [B, L] int32, rank of every token: kept tokens first, then dropped ones
     attend: Array | None  # [B, K] bool, None if none of the K is dropped
-    hidden: Array  # [B, L] bool, masked ones and dropped ones
+    hidden: Array  # [B, L] bool, masked or dropped
     target: Array  # [B, L] int32, codes to be predicted
 
 
-def arrange(
-    masked: Array, hidden: Array, dropped: Array, keep: int, same: bool, target: Array
-) -> Inputs:
-    """Inputs from ids with the mask token in place, and masks of tokens, all [B, L].
+Ids = Int[Array, "B L"]
+Flags = Bool[Array, "B L"]
+Latents = Float[Array, "B M D"]  # M = 1 + K, class token first
+Words = Float[Array, "V D"]
 
-    At least L - keep tokens of every image are dropped; `same`: exactly so many.
+
+def arrange(
+    masked: Ids, hidden: Flags, dropped: Flags, keep: int, same: bool, target: Ids
+) -> Inputs:
+    """Inputs from ids that are already masked, and from masks of tokens.
+
+    At least L - keep tokens of every image must be dropped, and exactly so many if `same`.
     """
     order = jnp.argsort(dropped, axis=1, stable=True)  # kept tokens first, in raster order
     places = order[:, :keep]
@@ -47,29 +57,29 @@ def arrange(
 
 
 class Encoder(nnx.Module):
-    """Token ids -> latents, class token first. `shape` makes the blocks (see vit.Stack)."""
+    """Token ids -> latents, class token first."""
 
     def __init__(
-        self, vocabulary: int, length: int, class_id: int, shape: vit.Stack, rngs: nnx.Rngs
+        self, vocabulary: int, length: int, class_id: int, stack: vit.Stack, rngs: nnx.Rngs
     ):
         normal = nnx.initializers.normal(0.02)
-        self.class_id, self.remat = class_id, shape.remat
-        self.words = nnx.Param(normal(rngs.params(), (vocabulary, shape.width)))
-        self.positions = nnx.Param(normal(rngs.params(), (1 + length, shape.width)))
-        self.norm_in = shape.norm(rngs)
-        self.blocks = shape.blocks(rngs)
-        self.norm = shape.norm(rngs)
+        self.class_id, self.remat = class_id, stack.remat
+        self.words = nnx.Param(normal(rngs.params(), (vocabulary, stack.width)))
+        self.positions = nnx.Param(normal(rngs.params(), (1 + length, stack.width)))
+        self.norm_in = stack.norm(rngs)
+        self.blocks = stack.blocks(rngs)
+        self.norm = stack.norm(rngs)
 
-    def embed(self, tokens: Array, places: Array) -> Array:
-        """[B, 1 + K, D]."""
+    def embed(self, tokens: Int[Array, "B K"], places: Int[Array, "B K"]) -> Latents:
+        """[B, 1 + K, D]: words plus positions, normalised, class token first."""
         words, table = self.words[...], self.positions[...]
         first = words[self.class_id] + table[0]
         first = jnp.broadcast_to(first, (tokens.shape[0], 1, words.shape[1]))
         return self.norm_in(jnp.concatenate([first, words[tokens] + table[1:][places]], axis=1))
 
-    def __call__(self, inputs: Inputs) -> Array:
+    def __call__(self, inputs: Inputs) -> Latents:
         attend = inputs.attend
-        if attend is not None:  # the class token is always looked at
+        if attend is not None:  # the class token is always attended to
             attend = jnp.pad(attend, ((0, 0), (1, 0)), constant_values=True)
         x = self.embed(inputs.tokens, inputs.places)
         x = self.norm(vit.apply_blocks(self.blocks, x, attend, self.remat))
@@ -77,7 +87,7 @@ class Encoder(nnx.Module):
 
 
 class Decoder(nnx.Module):
-    """Latents -> logits. It may own the words that the logits are taken against."""
+    """Latents -> logits: products with word embeddings, which this module may own."""
 
     def __init__(
         self,
@@ -85,23 +95,23 @@ class Decoder(nnx.Module):
         length: int,
         latent: int,
         owns: bool,
-        shape: vit.Stack,
+        stack: vit.Stack,
         rngs: nnx.Rngs,
     ):
         normal = nnx.initializers.normal(0.02)
-        self.remat = shape.remat
-        self.embed = vit.linear(latent, shape.width, shape.dtype, rngs)
-        self.positions = nnx.Param(normal(rngs.params(), (1 + length, shape.width)))
-        self.blocks = shape.blocks(rngs)
-        self.norm = shape.norm(rngs)
-        self.fc = vit.linear(shape.width, latent, shape.dtype, rngs)
-        self.ln = nnx.LayerNorm(latent, epsilon=LOGITS_EPSILON, dtype=shape.dtype, rngs=rngs)
+        self.remat = stack.remat
+        self.embed = vit.linear(latent, stack.width, stack.dtype, rngs)
+        self.positions = nnx.Param(normal(rngs.params(), (1 + length, stack.width)))
+        self.blocks = stack.blocks(rngs)
+        self.norm = stack.norm(rngs)
+        self.fc = vit.linear(stack.width, latent, stack.dtype, rngs)
+        self.ln = nnx.LayerNorm(latent, epsilon=LOGITS_EPSILON, dtype=stack.dtype, rngs=rngs)
         if owns:
             self.words = nnx.Param(normal(rngs.params(), (vocabulary, latent)))
         self.bias = nnx.Param(jnp.zeros(vocabulary))
 
-    def fill(self, latents: Array, inputs: Inputs) -> Array:
-        """[B, 1 + L, D']: every token in its place, the class token's output where it is hidden."""
+    def fill(self, latents: Latents, inputs: Inputs) -> Float[Array, "B N E"]:
+        """[B, 1 + L, E]: every token at its position, the class token where it is hidden."""
         x = self.embed(latents)
         b, _, d = x.shape
         missing = inputs.restore.shape[1] - inputs.places.shape[1]
@@ -110,12 +120,12 @@ class Decoder(nnx.Module):
         placed = jnp.where(inputs.hidden[..., None], x[:, :1], placed)
         return jnp.concatenate([x[:, :1], placed], axis=1) + self.positions[...].astype(x.dtype)
 
-    def predict(self, x: Array) -> Array:
-        """[..., D'] -> [..., D], what is compared with the words."""
+    def predict(self, x: Float[Array, "*dims E"]) -> Float[Array, "*dims D"]:
+        """[..., D]: what is multiplied with the word embeddings."""
         return self.ln(jax.nn.gelu(self.fc(self.norm(x)), approximate=False))
 
-    def __call__(self, latents: Array, inputs: Inputs, words: Array) -> Array:
-        """[B, 1 + L, V] float32 logits of the first V ids; words: [V, D]."""
+    def __call__(self, latents: Latents, inputs: Inputs, words: Words) -> Float[Array, "B N V"]:
+        """[B, 1 + L, V] float32 logits of the first V ids."""
         x = vit.apply_blocks(self.blocks, self.fill(latents, inputs), remat=self.remat)
         logits = jnp.matmul(
             self.predict(x), words.T.astype(x.dtype), preferred_element_type=jnp.float32

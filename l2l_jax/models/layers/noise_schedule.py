@@ -1,8 +1,9 @@
-"""Noise schedules of diffusion models: how much of an image is left after each step.
+"""Noise schedules of diffusion models: how much of an image remains after each step.
 
-beta_t is the share of the variance that step t replaces by noise, gamma_t = prod (1 - beta_s) what
-is left of the image's: y_t = sqrt(gamma_t) y_0 + sqrt(1 - gamma_t) noise. Computed in float64 and
-stored as float32, as released.
+beta_t is the fraction of the variance that step t replaces by noise; gamma_t = prod (1 - beta_s) is
+the fraction of the image's variance that remains:
+y_t = sqrt(gamma_t) y_0 + sqrt(1 - gamma_t) noise. Computed in float64 and stored as float32, as
+released.
 """
 
 import dataclasses
@@ -11,12 +12,16 @@ import itertools
 from collections.abc import Mapping
 
 import numpy as np
+from jaxtyping import Float
 
-from l2l_jax.lib.errors import ConfigError, unknown
+from l2l_jax.lib.errors import ConfigError, unknown_name
 
 NAMES = ("linear", "quad", "warmup10", "warmup50", "const", "jsd", "cosine")
-BOUNDLESS = ("jsd", "cosine")  # that take neither a first nor a last beta
-BOUNDS = {"const": ("end",), **dict.fromkeys(BOUNDLESS, ())}  # of the others: ("start", "end")
+BOUNDLESS = ("jsd", "cosine")  # schedules without a first and a last beta
+BOUNDS: dict[str, tuple[str, ...]] = {  # which bounds a schedule has, if not ("start", "end")
+    "const": ("end",),
+    **dict.fromkeys(BOUNDLESS, ()),
+}
 COSINE_OFFSET = 8e-3
 
 
@@ -26,12 +31,12 @@ class Schedule:
 
     name: str = "linear"
     steps: int = 2000
-    start: float = 1e-6  # first beta; jsd and cosine take neither, const only the last
-    end: float = 1e-2  # last beta
+    start: int | float = 1e-6  # first beta; const uses only the last, jsd and cosine neither
+    end: int | float = 1e-2  # last beta
 
     def __post_init__(self) -> None:
         if self.name not in NAMES:
-            raise unknown("noise schedule", self.name, NAMES)
+            raise unknown_name("noise schedule", self.name, NAMES)
         numbers = all(isinstance(x, int | float) for x in (self.start, self.end))
         whole = isinstance(self.steps, int) and self.steps >= 2
         inside = numbers and (self.name in BOUNDLESS or 0 < self.first <= self.end < 1)
@@ -43,18 +48,18 @@ class Schedule:
 
     @property
     def description(self) -> str:
-        """In words, but for its steps."""
+        """Name and bounds in words, without the number of steps."""
         bounds = "" if self.name in BOUNDLESS else f" {self.first:g} to {self.end:g}"
         return f"{self.name}{bounds}"
 
     @property
-    def first(self) -> float:
-        """The first beta of those that have bounds."""
+    def first(self) -> int | float:
+        """The first beta of a schedule with bounds."""
         return self.end if self.name == "const" else self.start
 
     @functools.cached_property
-    def betas(self) -> np.ndarray:
-        """float64."""
+    def betas(self) -> Float[np.ndarray, " steps"]:
+        """float64, one for each step."""
         start, end, steps = self.start, self.end, self.steps
         if self.name == "linear":
             return np.linspace(start, end, steps)
@@ -64,9 +69,9 @@ class Schedule:
             return 1.0 / np.linspace(steps, 1, steps)
         if self.name == "cosine":
             angles = (np.arange(steps + 1) / steps + COSINE_OFFSET) / (1 + COSINE_OFFSET)
-            left = np.cos(angles * np.pi / 2) ** 2
-            left = left / left[0]  # in this order, or the last digits differ from the released ones
-            return np.minimum(1 - left[1:] / left[:-1], 0.999)
+            gammas = np.cos(angles * np.pi / 2) ** 2
+            gammas = gammas / gammas[0]  # other orders of operations differ in the last digits
+            return np.minimum(1 - gammas[1:] / gammas[:-1], 0.999)
         betas = np.full(steps, end)
         warm = int(steps * {"warmup10": 0.1, "warmup50": 0.5, "const": 0.0}[self.name])
         betas[:warm] = np.linspace(start, end, warm)
@@ -74,12 +79,12 @@ class Schedule:
 
     @functools.cached_property
     def buffers(self) -> dict[str, np.ndarray]:
-        """float32 by their official names: gammas, and what the ancestral sampler needs."""
+        """float32 by their official names: gammas, and the coefficients of DDPM sampling."""
         betas, gammas = self.betas, np.cumprod(1.0 - self.betas)
         before = np.append(1.0, gammas[:-1])
         inverse = 1.0 / np.maximum(gammas, 1e-60)  # jsd ends at gamma = 0
         variance = betas * (1.0 - before) / (1.0 - gammas)
-        found = {
+        buffers = {
             "gammas": gammas,
             "sqrt_recip_gammas": np.sqrt(inverse),
             "sqrt_recipm1_gammas": np.sqrt(inverse - 1),
@@ -87,10 +92,10 @@ class Schedule:
             "posterior_mean_coef1": betas * np.sqrt(before) / (1.0 - gammas),
             "posterior_mean_coef2": (1.0 - before) * np.sqrt(1.0 - betas) / (1.0 - gammas),
         }
-        return {name: value.astype(np.float32) for name, value in found.items()}
+        return {name: value.astype(np.float32) for name, value in buffers.items()}
 
     @property
-    def gammas(self) -> np.ndarray:
+    def gammas(self) -> Float[np.ndarray, " steps"]:
         return self.buffers["gammas"]
 
 
@@ -98,9 +103,9 @@ BUFFERS = tuple(Schedule().buffers)
 
 
 def infer_schedule(buffers: Mapping[str, np.ndarray]) -> Schedule | None:
-    """The schedule whose buffers these are (by their official names), or None.
+    """The schedule that has these buffers (by official name), or None.
 
-    Its betas are the shortest decimal numbers that give them.
+    Its betas are the shortest decimal numbers that reproduce the buffers.
     """
     values = {name: np.asarray(buffers[name], np.float64) for name in BUFFERS}
     shape = values["gammas"].shape
@@ -111,14 +116,14 @@ def infer_schedule(buffers: Mapping[str, np.ndarray]) -> Schedule | None:
     start = start / (1 + start)
     with np.errstate(all="ignore"):
         ends = 1 - gammas[-1] / gammas[-2], 1 - (last * (1 - gammas[-1]) / (1 - gammas[-2])) ** 2
-    exactly, nearly = 3e-7, 2e-5  # of betas that are round numbers, and of others
-    for rtol, digits in itertools.product((exactly, nearly), (*range(1, 8), 17)):
+    exact, close = 3e-7, 2e-5  # tolerances for betas that are round decimals, and for others
+    for rtol, digits in itertools.product((exact, close), (*range(1, 8), 17)):
         for name, end in itertools.product(NAMES, ends):
             pair = [float(f"{x:.{digits}g}") for x in (start, end)]
             pair = [1e-6, 1e-2] if name in BOUNDLESS else [min(pair), pair[1]]
             if not 0 < pair[0] <= pair[1] < 1:
                 continue
-            found = Schedule(name, shape[0], *pair)
-            if all(np.allclose(found.buffers[k], values[k], rtol, 1e-7) for k in BUFFERS):
-                return found
+            schedule = Schedule(name, shape[0], *pair)
+            if all(np.allclose(schedule.buffers[k], values[k], rtol, 1e-7) for k in BUFFERS):
+                return schedule
     return None

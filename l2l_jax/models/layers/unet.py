@@ -1,14 +1,14 @@
 """The U-Net of guided diffusion (Dhariwal & Nichol 2021), conditioned on the noise level itself.
 
-As Palette (Saharia et al., SIGGRAPH 2022) uses it: blocks of two convolutions, the level's
-embedding as scale and shift of the second normalisation, resampling inside the blocks that change
-the resolution, attention where the downsampling factor is listed and always in the middle. The
-input blocks and the middle are an encoder, the output blocks a decoder that takes every feature
-map of the encoder once, last one first.
+As in Palette (Saharia et al., SIGGRAPH 2022): blocks of two convolutions, the level's embedding as
+scale and shift of the second normalisation, resampling inside the blocks that change the
+resolution, attention at the listed downsampling factors and always in the middle. The input blocks
+and the middle block form an encoder; the output blocks form a decoder that takes every feature map
+of the encoder once, the last one first.
 
 Released quirks kept, since published weights depend on them: heads are split before q, k and v;
-the scale is the first half of the embedding's projection; GroupNorm epsilon is 1e-5. Layers are
-numbered as there: block i is a list of layers, a convolution, residual blocks or attention.
+the scale is the first half of the embedding's projection; GroupNorm epsilon is 1e-5. Layers
+are numbered as released: block i is a list of layers (convolution, residual blocks, attention).
 """
 
 import dataclasses
@@ -19,53 +19,55 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Bool, Float
 
 from l2l_jax.lib.errors import ConfigError
-from l2l_jax.lib.precision import exact
+from l2l_jax.lib.precision import full_precision
 from l2l_jax.models.layers.attention import attention
+from l2l_jax.models.layers.base import check_groups
 from l2l_jax.models.layers.vit import Dtype
-from l2l_jax.types import Array
+from l2l_jax.types import Array, Images, PerImage
 
 EPSILON = 1e-5
+Map = Float[Array, "B h w C"]
+Maps = tuple[Float[Array, "B _ _ _"], ...]
+Level = Float[Array, "B E"]  # the embedded noise level
+Hole = Bool[Array, "B H W 1"]  # True = hidden pixel
 
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """Channels are width * multiplier, level by level; the side halves between two levels."""
+    """Dimensions. A level has width * multiplier channels; the side halves between two levels."""
 
     width: int
     multipliers: tuple[int, ...]
-    blocks: int  # residual blocks of a level of the encoder; the decoder has one more
+    blocks: int  # residual blocks of an encoder level; a decoder level has one more
     attention: tuple[int, ...] = ()  # downsampling factors with attention besides the middle
     head: int = 32  # width of an attention head
     groups: int = 32  # of every GroupNorm
 
     @property
-    def shrinks(self) -> int:
-        """How many times smaller the deepest map is."""
+    def downsampling(self) -> int:
+        """The downsampling factor of the deepest feature map."""
         return 1 << (len(self.multipliers) - 1)
 
 
 def check(size: Size) -> None:
-    """ConfigError for numbers that are none, do not divide each other, or mean nothing."""
+    """ConfigError for values of the wrong type, out of range, or that do not divide."""
     numbers = (size.width, *size.multipliers, size.blocks, size.head, size.groups, *size.attention)
     if not all(isinstance(n, int) and n > 0 for n in numbers) or size.width % 2:
         raise ConfigError(
-            f"The numbers of a U-Net are whole and positive, and its width is even; not {size}."
+            f"The dimensions of a U-Net are whole and positive, and its width is even; not {size}."
         )
     factors = [1 << level for level in range(len(size.multipliers))]
     if bad := [factor for factor in size.attention if factor not in factors]:
         raise ConfigError(
             f"attention={size.attention}: no map of this U-Net is {bad[0]} times smaller than the "
-            f"image; those are {factors}. The 16 of the released config attends nowhere: leave it "
-            "out."
+            f"image; the factors are {factors}. The 16 of the released config has no effect: "
+            "leave it out."
         )
     widths = [size.width * m for m in size.multipliers]
-    if bad := [width for width in widths if width % size.groups]:
-        raise ConfigError(
-            f"Widths {bad} cannot be split into {size.groups} groups; change model.args.width, "
-            "multipliers or groups."
-        )
+    check_groups(widths, size.groups, "model.args.width, multipliers or groups")
     attended = {widths[-1]} | {w for at, w in enumerate(widths) if 1 << at in size.attention}
     if bad := sorted(width for width in attended if width % size.head):
         raise ConfigError(
@@ -76,14 +78,14 @@ def check(size: Size) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Maker:
-    """Makes layers of one size."""
+    """Builds layers for one size."""
 
     size: Size
     dtype: Dtype
     rngs: nnx.Rngs
 
     def conv(self, inner: int, outer: int, side: int = 3, scale: float = 1.0) -> nnx.Conv:
-        """scale: of the initial kernel; with 0 a block of residuals begins as the identity."""
+        """scale: factor of the initial kernel; 0 makes a residual block start as the identity."""
         lecun = nnx.initializers.lecun_normal()
         return nnx.Conv(
             inner, outer, (side, side), dtype=self.dtype, rngs=self.rngs,
@@ -100,12 +102,12 @@ class Maker:
         )  # fmt: skip
 
     @property
-    def embedded(self) -> int:
+    def embedding_width(self) -> int:
         return 4 * self.size.width
 
 
-def gamma_embedding(gamma: Array, width: int) -> Array:
-    """[B] levels in [0, 1] -> [B, width]: cosines, then sines, of frequencies 10000^(-i/half)."""
+def gamma_embedding(gamma: PerImage, width: int) -> Float[Array, "B {width}"]:
+    """Levels in [0, 1] -> [B, width]: cosines, then sines, of frequencies 10000^(-i/half)."""
     half = width // 2
     frequencies = jnp.exp(-jnp.log(10_000.0) * jnp.arange(half, dtype=jnp.float32) / half)
     angles = gamma.astype(jnp.float32)[:, None] * frequencies
@@ -113,23 +115,23 @@ def gamma_embedding(gamma: Array, width: int) -> Array:
 
 
 class Embedding(nnx.Module):
-    """The level for all blocks: [B] -> [B, 4 * width] float32."""
+    """The embedding of the level for all blocks: [B] -> [B, 4 * width] float32."""
 
     def __init__(self, make: Maker):
         self.width = make.size.width
-        self.first = make.linear(self.width, make.embedded, jnp.float32)
-        self.second = make.linear(make.embedded, make.embedded, jnp.float32)
+        self.first = make.linear(self.width, make.embedding_width, jnp.float32)
+        self.second = make.linear(make.embedding_width, make.embedding_width, jnp.float32)
 
-    def __call__(self, gamma: Array) -> Array:
-        with exact(jnp.float32):
+    def __call__(self, gamma: PerImage) -> Level:
+        with full_precision(jnp.float32):
             return self.second(jax.nn.silu(self.first(gamma_embedding(gamma, self.width))))
 
 
-def _down(x: Array) -> Array:
+def _down(x: Map) -> Float[Array, "B _ _ C"]:
     return nnx.avg_pool(x, (2, 2), (2, 2))
 
 
-def _up(x: Array) -> Array:
+def _up(x: Map) -> Float[Array, "B _ _ C"]:
     return x.repeat(2, axis=1).repeat(2, axis=2)
 
 
@@ -137,18 +139,18 @@ RESAMPLING: dict[str, Callable[[Array], Array]] = {"": lambda x: x, "down": _dow
 
 
 class ResBlock(nnx.Module):
-    """shortcut(x) + F(x), both resampled; the level scales and shifts inside F."""
+    """shortcut(x) + F(x), both resampled; inside F the level scales and shifts."""
 
     def __init__(self, inner: int, outer: int, make: Maker, resample: str = ""):
         self.resample = resample
         self.norm1 = make.norm(inner)
         self.conv1 = make.conv(inner, outer)
-        self.level = make.linear(make.embedded, 2 * outer)
+        self.level = make.linear(make.embedding_width, 2 * outer)
         self.norm2 = make.norm(outer)
         self.conv2 = make.conv(outer, outer, scale=0.0)
         self.shortcut = nnx.data(None if inner == outer else make.conv(inner, outer, 1))
 
-    def __call__(self, x: Array, level: Array) -> Array:
+    def __call__(self, x: Map, level: Level) -> Float[Array, "B _ _ D"]:
         resample = RESAMPLING[self.resample]
         h = self.conv1(resample(jax.nn.silu(self.norm1(x))))
         scale, shift = jnp.split(self.level(jax.nn.silu(level))[:, None, None], 2, axis=-1)
@@ -158,7 +160,7 @@ class ResBlock(nnx.Module):
 
 
 class Attention(nnx.Module):
-    """x + self-attention over all places; the projection is laid out (heads, 3, head width)."""
+    """x + self-attention over all positions; the projection is laid out (heads, 3, head width)."""
 
     def __init__(self, width: int, make: Maker):
         self.heads = width // make.size.head
@@ -166,7 +168,7 @@ class Attention(nnx.Module):
         self.qkv = make.linear(width, 3 * width)
         self.proj = make.linear(width, width)
 
-    def __call__(self, x: Array, level: Array) -> Array:
+    def __call__(self, x: Map, level: Level) -> Map:
         del level
         b, h, w, c = x.shape
         qkv = self.qkv(self.norm(x)).reshape(b, h * w, self.heads, 3, c // self.heads)
@@ -175,37 +177,37 @@ class Attention(nnx.Module):
 
 
 class Conv(nnx.Module):
-    """The first layer: a convolution that does not look at the level."""
+    """The first layer: a convolution that ignores the level."""
 
     def __init__(self, inner: int, outer: int, make: Maker):
         self.conv = make.conv(inner, outer)
 
-    def __call__(self, x: Array, level: Array) -> Array:
+    def __call__(self, x: Map, level: Level) -> Float[Array, "B h w D"]:
         del level
         return self.conv(x)
 
 
-def run(layers: nnx.List, x: Array, level: Array, remat: bool) -> Array:
-    """One block: its layers in turn. remat: recomputed in the backward pass."""
+def run(layers: nnx.List, x: Map, level: Level, remat: bool) -> Float[Array, "B _ _ D"]:
+    """The layers of one block in turn; remat recomputes them in the backward pass."""
 
-    def through(layers: nnx.List, x: Array, level: Array) -> Array:
+    def through(layers: nnx.List, x: Map, level: Level) -> Float[Array, "B _ _ D"]:
         return functools.reduce(lambda x, layer: layer(x, level), layers, x)
 
     if not remat:
         return through(layers, x, level)
     graph, state = nnx.split(layers)
-    again = jax.checkpoint(lambda state, x, level: through(nnx.merge(graph, state), x, level))
-    return again(state, x, level)
+    recomputed = jax.checkpoint(lambda state, x, level: through(nnx.merge(graph, state), x, level))
+    return recomputed(state, x, level)
 
 
 class Encoder(nnx.Module):
-    """(image given, image with noise, level) -> every input block's map and the middle's."""
+    """(condition, noisy image, level) -> feature maps of all input blocks and the middle block."""
 
     def __init__(self, size: Size, dtype: Dtype, remat: bool, rngs: nnx.Rngs):
         make, self.remat = Maker(size, dtype, rngs), remat
         self.embed = Embedding(make)
         widths = [size.width * m for m in size.multipliers]
-        blocks = [[Conv(6, widths[0], make)]]
+        blocks: list[list[nnx.Module]] = [[Conv(6, widths[0], make)]]
         for at, (inner, outer) in enumerate(itertools.pairwise([widths[0], *widths])):
             attends = 1 << at in size.attention
             for width in [inner] + [outer] * (size.blocks - 1):
@@ -223,7 +225,7 @@ class Encoder(nnx.Module):
             ]
         )
 
-    def __call__(self, given: Array, noisy: Array, gamma: Array) -> tuple[Array, ...]:
+    def __call__(self, given: Images, noisy: Images, gamma: PerImage) -> Maps:
         level, x = self.embed(gamma), jnp.concatenate([given, noisy], axis=-1)
         maps = []
         for block in (*self.blocks, self.middle):
@@ -233,7 +235,7 @@ class Encoder(nnx.Module):
 
 
 class Decoder(nnx.Module):
-    """The maps of the encoder and the embedded level -> [B, H, W, 3] float32."""
+    """Feature maps of the encoder and the embedded level -> [B, H, W, 3] float32."""
 
     def __init__(self, size: Size, owns_embedding: bool, dtype: Dtype, remat: bool, rngs: nnx.Rngs):
         make, self.remat = Maker(size, dtype, rngs), remat
@@ -242,7 +244,7 @@ class Decoder(nnx.Module):
         for at, multiplier in reversed(list(enumerate(size.multipliers))):
             outer = size.width * multiplier
             for i in range(size.blocks + 1):
-                block = [ResBlock(x + skips.pop(), outer, make)]
+                block: list[nnx.Module] = [ResBlock(x + skips.pop(), outer, make)]
                 if 1 << at in size.attention:
                     block.append(Attention(outer, make))
                 if at and i == size.blocks:
@@ -253,7 +255,7 @@ class Decoder(nnx.Module):
         self.norm_out = make.norm(x)
         self.conv_out = make.conv(x, 3, scale=0.1)
 
-    def __call__(self, maps: tuple[Array, ...], level: Array) -> Array:
+    def __call__(self, maps: Maps, level: Level) -> Images:
         *skips, x = maps
         for block in self.blocks:
             x = run(block, jnp.concatenate([x, skips.pop()], axis=-1), level, self.remat)
@@ -261,9 +263,9 @@ class Decoder(nnx.Module):
 
 
 def _skips(size: Size) -> list[int]:
-    """Channels of every input block's map, in order."""
+    """Channels of the feature map of every input block, in order."""
     widths = [size.width * m for m in size.multipliers]
-    found = [widths[0]]
+    channels = [widths[0]]
     for at, width in enumerate(widths):
-        found += [width] * size.blocks + ([width] if at + 1 < len(widths) else [])
-    return found
+        channels += [width] * size.blocks + ([width] if at + 1 < len(widths) else [])
+    return channels

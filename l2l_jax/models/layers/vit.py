@@ -1,4 +1,4 @@
-"""The transformer block of ViT, and a stack of it as a list or as one scanned block.
+"""The transformer block of ViT, and stacks of it: a list of blocks, or one scanned block.
 
 Dosovitskiy et al. 2021; LayerNorm before each branch, exact (erf) GELU, biases everywhere. The
 published MAE and MAGE weights were trained with LayerNorm epsilon 1e-6.
@@ -8,24 +8,27 @@ import dataclasses
 import functools
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Bool, Float
 
+from l2l_jax.lib.errors import ConfigError
 from l2l_jax.models.layers.attention import attention
 from l2l_jax.types import Array
 
 EPSILON = 1e-6
-Dtype = jnp.dtype | type
+Dtype = type  # jnp.float32 or jnp.bfloat16: what a layer computes in
+Features = Float[Array, "B N D"]
+Attend = Bool[Array, "B N"]  # whether a token is attended to
 
 
 def linear(inner: int, outer: int, dtype: Dtype, rngs: nnx.Rngs) -> nnx.Linear:
-    """A dense layer as ViTs initialise it: Xavier-uniform kernel, zero bias, float32 parameters."""
+    """A dense layer, initialised as in ViT: Xavier-uniform kernel, zero bias, float32."""
     xavier = nnx.initializers.xavier_uniform()
     return nnx.Linear(inner, outer, kernel_init=xavier, dtype=dtype, rngs=rngs)
 
 
 class Attention(nnx.Module):
-    """Multi-head self-attention, one projection for q, k and v laid out (3, heads, head width)."""
+    """Multi-head self-attention; one projection for q, k and v, laid out (3, heads, head width)."""
 
     def __init__(self, width: int, heads: int, dtype: Dtype, rngs: nnx.Rngs):
         if width % heads:
@@ -34,7 +37,7 @@ class Attention(nnx.Module):
         self.qkv = linear(width, 3 * width, dtype, rngs)
         self.proj = linear(width, width, dtype, rngs)
 
-    def __call__(self, x: Array, attend: Array | None = None) -> Array:
+    def __call__(self, x: Features, attend: Attend | None = None) -> Features:
         b, n, d = x.shape
         qkv = self.qkv(x).reshape(b, n, 3, self.heads, d // self.heads)
         mixed = attention(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2], attend)
@@ -48,7 +51,7 @@ class Mlp(nnx.Module):
         self.fc1 = linear(width, hidden, dtype, rngs)
         self.fc2 = linear(hidden, width, dtype, rngs)
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Features) -> Features:
         return self.fc2(jax.nn.gelu(self.fc1(x), approximate=False))
 
 
@@ -61,7 +64,7 @@ class Block(nnx.Module):
         self.norm2 = nnx.LayerNorm(width, epsilon=EPSILON, dtype=dtype, rngs=rngs)
         self.mlp = Mlp(width, 4 * width, dtype, rngs)
 
-    def __call__(self, x: Array, attend: Array | None = None) -> Array:
+    def __call__(self, x: Features, attend: Attend | None = None) -> Features:
         x = x + self.attn(self.norm1(x), attend)
         return x + self.mlp(self.norm2(x))
 
@@ -69,7 +72,7 @@ class Block(nnx.Module):
 def make_blocks(
     depth: int, width: int, heads: int, dtype: Dtype, scan: bool, rngs: nnx.Rngs
 ) -> nnx.Module:
-    """`depth` blocks: a list, or one block whose arrays carry a leading depth axis."""
+    """`depth` blocks: a list, or one block whose arrays have a leading depth axis (scan)."""
     if not scan:
         return nnx.List([Block(width, heads, dtype, rngs) for _ in range(depth)])
 
@@ -81,9 +84,15 @@ def make_blocks(
     return stacked(rngs)
 
 
+def check_remat(scan: bool, remat: bool) -> None:
+    """ConfigError for remat without scan."""
+    if remat and not scan:
+        raise ConfigError("model.args.remat needs model.args.scan=True.")
+
+
 @dataclasses.dataclass(frozen=True)
 class Stack:
-    """What a stack of blocks is made of."""
+    """Settings of a stack of blocks."""
 
     width: int
     depth: int
@@ -100,14 +109,14 @@ class Stack:
 
 
 def apply_blocks(
-    blocks: nnx.Module, x: Array, attend: Array | None = None, remat: bool = False
-) -> Array:
+    blocks: nnx.Module, x: Features, attend: Attend | None = None, remat: bool = False
+) -> Features:
     """Runs the stack. remat recomputes each block in the backward pass (scanned stacks only)."""
     if isinstance(blocks, nnx.List):
         return functools.reduce(lambda x, block: block(x, attend), blocks, x)
     graph, state = nnx.split(blocks)
 
-    def body(x: Array, state: nnx.State) -> tuple[Array, None]:
+    def body(x: Features, state: nnx.State) -> tuple[Features, None]:
         return nnx.merge(graph, state)(x, attend), None
 
     if remat:

@@ -1,1 +1,1 @@
-"""Official file formats, one file a model."""
+"""Official file formats, one module for each model."""

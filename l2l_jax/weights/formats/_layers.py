@@ -1,10 +1,19 @@
-"""Names of layers that several official formats share."""
+"""What several official formats share: name rules of layers, published sizes, tying."""
 
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from l2l_jax.lib.errors import WrongWeights
+from l2l_jax.types import Params, StateDict
 from l2l_jax.weights.name_map import Convert, Rule, convolution, linear, norm
 
 
 def vit_blocks(torch: str, ours: str) -> list[Rule]:
-    """Official and own names of a stack of blocks (timm's layout)."""
+    """Rules for a stack of transformer blocks (timm's layout)."""
     layers = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
     pairs = [(f"{torch}.{{i}}.{x}", f"{ours}/{{i}}/{x.replace('.', '/')}") for x in layers]
     rules = [rule for pair in pairs for rule in linear(*pair)]
@@ -19,7 +28,7 @@ _pointwise = Convert(  # a convolution over one axis, [out, in, 1] <-> [in, out]
 
 
 def embedding_names(torch: str, ours: str) -> list[Rule]:
-    """The two layers of an `Embedding`."""
+    """Rules for the two layers of an `Embedding` (models/layers/unet.py)."""
     return linear(f"{torch}.0", f"{ours}/first") + linear(f"{torch}.2", f"{ours}/second")
 
 
@@ -39,7 +48,7 @@ def _layer_names(torch: str, ours: str) -> list[Rule]:
 
 
 def unet_names(torch: str) -> list[Rule]:
-    """Official names of the whole network, `torch` being the name of its module, with a dot."""
+    """Rules for the whole U-Net; torch: the official name of its module with a trailing dot."""
     return [
         *embedding_names(f"{torch}cond_embed", "encoder/embed"),
         *_layer_names(f"{torch}input_blocks.{{i}}.{{j}}", "encoder/blocks/{i}/{j}"),
@@ -48,3 +57,54 @@ def unet_names(torch: str) -> list[Rule]:
         *norm(f"{torch}out.0", "decoder/norm_out"),
         *linear(f"{torch}out.2", "decoder/conv_out", convolution),
     ]
+
+
+def published_size(sizes: Mapping[str, Any], dimensions: Mapping[str, Any]) -> str:
+    """The name of the first size whose fields have these values, or ''."""
+    matching = (
+        name
+        for name, size in sizes.items()
+        if all(getattr(size, key) == value for key, value in dimensions.items())
+    )
+    return next(matching, "")
+
+
+def vit_size(
+    model: str, sizes: Mapping[str, Any], dimensions: Mapping[str, Any], known: Mapping[str, Any]
+) -> dict[str, Any]:
+    """`build` arguments for the size of a pair of ViTs: its name, or all its dimensions.
+
+    The numbers of heads leave no trace in a file. WrongWeights if the size is not published and
+    `known` does not hold both.
+    """
+    if name := published_size(sizes, dimensions):
+        return {"size": name}
+    if not ("heads" in known and "decoder_heads" in known):
+        raise WrongWeights(
+            f"This {model} (width {dimensions['width']}, depth {dimensions['depth']}) has no "
+            "published size, and the file does not determine its numbers of heads; add "
+            "--set heads=N --set decoder_heads=N."
+        )
+    heads = {key: known[key] for key in ("heads", "decoder_heads")}
+    return {"size": "base", **dimensions, **heads}
+
+
+def count_blocks(state: StateDict, stack: str) -> int:
+    """Number of transformer blocks of the stack with this official name."""
+    return sum(bool(re.fullmatch(rf"{stack}\.\d+\.norm1\.bias", name)) for name in state)
+
+
+def adapt_tying(params: Params, name: str, tying: str) -> Params:
+    """The parameters with the decoder's own copy of encoder/`name`, or without it.
+
+    A frozen decoder that lacks a copy gets one. A tied decoder loses its copy, unless the copy
+    differs from the original.
+    """
+    encoder, decoder = params.get("encoder", {}), dict(params.get("decoder", {}))
+    if tying == "frozen" and name in encoder:
+        decoder.setdefault(name, encoder[name])
+    elif name in encoder and name in decoder:
+        equal = jax.tree.map(np.array_equal, decoder[name], encoder[name])
+        if all(jax.tree.leaves(equal)):
+            del decoder[name]
+    return params | {"decoder": decoder}

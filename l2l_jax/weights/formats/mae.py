@@ -1,15 +1,12 @@
 """Official files of the masked autoencoder (facebookresearch/mae)."""
 
-import re
 from typing import Any
-
-import numpy as np
 
 from l2l_jax.lib.errors import WrongWeights
 from l2l_jax.models.layers import positions
 from l2l_jax.models.mae import SIZES
-from l2l_jax.types import ImageToImage, Params
-from l2l_jax.weights.formats._layers import vit_blocks
+from l2l_jax.types import ImageToImage, Params, StateDict
+from l2l_jax.weights.formats._layers import count_blocks, published_size, vit_blocks, vit_size
 from l2l_jax.weights.name_map import Convert, Rule, linear, norm
 
 _conv_patch = Convert(  # [D, 3, p, p] <-> [p * p * 3, D]
@@ -36,55 +33,45 @@ NAMES: list[Rule] = [
     *linear("decoder_pred", "decoder/pred"),
 ]
 
-AMBIGUOUS = ("heads", "decoder_heads")  # what an official file of an unpublished size does not tell
-WHOLE_FILES = "mae_visualize_vit_{base,large,huge}.pth (plain pixels, what completing images needs)"
+AMBIGUOUS = ("heads", "decoder_heads")  # of an unpublished size
+WHOLE_FILES = "mae_visualize_vit_{base,large,huge}.pth (plain pixels, needed to complete images)"
 
 
-def infer_args(state: dict[str, np.ndarray], about: dict[str, Any]) -> dict[str, Any]:
+def infer_args(state: StateDict, known: dict[str, Any]) -> dict[str, Any]:
     """The `build` arguments of an official state dict.
 
-    about: what the shapes do not tell: the training arguments stored in the file, its name as
-    "file", and what the user says. Needed are norm_pix (else norm_pix_loss of the arguments, or the
-    name: mae_pretrain_* was trained with it) and, for a size nobody published, both numbers of
-    heads. WrongWeights for an encoder-only file, naming the whole one.
+    known: the training arguments stored in the file, its name as "file", and settings of the user.
+    norm_pix is the first that exists of norm_pix, norm_pix_loss, and whether the name says
+    "pretrain" (those files were trained with it). An unpublished size needs both numbers of heads.
+    WrongWeights for an encoder-only file names the file that holds the whole model.
     """
     if "patch_embed.proj.weight" not in state or "pos_embed" not in state:
         raise WrongWeights("This is not a masked autoencoder: it has no patch_embed and pos_embed.")
     width, _, patch, _ = state["patch_embed.proj.weight"].shape
-    depth = sum(name.startswith("blocks.") and name.endswith("norm1.bias") for name in state)
+    depth = count_blocks(state, "blocks")
     if not any(name.startswith("decoder") for name in state):
-        known = [n for n, s in SIZES.items() if (s.width, s.depth) == (width, depth)]
-        full = f" or mae_pretrain_vit_{known[0]}_full.pth (normalised pixels)" if known else ""
+        name = published_size(SIZES, dict(width=width, depth=depth))
+        full = f" or mae_pretrain_vit_{name}_full.pth (normalised pixels)" if name else ""
         raise WrongWeights(
-            f"This file holds the encoder only (ViT, width {width}, depth {depth}); without its "
-            f"decoder nothing can be completed. Get the whole model: {WHOLE_FILES}{full}."
+            f"This file holds the encoder only (ViT, width {width}, depth {depth}); without the "
+            f"decoder it cannot complete images. Get the whole model: {WHOLE_FILES}{full}."
         )
-    decoder_width = state["decoder_embed.weight"].shape[0]
-    decoder_depth = sum(bool(re.fullmatch(r"decoder_blocks\.\d+\.norm1\.bias", n)) for n in state)
-    shape = dict(width=width, depth=depth, patch=patch)
-    shape |= dict(decoder_width=decoder_width, decoder_depth=decoder_depth)
+    dimensions = dict(width=width, depth=depth, patch=patch)
+    dimensions |= dict(decoder_width=state["decoder_embed.weight"].shape[0])
+    dimensions |= dict(decoder_depth=count_blocks(state, "decoder_blocks"))
     side = round((state["pos_embed"].shape[1] - 1) ** 0.5)
-    normalised = about.get("norm_pix_loss", "pretrain" in str(about.get("file", "")))
-    args = {"image_size": side * patch, "norm_pix": bool(about.get("norm_pix", normalised))}
-    for name, size in SIZES.items():
-        if all(getattr(size, key) == value for key, value in shape.items()):
-            return {"size": name, **args}
-    if not ("heads" in about and "decoder_heads" in about):
-        raise WrongWeights(
-            f"This MAE (width {width}, depth {depth}) is of no published size, and its numbers of "
-            "heads leave no trace in the file; add --set heads=N --set decoder_heads=N."
-        )
-    heads = dict(heads=about["heads"], decoder_heads=about["decoder_heads"])
-    return {"size": "base", **shape, **heads, **args}
+    normalised = known.get("norm_pix_loss", "pretrain" in str(known.get("file", "")))
+    args = {"image_size": side * patch, "norm_pix": bool(known.get("norm_pix", normalised))}
+    return vit_size("MAE", SIZES, dimensions, known) | args
 
 
-def to_torch(state: dict[str, np.ndarray], model: ImageToImage) -> dict[str, Any]:
+def to_torch(state: StateDict, model: ImageToImage) -> dict[str, Any]:
     """The content of an official file."""
     del model
     return {"model": state}
 
 
 def resize_positions(params: Params, grid: int) -> Params:
-    """The same weights for another image size: both position tables are interpolated."""
+    """Parameters for a grid of `grid` x `grid` patches: both position tables are interpolated."""
     tables = {k: positions.resize(t, grid) for k, t in params["positions"].items()}
     return params | {"positions": tables}

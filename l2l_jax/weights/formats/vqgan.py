@@ -1,14 +1,15 @@
 """Official files of the convolutional VQ-GAN (the tokenizer of MAGE)."""
 
+import dataclasses
 import re
 from typing import Any
 
 import jax
-import numpy as np
 
 from l2l_jax.lib.errors import WrongWeights
 from l2l_jax.models.vqgan import SIZES, VQGAN, Size
-from l2l_jax.types import Params
+from l2l_jax.types import Params, StateDict
+from l2l_jax.weights.formats._layers import published_size
 from l2l_jax.weights.name_map import Rule, convolution, linear, norm
 
 
@@ -20,7 +21,7 @@ def _block(torch: str, ours: str) -> list[Rule]:
 
 
 def names(torch: str = "", ours: str = "") -> list[Rule]:
-    """The table with prefixes, as models that hold a tokenizer need it."""
+    """The rules with prefixes, for models that contain a tokenizer."""
     rules = [Rule(f"{torch}quantize.embedding.weight", f"{ours}decoder/codebook")]
     rules += _block(
         f"{torch}encoder.down.{{i}}.block.{{j}}", f"{ours}encoder/down/{{i}}/block/{{j}}"
@@ -39,13 +40,14 @@ def names(torch: str = "", ours: str = "") -> list[Rule]:
 
 
 NAMES = names()
-AMBIGUOUS = ("groups",)  # what an official file does not tell, if it is not the published 32
+AMBIGUOUS = ("groups",)  # if it is not the published 32
 
 
-def infer_args(state: dict[str, np.ndarray], about: dict[str, Any]) -> dict[str, Any]:
-    """The `build` arguments of an official state dict; about: what the user says.
+def infer_args(state: StateDict, known: dict[str, Any]) -> dict[str, Any]:
+    """The `build` arguments of an official state dict.
 
-    WrongWeights if it is no such network. Only a file of five levels tells its image size (256).
+    known: settings of the user, which may hold groups (else 32) and image_size (else 256).
+    WrongWeights if it is another network.
     """
     if "quantize.embedding.weight" not in state or "encoder.conv_in.weight" not in state:
         raise WrongWeights(
@@ -53,15 +55,13 @@ def infer_args(state: dict[str, np.ndarray], about: dict[str, Any]) -> dict[str,
         )
     if foreign := [n for n in state if "attn" in n or "quant_conv" in n]:
         raise WrongWeights(
-            f"This is a VQ-GAN of another layout (it has {foreign[0]}); the one of MaskGIT and "
+            f"This is a VQ-GAN of another layout (it has {foreign[0]}); the VQ-GAN of MaskGIT and "
             "MAGE has no attention and no quant_conv."
         )
-    at = [
-        re.fullmatch(r"encoder\.down\.(\d+)\.block\.(\d+)\.conv2\.weight", name) for name in state
-    ]
-    levels = {}
-    for found in filter(None, at):
-        levels.setdefault(int(found[1]), []).append(state[found[0]].shape[0])
+    pattern = r"encoder\.down\.(\d+)\.block\.(\d+)\.conv2\.weight"
+    levels: dict[int, list[int]] = {}  # channels of the residual blocks of each level
+    for match in filter(None, (re.fullmatch(pattern, name) for name in state)):
+        levels.setdefault(int(match[1]), []).append(state[match[0]].shape[0])
     gaps = [i for i in range(max(levels, default=0) + 1) if i not in levels]
     if gaps:
         raise WrongWeights(
@@ -72,22 +72,24 @@ def infer_args(state: dict[str, np.ndarray], about: dict[str, Any]) -> dict[str,
     width = state["encoder.conv_in.weight"].shape[0]
     codes, code_width = state["quantize.embedding.weight"].shape
     multipliers = tuple(levels[i][0] // width for i in range(len(levels)))
-    shape = dict(width=width, multipliers=multipliers, blocks=len(levels[0]), codes=codes)
-    shape |= dict(code_width=code_width, groups=about.get("groups", 32))
-    size = about.get("image_size", 256)
-    for name, known in SIZES.items():
-        if known == Size(**shape):
-            return {"size": name, "image_size": size}
-    return {"size": "published", **shape, "image_size": size}
+    groups = known.get("groups", 32)
+    size = Size(width, multipliers, len(levels[0]), codes, code_width, groups)
+    dimensions, image_size = dataclasses.asdict(size), known.get("image_size", 256)
+    if name := published_size(SIZES, dimensions):
+        return {"size": name, "image_size": image_size}
+    return {"size": "published", **dimensions, "image_size": image_size}
 
 
-def from_torch(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """An official state dict without what training needed besides the network."""
+def from_torch(state: StateDict) -> StateDict:
+    """An official state dict without the arrays of the training losses."""
     return {name: value for name, value in state.items() if not name.startswith("loss.")}
 
 
 def adapt(params: Params, model: VQGAN) -> Params:
-    """Parameters of a file for this model: without a critic, or with a new one, as it trains."""
+    """Parameters of a file for this model: without a critic unless it trains one.
+
+    A critic that the file lacks is initialised.
+    """
     decoder = dict(params.get("decoder", {}))
     if not model.adversarial:
         decoder.pop("critic", None)
@@ -97,13 +99,13 @@ def adapt(params: Params, model: VQGAN) -> Params:
     return params | {"decoder": decoder}
 
 
-def to_torch(state: dict[str, np.ndarray], model: VQGAN) -> dict[str, Any]:
+def to_torch(state: StateDict, model: VQGAN) -> dict[str, Any]:
     """The content of an official file."""
     del model
     return {"state_dict": state}
 
 
 def resize_positions(params: Params, grid: int) -> Params:
-    """The same weights for another image size: convolutions do not care."""
+    """The parameters themselves: convolutions fit every image size."""
     del grid
     return params

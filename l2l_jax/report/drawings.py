@@ -1,4 +1,4 @@
-"""The drawings of a page, as SVG text. Retain is blue and forget is orange, on every page."""
+"""The drawings of a page, as SVG text. Retain is blue and forget is orange on every page."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 COLOURS = {"retain": "#2563eb", "forget": "#ea580c"}
-STYLE = {
+STYLE: dict[Any, Any] = {  # the keys are names of matplotlib's rcParams
     "svg.fonttype": "none",  # text stays text and takes the page's font
     "svg.hashsalt": "l2l_jax",  # the same drawing is the same file
     "font.family": "sans-serif",
@@ -29,22 +29,22 @@ STYLE = {
 
 
 def curves(metrics: Sequence[Mapping[str, Any]], phase: str) -> str:
-    """The objectives of a phase over its steps: every value pale, their moving mean strong.
+    """SVG: the objectives of a phase over its steps; every value pale, their moving mean strong.
 
-    An objective that is zero throughout is not drawn; with none left, "" is returned.
+    An objective that is zero at every step is not drawn; if both are, returns "".
     """
     records = [record for record in metrics if record["phase"] == phase]
-    shown = [side for side in COLOURS if any(record.get(side) for record in records)]
-    if not shown:
+    sides = [side for side in COLOURS if any(record.get(side) for record in records)]
+    if not sides:
         return ""
     last = max(record["step"] for record in records)
     with rc_context(STYLE):
         figure = Figure(figsize=(9.2, 2.9), layout="constrained")
-        panels = figure.subplots(1, len(shown), squeeze=False)[0]
-        for axes, side in zip(panels, shown, strict=True):
-            there = [record for record in records if record.get(side) is not None]
-            steps = np.array([record["step"] for record in there])
-            values = np.array([record[side] for record in there])
+        panels = figure.subplots(1, len(sides), squeeze=False)[0]
+        for axes, side in zip(panels, sides, strict=True):
+            recorded = [record for record in records if record.get(side) is not None]
+            steps = np.array([record["step"] for record in recorded])
+            values = np.array([record[side] for record in recorded])
             axes.plot(steps, values, color=COLOURS[side], alpha=0.25, linewidth=0.8)
             mean = moving_mean(values, max(1, len(values) // 40))
             axes.plot(steps, mean, color=COLOURS[side], linewidth=2)
@@ -57,7 +57,7 @@ def curves(metrics: Sequence[Mapping[str, Any]], phase: str) -> str:
 
 
 def moving_mean(values: np.ndarray, width: int) -> np.ndarray:
-    """The mean over the last `width` values, over fewer at the beginning."""
+    """The mean over the last `width` values; over those that exist at the beginning."""
     total = np.cumsum(np.concatenate([[0.0], values]))
     ends = np.arange(1, len(values) + 1)
     starts = np.maximum(ends - width, 0)
@@ -65,7 +65,7 @@ def moving_mean(values: np.ndarray, width: int) -> np.ndarray:
 
 
 def scatter(tsne: Mapping[str, Any]) -> str:
-    """t-SNE: colour tells the side, a ring the original, a disc the unlearned model."""
+    """SVG of the record tsne.json: one panel for each variant, coloured by side."""
     with rc_context(STYLE):
         figure = Figure(figsize=(9.2, 4.4), layout="constrained")
         variants = list(dict.fromkeys(group["variant"] for group in tsne["groups"]))
@@ -81,7 +81,7 @@ def scatter(tsne: Mapping[str, Any]) -> str:
 
 
 def _cloud(axes: Axes, group: Mapping[str, Any], pale: bool) -> None:
-    """One group of points; those of the other model stay as pale grey context."""
+    """Draws one group of points, in pale grey if it belongs to another variant."""
     x, y = np.array(group["points"]).T
     if pale:
         axes.scatter(x, y, s=10, color="#e2e8f0", linewidths=0, zorder=1)
@@ -92,7 +92,7 @@ def _cloud(axes: Axes, group: Mapping[str, Any], pale: bool) -> None:
 
 
 def svg(figure: Figure) -> str:
-    """The <svg> element alone, to be put inside a page."""
+    """The <svg> element of a figure, to be inserted into a page."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     text = buffer.getvalue()

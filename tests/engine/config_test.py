@@ -1,0 +1,72 @@
+"""Every key of a config has a default, a type, bounds and a meaning, and is checked by them."""
+
+import copy
+
+import pytest
+
+from l2l_jax.engine import config
+from l2l_jax.lib.errors import ConfigError
+from launch import config_reference
+from tests.helpers import ROOT
+
+
+def whole():
+    """The defaults, which are a config whose plug-ins have no names yet."""
+    return config.defaults()
+
+
+def changed(key, value):
+    section = result = copy.deepcopy(whole())
+    *path, last = key.split(".")
+    for part in path:
+        section = section[part]
+    section[last] = value
+    return result
+
+
+def test_the_defaults_are_within_their_bounds():
+    config.check(whole())
+
+
+@pytest.mark.parametrize(("key", "option"), list(config.documented()))
+def test_every_key_has_a_meaning_that_fits_a_line(key, option):
+    assert 5 <= len(option.meaning) <= 160, key
+    assert "\n" not in option.meaning
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("split.forget.images", -1, r"split\.forget\.images is at least 0, not -1"),
+        ("split.images_per_class", -5, r"split\.images_per_class is at least 0, not -5"),
+        ("unlearn.optimizer.lr", -1.0, r"optimizer\.lr is at least 0, not -1\.0: peak"),
+        ("unlearn.optimizer.b1", 1.0, r"optimizer\.b1 is at least 0 and below 1, not 1\.0"),
+        ("unlearn.optimizer.b2", 1.5, r"optimizer\.b2 is at least 0 and below 1, not 1\.5"),
+        ("unlearn.optimizer.eps", -1e-8, r"optimizer\.eps is at least 0"),
+        ("unlearn.optimizer.weight_decay", -1.0, r"weight_decay is at least 0"),
+        ("unlearn.optimizer.lr", float("nan"), r"optimizer\.lr is at least 0, not nan"),
+        ("unlearn.batch_size", 10**9, r"unlearn\.batch_size is at least 1 and at most 1\.\d+e\+06"),
+        ("unlearn.steps", 0, r"unlearn\.steps is at least 1, not 0"),
+        ("unlearn.steps", 1.5, r"unlearn\.steps is a whole number, not 1\.5"),
+        ("unlearn.steps", True, r"unlearn\.steps is a whole number, not True"),
+        ("unlearn.saliency", 0.0, r"unlearn\.saliency is above 0 and at most 1, not 0\.0"),
+        ("unlearn.on", "retained", r"No value of unlearn\.on called 'retained'.*'retain'"),
+        ("runtime.fsdp", 0, r"runtime\.fsdp is at least 1, or -1, not 0"),
+        ("data.cache", "dsik", r"No value of data\.cache called 'dsik'\. Did you mean 'disk'"),
+        ("data.token_cache.views", -1, r"token_cache\.views is at least 0, not -1"),
+        ("data.flip", 1, r"data\.flip is a yes or no, not 1"),
+        ("evaluate", 3, r"config\.evaluate is a section, not 3"),
+    ],
+)
+def test_what_is_out_of_bounds_is_refused(key, value, message):
+    with pytest.raises(ConfigError, match=message):
+        config.check(changed(key, value))
+
+
+def test_minus_one_device_means_all():
+    config.check(changed("runtime.fsdp", -1))
+
+
+def test_the_reference_page_is_made_from_the_table():
+    page = (ROOT / "docs" / "config.md").read_text(encoding="utf-8")
+    assert page == config_reference.page(), "run python launch/config_reference.py"
