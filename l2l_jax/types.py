@@ -30,7 +30,7 @@ Metrics = dict[str, Array]  # scalars by name
 
 Images = Float[Array, "B H W 3"]  # in [0, 1]
 Tokens = Int[Array, "B h w"]
-Mask = Bool[Array, "B h w"]  # True = hidden; on cells, not pixels
+Mask = Bool[Array, "B rows cols"]  # True = hidden; on cells of the grid or on finer ones
 Scalar = Float[Array, ""]
 PerImage = Float[Array, "B"]
 Rng = Key[Array, ""]

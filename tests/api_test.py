@@ -326,7 +326,7 @@ def test_a_workdir_has_its_models(models):
     assert models.unlearned.digest == final_weights(finished_run()).digest
     assert models.original.description.startswith("last step of phase pretrain")
     assert models.unlearned.description.startswith("last step of phase unlearn")
-    assert models.config["phases"] == ["pretrain", "unlearn"]
+    assert models.config["phases"] == ("pretrain", "unlearn")
     assert "unlearned: <Model mae" in repr(models)
     with pytest.raises(AttributeError, match=r"config\.reference is empty"):
         _ = models.retrained

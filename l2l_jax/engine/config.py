@@ -15,7 +15,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from l2l_jax.lib.errors import ConfigError, unknown_name
+from l2l_jax.lib.errors import ConfigError, did_you_mean, unknown_name
 
 INF = math.inf
 
@@ -49,7 +49,8 @@ class Option:
     def bounds(self) -> str:
         """The values it can have, for people; "" if any of its type."""
         if self.choices:
-            return " or ".join(repr(choice) for choice in self.choices)
+            *first, last = map(repr, self.choices)
+            return f"{', '.join(first)} or {last}"
         words = []
         if self.low > -INF:
             words.append(f"{'above' if self.open_low else 'at least'} {self.low:g}")
@@ -294,7 +295,8 @@ def _check_value(where: str, value: Any, option: Option) -> None:
     if not isinstance(value, kinds) or wrong_bool:
         raise ConfigError(f"{where} is a {option.kind}, not {value!r}: {option.meaning}.")
     if option.choices and value not in option.choices:
-        raise unknown_name(f"value of {where}", str(value), option.choices)
+        hint = did_you_mean(str(value), filter(None, option.choices))
+        raise ConfigError(f"{where} is {option.bounds}, not {value!r}.{hint}")
     if isinstance(value, int | float) and not isinstance(value, bool):
         low = value > option.low if option.open_low else value >= option.low
         high = value < option.high if option.open_high else value <= option.high

@@ -101,12 +101,14 @@ def describe_figures(evaluators: Mapping[str, EvaluatorPlan]) -> dict[str, dict[
     """{evaluator: {figure as the evaluator yields it: figure as it stands in results.json}}.
 
     The order of the evaluators decides the order of the figures in tables. The figures of an
-    evaluator under another name carry that name. If a name is taken, the evaluator's goes before.
+    evaluator under another name carry that name. If an evaluator under its own name has a figure of
+    that name, or an earlier one has, the evaluator's name goes before it.
     """
-    described: dict[str, dict[str, Figure]] = {}
+    described: dict[str, dict[str, Figure]] = {name: {} for name in evaluators}
     taken: set[str] = set()
-    for name, planned in evaluators.items():
-        figures = planned.figures
+    own_first = sorted(evaluators, key=lambda name: name != evaluators[name].evaluator.name)
+    for name in own_first:
+        figures = evaluators[name].figures
         names = {
             f.name: f"{name}_{f.name}" if f.name in taken else f.name for f in figures.values()
         }

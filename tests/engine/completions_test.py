@@ -144,7 +144,11 @@ def test_without_any_network_the_rest_is_measured(tmp_path):
     [
         (dict(name="inception", args=dict(weights="FILE")), WrongWeights, "begins with 6726825d"),
         (dict(name="inception", args=dict(kind="fidd")), ConfigError, "kind.*Did you mean 'fid'"),
-        (dict(name="inception", args=dict(weights="random", size=64)), ConfigError, "75 on"),
+        (
+            dict(name="inception", args=dict(weights="random", size=64)),
+            ConfigError,
+            "use at least 75",
+        ),
         (dict(name="clip", args=dict(size="h15")), ConfigError, "size of clip.*Did you mean 'h14'"),
         (dict(name="clip", args=dict(size="tiny")), ConfigError, "is_gone.*features only"),
     ],

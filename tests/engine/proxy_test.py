@@ -28,6 +28,12 @@ def proxy_config(**data):
     return config
 
 
+def with_unlearn():
+    config = proxy_config()
+    config.phases = ("pretrain", "unlearn")
+    return config
+
+
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory):
     """The workdir of such a run, without the evaluation."""
@@ -49,13 +55,14 @@ def test_it_is_trained_on_and_written_down(plain):
     image = experiment.sources[split.part].read(split.indices[0])
     assert image.shape == (24, 24, 3), "of the other data set, whose images are larger"
     assert trained_on(experiment.plan, experiment.splits) == {"proxy"}
+    experiment = dataclasses.replace(experiment, plan=resolve(with_unlearn()))
     told = passes(experiment, "unlearn")
     digest = kept["proxy"]["digest"]
     assert told["retain"] == dict(split="proxy", digest=digest, images=12, passes=6 * 8 / 12)
     assert told["forget"]["passes"] == 6 * 8 / 20
     assert passes(experiment, "unlearn", steps=1)["forget"]["passes"] == 8 / 20
-    phases = experiment.plan.phases
-    phases = phases | {"pretrain": dataclasses.replace(phases["pretrain"], on="all")}
+    pretrain = dataclasses.replace(experiment.plan.phases["pretrain"], on="all")
+    phases = {"pretrain": pretrain}
     plan = dataclasses.replace(experiment.plan, phases=phases)
     experiment = dataclasses.replace(experiment, plan=plan)
     everything = training_splits(experiment, "pretrain")["retain"]

@@ -50,9 +50,10 @@ def test_two_figures_of_one_name_get_different_names():
     assert described["reconstruction"]["psnr"].name == "psnr"
     assert described["psnr"]["fid"].name == "psnr_psnr"
     evaluators = {"is": {"evaluator": "fid"}, "inception_score": {}}
-    first, spread = describe_figures(plans(evaluators))["inception_score"].values()
-    assert (first.name, spread.name) == ("inception_score_is", "is_std")
-    assert spread.spread_of == "inception_score_is"
+    described = describe_figures(plans(evaluators))
+    assert described["is"]["fid"].name == "is_is", "the evaluator under its own name keeps its name"
+    first, spread = described["inception_score"].values()
+    assert (first.name, spread.name, spread.spread_of) == ("is", "is_std", "is")
 
 
 def test_a_figure_that_is_not_declared_is_an_error():
