@@ -34,7 +34,7 @@ def test_the_objectives_are_the_equation(noise):
 
     def latents(params, x, mask):
         return np.asarray(
-            model.encode(params, model.corrupt(params, x, mask, None, visible=(4, 4)))
+            model.encode(params, model.corrupt(params, x, mask, KEY, visible=(4, 4)))
         )
 
     stays = latents(teacher, keep.images, keep.mask)
