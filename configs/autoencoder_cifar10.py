@@ -34,7 +34,7 @@ FORMS = ("bundled", "smoke", *common.METHODS)
 
 def get_config(form: str = "") -> common.Config:
     """form: any of FORMS, joined by commas."""
-    words = common.words(form, "configs/autoencoder_cifar10.py", FORMS, common.METHODS)
+    words = common.parse_form(form, "configs/autoencoder_cifar10.py", FORMS, common.METHODS)
     config = common.base()
     config.phases = ("pretrain", "unlearn")
     config.model = dict(name="autoencoder", args=dict(size="small", image_size=32))
@@ -67,9 +67,9 @@ def get_config(form: str = "") -> common.Config:
     )
     if "bundled" in words:
         bundled(config)
-    common.use_method(config, common.method(words))
+    common.use_method(config, common.method_of_form(words))
     if "smoke" in words:
-        common.smoke(config)
+        common.use_few_steps(config)
     return config
 
 

@@ -50,7 +50,9 @@ TINY = dict(size="test", image_size=32, cell=2, steps=10, beta_end=0.5, sample_s
 
 def get_config(form: str = "") -> common.Config:
     """form: any of FORMS, joined by commas."""
-    words = common.words(form, "configs/diffusion_places365.py", FORMS, SPLITS, common.UNLEARNING)
+    words = common.parse_form(
+        form, "configs/diffusion_places365.py", FORMS, SPLITS, common.UNLEARNING
+    )
     proxy = "proxy" in words
     config = common.base()
     sampling = dict(sampler="ddim", sample_steps=50)
@@ -58,7 +60,7 @@ def get_config(form: str = "") -> common.Config:
         sampling = dict(sampler="ddpm", sample_steps=0)
     config.model = dict(name="diffusion", args=dict(size="published", image_size=256, **sampling))
     config.weights = "weights/16_Network.safetensors"
-    common.places(config, "random" in words, proxy)
+    common.use_places365(config, "random" in words, proxy)
     config.data.update(dict(crop=(), flip=False))
     config.tasks = common.section(
         freeform=dict(task="freeform", args=dict(finer=16)),  # on single pixels
@@ -75,10 +77,10 @@ def get_config(form: str = "") -> common.Config:
         optimizer=dict(lr=5e-5, final=5e-5, warmup=0.0, b2=0.999, weight_decay=0.0),
     )
     config.evaluate.update(dict(tasks=("center_8",), batch_size=64))
-    common.published_judges(config, scenes=True)
-    common.use_method(config, common.method(words))
+    common.use_published_networks(config, scenes=True)
+    common.use_method(config, common.method_of_form(words))
     if "smoke" in words:
         config.tasks.freeform.args.finer = 2
         tiny = TINY | (dict(sampler="ddpm", sample_steps=0) if "ddpm" in words else {})
-        common.shrink(config, tiny)
+        common.use_synthetic_images(config, tiny)
     return config

@@ -41,7 +41,7 @@ FORMS = ("mage", "vqgan", "diffusion", "pretrain", "short", "smoke", *common.MET
 def get_config(form: str = "") -> common.Config:
     """form: any of FORMS, joined by commas; one model at most."""
     kinds = ("mage", "vqgan", "diffusion"), ("pretrain", *common.METHODS)
-    words = common.words(form, "configs/fashion_mnist.py", FORMS, *kinds)
+    words = common.parse_form(form, "configs/fashion_mnist.py", FORMS, *kinds)
     if "vqgan" in words and "pretrain" not in words:
         raise ValueError("configs/fashion_mnist.py: vqgan goes with pretrain.")
     name = next((word for word in words if word in MODELS), "mae")
@@ -62,7 +62,7 @@ def get_config(form: str = "") -> common.Config:
         config.tasks.freeform = dict(task="freeform", args=dict(finer=4))  # on single pixels
     if name == "mage":
         config.data.token_cache.views = 1  # nothing is cropped or mirrored: one view is all
-    method = common.method(words)
+    method = common.method_of_form(words)
     if "pretrain" in words:
         pretrain(config)
     elif method == "retrain":
@@ -74,7 +74,7 @@ def get_config(form: str = "") -> common.Config:
         config.unlearn.steps //= 2 if "short" in words else 1
         common.use_method(config, method)
     if "smoke" in words:
-        common.smoke(config)
+        common.use_few_steps(config)
     return config
 
 

@@ -24,7 +24,7 @@ FORMS = ("small", *common.METHODS)
 
 def get_config(form: str = "") -> common.Config:
     """form: any of FORMS, joined by commas; without "small" the published ViT-B weights."""
-    words = common.words(form, "configs/folder.py", FORMS, common.METHODS)
+    words = common.parse_form(form, "configs/folder.py", FORMS, common.METHODS)
     if "retrain" in words and "small" not in words:
         raise ValueError("configs/folder.py: retrain goes with small, as in small,retrain.")
     config = common.base()
@@ -51,7 +51,7 @@ def get_config(form: str = "") -> common.Config:
     config.networks.main.args = dict(size=64, epochs=10)
     if "small" in words:
         small(config)
-    common.use_method(config, common.method(words))
+    common.use_method(config, common.method_of_form(words))
     return config
 
 

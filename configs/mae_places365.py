@@ -44,15 +44,15 @@ FORMS = (*SIZES, *SPLITS, *PROXIES, "smoke", *common.UNLEARNING)
 def get_config(form: str = "") -> common.Config:
     """form: any of FORMS, joined by commas."""
     kinds = SIZES, SPLITS, PROXIES, common.UNLEARNING
-    words = common.words(form, "configs/mae_places365.py", FORMS, *kinds)
+    words = common.parse_form(form, "configs/mae_places365.py", FORMS, *kinds)
     proxy = bool({*PROXIES} & {*words})
     config = common.base()
-    common.mae(config, next((word for word in words if word in SIZES), "base"), proxy)
-    common.places(config, "random" in words, "proxy" in words)
+    common.use_mae(config, next((word for word in words if word in SIZES), "base"), proxy)
+    common.use_places365(config, "random" in words, "proxy" in words)
     if "coco" in words:
-        common.coco(config, 10_000)
-    common.published_judges(config, scenes=True)
-    common.use_method(config, common.method(words))
+        common.use_coco_proxy(config, 10_000)
+    common.use_published_networks(config, scenes=True)
+    common.use_method(config, common.method_of_form(words))
     if "smoke" in words:
-        common.shrink(config, dict(size="test", image_size=64, patch=4))
+        common.use_synthetic_images(config, dict(size="test", image_size=64, patch=4))
     return config

@@ -61,16 +61,16 @@ FORMS = (*SIZES, *SPLITS, *PROXIES, *OTHERS, *common.UNLEARNING)
 def get_config(form: str = "") -> common.Config:
     """form: any of FORMS, joined by commas."""
     kinds = SIZES, SPLITS, PROXIES, ("pretrain", *common.UNLEARNING)
-    words = common.words(form, "configs/mage_imagenet.py", FORMS, *kinds)
+    words = common.parse_form(form, "configs/mage_imagenet.py", FORMS, *kinds)
     size = "large" if "large" in words else "base"
     config = common.base()
     config.model = common.section(name="mage", args=dict(size=size, image_size=256))
     tied = {"tied", "pretrain"} & set(words)  # as the published weights were trained
     config.model.args.tying = "tied" if tied else "frozen"
     config.weights = f"weights/mage-vit{size[0]}-1600.safetensors"
-    common.imagenet(config, "random" in words, "proxy" in words)
+    common.use_imagenet(config, "random" in words, "proxy" in words)
     if "coco" in words:
-        common.coco(config, 10_000)
+        common.use_coco_proxy(config, 10_000)
     config.data.token_cache.views = 0 if "online" in words else 4
 
     config.tasks = dict(
@@ -84,16 +84,16 @@ def get_config(form: str = "") -> common.Config:
         sweep(config)
     config.unlearn = common.released_l2l(("random_ratio",), bool({*PROXIES} & {*words}))
     config.evaluate.batch_size = 64
-    common.published_judges(config)
+    common.use_published_networks(config)
     if "pretrain" in words:
         pretrain(config)
     else:
-        common.use_method(config, common.method(words))
+        common.use_method(config, common.method_of_form(words))
     if "smoke" in words:
         tokenizer = dict(size="test", multipliers=(1, 1, 1))
         tiny = dict(size="test", image_size=64, steps=4, tokenizer=tokenizer)
         tiny |= dict(tying=config.model.args.tying)
-        common.shrink(config, tiny)
+        common.use_synthetic_images(config, tiny)
         config.data.token_cache.update(dict(views=min(2, config.data.token_cache.views), noise=32))
     return config
 

@@ -44,7 +44,7 @@ FORMS = ("unlearn", *SPLITS, "proxy", "smooth", "smoke", *common.UNLEARNING)
 
 def get_config(form: str = "") -> common.Config:
     """form: any of FORMS, joined by commas."""
-    words = common.words(form, "configs/vqgan_imagenet.py", FORMS, SPLITS, common.UNLEARNING)
+    words = common.parse_form(form, "configs/vqgan_imagenet.py", FORMS, SPLITS, common.UNLEARNING)
     if "unlearn" not in words and {*words} & {*common.UNLEARNING}:
         raise ValueError(
             "configs/vqgan_imagenet.py: methods go with unlearn, as in unlearn,max_loss."
@@ -54,7 +54,7 @@ def get_config(form: str = "") -> common.Config:
     config.model = dict(
         name="vqgan", args=dict(size="published", image_size=256, adversarial=adversarial)
     )
-    common.imagenet(config, "random" in words, "proxy" in words)
+    common.use_imagenet(config, "random" in words, "proxy" in words)
     config.tasks = dict(
         nothing=dict(task="nothing", args=dict()),
         random=dict(task="random", args=dict(ratio=0.25)),
@@ -63,7 +63,7 @@ def get_config(form: str = "") -> common.Config:
     )
     config.evaluate.tasks = ("center_8", "center_4")
     config.evaluate.batch_size = 64
-    common.published_judges(config)
+    common.use_published_networks(config)
     pretraining = common.phase(
         "pretrain",
         steps=300_000,
@@ -75,13 +75,13 @@ def get_config(form: str = "") -> common.Config:
     if "unlearn" in words:
         config.weights = "weights/vqgan_jax_strongaug.safetensors"
         config.unlearn = common.released_l2l(("nothing", "random"), "proxy" in words)
-        common.use_method(config, common.method(words))
+        common.use_method(config, common.method_of_form(words))
     else:
         config.phases = ("pretrain",)
         config.pretrain = pretraining
         config.split.images_per_class = 0
         config.split.retain.update(dict(classes=(), random=0))  # all but those to be forgotten
     if "smoke" in words:
-        common.shrink(config, dict(size="test", image_size=64, multipliers=(1, 1, 1),
+        common.use_synthetic_images(config, dict(size="test", image_size=64, multipliers=(1, 1, 1),
                                    adversarial=adversarial))  # fmt: skip
     return config
