@@ -1,4 +1,4 @@
-"""Small modules: trees, name maps, weights files, FLOPs, optimizer, random keys, sharding, errors."""
+"""Small modules: trees, name maps, weights files, FLOPs, optimizer, keys, sharding, errors."""
 
 import jax
 import jax.numpy as jnp
