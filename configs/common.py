@@ -1,6 +1,7 @@
-"""What configs share: the defaults of every key, the recipe of every method, the data sets.
+"""Helpers that the configs share: defaults, methods and recipes, models, data sets, networks.
 
-A config is plain values. docs/config.md lists all keys with their meaning.
+A config holds plain values. docs/config.md lists every key with its meaning. The functions named
+`use_...` change a config in place.
 """
 
 from typing import Any
@@ -10,108 +11,124 @@ import ml_collections
 from l2l_jax.engine import config as table
 from l2l_jax.registry import names
 
-Config = Any  # an ml_collections.ConfigDict, whose attributes no type checker knows
+Config = Any  # an ml_collections.ConfigDict; type checkers do not know its attributes
 
 
 def section(**values: Any) -> Any:
-    """A section of a config, as the value that the ConfigDict makes of a dict."""
+    """Returns the values as a dict. Typed Any, because a ConfigDict converts a dict on assignment.
+
+    Use it where the config changes keys of the section afterwards.
+    """
     return values
 
 
 def phase(method: str, **changes: Any) -> Any:
-    """One phase: the defaults of l2l_jax/engine/config.py with changes; optimizer: some keys."""
+    """Returns the settings of one phase: the defaults of l2l_jax/engine/config.py with changes.
+
+    changes: keys of the phase. `optimizer` may hold only some of the optimizer's keys.
+    """
     settings: dict[str, Any] = table.defaults(table.PHASE) | dict(method=method)
     settings["optimizer"] |= changes.pop("optimizer", {})
     return settings | changes
 
 
 def base() -> Config:
-    """Every section with its defaults (l2l_jax/engine/config.py); experiments change values."""
+    """Returns a config with the defaults of every section and an `unlearn` phase of L2L."""
     return ml_collections.ConfigDict(table.defaults() | dict(unlearn=phase("l2l")))
 
 
-RECIPES = ("epsilon", "pcgrad", "saliency", "retrain")  # more than a method; see use_method
+RECIPES = ("epsilon", "pcgrad", "saliency", "retrain")  # not a file of methods/; see use_method
 METHODS = tuple(name for name in names("method") if name != "pretrain") + RECIPES
-UNLEARNING = METHODS[:-1]  # without retrain: where there is no recipe to make an original
+UNLEARNING = METHODS[:-1]  # without retrain: for configs that load the original from a file
 
 
-def method(words: list[str]) -> str:
-    """Which of METHODS the words of a form name; L2L if none."""
+def method_of_form(words: list[str]) -> str:
+    """Returns the word of a form that is in METHODS; "l2l" if there is none."""
     return next((word for word in words if word in METHODS), "l2l")
 
 
 def use_method(config: Config, name: str) -> None:
-    """Makes config.unlearn, a phase of L2L, the recipe of another method, each phase as long.
+    """Replaces config.unlearn, a phase of L2L, by the phases of another method.
 
-    What weighs L2L's objectives, such as its alpha, is for those that have these; others begin with
-    the defaults of their solver.
+    Every new phase has as many steps as config.unlearn. L2L's arguments and the arguments of its
+    solver, such as alpha, stay only if the phase is one of L2L with its own solver; otherwise the
+    phase begins with the defaults of its method and solver.
 
-    The files of l2l_jax/methods by their names, and those that are more than a method:
+    name is a file of l2l_jax/methods, or a recipe. These make more than a change of the method:
 
-        ascent      paper B: ascent in steps a tenth as long, its gradient clipped at 1, then
-                    finetune
-        epsilon     paper C: L2L's objectives with solvers/epsilon.py; phase I in two phases, keep
-                    and drop, then phase II, walk
+        ascent      paper B: ascent with a tenth of the learning rate and the gradient clipped at
+                    norm 1, then finetune
+        epsilon     paper C: L2L's objectives with solvers/epsilon.py; phase I is split into two
+                    phases, keep and drop; phase II is walk
         pcgrad      L2L's objectives with solvers/pcgrad.py
         saliency    L2L on the half of the parameters with the largest forget gradient (SalUn)
-        siss        SISS, its forget gradient held at a tenth of the length of the retain gradient
-                    by solvers/normalized.py
-        retrain     no unlearning: pretrain from scratch on the retain split, the reference
+        siss        SISS with solvers/normalized.py, which scales the forget gradient to a tenth of
+                    the norm of the retain gradient
+        retrain     no unlearning: pretrains from scratch on the retain split and makes the
+                    retrained model
     """
     phases, unlearn = config.phases, config.unlearn.to_dict()
-    at = phases.index("unlearn") if "unlearn" in phases else 0
+    position = phases.index("unlearn") if "unlearn" in phases else 0
 
-    def other(method: str, **changes: Any) -> dict[str, Any]:
+    def changed(method: str, **changes: Any) -> dict[str, Any]:
+        """The settings of config.unlearn for another method, with changes."""
         keys = ("args", "solver_args")
-        own = {key: unlearn[key] if method == "l2l" else dict() for key in keys}
+        args = {key: unlearn[key] if method == "l2l" else dict() for key in keys}
         optimizer = unlearn["optimizer"] | changes.pop("optimizer", {})
-        return unlearn | dict(method=method, **own, optimizer=optimizer) | changes
+        return unlearn | dict(method=method, **args, optimizer=optimizer) | changes
 
-    made = {"unlearn": other(name)}
-    if name == "ascent":  # or one step leaps over lambda
-        short = dict(clip=1.0) | {key: unlearn["optimizer"][key] / 10 for key in ("lr", "final")}
-        ascent = other("ascent", solver_args=dict(alpha=1.0), optimizer=short)
-        made = {"ascent": ascent, "finetune": other("finetune")}
+    new = {"unlearn": changed(name)}
+    if name == "ascent":  # with the full learning rate, one step would go far beyond lambda
+        slow = dict(clip=1.0) | {key: unlearn["optimizer"][key] / 10 for key in ("lr", "final")}
+        ascent = changed("ascent", solver_args=dict(alpha=1.0), optimizer=slow)
+        new = {"ascent": ascent, "finetune": changed("finetune")}
     elif name == "epsilon":
         goals = dict(keep=dict(goal="keep"), drop=dict(goal="drop"), walk=dict(goal="walk", r=0.5))
-        made = {k: other("l2l", solver="epsilon", solver_args=v) for k, v in goals.items()}
+        new = {k: changed("l2l", solver="epsilon", solver_args=v) for k, v in goals.items()}
     elif name == "pcgrad":
-        made = {"unlearn": other("l2l", solver="pcgrad")}
+        new = {"unlearn": changed("l2l", solver="pcgrad")}
     elif name == "saliency":
-        made = {"unlearn": other("l2l", saliency=0.5)}
+        new = {"unlearn": changed("l2l", saliency=0.5)}
     elif name == "siss":
-        made = {"unlearn": other("siss", solver="normalized")}
+        new = {"unlearn": changed("siss", solver="normalized")}
     elif name == "retrain":
         config.phases = ("pretrain",)
         config.pretrain.on = "retain"
         return
-    config.phases = (*phases[:at], *made, *phases[at + 1 :])
-    for phase, settings in made.items():
-        config[phase] = ml_collections.ConfigDict(settings)
+    config.phases = (*phases[:position], *new, *phases[position + 1 :])
+    for key, settings in new.items():
+        config[key] = ml_collections.ConfigDict(settings)
 
 
-def smoke(config: Config) -> None:
-    """A few steps of every phase on a few images of each class, for tests."""
-    for phase in config.phases:
-        config[phase].steps = 12
+def use_few_steps(config: Config) -> None:
+    """Shortens a config for tests: 12 steps per phase, 100 training images per class."""
+    for name in config.phases:
+        config[name].steps = 12
     config.split.images_per_class = 100
     config.split.eval_images_per_class = 25
     config.networks.main.args = dict(epochs=1)
 
 
-def words(form: str, file: str, forms: tuple[str, ...], *kinds: tuple[str, ...]) -> list[str]:
-    """The words of a form, "large,random"; at most one of each kind. ValueError for another."""
-    chosen = [word for word in form.split(",") if word]
-    if unknown := [word for word in chosen if word not in forms]:
+def parse_form(form: str, file: str, forms: tuple[str, ...], *kinds: tuple[str, ...]) -> list[str]:
+    """Returns the words of a form: "large,random" becomes ["large", "random"].
+
+    forms: all words that the config `file` knows. kinds: words that exclude each other.
+    Raises ValueError for an unknown word, or for two words of one kind.
+    """
+    words = [word for word in form.split(",") if word]
+    if unknown := [word for word in words if word not in forms]:
         raise ValueError(f"{file} has the forms {forms}, not {unknown}.")
     for kind in kinds:
-        if len(both := [word for word in chosen if word in kind]) > 1:
-            raise ValueError(f"{file} takes one of {both}, not both.")
-    return chosen
+        if len(conflicting := [word for word in words if word in kind]) > 1:
+            raise ValueError(f"{file} takes one of {conflicting}, not both.")
+    return words
 
 
-def mae(config: Config, size: str, proxy: bool) -> None:
-    """A published MAE, L2L on random masks, and the centre and out-painting to evaluate."""
+def use_mae(config: Config, size: str, proxy: bool) -> None:
+    """Sets a published MAE, L2L with random masks, and in-painting and out-painting to evaluate.
+
+    size: base, large or huge. proxy: train on the proxy split in place of the retain split.
+    """
     config.model = dict(name="mae", args=dict(size=size, image_size=224))
     config.weights = f"weights/mae_visualize_vit_{size}.safetensors"
     config.tasks = dict(
@@ -124,50 +141,58 @@ def mae(config: Config, size: str, proxy: bool) -> None:
     config.evaluate.tasks = ("center_8", "center_4", "outpaint_8")
 
 
-def _sides(
+def _use_classes(
     config: Config,
-    data: str,
+    dataset: str,
     forget: tuple[str, ...],
     retain: tuple[str, ...],
     random: bool,
     proxy: bool,
 ) -> None:
-    """A data set with crops and flips; these classes, or as many at random; the rest as proxy."""
-    config.data.update(dict(name=data, crop=(0.2, 1.0), flip=True))
+    """Sets a data set with random crops and flips, and its forget and retain classes.
+
+    random: draw as many classes at random instead. proxy: all other classes form the proxy split.
+    """
+    config.data.update(dict(name=dataset, crop=(0.2, 1.0), flip=True))
     config.data.args = dict(root="")
     for side, classes in (("forget", forget), ("retain", retain)):
         config.split[side].update(dict(random=len(classes)) if random else dict(classes=classes))
     config.split.proxy.rest = proxy
 
 
-def places(config: Config, random: bool, proxy: bool) -> None:
-    """Places365: 50 classes to forget, 50 to retain, 5,000 images of each, 100 to evaluate.
+def use_places365(config: Config, random: bool, proxy: bool) -> None:
+    """Places365: 50 classes to forget, 50 to retain; 5,000 training and 100 evaluation images each.
 
-    proxy: the 265 other classes, 200 images of each, as released.
+    proxy: the proxy split is the 265 other classes, 200 images each, as in the released code.
     """
-    _sides(config, "places365", PLACES_FORGET, PLACES_RETAIN, random, proxy)
+    _use_classes(config, "places365", PLACES_FORGET, PLACES_RETAIN, random, proxy)
     config.split.update(dict(images_per_class=5000, eval_images_per_class=100))
     config.split.proxy.images_per_class = 200
 
 
-def coco(config: Config, images: int) -> None:
-    """COCO's training images as the proxy, so many of them."""
+def use_coco_proxy(config: Config, images: int) -> None:
+    """Makes the proxy split from that many training images of COCO."""
     config.data.proxy = dict(name="coco", args=dict(root=""))
     config.split.proxy.rest = False
-    config.split.proxy.update(dict(images=images, images_per_class=images))  # all of one class
+    # COCO's images form a single class here, so the limit per class is the same number.
+    config.split.proxy.update(dict(images=images, images_per_class=images))
 
 
-def imagenet(config: Config, random: bool, proxy: bool) -> None:
-    """ImageNet with crops and flips; 100 classes to forget, 100 to retain, 100 images of each."""
-    _sides(config, "imagenet", IMAGENET_FORGET, IMAGENET_RETAIN, random, proxy)
+def use_imagenet(config: Config, random: bool, proxy: bool) -> None:
+    """ImageNet: 100 classes to forget, 100 to retain; 100 training and 50 evaluation images each.
+
+    proxy: the proxy split is the 800 other classes, 13 images each.
+    """
+    _use_classes(config, "imagenet", IMAGENET_FORGET, IMAGENET_RETAIN, random, proxy)
     config.split.update(dict(images_per_class=100, eval_images_per_class=50))
-    config.split.proxy.images_per_class = 13  # of 800 classes: as many as there are to forget
+    config.split.proxy.images_per_class = 13  # 800 classes: about as many images as to forget
 
 
-def published_judges(config: Config, scenes: bool = False) -> None:
-    """What the field measures with: Inception's FID, KID and score, CLIP; Places365's for scenes.
+def use_published_networks(config: Config, scenes: bool = False) -> None:
+    """Sets the published feature networks: FID, KID and Inception Score of Inception, CLIP.
 
-    Files that are missing (launch/fetch_weights.py gets them) leave out what needs them.
+    scenes: also a network trained on Places365. Get the files with launch/fetch_weights.py. The
+    evaluation leaves out the figures of a network whose file is missing.
     """
     config.networks = section(
         main=dict(name="inception", args=dict()),
@@ -190,7 +215,11 @@ def published_judges(config: Config, scenes: bool = False) -> None:
 
 
 def released_l2l(tasks: tuple[str, ...], proxy: bool) -> dict:
-    """L2L as released for ImageNet: six epochs of 24,000 images, five of them warming up."""
+    """Returns the L2L phase of the released ImageNet code.
+
+    Six epochs of 24,000 images in batches of 128; the learning rate warms up during the first five.
+    proxy: train on the proxy split in place of the retain split.
+    """
     return phase(
         "l2l",
         on="proxy" if proxy else "retain",
@@ -202,10 +231,11 @@ def released_l2l(tasks: tuple[str, ...], proxy: bool) -> dict:
     )
 
 
-def shrink(config: Config, model: dict) -> None:
-    """The same experiment on made-up images of eight classes, with a model made on the spot.
+def use_synthetic_images(config: Config, model_args: dict) -> None:
+    """Makes an experiment small, for tests: synthetic images of eight classes and a tiny model.
 
-    The images lie in files as the real ones do, and are read by the same program.
+    The images are stored in files of the same format as the real ones and are read by the same
+    code. No weights are loaded: a `pretrain` phase is put first if there is none.
     """
     sides = dict(forget=IMAGENET_FORGET, retain=IMAGENET_RETAIN)
     if config.data.name == "places365":
@@ -220,7 +250,7 @@ def shrink(config: Config, model: dict) -> None:
             config.split[side].random = 3
         elif config.split[side].classes:
             config.split[side].classes = known[:3]
-    config.model.args = model
+    config.model.args = model_args
     config.weights = ""
     if "pretrain" not in config.phases:
         config.phases = ("pretrain", *config.phases)
@@ -231,7 +261,7 @@ def shrink(config: Config, model: dict) -> None:
     for name in config.phases:
         config[name].update(dict(steps=12, batch_size=16))
     config.evaluate.batch_size = 16
-    if config.networks.main.name == "inception":  # the same, smaller, untrained
+    if config.networks.main.name == "inception":  # the same networks, small and untrained
         small = dict(weights="random", size=80)
         config.networks.main.args = small
         config.networks.released.args.update(small)
@@ -242,10 +272,10 @@ def shrink(config: Config, model: dict) -> None:
         config.networks.main.args = dict(size=32, epochs=2, batch_size=16)
 
 
-FASHION_FORGET = ("Sandal", "Sneaker", "Bag", "Ankle boot")  # of Fashion-MNIST; kept is clothing
+FASHION_FORGET = ("Sandal", "Sneaker", "Bag", "Ankle boot")  # of Fashion-MNIST; clothing is kept
 
-# The classes of the released ImageNet code of paper A: the 200 of ImageNet-R, sorted by wnid and
-# cut in the middle. Not random: what is forgotten are animals only, so it is the easier split.
+# The classes of paper A's released ImageNet code: the 200 classes of ImageNet-R, sorted by wnid and
+# cut in the middle. All forget classes are animals, so this split is easier than a random one.
 IMAGENET_FORGET = tuple(
     """
     n01443537 n01484850 n01494475 n01498041 n01514859 n01518878 n01531178 n01534433 n01614925
@@ -279,8 +309,8 @@ IMAGENET_RETAIN = tuple(
     """.split()
 )
 
-# The classes of the released Places365 code of paper A. Scenes outdoors against rooms, grouped by
-# hand and cut one too late: airplane_cabin is retained, airfield is forgotten.
+# The classes of paper A's released Places365 code, grouped by hand: outdoor scenes are retained,
+# rooms are forgotten. The cut is off by one: airplane_cabin is retained and airfield is forgotten.
 PLACES_RETAIN = tuple(
     """
     badlands bamboo_forest barn beach canyon coast corn_field creek dam desert/sand

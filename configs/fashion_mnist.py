@@ -1,4 +1,4 @@
-"""Forget footwear and bags on the bundled Fashion-MNIST photographs; keep the clothing.
+"""Forgets footwear and bags in the bundled Fashion-MNIST images and keeps the clothing.
 
     python -m l2l_jax.main --config configs/fashion_mnist.py --workdir runs/demo
     python -m l2l_jax.main --config configs/fashion_mnist.py:mage --workdir runs/mage
@@ -6,20 +6,21 @@
     python -m l2l_jax.main --config configs/fashion_mnist.py:max_loss --workdir runs/max_loss
     python -m l2l_jax.main --config configs/fashion_mnist.py:pretrain --workdir runs/pretrain
 
-The first starts from a bundled masked autoencoder and unlearns classes 5, 7, 8 and 9 with L2L, the
-second from a bundled tokenizer and masked-token transformer, the third from a bundled diffusion
-model. Forms, joined by commas:
+The first command loads a bundled masked autoencoder and unlearns classes 5, 7, 8 and 9 with L2L.
+The second loads a bundled tokenizer and MAGE, the third a bundled diffusion model. Form words,
+joined by commas:
 
-    mage        MAGE in place of the masked autoencoder
-    diffusion   a diffusion model that in-paints, ten deterministic steps of sampling
-    vqgan       VQ-GAN, its tokenizer, in place of both: only with pretrain
-    max_loss, ...    another method than l2l, one of common.METHODS (configs/common.py says more);
-                retrain makes the model that never saw the four classes
-    pretrain    make the original, from scratch on all ten classes: how the bundled weights were
-                made (l2l_jax/weights/bundled/README.md); mage,pretrain starts from the tokenizer
-    short       half the steps of unlearning, for grids of many runs
-    smoke       the same in a fraction of the steps on a tenth of the images, for tests: its figures
-                mean nothing
+    mage        MAGE instead of the masked autoencoder
+    diffusion   a diffusion model for in-painting, with ten steps of DDIM sampling
+    vqgan       the VQ-GAN that is MAGE's tokenizer; only with pretrain
+    max_loss, ...    another method than l2l: one of common.METHODS, see use_method in
+                configs/common.py. retrain makes the retrained model, without the four classes
+    pretrain    train the original from scratch on all ten classes. The bundled weights were made
+                so (l2l_jax/weights/bundled/README.md). mage,pretrain loads the bundled tokenizer
+    short       half as many unlearning steps, for grids of many runs
+    smoke       a few steps on a tenth of the images, for tests; the figures mean nothing
+
+Needs: nothing; images and weights are bundled. README.md has the measured figures.
 """
 
 from configs import common
@@ -39,11 +40,13 @@ FORMS = ("mage", "vqgan", "diffusion", "pretrain", "short", "smoke", *common.MET
 
 
 def get_config(form: str = "") -> common.Config:
-    """form: any of FORMS, joined by commas; one model at most."""
+    """Returns the config. form: words of FORMS, joined by commas; at most one model."""
     kinds = ("mage", "vqgan", "diffusion"), ("pretrain", *common.METHODS)
-    words = common.words(form, "configs/fashion_mnist.py", FORMS, *kinds)
+    words = common.parse_form(form, "configs/fashion_mnist.py", FORMS, *kinds)
     if "vqgan" in words and "pretrain" not in words:
-        raise ValueError("configs/fashion_mnist.py: vqgan goes with pretrain.")
+        raise ValueError(
+            "configs/fashion_mnist.py: vqgan goes with pretrain, as in vqgan,pretrain."
+        )
     name = next((word for word in words if word in MODELS), "mae")
     config = common.base()
     config.model = dict(name=name, args=MODELS[name])
@@ -52,34 +55,36 @@ def get_config(form: str = "") -> common.Config:
         random=dict(task="random", args=dict(ratio=0.75)),
         random_ratio=dict(task="random_ratio", args=dict()),
         nothing=dict(task="nothing", args=dict()),
-        center=dict(task="center", args=dict(cells=4)),  # of 8: hides 16 x 16 pixels
-        outpaint=dict(task="outpaint", args=dict(cells=4)),  # shows 16 x 16 pixels
-        hole=dict(task="center", args=dict(cells=6)),  # the same two, with the margin that MAGE
-        frame=dict(task="outpaint", args=dict(cells=2)),  # hides around them when it completes
+        center=dict(task="center", args=dict(cells=4)),  # of 8x8: hides 16x16 pixels
+        outpaint=dict(task="outpaint", args=dict(cells=4)),  # shows 16x16 pixels
+        # For training MAGE: center and outpaint plus the margin that MAGE hides around a mask when
+        # it makes completions.
+        hole=dict(task="center", args=dict(cells=6)),
+        frame=dict(task="outpaint", args=dict(cells=2)),
     )
     config.evaluate.tasks = ("center", "outpaint")
     if name == "diffusion":
-        config.tasks.freeform = dict(task="freeform", args=dict(finer=4))  # on single pixels
+        config.tasks.freeform = dict(task="freeform", args=dict(finer=4))  # masks single pixels
     if name == "mage":
-        config.data.token_cache.views = 1  # nothing is cropped or mirrored: one view is all
-    method = common.method(words)
+        config.data.token_cache.views = 1  # no crops or flips: all views would be equal
+    method = common.method_of_form(words)
     if "pretrain" in words:
-        pretrain(config)
+        use_pretraining(config)
     elif method == "retrain":
-        pretrain(config)
+        use_pretraining(config)
         config.split.forget.classes = common.FASHION_FORGET
         common.use_method(config, method)
     else:
-        unlearn(config)
+        use_l2l(config)
         config.unlearn.steps //= 2 if "short" in words else 1
         common.use_method(config, method)
     if "smoke" in words:
-        common.smoke(config)
+        common.use_few_steps(config)
     return config
 
 
-def unlearn(config: common.Config) -> None:
-    """L2L on the bundled original."""
+def use_l2l(config: common.Config) -> None:
+    """Loads the bundled original and sets a phase of L2L."""
     name = config.model.name
     config.weights = f"bundled:{name}_fashion_mnist"
     config.split.forget.classes = common.FASHION_FORGET
@@ -94,20 +99,20 @@ def unlearn(config: common.Config) -> None:
     if name == "mage":
         config.unlearn.update(dict(steps=150, tasks=("random_ratio", "hole", "frame")))
         config.unlearn.optimizer.lr = 8e-4
-        config.split.eval_images_per_class = 150  # completing takes many passes
+        config.split.eval_images_per_class = 150  # MAGE calls its network many times per completion
     if name == "diffusion":
         config.unlearn.update(dict(steps=240, batch_size=32, tasks=("center", "outpaint")))
-        config.unlearn.args.relative = True  # maps differ in size
-        config.unlearn.solver_args.alpha = 0.026  # with 0.03, retain FID may rise by 15 %
+        config.unlearn.args.relative = True  # feature maps differ in size
+        config.unlearn.solver_args.alpha = 0.026  # at 0.03, FID on retain can rise by 15 %
         config.unlearn.ema = 0.98
         config.unlearn.optimizer.update(dict(lr=5e-4, b2=0.99, weight_decay=0.0))
-        config.split.eval_images_per_class = 45  # completing takes ten passes
-        config.evaluate.batch_size = 90  # 270 and 180 images, so that no batch is filled up
+        config.split.eval_images_per_class = 45  # ten calls of the network per completion
+        config.evaluate.batch_size = 90  # divides the 270 and 180 images: no padding
     config.runtime.save_every = 100
 
 
-def pretrain(config: common.Config) -> None:
-    """The original, from scratch; MAGE over the bundled tokenizer."""
+def use_pretraining(config: common.Config) -> None:
+    """Trains the original from scratch; MAGE with the bundled tokenizer."""
     config.phases = ("pretrain",)
     config.pretrain = common.phase("pretrain", batch_size=128, on="all")
     settings = dict(
@@ -120,9 +125,9 @@ def pretrain(config: common.Config) -> None:
     config.pretrain.optimizer.update(dict(lr=1e-3, clip=1.0))
     if config.model.name == "mage":
         config.weights = "bundled:vqgan_fashion_mnist"
-        config.model.args.tying = "tied"  # one table of words, as published
+        config.model.args.tying = "tied"  # one token embedding, as in the published model
     if config.model.name == "diffusion":
-        config.model.args.tying = "tied"  # one embedding of the level, as published
+        config.model.args.tying = "tied"  # one embedding of the noise level, as published
         config.pretrain.optimizer.update(dict(weight_decay=0.0, b2=0.99))
     if config.model.name == "vqgan":
         config.pretrain.optimizer.update(dict(lr=3e-3, weight_decay=0.0))

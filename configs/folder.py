@@ -1,20 +1,23 @@
-"""Forget some of your own images: any folder with one sub-folder of images for every class.
+"""Forgets some of your own images: a folder with one sub-folder of images for each class.
 
     python -m l2l_jax.main --config configs/folder.py --workdir runs/pets \\
         --config.data.args.root=pets --config.split.forget.classes='("cats",)'
     python -m l2l_jax.main --config configs/folder.py:small --workdir runs/small \\
         --config.data.args.root=pets --config.split.forget.files=delete.txt
 
-The first starts from the published MAE ViT-B (its weights: see configs/mae_imagenet.py). The second
-needs no weights: it first pretrains a small MAE on 64x64 pixels of all the images, and prints how
-long that will take. What is forgotten are whole classes, or the images that a text file lists, one
-key a line; a key is the path below the root, such as cats/001.jpg.
+The first command loads the published MAE ViT-B (configs/mae_imagenet.py tells how to get the
+weights). The second needs no weights: it first pretrains a small MAE at 64x64 pixels on all images
+and logs how long that will take. The forget side is either whole classes or the images listed in a
+text file, one key per line. A key is the path below the root, such as cats/001.jpg.
 
-A tenth of every class is held out for evaluation. If the folder has its own parts, name them:
+A tenth of each class is held out for evaluation. If the folder already has two parts, name them:
 --config.data.args.train=train --config.data.args.eval=val.
 
-Further words of the form, joined by commas, as in small,max_loss: another method than l2l, one of
-METHODS in configs/common.py; retrain goes with small.
+Form words, joined by commas, as in small,max_loss:
+
+    small       pretrain a small MAE instead of loading the published one
+    max_loss, ...    another method than l2l: one of METHODS in configs/common.py; retrain needs
+                small
 """
 
 from configs import common
@@ -23,8 +26,8 @@ FORMS = ("small", *common.METHODS)
 
 
 def get_config(form: str = "") -> common.Config:
-    """form: any of FORMS, joined by commas; without "small" the published ViT-B weights."""
-    words = common.words(form, "configs/folder.py", FORMS, common.METHODS)
+    """Returns the config. form: words of FORMS, joined by commas."""
+    words = common.parse_form(form, "configs/folder.py", FORMS, common.METHODS)
     if "retrain" in words and "small" not in words:
         raise ValueError("configs/folder.py: retrain goes with small, as in small,retrain.")
     config = common.base()
@@ -50,13 +53,13 @@ def get_config(form: str = "") -> common.Config:
     config.evaluate.tasks = ("center", "outpaint")
     config.networks.main.args = dict(size=64, epochs=10)
     if "small" in words:
-        small(config)
-    common.use_method(config, common.method(words))
+        use_small_model(config)
+    common.use_method(config, common.method_of_form(words))
     return config
 
 
-def small(config: common.Config) -> None:
-    """64x64 pixels in 8x8 patches of 8, and no weights to begin with."""
+def use_small_model(config: common.Config) -> None:
+    """Pretrains a small MAE from scratch: 64x64 pixels, 8x8 patches of 8x8 pixels."""
     config.model.args = dict(size="small", image_size=64, patch=8)
     config.weights = ""
     config.phases = ("pretrain", "unlearn")

@@ -1,52 +1,60 @@
-"""Forget 100 ImageNet classes from MAGE, the masked-token model over a VQ-GAN; keep 100 others.
+"""Forgets 100 ImageNet classes in MAGE, a masked token model with a VQ-GAN; keeps 100 others.
 
     python -m l2l_jax.main --config configs/mage_imagenet.py --workdir runs/mage
     python -m l2l_jax.main --config configs/mage_imagenet.py:large,random --workdir runs/large
     python -m l2l_jax.main --config configs/mage_imagenet.py:smoke --workdir runs/smoke
 
-This is the experiment that paper A and its released code call VQ-GAN. Forms, joined by commas:
+Paper A and its released code call this experiment VQ-GAN. Form words, joined by commas:
 
-    base, large          the published sizes (ViT-B, ViT-L); base if none is named
-    released, random     the split: the 100/100 classes of the released code (animals against the
-                         rest), or 100/100 drawn at random as the paper says; released by default
-    proxy                train on the 800 other classes, 13 images of each, in place of the retain
-                         classes, which are then only evaluated
-    coco                 the same with 10,000 images of COCO
-    max_loss, ...        another method than l2l, one of UNLEARNING in configs/common.py
-    pretrain             make the original over a tokenizer of one's own (configs/vqgan_imagenet.py
-                         makes one) on all the images, from scratch; give it as --config.weights
-    tied                 logits tied to the encoder's words, as in the released code: the decoder
-                         then moves with the encoder
-    online               tokenise fresh crops in every step, as in the released code, and not four
-                         views of each image beforehand: half the work of tokenising even in the
-                         first run, none in later ones on the same images
-    sweep                out-painting of 1/16 to 13/16 and the four sides too, in evaluation
-    smoke                the same program in a minute on a CPU: made-up images in files of the true
-                         form, a tiny model that is pretrained for a few steps first, networks that
-                         nobody trained to judge it; its figures mean nothing
+    base, large          the published sizes (ViT-B, ViT-L); default: base
+    released, random     the split: the 100/100 classes of the released code (forgets animals), or
+                         100/100 classes drawn at random as in the paper; default: released
+    proxy                train on a proxy instead of the retain classes: 13 images of each of the
+                         800 other classes. The retain classes are then only evaluated
+    coco                 as proxy, with 10,000 COCO images
+    max_loss, ...        another method than l2l: one of UNLEARNING in configs/common.py
+    pretrain             train the original from scratch on all images, with your own tokenizer
+                         (made by configs/vqgan_imagenet.py; pass it as --config.weights)
+    tied                 tying="tied", as in the released code: the decoder shares the token
+                         embedding of the encoder, so it changes when the encoder is trained
+    online               tokenise new random crops in every step, as in the released code. Default:
+                         tokenise four views of each image before training, which halves the work of
+                         tokenising in a first run and avoids it in later runs on the same images
+    sweep                also evaluate out-painting of 1/16 to 13/16 and of the four sides
+    smoke                the same code in a minute on a CPU, for tests: synthetic images in files of
+                         the real format, a tiny model that is pretrained for a few steps, untrained
+                         feature networks; the figures mean nothing
 
-Recipe, from the released code: AdamW (0.9, 0.95), weight decay 0.05, clipping at 3.0, batch 128 (64
-of each side), peak learning rate 1e-4 * 128 / 256, linear warm-up over five of six epochs and a
-cosine to zero in the sixth, 1,122 steps, alpha 0.25, random crops of 0.2 to 1 of the area, flips,
-half of the tokens dropped, a share of 0.5 to 1 masked. Departures: 100 images of each class, as the
-paper says; noise that is not clamped and has the moments of the forget images alone; no dropout;
-retain and forget images in equal numbers by two typed halves of a batch; four fixed views of each
-image in place of fresh crops; completions are pasted into the hole and nowhere else
-(--config.model.args.composite=blurred blends them over a soft edge as the released code does).
+Recipe, from the released code:
 
-Evaluation: the centre 8/16 and 4/16 hidden (100 and 36 tokens with the margin) and all but the
-centre 8/16 (220), on 50 validation images of each class, 20 steps of decoding. "r/16" of
-out-painting hides a border of r * 8 pixels on each side; of 13/16 the margin leaves no token.
+    optimizer   AdamW (0.9, 0.95), weight decay 0.05, gradient clipping at norm 3.0
+    batch       128 images, 64 of each side
+    rate        peak 1e-4 * 128 / 256; linear warm-up in five of six epochs, then a cosine to zero
+    steps       1,122
+    alpha       0.25
+    images      random crops of 0.2 to 1 of the area, flips
+    masks       half of the tokens are dropped; a random share of 0.5 to 1 is masked
 
-Needs: ImageNet-1K (the run says where from; launch/prepare/imagenet.py checks it), weights made by
+Departures from the released code: 100 images of each class, as in the paper; noise is not clamped
+and has the mean and deviation of the forget images alone; no dropout; a batch has equally many
+retain and forget images, kept apart; four fixed views of each image instead of new crops; a
+completion changes only the hidden pixels (--config.model.args.composite=blurred blends its edge as
+in the released code).
+
+Evaluation: the centre 8/16 or 4/16 is hidden (100 or 36 tokens with the margin), or all but the
+centre 8/16 (220 tokens); 50 validation images of each class; 20 decoding steps. Out-painting of
+r/16 hides a border of r * 8 pixels on each side. At 13/16 the margin leaves no visible token.
+
+Needs: ImageNet-1K (an error message says where to get it; launch/prepare/imagenet.py checks it),
+and weights made by
 
     python -m l2l_jax.weights list
     python -m l2l_jax.weights import mage-vitb-1600.pth weights/mage-vitb-1600.safetensors \\
         --model mage
 
-and, for its figures, python launch/fetch_weights.py --feature-networks.
+and feature networks for the figures: python launch/fetch_weights.py --feature-networks.
 
-Measured: nothing yet; no machine with ImageNet was at hand when this was written.
+Measured: nothing yet, because no machine had ImageNet.
 """
 
 from configs import common
@@ -59,18 +67,18 @@ FORMS = (*SIZES, *SPLITS, *PROXIES, *OTHERS, *common.UNLEARNING)
 
 
 def get_config(form: str = "") -> common.Config:
-    """form: any of FORMS, joined by commas."""
+    """Returns the config. form: words of FORMS, joined by commas."""
     kinds = SIZES, SPLITS, PROXIES, ("pretrain", *common.UNLEARNING)
-    words = common.words(form, "configs/mage_imagenet.py", FORMS, *kinds)
+    words = common.parse_form(form, "configs/mage_imagenet.py", FORMS, *kinds)
     size = "large" if "large" in words else "base"
     config = common.base()
     config.model = common.section(name="mage", args=dict(size=size, image_size=256))
-    tied = {"tied", "pretrain"} & set(words)  # as the published weights were trained
+    tied = {"tied", "pretrain"} & set(words)  # the published weights are tied
     config.model.args.tying = "tied" if tied else "frozen"
     config.weights = f"weights/mage-vit{size[0]}-1600.safetensors"
-    common.imagenet(config, "random" in words, "proxy" in words)
+    common.use_imagenet(config, "random" in words, "proxy" in words)
     if "coco" in words:
-        common.coco(config, 10_000)
+        common.use_coco_proxy(config, 10_000)
     config.data.token_cache.views = 0 if "online" in words else 4
 
     config.tasks = dict(
@@ -81,29 +89,29 @@ def get_config(form: str = "") -> common.Config:
     )
     config.evaluate.tasks = ("center_8", "center_4", "outpaint_8")
     if "sweep" in words:
-        sweep(config)
+        add_outpainting_tasks(config)
     config.unlearn = common.released_l2l(("random_ratio",), bool({*PROXIES} & {*words}))
     config.evaluate.batch_size = 64
-    common.published_judges(config)
+    common.use_published_networks(config)
     if "pretrain" in words:
-        pretrain(config)
+        use_pretraining(config)
     else:
-        common.use_method(config, common.method(words))
+        common.use_method(config, common.method_of_form(words))
     if "smoke" in words:
         tokenizer = dict(size="test", multipliers=(1, 1, 1))
-        tiny = dict(size="test", image_size=64, steps=4, tokenizer=tokenizer)
-        tiny |= dict(tying=config.model.args.tying)
-        common.shrink(config, tiny)
+        model_args = dict(size="test", image_size=64, steps=4, tokenizer=tokenizer)
+        model_args |= dict(tying=config.model.args.tying)
+        common.use_synthetic_images(config, model_args)
         config.data.token_cache.update(dict(views=min(2, config.data.token_cache.views), noise=32))
     return config
 
 
-def pretrain(config: common.Config) -> None:
-    """MAGE's own recipe, with fresh crops; the number of steps is that of 1,600 epochs."""
+def use_pretraining(config: common.Config) -> None:
+    """MAGE's published pretraining, with new crops in every step; the steps of 1,600 epochs."""
     config.weights = "weights/vqgan.safetensors"
     config.phases = ("pretrain",)
     config.split.images_per_class = 0
-    config.split.retain.update(dict(classes=(), random=0))  # all but those to be forgotten later
+    config.split.retain.update(dict(classes=(), random=0))  # all classes but the forget classes
     config.data.token_cache.views = 0
     config.pretrain = common.phase(
         "pretrain",
@@ -115,8 +123,11 @@ def pretrain(config: common.Config) -> None:
     )
 
 
-def sweep(config: common.Config) -> None:
-    """Borders of 8 to 104 pixels, odd ones ending inside a token, and the four sides at 8/16."""
+def add_outpainting_tasks(config: common.Config) -> None:
+    """Evaluates borders of 8 to 104 pixels in steps of 8, and the four sides at 8/16.
+
+    A border of an odd r ends inside a token (16 pixels), so the mask has cells of half that size.
+    """
     for r in range(1, 14):
         if r != 8:
             args = dict(cells=32 - 2 * r, finer=2)

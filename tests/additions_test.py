@@ -1,8 +1,8 @@
-"""One file adds a model, a method, a solver, a task, a data set, an evaluator, a network.
+"""One file is enough to add a model, method, solver, task, data set, evaluator or feature network.
 
-The files of tests/plugins are copied into a temporary folder that L2L_PLUGINS names, beside
-nothing else. The contract suite finds them by itself; a run trains, evaluates and reports with all
-of them at once, and its result is exported.
+The files of tests/plugins are copied into a temporary folder, which L2L_PLUGINS names. The contract
+tests find them without further changes. One run trains, evaluates and reports with all of them, and
+its result is exported.
 """
 
 import shutil
@@ -11,7 +11,7 @@ import subprocess
 import pytest
 
 from l2l_jax.lib import files
-from tests.helpers import HASTY, ROOT, call, command
+from tests.helpers import FAST_COMPILATION, ROOT, call, command
 
 PLUGINS = {
     "model": "example_linear",
@@ -46,7 +46,7 @@ def get_config():
 
 @pytest.fixture(scope="module")
 def plugins(tmp_path_factory):
-    """A folder with one file of each kind."""
+    """A folder with one plug-in of each kind."""
     return shutil.copytree(ROOT / "tests" / "plugins", tmp_path_factory.mktemp("plugins") / "mine")
 
 
@@ -65,7 +65,7 @@ def test_a_run_trains_evaluates_reports_and_exports_with_them(plugins, tmp_path)
     config, workdir = plugins / "configs" / "mine.py", tmp_path / "run"
     config.parent.mkdir()
     config.write_text(CONFIG)
-    environment = dict(L2L_PLUGINS=str(plugins), **HASTY)
+    environment = dict(L2L_PLUGINS=str(plugins), **FAST_COMPILATION)
     words = ("--config", config, "--workdir", workdir)
     done = call("l2l_jax.main", *words, "--config.unlearn.args.length=2.0", **environment)
     assert done.returncode == 0, done.stderr
@@ -78,15 +78,15 @@ def test_a_run_trains_evaluates_reports_and_exports_with_them(plugins, tmp_path)
     assert "grey levels" in page
     for target in ("out.safetensors", "out.pth"):
         done = call("l2l_jax.weights", "export", workdir, tmp_path / target, **environment)
-        known = target.endswith(".safetensors")
-        assert (done.returncode == 0) == known, done.stderr
+        supported = target.endswith(".safetensors")
+        assert (done.returncode == 0) == supported, done.stderr
     assert "'example_linear' has no official file format" in done.stderr
     assert "Traceback" not in done.stderr
     done = call("l2l_jax.main", *words, "--config.unlearn.args.length=2.0", **environment)
     assert "is finished" in done.stderr
 
 
-def test_a_file_that_lacks_something_says_what(tmp_path):
+def test_an_incomplete_plugin_error_names_what_is_missing(tmp_path):
     folder = tmp_path / "methods"
     folder.mkdir()
     (folder / "example_broken.py").write_text("TRAINABLE = ('encoder',)\nSIDE = ('retain',)\n")

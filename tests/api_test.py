@@ -1,4 +1,4 @@
-"""The Python API: light to import, pleasant to use, exact about what it hides and returns."""
+"""The Python API: quick import, input checks, and completions that change only hidden pixels."""
 
 import asyncio
 import doctest
@@ -29,7 +29,7 @@ BUNDLED = {
     "diffusion": {"sample_steps": 2},
 }
 HIDDEN = np.zeros((32, 32), bool)
-HIDDEN[9:22, 6:27] = True  # no edge of a cell, which has 4 x 4 pixels
+HIDDEN[9:22, 6:27] = True  # not aligned with the cells, which have 4x4 pixels
 CENTER = dict(task="center", args=dict(cells=2))
 
 
@@ -55,7 +55,7 @@ def models():
 
 
 def small_file(path, name, **changes):
-    """A weights file of the smallest model of a kind, and the model."""
+    """Writes random weights of the smallest model of that name, and loads them as a Model."""
     model = small_model(name, **changes)
     params = jax.tree.map(np.asarray, jax.jit(model.init)(jax.random.key(0)))
     args = dict(find("model", name).SMALLEST) | changes
@@ -101,8 +101,8 @@ def test_examples_in_docstrings(module):
     assert not outcome.failed
 
 
-def test_the_page_of_the_api_runs(tmp_path, monkeypatch):
-    """On the finished small experiment in place of the demo."""
+def test_the_examples_of_the_api_page_run(tmp_path, monkeypatch):
+    """On the finished small experiment instead of the demo."""
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "demo").symlink_to(finished_run())
     (tmp_path / "configs").mkdir()
@@ -137,7 +137,7 @@ def test_a_seed_decides_everything(bundled, photos):
     assert (first != other).any() == (bundled.name in ("mage", "diffusion"))
 
 
-def test_hidden_pixels_decide_nothing(bundled, photos):
+def test_hidden_pixels_do_not_change_the_completion(bundled, photos):
     inverted = np.where(HIDDEN[..., None], 255 - photos, photos)
     np.testing.assert_array_equal(
         bundled.complete(photos, HIDDEN), bundled.complete(inverted, HIDDEN)
@@ -154,7 +154,7 @@ def test_a_cell_that_the_mask_touches_is_masked_as_a_whole(mae, photos):
     np.testing.assert_array_equal(one[:, HIDDEN], other[:, HIDDEN])
 
 
-def test_it_says_what_it_is(bundled):
+def test_repr_describes_the_model(bundled):
     text = repr(bundled)
     for part in (bundled.name, "32x32 pixels", "8x8 cells", bundled.digest[:16], "bundled:"):
         assert part in text
@@ -195,7 +195,7 @@ def test_programs_are_compiled_once(mae, photos):
 
 
 def test_checkpoints_are_read_inside_an_event_loop(models):
-    """As in a notebook, whose cells run inside of one."""
+    """As in a notebook: its cells run inside an event loop."""
 
     async def cell():
         return l2l_jax.load(finished_run())
@@ -313,7 +313,7 @@ def test_an_official_file():
 def test_settings_of_a_file_can_be_replaced():
     model = l2l_jax.load("bundled:diffusion_fashion_mnist", sample_steps=3, tying="frozen")
     assert "3 of 200 steps" in model.functions.sampling
-    assert "embed" in model.params["decoder"], "the parameters follow"
+    assert "embed" in model.params["decoder"], "the parameters follow the tying"
 
 
 def test_a_workdir_has_its_models(models):
@@ -333,13 +333,13 @@ def test_a_workdir_has_its_models(models):
 
 
 def test_completions_are_those_of_the_evaluation(models):
-    """By another program, of one step more: values that are rounded may differ by one."""
+    """The API compiles another program, so rounded pixel values may differ by one."""
     experiment, outcome = read_run(finished_run())
     completer = Completer(experiment, {"unlearned": outcome.final}, {})
     images = small_images(8)
-    made = completer.program("center")(outcome.final, None, images, jax.random.key(0))
+    expected = completer.program("center")(outcome.final, None, images, jax.random.key(0))
     completed = models.unlearned.complete(images, CENTER)
-    assert np.abs(completed.astype(int) - np.asarray(made["completed"])).max() <= 1
+    assert np.abs(completed.astype(int) - np.asarray(expected["completed"])).max() <= 1
     assert (completed != models.original.complete(images, CENTER)).any()
 
 
@@ -358,18 +358,20 @@ def changed(tmp_path):
 
 def test_a_run_with_a_reference_has_a_retrained_model(changed):
     folder = changed(reference=str(finished_run()))
-    found = l2l_jax.load(folder)
-    assert list(found) == ["original", "unlearned", "retrained"]
-    assert found.retrained.digest == found.unlearned.digest, "which stands for it in this test"
+    models = l2l_jax.load(folder)
+    assert list(models) == ["original", "unlearned", "retrained"]
+    assert models.retrained.digest == models.unlearned.digest, (
+        "the test uses the run as its own reference"
+    )
     files.write_json(folder / "reference.json", {"weights": "that run", "digest": "another"})
     with pytest.raises(ConfigError, match="its digest is"):
         l2l_jax.load(folder)
 
 
-def test_a_run_that_only_pretrains_is_one_model(changed, models):
-    found = l2l_jax.load(changed(phases=["pretrain"]))
-    assert isinstance(found, l2l_jax.Model)
-    assert found.digest == models.original.digest
+def test_a_run_that_only_pretrains_loads_as_one_model(changed, models):
+    model = l2l_jax.load(changed(phases=["pretrain"]))
+    assert isinstance(model, l2l_jax.Model)
+    assert model.digest == models.original.digest
 
 
 def test_a_run_that_is_not_finished(changed, models):
@@ -377,6 +379,6 @@ def test_a_run_that_is_not_finished(changed, models):
     folder = changed(unlearn=settings | {"steps": 7})
     with pytest.raises(ConfigError, match=r"unlearn is at step 6 of 7.*partial=True"):
         l2l_jax.load(folder)
-    found = l2l_jax.load(folder, partial=True)
-    assert found.unlearned.digest == models.unlearned.digest
-    assert found.unlearned.description.startswith("step 6 of 7 of phase unlearn")
+    partial = l2l_jax.load(folder, partial=True)
+    assert partial.unlearned.digest == models.unlearned.digest
+    assert partial.unlearned.description.startswith("step 6 of 7 of phase unlearn")

@@ -1,4 +1,4 @@
-"""The house rules of the code: who may import whom, how long things get, what is written down."""
+"""The rules of the code: which module may import which, sizes, types, docstrings, file sizes."""
 
 import ast
 import subprocess
@@ -13,17 +13,17 @@ from tests.helpers import ROOT
 PACKAGE = sorted((ROOT / "l2l_jax").rglob("*.py"))
 SCRIPTS = sorted((ROOT / "configs").glob("*.py")) + sorted((ROOT / "launch").rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
-LOOP = ("l2l_jax/engine/train.py", "train")  # the one function that may be long
+LOOP = ("l2l_jax/engine/train.py", "train")  # the only function with a higher length limit
 
-# The package from its top to its bottom: a part imports from itself and from the parts below it.
+# The layers of the package from top to bottom: a layer imports from itself and from lower layers.
 PARTS = ["main", "evaluate", "api", "weights.__main__", "flags", "engine", "report", "weights",
          "loaded", "PLUGINS", "registry", "workdir", "data", "lib", "types"]  # fmt: skip
 ENGINE = ["run", "evaluation", "train", "preflight", "measure", "token_bank", "reuse", "retrained",
           "tokenizer", "completions", "networks", "outcome", "training_sets", "experiment", "step",
           "plan", "config"]  # fmt: skip
 PLUGINS = sorted(folder for folder in FOLDERS.values() if "." not in folder)
-SHARED = {"models.layers"}  # what several plug-ins of a folder are made from
-EXCEPTIONS = {("models.mage", "models.vqgan")}  # a MAGE holds a VQ-GAN
+SHARED = {"models.layers"}  # building blocks that several plug-ins of a folder use
+EXCEPTIONS = {("models.mage", "models.vqgan")}  # a MAGE contains a VQ-GAN
 WITHOUT_JAX = ("report.", "workdir.layout", "lib.files", "lib.errors", "lib.cli", "lib.signatures")
 
 
@@ -32,7 +32,7 @@ def name_of(path):
 
 
 def imports_of(path):
-    """Absolute names of what a file imports, wherever in the file."""
+    """Yields the absolute names of everything that a file imports, also inside functions."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -41,15 +41,15 @@ def imports_of(path):
                 yield f"{node.module}.{alias.name}"
 
 
-def ours(path):
-    """What it imports of this package, without the package's name: "lib.trees.digest"."""
+def package_imports(path):
+    """Yields what a file imports from l2l_jax, without the prefix: "lib.trees.digest"."""
     for name in imports_of(path):
         if name.startswith("l2l_jax."):
             yield name.removeprefix("l2l_jax.")
 
 
 def part_of(module):
-    """Which of PARTS a dotted module name (or a name in a module) belongs to."""
+    """Returns the part in PARTS that a dotted name of a module, or of a name in it, belongs to."""
     first = module.split(".")[0]
     if module.startswith("weights.__main__"):
         return "weights.__main__"
@@ -61,24 +61,26 @@ def test_imports_go_down(path):
     module = ".".join(path.relative_to(ROOT / "l2l_jax").with_suffix("").parts)
     if path.name == "__init__.py":
         return
-    here = PARTS.index(part_of(module))
-    for name in ours(path):
-        there = PARTS.index(part_of(name))
-        assert here <= there, f"{module} imports upwards: {name}"
-        if PARTS[here] == "PLUGINS":
+    importer = PARTS.index(part_of(module))
+    for name in package_imports(path):
+        imported = PARTS.index(part_of(name))
+        assert importer <= imported, f"{module} imports upwards: {name}"
+        if PARTS[importer] == "PLUGINS":
             folder = module.split(".")[0]
-            beside = name.startswith(
+            is_shared = name.startswith(
                 tuple(f"{each}." for each in SHARED if each.split(".")[0] == folder)
             )
-            listed = any(module == a and name.startswith(b) for a, b in EXCEPTIONS)
-            below = PARTS[there] in ("data", "lib", "types")
-            assert below or beside or listed, f"{module} may import lib, data or types, not {name}"
-        elif PARTS[there] == "PLUGINS":
-            assert module.startswith("weights.formats."), f"{module} reaches {name} through find()"
-        if PARTS[here] == PARTS[there] == "engine" and module != name.rpartition(".")[0]:
-            mine, other = (ENGINE.index(each.split(".")[1]) for each in (module, name))
-            assert mine <= other, f"{module} imports upwards: {name}"
-        if PARTS[here] == "report":
+            is_excepted = any(module == a and name.startswith(b) for a, b in EXCEPTIONS)
+            is_lower = PARTS[imported] in ("data", "lib", "types")
+            assert is_lower or is_shared or is_excepted, (
+                f"{module} may import lib, data or types, not {name}"
+            )
+        elif PARTS[imported] == "PLUGINS":
+            assert module.startswith("weights.formats."), f"{module} must get {name} through find()"
+        if PARTS[importer] == PARTS[imported] == "engine" and module != name.rpartition(".")[0]:
+            upper, lower = (ENGINE.index(each.split(".")[1]) for each in (module, name))
+            assert upper <= lower, f"{module} imports upwards: {name}"
+        if PARTS[importer] == "report":
             allowed = (
                 "report",
                 "workdir.layout",
@@ -88,7 +90,9 @@ def test_imports_go_down(path):
                 "lib.cli",
                 "lib.signatures",
             )
-            assert name.startswith(allowed), f"{module} reads run folders without JAX, not {name}"
+            assert name.startswith(allowed), (
+                f"{module} must work without JAX and may not import {name}"
+            )
 
 
 def test_every_module_has_a_part():
@@ -99,9 +103,9 @@ def test_every_module_has_a_part():
 @pytest.mark.parametrize("path", PACKAGE, ids=name_of)
 def test_tensorflow_and_torch_stay_out(path):
     heavy = {"tensorflow", "tensorboard", "clu", "torch", "keras"}
-    found = {name.split(".")[0] for name in imports_of(path)} & heavy
+    imported = {name.split(".")[0] for name in imports_of(path)} & heavy
     allowed = {"clu"} if name_of(path) == "l2l_jax/workdir/metrics.py" else set()
-    assert found <= allowed
+    assert imported <= allowed
 
 
 def test_the_report_needs_no_jax():
@@ -130,11 +134,11 @@ def functions(path):
 def test_sizes_types_and_docstrings(path):
     text = path.read_text()
     if path.name != "__init__.py":
-        assert ast.get_docstring(ast.parse(text)), "a file opens with what it is"
-    limit = 480 if path.name == "types.py" else 400  # every contract in one place
-    assert len(text.splitlines()) <= limit, "one subject in a file"
+        assert ast.get_docstring(ast.parse(text)), "a file begins with a docstring"
+    limit = 480 if path.name == "types.py" else 400  # all contracts of the plug-ins
+    assert len(text.splitlines()) <= limit, "the file is too long"
     if "lib" in path.parts:
-        assert len(text.splitlines()) <= 200, "lib is small and boring"
+        assert len(text.splitlines()) <= 200, "files of lib have at most 200 lines"
     for function in functions(path):
         length = function.end_lineno - function.lineno + 1
         limit = 100 if (name_of(path), function.name) == LOOP else 60
@@ -142,8 +146,10 @@ def test_sizes_types_and_docstrings(path):
         if function.name.startswith("_"):
             continue
         arguments = [*function.args.args, *function.args.kwonlyargs, *function.args.posonlyargs]
-        bare = [a.arg for a in arguments if a.annotation is None and a.arg not in ("self", "cls")]
-        assert not bare, f"{function.name} has untyped arguments {bare}"
+        untyped = [
+            a.arg for a in arguments if a.annotation is None and a.arg not in ("self", "cls")
+        ]
+        assert not untyped, f"{function.name} has untyped arguments {untyped}"
 
 
 def test_the_median_file_is_short():
@@ -151,7 +157,7 @@ def test_the_median_file_is_short():
     assert lengths[len(lengths) // 2] <= 150
 
 
-def test_tests_weigh_at_least_half_of_the_source():
+def test_tests_have_at_least_half_as_many_lines_as_the_source():
     source, tests = (sum(len(p.read_text().splitlines()) for p in ps) for ps in (PACKAGE, TESTS))
     assert tests >= source / 2
 
@@ -159,10 +165,10 @@ def test_tests_weigh_at_least_half_of_the_source():
 def test_top_level():
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout
     top = {line.split("/")[0] for line in listed.splitlines()}
-    agreed = {"README.md", "setup.cfg", "pyproject.toml", "LICENSE", "l2l_jax", "configs", "launch",
-              "tests", "docs", ".ci", ".gitignore", ".pre-commit-config.yaml", "CONTRIBUTING.md",
-              "CHANGELOG.md", "CITATION.cff"}  # fmt: skip
-    assert top <= agreed
+    allowed = {"README.md", "setup.cfg", "pyproject.toml", "LICENSE", "l2l_jax", "configs",
+               "launch", "tests", "docs", ".ci", ".gitignore", ".pre-commit-config.yaml",
+               "CONTRIBUTING.md", "CHANGELOG.md", "CITATION.cff"}  # fmt: skip
+    assert top <= allowed
 
 
 def test_fixtures_and_bundles_stay_small():
@@ -177,7 +183,7 @@ def test_fixtures_and_bundles_stay_small():
 
 
 @pytest.mark.parametrize("command", [["check"], ["format", "--check"]], ids=lambda c: c[0])
-def test_ruff_has_nothing_to_say(command):
+def test_ruff_reports_nothing(command):
     folders = ["l2l_jax", "configs", "launch", "tests"]
     words = [sys.executable, "-m", "ruff", *command, *folders]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""Bad input gets an answer: what is wrong, what exists, what to do. Every message is read here."""
+"""Error messages for bad input: they say what is wrong, what exists and what to do."""
 
 import re
 import shutil
@@ -16,8 +16,8 @@ from l2l_jax.weights import convert, safetensors, torch_reader, torch_writer
 from tests.helpers import ROOT, call, command, finished_run, small_config, unpacked
 
 
-def refused(config, tmp_path, error, message):
-    """The run raises this, and leaves the workdir free for the mended config."""
+def assert_refused(config, tmp_path, error, message):
+    """run() raises the error with the message and does not claim the workdir."""
     with pytest.raises(error, match=message):
         run(config, tmp_path / "run")
     assert not (tmp_path / "run" / "config.json").exists()
@@ -26,7 +26,7 @@ def refused(config, tmp_path, error, message):
 def test_unknown_method(tmp_path):
     config = small_config()
     config.unlearn.method = "l2ll"
-    refused(config, tmp_path, ConfigError, r"No method called 'l2ll'\. Did you mean 'l2l'\?")
+    assert_refused(config, tmp_path, ConfigError, r"No method called 'l2ll'\. Did you mean 'l2l'\?")
 
 
 @pytest.mark.parametrize(
@@ -42,16 +42,18 @@ def test_unknown_method(tmp_path):
         ("tsne", "perplexity", 0.0, r"evaluators\.tsne\.perplexity=0\.0: it is at least 1"),
     ],
 )
-def test_evaluators_are_asked_before_training(section, key, value, message, tmp_path):
+def test_arguments_of_evaluators_are_checked_before_training(
+    section, key, value, message, tmp_path
+):
     config = small_config()
     config.evaluators[section] = {key: value}
-    refused(config, tmp_path, ConfigError, message)
+    assert_refused(config, tmp_path, ConfigError, message)
 
 
-def test_a_negative_clip_would_turn_the_gradient_round(tmp_path):
+def test_a_negative_clip_is_refused(tmp_path):
     config = small_config()
     config.unlearn.optimizer.clip = -1.0
-    refused(
+    assert_refused(
         config, tmp_path, ConfigError, r"optimizer\.clip is at least 0, not -1\.0: the largest norm"
     )
 
@@ -59,46 +61,50 @@ def test_a_negative_clip_would_turn_the_gradient_round(tmp_path):
 def test_unknown_keys(tmp_path):
     config = small_config()
     config.unlearn.stpes = 3
-    refused(config, tmp_path, ConfigError, "key of unlearn called 'stpes'.*'steps'")
+    assert_refused(config, tmp_path, ConfigError, "key of unlearn called 'stpes'.*'steps'")
     config = small_config()
     config.unlearn.args = dict(noize="standard")
-    refused(config, tmp_path, ConfigError, "does not take 'noize'.*It takes: noise, clip")
+    assert_refused(config, tmp_path, ConfigError, "does not take 'noize'.*It takes: noise, clip")
     config = small_config()
     config.evaluaters = dict()
-    refused(config, tmp_path, ConfigError, "config section called 'evaluaters'.*'evaluators'")
+    assert_refused(
+        config, tmp_path, ConfigError, "config section called 'evaluaters'.*'evaluators'"
+    )
     config = small_config()
     config.unlearn.optimizer.learning_rate = 1.0
-    refused(config, tmp_path, ConfigError, "key of unlearn.optimizer called 'learning_rate'")
+    assert_refused(config, tmp_path, ConfigError, "key of unlearn.optimizer called 'learning_rate'")
     config = small_config()
     config.runtime.keeep = 1
-    refused(config, tmp_path, ConfigError, "called 'keeep'.*'keep'")
+    assert_refused(config, tmp_path, ConfigError, "called 'keeep'.*'keep'")
 
 
 def test_unknown_task_and_phase(tmp_path):
     config = small_config()
     config.unlearn.tasks = ("centre",)
-    refused(config, tmp_path, ConfigError, "No task called 'centre'.*'center'.*unlearn.tasks")
+    assert_refused(
+        config, tmp_path, ConfigError, "No task called 'centre'.*'center'.*unlearn.tasks"
+    )
     config = small_config(phases=("pretrain", "unlern"))
-    refused(config, tmp_path, ConfigError, "No phase called 'unlern'.*'unlearn'")
+    assert_refused(config, tmp_path, ConfigError, "No phase called 'unlern'.*'unlearn'")
 
 
-def test_phases_that_make_no_sense(tmp_path):
-    refused(small_config(phases=()), tmp_path, ConfigError, "phases is empty")
+def test_no_phase_and_a_repeated_phase(tmp_path):
+    assert_refused(small_config(phases=()), tmp_path, ConfigError, "phases is empty")
     twice = small_config(phases=("pretrain", "unlearn", "pretrain"))
-    refused(twice, tmp_path, ConfigError, "names 'pretrain' twice.*section of its own")
+    assert_refused(twice, tmp_path, ConfigError, "names 'pretrain' twice.*section of its own")
 
 
 @pytest.mark.parametrize("key", ["keep", "save_every", "threads"])
-def test_what_has_to_be_at_least_one(key, tmp_path):
+def test_values_that_must_be_at_least_one(key, tmp_path):
     config = small_config()
     config.runtime[key] = 0
-    refused(config, tmp_path, ConfigError, f"runtime.{key} is at least 1, not 0")
+    assert_refused(config, tmp_path, ConfigError, f"runtime.{key} is at least 1, not 0")
 
 
 def test_overlapping_splits(tmp_path):
     config = small_config()
     config.split.retain.classes = (1, 2)
-    refused(
+    assert_refused(
         config, tmp_path, ConfigError, "split.forget and split.retain share 16 images of class1"
     )
 
@@ -106,23 +112,25 @@ def test_overlapping_splits(tmp_path):
 def test_empty_forget_set(tmp_path):
     config = small_config()
     config.split.forget.classes = ()
-    refused(config, tmp_path, ConfigError, r"The forget set is empty.*--config\.split\.forget")
+    assert_refused(
+        config, tmp_path, ConfigError, r"The forget set is empty.*--config\.split\.forget"
+    )
 
 
 def test_missing_folder(tmp_path):
     config = small_config()
     config.data.name = "folder"
     config.data.args = dict(root=str(tmp_path / "nowhere"))
-    refused(config, tmp_path, DataMissing, "There is no folder .*nowhere.*sub-folder")
+    assert_refused(config, tmp_path, DataMissing, "There is no folder .*nowhere.*sub-folder")
 
 
 def test_missing_weights(tmp_path):
     config = small_config(phases=("unlearn",))
-    refused(config, tmp_path, ConfigError, "config.weights is empty.*bundled:")
+    assert_refused(config, tmp_path, ConfigError, "config.weights is empty.*bundled:")
     config.weights = str(tmp_path / "mae_visualize_vit_base.safetensors")
-    refused(config, tmp_path, DataMissing, "curl -L https://.*\n.*l2l_jax.weights import")
+    assert_refused(config, tmp_path, DataMissing, "curl -L https://.*\n.*l2l_jax.weights import")
     config.weights = "bundled:mae_fashion"
-    refused(config, tmp_path, DataMissing, "Bundled are: ")
+    assert_refused(config, tmp_path, DataMissing, "Bundled are: ")
 
 
 @pytest.mark.slow
@@ -134,11 +142,11 @@ def test_weights_of_another_model(tmp_path):
     safetensors.save(path, params, {"model": "mae", "args": mae.SMALLEST | {"width": 32}})
     config.weights = str(path)
     message = r"(?s)decoder/embed/kernel: \(32, 16\) in .*'width': 32"
-    refused(config, tmp_path, WrongWeights, message)
+    assert_refused(config, tmp_path, WrongWeights, message)
 
 
 def test_encoder_only_weights(tmp_path):
-    """The form of mae_pretrain_vit_*.pth: the same file without its decoder."""
+    """The layout of mae_pretrain_vit_*.pth: an official file without the decoder."""
     state = torch_reader.read(unpacked("mae/checkpoint_model.pth"))["model"]
     encoder = {k: v for k, v in state.items() if "decoder" not in k and k != "mask_token"}
     path = tmp_path / "mae_pretrain_vit_base.pth"
@@ -152,15 +160,15 @@ def test_a_checkpoint_that_lacks_keys(tmp_path):
     state = torch_reader.read(unpacked("mae/checkpoint_model.pth"))["model"]
     del state["decoder_norm.weight"]
     torch_writer.write(tmp_path / "x.pth", {"model": state})
-    told = dict(heads=3, decoder_heads=4)
+    args = dict(heads=3, decoder_heads=4)
     with pytest.raises(WrongWeights, match="only in a whole mae: decoder/norm/scale"):
-        convert.import_file(tmp_path / "x.pth", tmp_path / "y.safetensors", "mae", told)
+        convert.import_file(tmp_path / "x.pth", tmp_path / "y.safetensors", "mae", args)
 
 
 def test_batches_that_do_not_divide(tmp_path):
     config = small_config()
     config.unlearn.batch_size = 12
-    refused(
+    assert_refused(
         config, tmp_path, ConfigError, r"unlearn.batch_size=12 cannot .* 8 devices; try 8 or 16"
     )
 
@@ -176,14 +184,16 @@ def test_a_workdir_of_another_config(tmp_path):
     assert "unlearn.steps: 6 there, 2 here" in str(error.value)
     config.unlearn.steps = 6
     config.seed = 0
-    config.runtime.threads = 7  # changes no result
+    config.runtime.threads = 7  # not a setting that decides results
     run(config, workdir)
 
 
 def test_a_workdir_that_is_no_run(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.tex").write_text("x")
-    refused(small_config(), tmp_path, ConfigError, r"not empty and holds no run \(thesis.tex\)")
+    assert_refused(
+        small_config(), tmp_path, ConfigError, r"not empty and holds no run \(thesis.tex\)"
+    )
 
 
 def folder_config(tmp_path, broken):
@@ -205,18 +215,18 @@ def folder_config(tmp_path, broken):
 def test_an_unreadable_image_stops_the_run(tmp_path):
     config = folder_config(tmp_path, "stop")
     message = r"(?s)1 of the \d+ images of forget.*cats/3\.png.*--config\.data\.broken=skip"
-    refused(config, tmp_path, BrokenImage, message)
+    assert_refused(config, tmp_path, BrokenImage, message)
 
 
 def test_skipping_may_not_empty_a_side(tmp_path):
     config = folder_config(tmp_path, "skip")
     for path in (tmp_path / "pets" / "cats").iterdir():
         path.write_bytes(b"\x89PNG broken")
-    refused(config, tmp_path, ConfigError, "The forget set is empty")
+    assert_refused(config, tmp_path, ConfigError, "The forget set is empty")
 
 
 @pytest.mark.slow
-def test_or_is_skipped_and_said_so_on_the_page(tmp_path):
+def test_skipped_images_are_listed_on_the_page(tmp_path):
     run(folder_config(tmp_path, "skip"), tmp_path / "run")
     page = (tmp_path / "run" / "report.html").read_text()
     assert "Broken images of forget, left out: 1" in page
@@ -230,7 +240,9 @@ def test_a_number_that_is_not_finite_stops_the_run(tmp_path):
     config.unlearn.optimizer.update(dict(lr=1e30, warmup=0.0))
     with pytest.raises(NonFinite, match=r"non-finite between .*step \d+.*; lower optimizer\.lr"):
         run(config, tmp_path / "run")
-    assert (tmp_path / "run" / "checkpoints" / "pretrain" / "2").is_dir(), "the last good one stays"
+    assert (tmp_path / "run" / "checkpoints" / "pretrain" / "2").is_dir(), (
+        "the last good checkpoint stays"
+    )
 
 
 @pytest.mark.parametrize(
@@ -274,7 +286,7 @@ def test_a_folder_that_holds_no_run(module, tmp_path):
     assert "Traceback" not in done.stderr
 
 
-LIMITED = """
+RUN_WITH_FILE_LIMIT = """
 import resource, runpy, signal, sys
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, resource.RLIM_INFINITY))
@@ -285,31 +297,31 @@ runpy.run_module("l2l_jax.main", run_name="__main__")
 
 @pytest.mark.slow
 def test_a_full_disk_while_saving(tmp_path):
-    """No file may grow beyond 30 kB, which is what a full disk does to a checkpoint.
+    """Simulates a full disk: no file may grow beyond 30 kB, so a checkpoint is cut off.
 
-    Nor may the compiled programs be cut short that other processes take from the cache.
+    The process writes no compiled programs into the shared cache: they would be cut off, too.
     """
     words = ["--config", "tests/configs/small.py", "--workdir", str(tmp_path / "run")]
     arguments, env = command("l2l_jax.main", *words)
-    limited = [arguments[0], "-c", LIMITED, *words]
-    reads = env | {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "1e9"}
+    limited = [arguments[0], "-c", RUN_WITH_FILE_LIMIT, *words]
+    read_only_cache = env | {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "1e9"}
     first = subprocess.run(
-        limited, env=reads, cwd=ROOT, capture_output=True, text=True, timeout=200
+        limited, env=read_only_cache, cwd=ROOT, capture_output=True, text=True, timeout=200
     )
     assert first.returncode == 2, first.stderr
-    said = r"(?m)^error: Step 2 could not be saved .*the disk is full"
-    assert len(re.findall(said, first.stderr)) == 1, first.stderr
-    assert "Traceback" not in first.stderr  # dozens, by the threads that were still writing
+    message = r"(?m)^error: Step 2 could not be saved .*the disk is full"
+    assert len(re.findall(message, first.stderr)) == 1, first.stderr
+    assert "Traceback" not in first.stderr  # the writing threads raise dozens
     done = subprocess.run(arguments, env=env, cwd=ROOT, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run" / "report.html").exists()
 
 
-def test_names_are_never_guessed(tmp_path):
+def test_unknown_names_in_a_checkpoint_are_refused(tmp_path):
     state = torch_reader.read(unpacked("mae/checkpoint_model.pth"))["model"]
     del state["decoder_norm.bias"]
     torch_writer.write(tmp_path / "a.pth", {"model": state | {"vit.cls": np.zeros(1)}})
-    said = r"(?s)No rule for the names vit\.cls\..*only in a whole mae: decoder/norm/bias"
-    told = {"heads": 3, "decoder_heads": 4}
-    with pytest.raises(WrongWeights, match=said):
-        convert.import_file(tmp_path / "a.pth", tmp_path / "b.safetensors", "mae", told)
+    message = r"(?s)No rule for the names vit\.cls\..*only in a whole mae: decoder/norm/bias"
+    args = {"heads": 3, "decoder_heads": 4}
+    with pytest.raises(WrongWeights, match=message):
+        convert.import_file(tmp_path / "a.pth", tmp_path / "b.safetensors", "mae", args)

@@ -1,4 +1,4 @@
-"""What every model, method, solver, task, data set and evaluator must keep, found by themselves."""
+"""Contracts of every model, method, solver, task, data set and evaluator in the registry."""
 
 import dataclasses
 import functools
@@ -56,7 +56,7 @@ def batch_of(model, retain=None, forget=None):
 
 
 def moved(params):
-    """Slightly other parameters, so that student and teacher differ."""
+    """Returns slightly changed parameters, so that student and teacher differ."""
     return jax.tree.map(lambda x: x + 0.01 * jnp.sin(jnp.arange(x.size)).reshape(x.shape), params)
 
 
@@ -69,12 +69,12 @@ def hidden_pixels(mask, model):
     return np.repeat(np.repeat(np.asarray(mask), side, 1), side, 2)[..., None]
 
 
-# Everything --------------------------------------------------------------------------------------
+# All plug-ins ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("kind", "name"), [(k, n) for k in FUNCTIONS for n in names(k)])
 def test_every_argument_has_a_default(kind, name):
-    """So that naming a file on the command line is enough, and every argument becomes a flag."""
+    """So a plug-in can be chosen on the command line by its name, and each argument is a flag."""
     function = main_function(kind, find(kind, name))
     assert set(signatures.keyword_names(function)) == set(signatures.keyword_defaults(function))
 
@@ -89,14 +89,16 @@ def test_task_masks(task):
     finer = TASKS[task].get("finer", 1)
     assert mask.shape == (5, 4 * finer, 4 * finer)
     assert mask.dtype == bool
-    assert mask.any(axis=(1, 2)).all() == module.HIDES, "something is hidden of every example"
+    assert mask.any(axis=(1, 2)).all() == module.HIDES, (
+        "every mask hides something, if HIDES is set"
+    )
     fewest, most = module.visible(grid, **TASKS[task])
     for seed in range(10):
         drawn = module.mask(jax.random.key(seed), 5, grid, **TASKS[task])
         shown = (~np.asarray(pixels.coarsen_mask(drawn, grid))).sum(axis=(1, 2))
         assert fewest <= shown.min() <= shown.max() <= most
     again = np.asarray(module.mask(jax.random.key(0), 5, grid, **TASKS[task]))
-    assert (mask == again).all(), "a mask is a function of its key"
+    assert (mask == again).all(), "a mask depends on its key only"
 
 
 # Models ------------------------------------------------------------------------------------------
@@ -144,24 +146,30 @@ def test_hidden_pixels_stay_hidden(name, task, hint):
     value = jax.jit(latents)
 
     one, two = jax.jit(complete)(x), jax.jit(complete)(jnp.where(hidden, 1 - x, x))
-    assert np.array_equal(np.where(hidden, 0, one), np.where(hidden, 0, x)), "visible pixels stay"
+    assert np.array_equal(np.where(hidden, 0, one), np.where(hidden, 0, x)), (
+        "visible pixels are unchanged"
+    )
     assert np.array_equal(one, two), "hidden pixels must not reach the completion"
     shown, other = x, jnp.where(hidden, 1 - x, x)
-    if model.shows_hidden:  # under noise, by y_t in the hole
+    if model.shows_hidden:  # under noise, as y_t in the hole
         one, two = (model.corrupt(params, y, mask, jax.random.key(3)) for y in (shown, other))
         encode = jax.jit(lambda inputs: model.encode(params, inputs))
-        assert same(encode(one), encode(model.seen_as(two, one.noisy))), "and by nothing else"
+        assert same(encode(one), encode(model.seen_as(two, one.noisy))), (
+            "the encoder sees hidden pixels only in the noisy image"
+        )
         assert np.array_equal(np.where(hidden, 0, one.noisy), np.where(hidden, 0, two.noisy))
         other = shown
-    elif model.takes_tokens:  # they are made of whole images; what is hidden are tokens
+    elif model.takes_tokens:  # made from whole images; tokens are hidden, not pixels
         shown = model.tokenize(params, x)
         other = jnp.where(pixels.coarsen_mask(mask, model.grid), (shown + 1) % model.codes, shown)
     else:
         gradient = jax.jit(jax.grad(latents))(x)
-        assert (np.where(hidden, gradient, 0) == 0).all(), "not even as a gradient"
-    assert value(shown) == value(other), "nor the encoder"
+        assert (np.where(hidden, gradient, 0) == 0).all(), (
+            "the latents have no gradient to hidden pixels"
+        )
+    assert value(shown) == value(other), "hidden pixels must not reach the encoder"
     other = images(B, model.image_size, 9)
-    assert value(jnp.where(hidden, x, other)) != value(x), "visible ones must"
+    assert value(jnp.where(hidden, x, other)) != value(x), "visible pixels must reach the encoder"
 
 
 @pytest.mark.parametrize("name", product(MODELS))
@@ -195,7 +203,7 @@ def test_targets_change_what_is_learned_and_nothing_else(name):
 
 
 @pytest.mark.parametrize("name", product(MODELS))
-def test_what_tokenize_makes_can_stand_for_the_images(name):
+def test_tokens_can_replace_the_images(name):
     model, params = model_and_params(name)
     mask, visible = mask_of("random", model)
     x, y = images(B, model.image_size, 1), images(B, model.image_size, 2)
@@ -213,8 +221,7 @@ def test_what_tokenize_makes_can_stand_for_the_images(name):
 
 
 @pytest.mark.parametrize("name", product(MODELS))
-def test_weights_survive_the_way_out_and_back(name, tmp_path):
-    """Through a file of this project, and through the official names if there are any."""
+def test_export_and_import_keep_the_weights(name, tmp_path):
     model, params = model_and_params(name)
     canonical = trees.unstack(jax.device_get(params), model.canonical)
     safetensors.save(tmp_path / "w.safetensors", canonical, {"model": name, "args": {}})
@@ -246,7 +253,7 @@ def recipe_of(model, method, solver="weighted", solver_args=None):
 
 
 def one_step(recipe, params, start, devices):
-    """(state, metrics) after one compiled step on so many devices."""
+    """Returns (state, metrics) after one compiled step on that number of devices."""
     mesh = sharding.make_mesh(fsdp=-1, devices=jax.devices()[:devices])
 
     def place(tree):
@@ -268,7 +275,10 @@ def one_step(recipe, params, start, devices):
 
 
 def close(found, expected, rtol):
-    """Array by array; what is tiny against the whole tree is rounding."""
+    """Asserts that each array is close to the expected one.
+
+    Arrays with less than a thousandth of the norm of the whole tree are rounding noise.
+    """
     leaves = [np.asarray(leaf, np.float32) for leaf in jax.tree.leaves(expected)]
     least = 1e-3 * float(optax.tree.norm(leaves)) + 1e-6
     for a, b in zip(jax.tree.leaves(found), leaves, strict=True):
@@ -293,11 +303,11 @@ def test_a_step_moves_what_it_should_and_is_the_same_on_eight_devices(name, solv
     for key, value in metrics.items():
         np.testing.assert_allclose(sharded[key], value, rtol=1e-5, atol=1e-6, err_msg=key)
     moments = (optax.tree.get(each.optimizer, "mu") for each in (other, state))
-    close(*moments, rtol=1e-3)  # the gradient, array by array
+    close(*moments, rtol=1e-3)  # mu is proportional to the gradient
 
 
 @pytest.mark.parametrize(("name", "method"), product(MODELS, METHODS))
-def test_frozen_groups_are_no_part_of_what_a_step_changes(name, method):
+def test_a_step_does_not_change_frozen_groups(name, method):
     model, params = model_and_params(name)
     recipe = recipe_of(model, method)
     state = jax.eval_shape(recipe.init, params)
@@ -308,7 +318,7 @@ def test_frozen_groups_are_no_part_of_what_a_step_changes(name, method):
 
 
 def variants(model):
-    """{label: (method, args)}: each method, and each of its VARIANTS that this model accepts."""
+    """Returns {label: method}: each method, and each of its VARIANTS that this model accepts."""
     found = {}
     for method in METHODS:
         found[method] = find("method", method)
@@ -316,13 +326,13 @@ def variants(model):
             given = functools.partial(found[method].objectives, **args)
             variant = dataclasses.replace(found[method], objectives=given)
             if accepted(variant, model):
-                told = ",".join(f"{key}={value}" for key, value in args.items())
-                found[f"{method} {told}"] = variant
+                described = ",".join(f"{key}={value}" for key, value in args.items())
+                found[f"{method} {described}"] = variant
     return found
 
 
 def accepted(method, model):
-    """Whether a method's objectives can be stated with this model: else they raise ConfigError."""
+    """Whether a method's objectives are defined for this model; if not, they raise ConfigError."""
     try:
         jax.eval_shape(
             lambda params: method.objectives(model, params, params, batch_of(model), KEY)[0],
@@ -334,7 +344,7 @@ def accepted(method, model):
 
 
 def args_of(method):
-    """The arguments that a variant fixes."""
+    """Returns the arguments that a variant fixes."""
     return getattr(method.objectives, "keywords", {})
 
 
@@ -342,15 +352,16 @@ def args_of(method):
 def test_every_variant_of_a_method_is_accepted_by_some_model(method):
     labels = {label for name in MODELS for label in variants(model_and_params(name)[0])}
     for args in find("method", method).VARIANTS:
-        told = ",".join(f"{key}={value}" for key, value in args.items())
-        assert f"{method} {told}" in labels
+        described = ",".join(f"{key}={value}" for key, value in args.items())
+        assert f"{method} {described}" in labels
 
 
 def look(modules, model, weights=((1.0, 0.0), (0.0, 1.0))):
-    """(student, teacher, retain images, forget images) -> {method: (both objectives, gradients)}.
+    """Returns a function of (student, teacher, retain images, forget images).
 
-    Gradients of each weighted sum to the trained groups, the teacher, the retain and the forget
-    images. All methods are one program, for they have most of their work in common.
+    It returns {method: (both objectives, gradients)}. There is one tuple of gradients for each
+    weighted sum of the objectives: with respect to the trained groups, the teacher, the retain
+    images and the forget images. One program computes all methods, which share most of their work.
     """
 
     def objectives(module, trainable, teacher, retain, forget, frozen):
@@ -381,14 +392,18 @@ def own_images(model):
 
 
 @functools.cache
-def seen(name):
-    """{what was changed: {variant: (both objectives, their gradients)}} of a model."""
+def results_of(name):
+    """Returns {changed input: {variant: (both objectives, their gradients)}}; see measurements."""
     model, params = model_and_params(name)
-    return views(look(variants(model), model), model, params)
+    return measurements(look(variants(model), model), model, params)
 
 
-def views(looked, model, params):
-    """The same program on a student that has moved, on other images of each side, at the start."""
+def measurements(looked, model, params):
+    """Runs one program for several inputs: {input: {variant: (both objectives, gradients)}}.
+
+    own: a changed student. retain, forget: the same with other images of that side. start: the
+    student equals the original.
+    """
     own, others = own_images(model), images(2 * B, model.image_size, 7)
     student, found = moved(params), {}
     found["own"] = looked(student, params, *own)
@@ -398,23 +413,24 @@ def views(looked, model, params):
     return jax.device_get(found)
 
 
-def some(tree):
+def any_nonzero(tree):
     """Whether any value of a tree is not zero."""
     return any(bool((leaf != 0).any()) for leaf in jax.tree.leaves(tree))
 
 
 def all_finite(label, found):
-    """Objectives and all their gradients, also where the student is the original."""
+    """Asserts finite objectives and gradients, also where the student equals the original."""
     for when in ("own", "start"):
         for leaf in jax.tree.leaves(found[when][label]):
             assert np.isfinite(leaf).all(), "a gradient is not finite"
 
 
 def own_side_only(label, module, model, found):
-    """Each objective has gradient to the images of its side, and exactly none to the other's.
+    """Asserts that each objective depends on the images of its own side and on no others.
 
-    Tokens have no derivative: there it changes with the images of its side, and not a bit with the
-    other's, unless it has those as its goal.
+    The gradient with respect to the images of the other side must be exactly zero. Tokens have no
+    gradient: there the objective must change with the images of its side, and keep all bits with
+    other images of the other side, unless these are its target.
     """
     (before, gradients), sides = found["own"][label], ("retain", "forget")
     if model.takes_tokens:
@@ -424,16 +440,16 @@ def own_side_only(label, module, model, found):
         if module.FORGET_TARGETS_RETAIN:
             moves[1, 0] = False
     else:
-        moves = np.array([[some(tree) for tree in pulled[2:]] for pulled in gradients])
+        moves = np.array([[any_nonzero(tree) for tree in pulled[2:]] for pulled in gradients])
     uses = [side in module.SIDES for side in sides]
     assert moves[0].tolist() == [uses[0], False], "the retain objective looks at retain images only"
     assert moves[1].tolist() == [False, uses[1]], "the forget objective at forget images only"
 
 
 @pytest.mark.parametrize(("name", "method"), product(MODELS, METHODS))
-def test_objectives_look_at_their_own_images_and_move_what_they_may(name, method):
+def test_objectives_use_the_images_of_their_side_and_train_their_groups(name, method):
     module, (model, _) = find("method", method), model_and_params(name)
-    found, modules = seen(name), variants(model)
+    found, modules = results_of(name), variants(model)
     labels = [label for label in found["own"] if label.split()[0] == method]
     assert method in labels
     for label in labels:
@@ -441,18 +457,18 @@ def test_objectives_look_at_their_own_images_and_move_what_they_may(name, method
         own_side_only(label, module, model, found)
         _, gradients = found["own"][label]
         for _, to_teacher, *_ in gradients:
-            assert not some(to_teacher), "the teacher never moves"
+            assert not any_nonzero(to_teacher), "the teacher has no gradient"
         for group in module.TRAINABLE:
-            assert some([pulled[0][group] for pulled in gradients]), f"{group} is trained"
+            assert any_nonzero([pulled[0][group] for pulled in gradients]), f"{group} is trained"
         if module.retain_target(model, **args_of(modules[label])) == "original":
             retain, forget = found["start"][label][0]
-            assert retain < 1e-12, "with alpha = 0 there would be nothing to do at the start"
+            assert retain < 1e-12, "the student starts at the minimum of the retain objective"
             assert forget > 0
 
 
 @functools.cache
-def seen_on_eight(name):
-    """What `seen` has of a model's own images, with images and parameters over eight devices."""
+def results_on_eight_devices(name):
+    """As results_of(name)["own"], with images and parameters sharded over eight devices."""
     model, params = model_and_params(name)
     mesh = sharding.make_mesh(fsdp=-1)
 
@@ -461,13 +477,16 @@ def seen_on_eight(name):
 
     given = jax.device_put(own_images(model), sharding.batch_sharding(mesh))
     modules = {method: find("method", method) for method in METHODS}
-    looked = look(modules, model, weights=((1.0, 1.0),))  # one backward pass, to compile sooner
+    looked = look(modules, model, weights=((1.0, 1.0),))  # one backward pass compiles faster
     return jax.device_get(looked(place(moved(params)), place(params), *given))
 
 
 @pytest.mark.parametrize(("name", "method"), product(MODELS, METHODS))
 def test_objectives_and_gradients_are_the_same_on_eight_devices(name, method):
-    (values, gradients), (sharded, others) = seen(name)["own"][method], seen_on_eight(name)[method]
+    (values, gradients), (sharded, others) = (
+        results_of(name)["own"][method],
+        results_on_eight_devices(name)[method],
+    )
     np.testing.assert_allclose(sharded, values, rtol=1e-5, atol=1e-6)
     close(others[0][0], jax.tree.map(np.add, gradients[0][0], gradients[1][0]), rtol=1e-3)
 
@@ -477,9 +496,10 @@ PLANTED = ("l2l", "random_encoder", "retain_label")
 
 @pytest.fixture(scope="module", params=[CHEAPEST, pytest.param("mage", marks=pytest.mark.slow)])
 def planted(request):
-    """Copies of methods with the released row bug: their forget term is applied to retain rows.
+    """Methods with bugs: (model, methods, measurements).
 
-    And one with a square root, whose gradient at 0 is not finite.
+    PLANTED have the bug of the released code, which applies the forget objective to retain images.
+    "rooted" takes a square root, whose gradient at 0 is not finite.
     """
 
     def swapped(module, model, student, teacher, batch, rng):
@@ -499,19 +519,19 @@ def planted(request):
 
     modules["rooted"] = dataclasses.replace(l2l, objectives=rooted)
     model, params = model_and_params(request.param)
-    return model, modules, views(look(modules, model), model, params)
+    return model, modules, measurements(look(modules, model), model, params)
 
 
 @pytest.mark.parametrize("method", PLANTED)
 def test_a_planted_row_bug_is_caught(planted, method):
-    """In Retain Label and Random Encoder it is the released one; the contract must notice."""
+    """The contract tests must notice the bug of the released Retain Label and Random Encoder."""
     model, modules, found = planted
     with pytest.raises(AssertionError, match="the forget objective at forget images only"):
         own_side_only(method, modules[method], model, found)
 
 
 @pytest.mark.parametrize("planted", [CHEAPEST], indirect=True)
-def test_a_gradient_that_is_none_is_caught(planted):
+def test_a_gradient_that_is_not_finite_is_caught(planted):
     with pytest.raises(AssertionError, match="a gradient is not finite"):
         all_finite("rooted", planted[2])
 
@@ -539,7 +559,7 @@ def test_data_sets_are_sorted_disjoint_and_rgb(name):
 
 
 class FakeEvaluation:
-    """Completions of random pictures for two variants and two sides."""
+    """An Evaluation with random completions for two variants and two sides."""
 
     variants, sides, tasks, seed = ("original", "unlearned"), ("retain", "forget"), ("center",), 0
 
@@ -579,7 +599,7 @@ class FakeEvaluation:
 def test_evaluators_answer_for_every_variant_and_side(name):
     evaluation = FakeEvaluation()
     answers = list(find("evaluator", name).evaluate(evaluation))
-    assert answers or evaluation.kept, "an evaluator yields a figure or keeps something"
+    assert answers or evaluation.kept, "an evaluator yields a figure or keeps a picture or record"
     for (variant, side, task), metric, value in answers:
         assert variant in FakeEvaluation.variants
         assert side in FakeEvaluation.sides

@@ -1,4 +1,4 @@
-"""Overriding a config on the command line: any value, names first, nothing guessed."""
+"""Overriding a config on the command line: any key; names of plug-ins before their arguments."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from l2l_jax.lib.errors import ConfigError
 from tests.helpers import call, small_config
 
 
-def test_the_config_is_taken_from_the_words():
+def test_the_config_is_taken_from_the_arguments():
     for words in (["--config", "a.py:x"], ["--config=a.py:x"]):
         spec, rest = flags.split(["main", "--workdir", "w", *words, "--config.seed=1"])
         assert spec == "a.py:x"
@@ -17,26 +17,26 @@ def test_the_config_is_taken_from_the_words():
         flags.split(["main", "--workdir", "w"])
 
 
-def test_every_argument_of_every_chosen_file_is_there():
+def test_the_config_has_every_argument_of_every_plugin():
     config = flags.with_names(small_config(), ["main"])
     assert config["model"]["args"]["scan"] is False
     assert config["unlearn"]["args"]["noise"] == "gaussian_like"
     assert "perplexity" in config["evaluators"]["tsne"]
 
 
-def test_another_name_brings_its_own_arguments():
+def test_another_name_replaces_the_arguments():
     config = small_config()
     config.unlearn.args = dict(noise="standard")
     config = flags.with_names(config, ["main", "--config.unlearn.method=finetune"])
     assert config["unlearn"]["method"] == "finetune"
     assert "noise" not in config["unlearn"]["args"]
-    same = small_config()
-    same.unlearn.args = dict(noise="standard")
-    same = flags.with_names(same, ["main", "--config.unlearn.method=l2l"])
-    assert same["unlearn"]["args"]["noise"] == "standard", "the same name changes nothing"
+    config = small_config()
+    config.unlearn.args = dict(noise="standard")
+    config = flags.with_names(config, ["main", "--config.unlearn.method=l2l"])
+    assert config["unlearn"]["args"]["noise"] == "standard", "the same name keeps the arguments"
 
 
-def test_a_task_can_be_another_one():
+def test_a_task_can_be_replaced():
     config = flags.with_names(small_config(), ["main", "--config.tasks.center.task=side"])
     assert config["tasks"]["center"]["args"] == dict(cells=1, edge="right", finer=1)
     with pytest.raises(ConfigError, match=r"given with '=': --config\.unlearn\.method=NAME"):
@@ -50,7 +50,7 @@ def test_a_key_that_does_not_exist(word):
         flags.check_keys(config, ["main", word], "c.py")
 
 
-def test_overrides_of_a_phase_that_is_not_done():
+def test_overrides_of_a_phase_that_the_run_does_not_have():
     config = flags.with_names(small_config(), ["main"]) | {"phases": ("pretrain",)}
     words = [
         "--config.unlearn.steps=5",
@@ -80,7 +80,7 @@ def test_overrides_arrive_in_the_run(tmp_path):
     assert config["evaluators"]["tsne"]["points"] == 6
 
 
-def test_help_is_help():
+def test_help_lists_the_keys():
     done = call("l2l_jax.main", "--help")
     assert done.returncode == 0
     assert done.stdout.startswith("usage: python -m l2l_jax.main --config FILE.py[:FORM]")

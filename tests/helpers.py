@@ -1,4 +1,4 @@
-"""Small experiments and processes that several tests need."""
+"""Small experiments, and functions to start processes, that several tests share."""
 
 import fcntl
 import lzma
@@ -26,17 +26,17 @@ from tests import _torchlike
 
 ROOT = Path(__file__).parents[1]
 FIXTURES = Path(__file__).parent / "fixtures"
-HASTY = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # for `command`: compiles in half the time
+FAST_COMPILATION = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # for `command`: half the time
 
 
 def small_model(name, **changes):
-    """The smallest form of a model that its file knows."""
+    """Builds the model of that name with its SMALLEST arguments and these changes."""
     module = find("model", name)
     return module.build(**(module.SMALLEST | changes))
 
 
 def small_config(**changes):
-    """A whole experiment in seconds: made-up images, the smallest MAE, pretrained for two steps."""
+    """A config that runs in seconds: synthetic images, the smallest MAE, two pretraining steps."""
     config = common.base()
     config.model = dict(name="mae", args=find("model", "mae").SMALLEST)
     config.data.name = "fake"
@@ -59,7 +59,7 @@ def small_config(**changes):
 
 
 def once(name, make):
-    """The folder that `make(folder)` fills: once for all workers, so nobody may change it."""
+    """Returns a folder that `make(folder)` fills once for all workers; tests may not change it."""
     folder = Path(os.environ["L2L_TEST_CACHE"]) / "once" / name
     folder.parent.mkdir(parents=True, exist_ok=True)
     done = folder.with_suffix(".done")
@@ -73,7 +73,7 @@ def once(name, make):
 
 
 def unpacked(name):
-    """The path of tests/fixtures/NAME, which is kept as NAME.xz."""
+    """Returns the path of the decompressed tests/fixtures/NAME.xz."""
     path = Path(os.environ["L2L_TEST_CACHE"]) / "fixtures" / name
     if not path.exists():
         with files.atomic_write(path) as file:
@@ -83,46 +83,46 @@ def unpacked(name):
 
 
 def finished_run():
-    """The workdir of the small experiment, done once for all workers; whoever alters it copies."""
+    """Returns the workdir of the finished small experiment, run once for all workers; read-only."""
     return once("finished", lambda folder: run(small_config(), folder))
 
 
 def trained(config, workdir):
-    """The outcome of a run's phases, without the evaluation and the page."""
+    """Runs all phases and returns their Outcome, without evaluation and report."""
     return run_phases(preflight(resolve(config), workdir, StopSignal()), train)
 
 
-def opened(workdir):
-    """The experiment of a workdir without its data."""
+def open_without_data(workdir):
+    """Returns the experiment of a workdir without its data."""
     return without_data(resolve(Workdir(workdir).read_config()), workdir)
 
 
-def ready(workdir):
-    """The experiment of a workdir, as a later launch finds it."""
+def open_with_data(workdir):
+    """Returns the experiment of a workdir, after the checks that a new launch makes."""
     return preflight(resolve(Workdir(workdir).read_config()), workdir, StopSignal())
 
 
 def params_of(workdir):
-    """The parameters after the last phase, flat, as NumPy."""
+    """Returns the parameters after the last phase: {path: NumPy array}."""
     return trees.flatten(final_weights(workdir).params)
 
 
 def assert_same_bits(a, b):
-    """Two flat dicts of arrays are equal to the last bit."""
+    """Asserts that two flat dicts of arrays are equal to the last bit."""
     assert a.keys() == b.keys()
     different = [name for name in a if not np.array_equal(a[name], b[name])]
     assert not different, f"{len(different)} of {len(a)} arrays differ, such as {different[:3]}"
 
 
 def images(count, size, seed=0):
-    """[count, size, size, 3] float32 in [0, 1]."""
+    """Returns random images, float32 [count, size, size, 3] in [0, 1]."""
     return jax.random.uniform(jax.random.key(seed), (count, size, size, 3))
 
 
 def command(*words, devices=1, **environment):
-    """(arguments, environment) of `python -m ...` in a process of its own.
+    """Returns (arguments, environment) to start `python -m ...` as a new process.
 
-    It takes compiled programs from the cache of conftest.py, unless JAX_ENABLE_COMPILATION_CACHE=0.
+    The process uses the compilation cache of conftest.py unless JAX_ENABLE_COMPILATION_CACHE=0.
     """
     env = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices)}
     env["JAX_COMPILATION_CACHE_DIR"] = jax.config.jax_compilation_cache_dir

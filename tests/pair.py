@@ -1,7 +1,8 @@
 """One of two processes that form one run: python -m tests.pair HOST:PORT,2,RANK FOLDER REFERENCE.
 
-The second is first given configs that it alone refuses, then both the experiment of
-helpers.small_config; judged beside a retrained model, whose workdir is the last word.
+First the process of rank 1 gets configs with an error and the other process gets correct ones: both
+must refuse to start. Then both run helpers.small_config in FOLDER. REFERENCE is the workdir of a
+retrained model, with which the run is compared.
 """
 
 import sys
@@ -12,12 +13,12 @@ from l2l_jax.lib.errors import ConfigError
 from l2l_jax.main import join
 from tests.helpers import small_config
 
-REFUSED = (("unlearn", "batch_size", 7), ("runtime", "keep", 0))
+BAD_VALUES = (("unlearn", "batch_size", 7), ("runtime", "keep", 0))
 
 
 def main(spec, folder, reference):
     join(spec)
-    for section, key, value in REFUSED:
+    for section, key, value in BAD_VALUES:
         config = small_config(reference=reference)
         if spec.endswith(",1"):
             config[section][key] = value

@@ -1,4 +1,4 @@
-"""README.md, CONTRIBUTING.md and CITATION.cff: commands, files, tables and examples are true."""
+"""README.md, CONTRIBUTING.md, CITATION.cff: commands, file names, tables, examples are correct."""
 
 import dataclasses
 import importlib.util
@@ -21,7 +21,7 @@ README = (ROOT / "README.md").read_text()
 
 
 def commands():
-    """Every line of its code blocks that starts a program, continued lines joined."""
+    """Yields the words of every command in the code blocks of README.md."""
     for block in re.findall(r"```\n(.*?)```", README, flags=re.DOTALL):
         for line in block.replace("\\\n", " ").splitlines():
             words = shlex.split(line, comments=True)
@@ -29,7 +29,7 @@ def commands():
                 yield words
 
 
-def test_it_opens_with_the_two_commands():
+def test_readme_begins_with_the_two_commands():
     first, second = list(commands())[:2]
     assert first == ["launch/demo.sh"]
     assert second == ["launch/test.sh"]
@@ -64,7 +64,7 @@ def test_scripts_run(tmp_path):
     assert "mae_visualize_vit_base.pth" in done.stdout
     for script in ("demo.sh", "test.sh"):
         path = ROOT / "launch" / script
-        assert path.stat().st_mode & 0o111, f"{script} can be started"
+        assert path.stat().st_mode & 0o111, f"{script} is executable"
 
 
 def test_named_files_exist():
@@ -73,10 +73,10 @@ def test_named_files_exist():
     assert named
     for name in named:
         if "NAME" not in name:
-            inside = (
+            path = (
                 ROOT / "l2l_jax" / name if name.startswith(("methods/", "models/")) else ROOT / name
             )
-            assert inside.exists(), name
+            assert path.exists(), name
 
 
 def test_every_kind_of_plugin_is_in_the_table_of_additions():
@@ -86,14 +86,13 @@ def test_every_kind_of_plugin_is_in_the_table_of_additions():
             find(kind, name)
 
 
-def test_official_files_are_those_the_code_knows():
+def test_official_files_in_readme_are_known_to_the_code():
     files = r"`((?:mae_\w+_(?:base|full)|mage\S+|16_Network)\.pth|vqgan\S+\.ckpt)`"
     for name in re.findall(files, README):
-        whole = name in MODEL_FILES
-        assert whole or name == "mae_pretrain_vit_base.pth"
+        assert name in MODEL_FILES or name == "mae_pretrain_vit_base.pth"
 
 
-def test_nothing_is_left_to_fill_in():
+def test_readme_has_no_placeholders():
     assert "@@" not in README
     assert "TODO" not in README
 
@@ -126,8 +125,8 @@ def test_contributing_lists_what_a_plugin_contains(kind):
     *_, file, required, optional, _, _ = row.split("|")
     assert f"`l2l_jax/{FOLDERS[kind].replace('.', '/')}/NAME.py`" in file
     fields = {field.name: field for field in dataclasses.fields(content) if field.name != "name"}
-    nothing = dataclasses.MISSING
-    needed = {k for k, f in fields.items() if f.default is f.default_factory is nothing}
+    missing = dataclasses.MISSING
+    needed = {k for k, f in fields.items() if f.default is f.default_factory is missing}
     named = [set(re.findall(r"`(\w+)[`(]", cell)) & fields.keys() for cell in (required, optional)]
     assert named == [needed, fields.keys() - needed]
 

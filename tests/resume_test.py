@@ -1,4 +1,4 @@
-"""Interrupted in every way and continued by the same command, a run ends at the same bits."""
+"""A run that is interrupted and continued by the same command gives bit-identical results."""
 
 import json
 import os
@@ -14,7 +14,7 @@ import pytest
 from l2l_jax.engine.run import run
 from l2l_jax.lib import files
 from tests.helpers import (
-    HASTY,
+    FAST_COMPILATION,
     ROOT,
     assert_same_bits,
     call,
@@ -29,15 +29,15 @@ pytestmark = pytest.mark.slow
 SMALL = ("l2l_jax.main", "--config", "tests/configs/small.py", "--workdir")
 
 
-def whole(folder):
+def run_small(folder):
     done = call(*SMALL, folder)
     assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture(scope="module")
 def uninterrupted():
-    """The workdir of a run in one go, in a process like those of the other tests."""
-    return once("uninterrupted", whole)
+    """The workdir of an uninterrupted run, by a process like those of the other tests."""
+    return once("uninterrupted", run_small)
 
 
 def retrain(folder):
@@ -47,16 +47,16 @@ def retrain(folder):
     run(config, folder)
 
 
-def steps_of(workdir):
+def logged_steps(workdir):
     return [(r["phase"], r["step"]) for r in files.read_jsonl(workdir / "metrics.jsonl")]
 
 
-EVERY = [("pretrain", i) for i in range(2)] + [("unlearn", i) for i in range(6)]
+ALL_STEPS = [("pretrain", i) for i in range(2)] + [("unlearn", i) for i in range(6)]
 
 
-def assert_like(workdir, uninterrupted):
+def assert_same_run(workdir, uninterrupted):
     assert_same_bits(params_of(workdir), params_of(uninterrupted))
-    assert steps_of(workdir) == EVERY, "no metric is lost, none is there twice"
+    assert logged_steps(workdir) == ALL_STEPS, "every step has exactly one record"
     ours, theirs = (json.loads((w / "results.json").read_text()) for w in (workdir, uninterrupted))
     assert ours["tasks"] == theirs["tasks"]
     assert ours["digests"]["weights"] == theirs["digests"]["weights"]
@@ -64,7 +64,7 @@ def assert_like(workdir, uninterrupted):
 
 
 @pytest.mark.slow
-def test_finished_is_finished(uninterrupted):
+def test_a_finished_run_does_nothing(uninterrupted):
     before = (uninterrupted / "report.html").stat().st_mtime_ns
     again = call(*SMALL, uninterrupted)
     assert again.returncode == 0
@@ -73,16 +73,16 @@ def test_finished_is_finished(uninterrupted):
 
 
 def wait_for(path, text, process):
-    """Until the file says this; '' if it only has to be there."""
+    """Waits until the file contains the text, or exists if the text is empty."""
     for _ in range(6000):
         if path.exists() and (not text or text in path.read_text()):
             return
-        assert process.poll() is None, "it ended before it was stopped"
+        assert process.poll() is None, "the process ended before the test stopped it"
         time.sleep(0.02)
     raise AssertionError(f"{text} never appeared in {path}")
 
 
-MOMENTS = (  # of a run, in their order
+MOMENTS = (  # of a run, in order: (file, text in it)
     ("config.json", ""),
     ("metrics.jsonl", '"phase": "pretrain", "step": 0'),
     ("checkpoints/pretrain/2", ""),
@@ -95,11 +95,11 @@ MOMENTS = (  # of a run, in their order
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.slow
 def test_kill_9_at_any_moment(seed, uninterrupted, tmp_path):
-    """Killed again and again shortly after random moments, then left to finish."""
+    """Kills the run shortly after two random moments, then lets it finish."""
     workdir, draw = tmp_path / "run", random.Random(seed)
     arguments, env = command(*SMALL, workdir)
-    for at in sorted(draw.sample(range(len(MOMENTS)), 2)):
-        path, text = MOMENTS[at]
+    for index in sorted(draw.sample(range(len(MOMENTS)), 2)):
+        path, text = MOMENTS[index]
         process = subprocess.Popen(arguments, env=env, cwd=ROOT, stderr=subprocess.DEVNULL)
         try:
             wait_for(workdir / path, text, process)
@@ -107,14 +107,14 @@ def test_kill_9_at_any_moment(seed, uninterrupted, tmp_path):
         finally:
             process.kill()
             assert process.wait() == -signal.SIGKILL
-    done = call(*SMALL, workdir, JAX_ENABLE_COMPILATION_CACHE=str(seed))  # 0: it compiles anew
+    done = call(*SMALL, workdir, JAX_ENABLE_COMPILATION_CACHE=str(seed))  # 0: no cached programs
     assert done.returncode == 0, done.stderr
-    assert_like(workdir, uninterrupted)
+    assert_same_run(workdir, uninterrupted)
 
 
 @pytest.mark.slow
 def test_sigterm_saves_and_the_same_command_continues(tmp_path):
-    """Between two periodic checkpoints, which this run does not even have."""
+    """The run has no periodic checkpoints: the signal alone causes the save."""
     workdir = tmp_path / "run"
     words = (*SMALL, workdir, "--config.runtime.save_every=1000", "--config.unlearn.steps=400")
     arguments, env = command(*words)
@@ -126,17 +126,17 @@ def test_sigterm_saves_and_the_same_command_continues(tmp_path):
     assert "the same command continues" in log
     (saved,) = [p.name for p in (workdir / "checkpoints" / "unlearn").iterdir() if p.is_dir()]
     assert 0 < int(saved) < 400
-    logged = [step for phase, step in steps_of(workdir) if phase == "unlearn"]
-    assert logged == list(range(int(saved))), "metrics up to the checkpoint"
-    whole = call(*SMALL, tmp_path / "whole", *words[5:])
+    logged = [step for phase, step in logged_steps(workdir) if phase == "unlearn"]
+    assert logged == list(range(int(saved))), "metrics end where the checkpoint is"
+    expected = call(*SMALL, tmp_path / "whole", *words[5:])
     done = call(*words)
     assert f"continuing from step {saved} of 400" in done.stderr
     assert_same_bits(params_of(workdir), params_of(tmp_path / "whole"))
-    assert whole.returncode == done.returncode == 0
+    assert expected.returncode == done.returncode == 0
 
 
 @pytest.mark.slow
-def test_a_damaged_newest_checkpoint_is_passed_over(uninterrupted, tmp_path):
+def test_a_damaged_newest_checkpoint_is_skipped(uninterrupted, tmp_path):
     workdir = shutil.copytree(uninterrupted, tmp_path / "run")
     folder = workdir / "checkpoints" / "unlearn"
     data = max((p for p in (folder / "6").rglob("*") if p.is_file()), key=os.path.getsize)
@@ -147,29 +147,31 @@ def test_a_damaged_newest_checkpoint_is_passed_over(uninterrupted, tmp_path):
     assert "6 is damaged" in done.stderr
     assert "continuing from step 4 of 6" in done.stderr
     assert (folder / "damaged-6").is_dir()
-    assert_like(workdir, uninterrupted)
+    assert_same_run(workdir, uninterrupted)
 
 
 @pytest.mark.slow
-def test_devices_may_change_on_the_way(uninterrupted, tmp_path):
-    """Eight devices, then one, then four: the phases and steps add up, the losses agree."""
+def test_the_number_of_devices_may_change(uninterrupted, tmp_path):
+    """Eight devices, then one, then four: every step is logged once and the losses agree."""
     workdir = tmp_path / "run"
     words = (*SMALL, workdir, "--config.runtime.save_every=2")
     for devices, marker in ((8, '"phase": "unlearn", "step": 2'), (1, '"step": 4')):
-        arguments, env = command(*words, "--config.runtime.fsdp=-1", devices=devices, **HASTY)
+        arguments, env = command(
+            *words, "--config.runtime.fsdp=-1", devices=devices, **FAST_COMPILATION
+        )
         process = subprocess.Popen(arguments, env=env, cwd=ROOT, stderr=subprocess.DEVNULL)
         try:
             wait_for(workdir / "metrics.jsonl", marker, process)
         finally:
             process.kill()
             process.wait()
-    done = call(*words, "--config.runtime.fsdp=2", devices=4, **HASTY)
+    done = call(*words, "--config.runtime.fsdp=2", devices=4, **FAST_COMPILATION)
     assert done.returncode == 0, done.stderr
     losses = [
         {(r["phase"], r["step"]): r["loss"] for r in files.read_jsonl(w / "metrics.jsonl")}
         for w in (workdir, uninterrupted)
     ]
-    assert list(losses[0]) == EVERY
+    assert list(losses[0]) == ALL_STEPS
     for key, loss in losses[0].items():
         assert abs(loss - losses[1][key]) < 1e-5, key
 
@@ -180,31 +182,31 @@ def free_port():
         return free.getsockname()[1]
 
 
-def both(*words, second=()):
-    """(exit code, what it printed, log) of two processes that form one run.
+def call_pair(*words, second=()):
+    """Starts two processes that form one run; returns (exit code, stdout, stderr) of each.
 
-    words: of both, {} standing for who is who; second: further words of the second.
+    words: arguments of both; {} is replaced by HOST:PORT,2,RANK. second: more arguments of rank 1.
     """
     processes, address = [], f"localhost:{free_port()}"
     for rank, more in enumerate(((), second)):
-        given = (str(word).format(f"{address},2,{rank}") for word in words)
-        arguments, env = command(*given, *more, **HASTY)
+        arguments = (str(word).format(f"{address},2,{rank}") for word in words)
+        arguments, env = command(*arguments, *more, **FAST_COMPILATION)
         pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         processes.append(subprocess.Popen(arguments, env=env, cwd=ROOT, **pipes))
     ended = []
     for process in processes:
         try:
-            said = process.communicate(timeout=300)
+            output = process.communicate(timeout=300)
         finally:
             process.kill()
-        ended.append((process.returncode, *said))
+        ended.append((process.returncode, *output))
     return ended
 
 
 @pytest.mark.slow
-def test_what_one_process_refuses_all_refuse(tmp_path):
+def test_all_processes_stop_if_their_configs_differ(tmp_path):
     words = (*SMALL, tmp_path / "two", "--distributed={}")
-    (code, _, log), (other_code, _, other_log) = both(*words, second=("--config.seed=1",))
+    (code, _, log), (other_code, _, other_log) = call_pair(*words, second=("--config.seed=1",))
     assert code == other_code == 2, (log, other_log)
     assert "Processes [1] run another config" in log
     assert "Processes [0] run another" in other_log
@@ -213,18 +215,18 @@ def test_what_one_process_refuses_all_refuse(tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_are_one_run(uninterrupted, tmp_path):
-    """Each reads its own rows and holds one device; the losses are those of one process.
+    """Each process reads its own images and has one device; the losses are those of one process.
 
-    What one refuses before, both refuse (see pair.py), and what they then run is what is left.
+    Before, one of them gets configs with errors, which both must refuse (see pair.py).
     """
-    (code, said, log), (other_code, other_said, other_log) = both(
+    (code, output, log), (other_code, other_output, other_log) = call_pair(
         "tests.pair", "{}", tmp_path / "two", once("retrained", retrain)
     )
     assert code == other_code == 0, (log, other_log)
-    assert said.count("Processes [1] cannot begin") == 2, said
-    assert "unlearn.batch_size refused: unlearn.batch_size=7 cannot be" in other_said
-    assert "runtime.keep refused: runtime.keep is at least 1" in other_said
-    assert steps_of(tmp_path / "two") == EVERY
+    assert output.count("Processes [1] cannot begin") == 2, output
+    assert "unlearn.batch_size refused: unlearn.batch_size=7 cannot be" in other_output
+    assert "runtime.keep refused: runtime.keep is at least 1" in other_output
+    assert logged_steps(tmp_path / "two") == ALL_STEPS
     one, two = uninterrupted, tmp_path / "two"
     for a, b in zip(*(files.read_jsonl(w / "metrics.jsonl") for w in (one, two)), strict=True):
         assert abs(a["loss"] - b["loss"]) < 1e-5

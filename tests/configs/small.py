@@ -1,4 +1,4 @@
-"""The experiment of helpers.small_config, for processes of their own."""
+"""The experiment of helpers.small_config, as a file for tests that start a process."""
 
 from tests import helpers
 

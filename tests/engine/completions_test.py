@@ -1,4 +1,4 @@
-"""Several networks judge one run; those that are missing, or that nobody trained, are named."""
+"""Several feature networks in one run; missing and untrained networks are named."""
 
 import json
 import shutil
@@ -31,15 +31,15 @@ EVALUATORS = dict(
 )
 
 
-def config(**changes):
-    made = small_config(networks=NETWORKS, **changes)
-    made.evaluators = EVALUATORS
-    return made
+def make_config(**changes):
+    config = small_config(networks=NETWORKS, **changes)
+    config.evaluators = EVALUATORS
+    return config
 
 
 @pytest.fixture(scope="module")
 def workdir():
-    return once("judged", lambda folder: run(config(), folder))
+    return once("networks", lambda folder: run(make_config(), folder))
 
 
 @pytest.mark.slow
@@ -55,7 +55,7 @@ def test_each_figure_comes_from_its_network(workdir):
     assert len(results["networks"]["tiny"]["digest"]) == 64
 
 
-def test_what_is_missing_is_skipped_and_said(workdir):
+def test_figures_of_a_missing_network_are_skipped_and_listed(workdir):
     results = files.read_json(workdir / "results.json")
     assert results["skipped"] == {"is_gone": "There is no file /nowhere/inception.pth."}
     page = (workdir / "report.html").read_text()
@@ -69,22 +69,22 @@ def test_random_weights_are_marked_on_the_page(workdir):
     assert "<td>FID</td>" in text
     both = [collect(workdir)] * 2
     assert page_of(both, {}).count("(random weights)") == 4, "two figures of two sides"
-    heads = markdown(both, ["fid", "kid"]).splitlines()[0]
-    assert "retain FID ↓" in heads
-    assert "retain KID (random weights) ↓" in heads
+    header = markdown(both, ["fid", "kid"]).splitlines()[0]
+    assert "retain FID ↓" in header
+    assert "retain KID (random weights) ↓" in header
 
 
 @pytest.mark.slow
-def test_what_the_images_look_like_to_networks_is_kept(workdir, tmp_path, monkeypatch):
-    """A second evaluation completes with the unlearned model only, and gives the same figures."""
+def test_features_are_kept_for_a_second_evaluation(workdir, tmp_path, monkeypatch):
+    """A second evaluation runs the unlearned model only and gives the same figures."""
     shutil.copytree(workdir, tmp_path / "run")
-    completed, over = [], completions.Completer.over_batches
+    completed, over_batches = [], completions.Completer.over_batches
 
-    def counted(self, side, program):
+    def recorded(self, side, program):
         completed.append(side)
-        return over(self, side, program)
+        return over_batches(self, side, program)
 
-    monkeypatch.setattr(completions.Completer, "over_batches", counted)
+    monkeypatch.setattr(completions.Completer, "over_batches", recorded)
     evaluate_again(tmp_path / "run")
     assert sorted(completed) == ["forget", "retain"]
     before, after = (files.read_json(path / "results.json") for path in (workdir, tmp_path / "run"))
@@ -92,7 +92,7 @@ def test_what_the_images_look_like_to_networks_is_kept(workdir, tmp_path, monkey
 
 
 @pytest.mark.slow
-def test_no_figure_takes_the_place_of_another(workdir, tmp_path):
+def test_figures_of_the_same_name_are_kept_apart(workdir, tmp_path):
     copy = shutil.copytree(workdir, tmp_path / "run")
     changed = files.read_json(copy / "config.json")
     twins = {"reconstruction": {"grids": False}, "psnr": {"evaluator": "fid", "network": "tiny"}}
@@ -113,15 +113,15 @@ def test_no_figure_takes_the_place_of_another(workdir, tmp_path):
         (dict(mine=dict(evaluator="fid", netwrk="tiny")), r"does not take 'netwrk'"),
     ],
 )
-def test_names_that_nobody_has(evaluators, message, tmp_path):
-    wrong = config()
+def test_unknown_networks_evaluators_and_arguments(evaluators, message, tmp_path):
+    wrong = make_config()
     wrong.evaluators = evaluators
     with pytest.raises(ConfigError, match=message):
         trained(wrong, tmp_path / "run")
 
 
-def test_a_network_nobody_wrote(tmp_path):
-    wrong = config()
+def test_an_unknown_feature_network(tmp_path):
+    wrong = make_config()
     wrong.networks.tiny.name = "clipp"
     with pytest.raises(ConfigError, match="No feature network called 'clipp'"):
         trained(wrong, tmp_path / "run")
@@ -129,10 +129,10 @@ def test_a_network_nobody_wrote(tmp_path):
 
 @pytest.mark.slow
 def test_without_any_network_the_rest_is_measured(tmp_path):
-    """As on a machine that has no published network: the first one is missing, too."""
-    bare = small_config()
-    bare.networks.main = NETWORKS["gone"]
-    results = run(bare, tmp_path / "run")
+    """As on a machine without published networks: `main` is missing, too."""
+    config = small_config()
+    config.networks.main = NETWORKS["gone"]
+    results = run(config, tmp_path / "run")
     assert results["unlearned"]["forget"].keys() == {"psnr", "l1"}
     assert results["skipped"].keys() == {"fid", "inception_score", "cosine", "tsne"}
     assert results["networks"] == {}
@@ -154,12 +154,12 @@ def test_without_any_network_the_rest_is_measured(tmp_path):
     ],
 )
 @pytest.mark.slow
-def test_networks_are_tried_before_training(network, error, message, tmp_path):
+def test_networks_are_checked_before_training(network, error, message, tmp_path):
     if network["args"].get("weights") == "FILE":
         path = tmp_path / "pt_inception-2015-12-05-6726825d.pth"
         path.write_bytes(b"cut off")
         network = dict(name="inception", args=dict(weights=str(path)))
-    wrong = config()
+    wrong = make_config()
     wrong.networks.gone = network
     with pytest.raises(error, match=message):
         trained(wrong, tmp_path / "run")
@@ -167,52 +167,52 @@ def test_networks_are_tried_before_training(network, error, message, tmp_path):
 
 
 def bare_completer(stamp, weights="random"):
-    """Enough of one to ask what it keeps of two images."""
+    """A Completer with only what `cached` needs, for two evaluation images."""
     source = Source(("a", "b"), np.zeros(2, np.int32), ("all",), lambda at: None, stamp=stamp)
-    made = completions.Completer.__new__(completions.Completer)
-    made.digests, made.seed = {"original": "1"}, 0
-    made._networks = {"main": SimpleNamespace(about={"weights": weights})}
-    made._experiment = SimpleNamespace(
-        config=files.as_json(complete_config(config())),
+    completer = completions.Completer.__new__(completions.Completer)
+    completer.digests, completer.seed = {"original": "1"}, 0
+    completer._networks = {"main": SimpleNamespace(about={"weights": weights})}
+    completer._experiment = SimpleNamespace(
+        config=files.as_json(complete_config(make_config())),
         splits={"forget_eval": splits.pick("forget_eval", "eval", source, np.arange(2))},
         sources={"eval": source},
     )
-    return made
+    return completer
 
 
-def test_what_is_kept_is_of_these_images_and_networks(tmp_path, monkeypatch):
-    """The same keys below another root, or in changed files, are other images."""
+def test_kept_features_belong_to_images_and_networks(tmp_path, monkeypatch):
+    """Images with equal keys, but in another folder or with changed files, are computed again."""
     monkeypatch.setenv("L2L_CACHE", str(tmp_path))
-    key, asked = ("real", "forget", ""), []
+    key, computed = ("real", "forget", ""), []
 
     def columns(name):
-        asked.append(name)
-        return {"features": np.full(2, len(asked))}
+        computed.append(name)
+        return {"features": np.full(2, len(computed))}
 
-    for name, made in {
+    for name, completer in {
         "first": bare_completer(lambda at: f"/one/{at}"),
         "again": bare_completer(lambda at: f"/one/{at}"),
         "other root": bare_completer(lambda at: f"/two/{at}"),
         "one changed": bare_completer(lambda at: f"/one/{at} {at == 1}"),
         "other network": bare_completer(lambda at: f"/one/{at}", weights="clip.bin"),
     }.items():
-        made.cached(key, lambda name=name: columns(name))
-    assert asked == ["first", "other root", "one changed", "other network"]
+        completer.cached(key, lambda name=name: columns(name))
+    assert computed == ["first", "other root", "one changed", "other network"]
 
 
-def test_a_cache_that_cannot_be_written_costs_nothing(tmp_path, monkeypatch, caplog):
+def test_a_cache_that_cannot_be_written_is_only_a_warning(tmp_path, monkeypatch, caplog):
     (tmp_path / "file").touch()
     monkeypatch.setenv("L2L_CACHE", str(tmp_path / "file"))
-    found = bare_completer(str).cached(("real", "forget", ""), lambda: {"features": np.ones(2)})
-    assert found["features"].sum() == 2
+    columns = bare_completer(str).cached(("real", "forget", ""), lambda: {"features": np.ones(2)})
+    assert columns["features"].sum() == 2
     assert "not kept for the next run" in caplog.text
 
 
-def test_processes_that_have_other_files_are_told(monkeypatch):
-    """And none of them is left waiting for weights that only others send."""
-    heard = []
-    answer = lambda words: heard.append(words.tolist()) or [1]  # noqa: E731
-    monkeypatch.setattr(networks.hosts, "disagreeing", answer)
+def test_processes_with_different_files_stop(monkeypatch):
+    """No process waits for weights that only another process sends."""
+    compared = []
+    disagreeing = lambda flags: compared.append(flags.tolist()) or [1]  # noqa: E731
+    monkeypatch.setattr(networks.hosts, "disagreeing", disagreeing)
     with pytest.raises(ConfigError, match=r"Processes \[1\] have files of other networks"):
-        networks.load(SimpleNamespace(plan=resolve(config())))
-    assert heard == [[False, True, False]], "main, gone, tiny"
+        networks.load(SimpleNamespace(plan=resolve(make_config())))
+    assert compared == [[False, True, False]], "main, gone, tiny"

@@ -1,4 +1,4 @@
-"""Every key of a config has a default, a type, bounds and a meaning, and is checked by them."""
+"""Every key of a config has a default, a type, bounds and a meaning; values are checked."""
 
 import copy
 
@@ -10,13 +10,13 @@ from launch import config_reference
 from tests.helpers import ROOT
 
 
-def whole():
-    """The defaults, which are a config whose plug-ins have no names yet."""
+def default_config():
+    """Returns the defaults: a config in which the plug-ins have no names yet."""
     return config.defaults()
 
 
-def changed(key, value):
-    section = result = copy.deepcopy(whole())
+def with_value(key, value):
+    section = result = copy.deepcopy(default_config())
     *path, last = key.split(".")
     for part in path:
         section = section[part]
@@ -25,7 +25,7 @@ def changed(key, value):
 
 
 def test_the_defaults_are_within_their_bounds():
-    config.check(whole())
+    config.check(default_config())
 
 
 @pytest.mark.parametrize(("key", "option"), list(config.documented()))
@@ -66,13 +66,13 @@ def test_every_key_has_a_meaning_that_fits_a_line(key, option):
         ("evaluate", 3, r"config\.evaluate is a section, not 3"),
     ],
 )
-def test_what_is_out_of_bounds_is_refused(key, value, message):
+def test_values_out_of_bounds_are_refused(key, value, message):
     with pytest.raises(ConfigError, match=message):
-        config.check(changed(key, value))
+        config.check(with_value(key, value))
 
 
 def test_minus_one_device_means_all():
-    config.check(changed("runtime.fsdp", -1))
+    config.check(with_value("runtime.fsdp", -1))
 
 
 def test_the_reference_page_is_made_from_the_table():

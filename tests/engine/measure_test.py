@@ -1,4 +1,4 @@
-"""What phases learn from a retrained model, from phases before them, from their own gradients."""
+"""What phases measure: lambda from a retrained model, boundaries, masks of salient parameters."""
 
 import functools
 from types import SimpleNamespace
@@ -14,11 +14,11 @@ from l2l_jax.engine.outcome import final_weights, restored
 from l2l_jax.engine.run import run
 from l2l_jax.lib import files, trees
 from l2l_jax.lib.errors import ConfigError
-from tests.helpers import opened, params_of, small_config
+from tests.helpers import open_without_data, params_of, small_config
 
 
 def config_of(method, rate=3e-2, **changes):
-    """The small experiment by another method, at a rate at which a few steps tell."""
+    """The small experiment by another method, with a learning rate that moves parameters."""
     config = small_config(**changes)
     config.unlearn.optimizer.update(dict(lr=rate, warmup=0.0))
     config.evaluate.batch_size = 8
@@ -28,25 +28,25 @@ def config_of(method, rate=3e-2, **changes):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """name -> workdir of a finished run; each is made once, when first asked for."""
+    """Returns a function: method name -> workdir of a finished run, made at the first call."""
     root = tmp_path_factory.mktemp("runs")
 
     @functools.cache
-    def made(name):
+    def workdir_of(name):
         config = config_of(name)
         if name == "ascent":
-            config.reference = str(made("retrain"))
+            config.reference = str(workdir_of("retrain"))
             config.ascent.steps = 30
             config.finetune.steps = 1
         if name == "epsilon":
-            config.reference = str(made("retrain"))
+            config.reference = str(workdir_of("retrain"))
             config.walk.solver_args.r = 0.25
         if name not in ("retrain", "ascent"):
-            config.runtime.begin_from = str(made("ascent"))
+            config.runtime.begin_from = str(workdir_of("ascent"))
         run(config, root / name)
         return root / name
 
-    return made
+    return workdir_of
 
 
 def results(workdir):
@@ -58,26 +58,26 @@ def records(workdir, phase):
 
 
 @pytest.mark.slow
-def test_ascent_ends_where_it_is_as_far_as_the_retrained_model(runs):
+def test_ascent_ends_at_the_distance_of_the_retrained_model(runs):
     workdir = runs("ascent")
-    found, notes = results(workdir), files.read_json(workdir / "phases.json")["ascent"]
+    result, notes = results(workdir), files.read_json(workdir / "phases.json")["ascent"]
     last = records(workdir, "ascent")
     steps = len(last)
-    assert 1 < steps < 30, "it ended by itself, and not at once"
-    assert [r["step"] for r in last] == list(range(steps)), "no step is lost or told twice"
+    assert 1 < steps < 30, "it ended by itself, but not at the first step"
+    assert [r["step"] for r in last] == list(range(steps)), "every step has exactly one record"
     assert all(r["moved"] < notes["lam"] for r in last[:-1])
     assert last[-1]["moved"] >= notes["lam"] == pytest.approx(last[-1]["lambda"])
     assert [r["ended"] for r in last] == [0.0] * (steps - 1) + [1.0]
-    assert found["steps"]["ascent"] == [steps, steps]
-    assert found["ended"]["ascent"].startswith(f"ascent ended by itself at step {steps} of 30")
-    assert found["cost"]["ascent"]["steps"] == steps
-    assert found["cost"]["ascent"]["flops"] > 0
-    assert found["cost"]["ascent"]["memory"] > 2**20
+    assert result["steps"]["ascent"] == [steps, steps]
+    assert result["ended"]["ascent"].startswith(f"ascent ended by itself at step {steps} of 30")
+    assert result["cost"]["ascent"]["steps"] == steps
+    assert result["cost"]["ascent"]["flops"] > 0
+    assert result["cost"]["ascent"]["memory"] > 2**20
     assert final_weights(workdir).about["source"]["steps"]["ascent"] == steps
 
 
 @pytest.mark.slow
-def test_a_phase_that_ended_by_itself_is_done_when_the_run_goes_on(runs, caplog):
+def test_a_phase_that_ended_by_itself_is_not_continued(runs, caplog):
     workdir = runs("ascent")
     before, kept = params_of(workdir), records(workdir, "ascent")
     (workdir / "results.json").unlink()
@@ -89,41 +89,41 @@ def test_a_phase_that_ended_by_itself_is_done_when_the_run_goes_on(runs, caplog)
 
 
 @pytest.mark.slow
-def test_the_retrained_model_is_judged_beside_the_others(runs):
-    found, alone = results(runs("ascent")), results(runs("retrain"))
-    assert alone["retrained"].keys() == found["retrained"].keys()
-    assert found["digests"]["weights"]["retrained"] == alone["digests"]["weights"]["retrained"]
+def test_the_retrained_model_is_evaluated_with_the_others(runs):
+    result, own = results(runs("ascent")), results(runs("retrain"))
+    assert own["retrained"].keys() == result["retrained"].keys()
+    assert result["digests"]["weights"]["retrained"] == own["digests"]["weights"]["retrained"]
     for side in ("retain", "forget"):
-        assert found["retrained"][side]["psnr"] == pytest.approx(alone["retrained"][side]["psnr"])
-        assert "retrain_distance" not in found["retrained"][side]
+        assert result["retrained"][side]["psnr"] == pytest.approx(own["retrained"][side]["psnr"])
+        assert "retrain_distance" not in result["retrained"][side]
         for variant in ("original", "unlearned"):
-            assert 0 < found[variant][side]["retrain_distance"] < 1
+            assert 0 < result[variant][side]["retrain_distance"] < 1
     assert (
-        found["unlearned"]["forget"]["retrain_distance"]
-        != found["original"]["forget"]["retrain_distance"]
+        result["unlearned"]["forget"]["retrain_distance"]
+        != result["original"]["forget"]["retrain_distance"]
     )
 
 
 @pytest.mark.slow
-def test_a_lambda_that_is_never_reached_is_said(runs, tmp_path, caplog):
+def test_a_lambda_that_is_not_reached_is_reported(runs, tmp_path, caplog):
     config = config_of("ascent", rate=1e-6)
     config.ascent.args.lam = 0.5
     config.ascent.steps, config.finetune.steps = 3, 1
     config.runtime.begin_from = str(runs("ascent"))
-    found = run(config, tmp_path / "run")
+    result = run(config, tmp_path / "run")
     moved = [r["moved"] for r in records(tmp_path / "run", "ascent")]
     assert moved[0] < 1e-6 < moved[2] < 0.5, "at first nothing has moved"
-    said = found["ended"]["ascent"]
-    assert said.startswith(
+    message = result["ended"]["ascent"]
+    assert message.startswith(
         f"not reached: before the last of 3 steps of ascent moved was {moved[2]:.4g}, lam is 0.5; "
     )
-    assert "give it more steps or a higher learning rate" in said
-    assert said in caplog.text
-    assert found["steps"]["ascent"] == [3, 3]
+    assert "give it more steps or a higher learning rate" in message
+    assert message in caplog.text
+    assert result["steps"]["ascent"] == [3, 3]
 
 
 @pytest.mark.slow
-def test_epsilon_walks_between_the_boundaries_that_phase_one_found(runs, tmp_path):
+def test_epsilon_walks_between_the_boundaries_of_phase_one(runs, tmp_path):
     workdir = runs("epsilon")
     notes = files.read_json(workdir / "phases.json")
     low, high = notes["drop"]["forget"], notes["keep"]["forget"]
@@ -133,15 +133,15 @@ def test_epsilon_walks_between_the_boundaries_that_phase_one_found(runs, tmp_pat
     for record in records(workdir, "walk"):
         assert record["epsilon"] == pytest.approx(bound, rel=1e-5)
     assert notes["walk"]["bound"] == pytest.approx(bound)
-    told = f"the forget objective is {notes['walk']['forget']:.4g}, its bound is {bound:.4g}"
-    assert told in results(workdir)["ended"]["walk"]
+    message = f"the forget objective is {notes['walk']['forget']:.4g}, its bound is {bound:.4g}"
+    assert message in results(workdir)["ended"]["walk"]
     config = config_of("epsilon", reference=str(runs("retrain")))
     config.walk.solver_args.epsilon = 1e6
     config.runtime.begin_from = str(workdir)
     with pytest.raises(ConfigError, match=rf"epsilon_min = {low:.6g} .*epsilon_max = {high:.6g} "):
         run(config, tmp_path / "outside")
-    assert (tmp_path / "outside/checkpoints/drop").is_dir(), "phase I was taken over"
-    (workdir / "phases.json").unlink()  # killed between the last step and the note of it
+    assert (tmp_path / "outside/checkpoints/drop").is_dir(), "phase I was reused"
+    (workdir / "phases.json").unlink()  # as if killed before it was written
     (workdir / "results.json").unlink()
     run(files.read_json(workdir / "config.json"), workdir)
     again = files.read_json(workdir / "phases.json")
@@ -150,13 +150,13 @@ def test_epsilon_walks_between_the_boundaries_that_phase_one_found(runs, tmp_pat
     }
 
 
-def test_a_bound_that_is_not_kept_is_said():
-    noted = {"forget": 0.52, "bound": 0.5}
-    kept = evaluation._bounded("walk", 7, noted)
-    assert kept == "walk ended after 7 steps: the forget objective is 0.52, its bound is 0.5"
+def test_a_bound_that_is_not_met_is_reported():
+    notes = {"forget": 0.52, "bound": 0.5}
+    message = evaluation._bounded("walk", 7, notes)
+    assert message == "walk ended after 7 steps: the forget objective is 0.52, its bound is 0.5"
     for forget, bound in ((0.53, 0.5), (-0.47, -0.5), (0.1, 0.0)):
-        said = evaluation._bounded("walk", 7, {"forget": forget, "bound": bound})
-        assert said.startswith(
+        message = evaluation._bounded("walk", 7, {"forget": forget, "bound": bound})
+        assert message.startswith(
             f"not reached: after 7 steps of walk the forget objective is {forget}"
         )
     assert not evaluation._bounded("walk", 7, {"forget": -0.6, "bound": -0.5}).startswith("not")
@@ -164,7 +164,7 @@ def test_a_bound_that_is_not_kept_is_said():
 
 @pytest.mark.slow
 def test_only_salient_parameters_move(runs):
-    """With weight decay on, and with moments: a value that may not move keeps its bits."""
+    """With weight decay and Adam's moments: masked parameters keep their bits."""
     start, end = params_of(runs("retrain")), params_of(runs("saliency"))
     checkpoint = trees.flatten(_pretrained(runs("saliency")))
     names = [name for name in end if name.startswith("encoder/")]
@@ -177,9 +177,8 @@ def test_only_salient_parameters_move(runs):
 
 
 def _pretrained(workdir):
-    """The original of a run that pretrains first, on the host."""
-
-    experiment = opened(workdir)
+    """Returns the parameters after the phase `pretrain`, on the host."""
+    experiment = open_without_data(workdir)
     start = experiment.initial_params()
     return experiment.canonical(restored("pretrain", experiment, start, {})[0])
 
@@ -204,8 +203,8 @@ def test_what_has_no_gradient_is_not_salient():
 
 
 @pytest.mark.slow
-def test_references_that_are_none_are_refused(runs, tmp_path):
-    def refused(match, reference=None, **changes):
+def test_invalid_references_are_refused(runs, tmp_path):
+    def assert_refused(match, reference=None, **changes):
         config = config_of("l2l", reference=str(reference or runs("retrain")), **changes)
         with pytest.raises(ConfigError, match=match):
             run(config, tmp_path / "none")
@@ -213,16 +212,16 @@ def test_references_that_are_none_are_refused(runs, tmp_path):
 
     config = small_config()
     config.split.forget.classes = (0,)
-    refused("another forget split: its digest is .* this run's is", split=config.split)
-    refused("trained on the images to forget", reference=runs("ascent"))
-    refused("holds no run", reference=tmp_path / "nothing")
+    assert_refused("another forget split: its digest is .* this run's is", split=config.split)
+    assert_refused("trained on the images to forget", reference=runs("ascent"))
+    assert_refused("holds no run", reference=tmp_path / "nothing")
     model = small_config().model
     model.args.width = 32
-    refused("is another model than the config's", model=model)
+    assert_refused("is another model than the config's", model=model)
 
 
 @pytest.mark.slow
-def test_a_proxy_is_nothing_to_a_model_that_was_retrained_without(runs):
+def test_a_reference_may_have_no_proxy(runs):
     folder = runs("retrain")
     digests = {p.stem: files.read_json(p)["digest"] for p in (folder / "splits").glob("*.json")}
     chosen = {name: SimpleNamespace(digest=x) for name, x in digests.items()}

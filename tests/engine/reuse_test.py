@@ -1,4 +1,4 @@
-"""Phases reused from another workdir: the same bits as alone, or not reused at all."""
+"""Phases reused from another workdir: bit-identical results, or nothing is reused."""
 
 import dataclasses
 import logging
@@ -20,13 +20,13 @@ from l2l_jax.workdir import claim as workdirs
 from l2l_jax.workdir.layout import Workdir
 from tests.helpers import assert_same_bits, params_of, small_config
 
-EVERY = [("pretrain", i) for i in range(2)] + [("unlearn", i) for i in range(6)]
+ALL_STEPS = [("pretrain", i) for i in range(2)] + [("unlearn", i) for i in range(6)]
 TIMES = ("seconds", "data_wait", "examples_per_second", "flops_per_second")
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _the_code_stands_still():
-    """Files that somebody edits during the tests would be another code."""
+def _constant_code_digest():
+    """Edits of the source files during the tests must not change the digest of the code."""
     with pytest.MonkeyPatch.context() as patch:
         digest = files.code_digest()
         patch.setattr(files, "code_digest", lambda: digest)
@@ -41,45 +41,45 @@ def config_with(alpha=0.25, begin_from="", **changes):
     return config
 
 
-def prepared(config, workdir):
+def prepare(config, workdir):
     return preflight(resolve(config), workdir, StopSignal())
 
 
-def trained(config, workdir):
-    """What run.run does, without the evaluation."""
-    experiment = prepared(config, workdir)
+def train_phases(config, workdir):
+    """Does what run.run does, without evaluation and report."""
+    experiment = prepare(config, workdir)
     reuse.reuse_phases(experiment)
     run_phases(experiment, train)
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-    """The workdir of a run that others begin from."""
+    """The workdir of a run from which other runs begin."""
     workdir = tmp_path_factory.mktemp("source") / "run"
-    trained(config_with(), workdir)
+    train_phases(config_with(), workdir)
     notes = workdir / "phases.json"
-    there = files.read_json(notes) if notes.exists() else {}
-    pretrain = there.get("pretrain", {}) | {"found": 1}
-    files.write_json(notes, {"unlearn": {"found": 2}} | there | {"pretrain": pretrain})
+    written = files.read_json(notes) if notes.exists() else {}
+    pretrain = written.get("pretrain", {}) | {"found": 1}
+    files.write_json(notes, {"unlearn": {"found": 2}} | written | {"pretrain": pretrain})
     return workdir
 
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    """The workdir of a run with another alpha that did everything by itself."""
+    """The workdir of a run with another alpha that reused nothing."""
     workdir = tmp_path_factory.mktemp("alone") / "run"
     run(config_with(alpha=0.5), workdir)
     return workdir
 
 
 @pytest.fixture(scope="module")
-def waiting(tmp_path_factory):
-    """An experiment that is ready and has done nothing."""
-    return prepared(config_with(alpha=0.5), tmp_path_factory.mktemp("waiting") / "run")
+def unstarted(tmp_path_factory):
+    """An experiment that passed its checks and has run no step."""
+    return prepare(config_with(alpha=0.5), tmp_path_factory.mktemp("unstarted") / "run")
 
 
-def at(experiment, folder, config=None):
-    """The experiment in another folder, or with another config."""
+def moved_to(folder, experiment, config=None):
+    """Returns the experiment in another folder, or also with another config."""
     plan = dataclasses.replace(experiment.plan, config=config or experiment.config)
     return dataclasses.replace(experiment, workdir=Workdir(folder), plan=plan)
 
@@ -91,25 +91,25 @@ def beginning_from(experiment, folder):
 
 
 def metrics_of(workdir):
-    """All records, without what a clock says."""
+    """Returns all records of metrics.jsonl without the values that depend on time."""
     return [{key: value for key, value in record.items() if key not in TIMES}
             for record in files.read_jsonl(workdir / "metrics.jsonl")]  # fmt: skip
 
 
-def assert_like(workdir, alone):
+def assert_same_run(workdir, alone):
     assert_same_bits(params_of(workdir), params_of(alone))
     assert metrics_of(workdir) == metrics_of(alone)
-    assert [(r["phase"], r["step"]) for r in metrics_of(workdir)] == EVERY
+    assert [(r["phase"], r["step"]) for r in metrics_of(workdir)] == ALL_STEPS
 
 
 @pytest.mark.slow
-def test_the_run_ends_at_the_bits_of_a_run_alone(source, alone, tmp_path, caplog):
+def test_a_reusing_run_equals_a_run_alone(source, alone, tmp_path, caplog):
     caplog.set_level(logging.INFO)
     workdir = tmp_path / "run"
     run(config_with(alpha=0.5, begin_from=source), workdir)
     assert f"pretrain: reused from {source}" in caplog.text
     assert "pretrain: done already" in caplog.text
-    assert_like(workdir, alone)
+    assert_same_run(workdir, alone)
     results, theirs = (files.read_json(w / "results.json") for w in (workdir, alone))
     for key in ("tasks", "digests", "steps", "trained_on"):
         assert results[key] == theirs[key]
@@ -117,26 +117,28 @@ def test_the_run_ends_at_the_bits_of_a_run_alone(source, alone, tmp_path, caplog
     ours, theirs = (w / "checkpoints" / "pretrain" / "2" for w in (workdir, source))
     inodes = [{p.relative_to(w): p.stat().st_ino for p in w.rglob("*") if p.is_file()}
               for w in (ours, theirs)]  # fmt: skip
-    assert inodes[0] == inodes[1], "nothing is there twice"
+    assert inodes[0] == inodes[1], "files are linked, not copied"
     assert not list((workdir / "checkpoints").glob(".*"))
     shutil.rmtree(workdir / "checkpoints")
-    assert (theirs / "_CHECKPOINT_METADATA").exists(), "removing a name removes no file"
+    assert (theirs / "_CHECKPOINT_METADATA").exists(), (
+        "removing the links keeps the files of the source"
+    )
 
 
 @pytest.mark.slow
 def test_all_phases_may_be_the_same(source, tmp_path):
-    """Only what is evaluated differs: nothing is left to train."""
+    """Only the evaluation differs, so nothing is left to train."""
     config = config_with(begin_from=source)
     config.evaluate.tasks = ("random",)
-    experiment = prepared(config, tmp_path / "run")
+    experiment = prepare(config, tmp_path / "run")
     assert reuse.reuse_phases(experiment) == ["pretrain", "unlearn"]
     assert_same_bits(params_of(tmp_path / "run"), params_of(source))
     assert metrics_of(tmp_path / "run") == metrics_of(source)
-    assert reuse.reuse_phases(experiment) == [], "once"
+    assert reuse.reuse_phases(experiment) == [], "phases are reused only once"
 
 
 def changed(name, change):
-    """Changes a JSON file of a workdir."""
+    """Returns a function of a workdir that changes the JSON file of that name."""
 
     def apply(folder):
         path = folder / name
@@ -147,7 +149,7 @@ def changed(name, change):
     return apply
 
 
-def shorten(folder):
+def cut_checkpoint(folder):
     path = max((folder / "checkpoints/pretrain/2").rglob("*"), key=os.path.getsize)
     path.write_bytes(path.read_bytes()[:10])
 
@@ -207,27 +209,27 @@ DIFFERENCES = {
         lambda folder: shutil.rmtree(folder / "checkpoints/pretrain/2"),
         "pretrain is not finished there",
     ),
-    "damaged": (shorten, "checkpoints/pretrain/2 is damaged"),
+    "damaged": (cut_checkpoint, "checkpoints/pretrain/2 is damaged"),
 }
 
 
 @pytest.mark.parametrize("kind", DIFFERENCES)
-def test_at_any_difference_nothing_is_reused(kind, source, waiting, tmp_path, caplog):
+def test_at_any_difference_nothing_is_reused(kind, source, unstarted, tmp_path, caplog):
     caplog.set_level(logging.INFO)
     change, reason = DIFFERENCES[kind]
-    there = shutil.copytree(source, tmp_path / "there")
-    change(there)
-    assert reuse.reuse_phases(beginning_from(waiting, there)) == []
+    other = shutil.copytree(source, tmp_path / "other")
+    change(other)
+    assert reuse.reuse_phases(beginning_from(unstarted, other)) == []
     (line,) = [message for message in caplog.messages if "reused from" in message]
-    assert line.startswith(f"nothing is reused from {there}: ")
+    assert line.startswith(f"nothing is reused from {other}: ")
     assert reason in line
-    assert not (waiting.workdir.folder / "checkpoints").exists()
-    assert not waiting.workdir.metrics.exists()
+    assert not (unstarted.workdir.folder / "checkpoints").exists()
+    assert not unstarted.workdir.metrics.exists()
 
 
-def test_what_makes_no_difference(source, waiting, tmp_path):
-    """What only later phases, the evaluation or the machine see."""
-    there = shutil.copytree(source, tmp_path / "there")
+def test_differences_that_do_not_matter(source, unstarted, tmp_path):
+    """Settings that only change later phases, the evaluation or how a run is executed."""
+    other = shutil.copytree(source, tmp_path / "other")
 
     def change(c):
         c["runtime"].update(save_every=7, threads=1)
@@ -235,51 +237,53 @@ def test_what_makes_no_difference(source, waiting, tmp_path):
         c["unlearn"].update(steps=99)
         c["evaluators"] = {}
 
-    config(change)(there)
-    here = shutil.copytree(waiting.workdir.folder, tmp_path / "here")
-    experiment = beginning_from(at(waiting, here), there)
+    config(change)(other)
+    here = shutil.copytree(unstarted.workdir.folder, tmp_path / "here")
+    experiment = beginning_from(moved_to(here, unstarted), other)
     assert reuse.reuse_phases(experiment) == ["pretrain"]
 
 
-def test_a_phase_that_found_its_own_end_is_finished(source, waiting, tmp_path):
-    """It has fewer steps than the config gives it, and its last record says so."""
-    there = shutil.copytree(source, tmp_path / "there")
-    here = shutil.copytree(waiting.workdir.folder, tmp_path / "here")
-    longer = {**waiting.config, "pretrain": waiting.config["pretrain"] | {"steps": 9}}
-    config(lambda c: c["pretrain"].update(steps=9))(there)
-    experiment = at(waiting, here, config=longer)
-    experiment = beginning_from(experiment, there)
-    assert reuse.reuse_phases(experiment) == [], "two of nine steps"
-    with (there / "metrics.jsonl").open("a") as file:
+def test_a_phase_that_ended_by_itself_is_finished(source, unstarted, tmp_path):
+    """It has fewer steps than the config sets, and its last record has ended=1."""
+    other = shutil.copytree(source, tmp_path / "other")
+    here = shutil.copytree(unstarted.workdir.folder, tmp_path / "here")
+    longer = {**unstarted.config, "pretrain": unstarted.config["pretrain"] | {"steps": 9}}
+    config(lambda c: c["pretrain"].update(steps=9))(other)
+    experiment = moved_to(here, unstarted, config=longer)
+    experiment = beginning_from(experiment, other)
+    assert reuse.reuse_phases(experiment) == [], "only two of nine steps are done"
+    with (other / "metrics.jsonl").open("a") as file:
         file.write('{"phase": "unlearn", "step": 1, "ended": 1.0}\n')
         file.write('{"phase": "pretrain", "step": 1, "ended": 0.0}\n')
     assert reuse.reuse_phases(experiment) == []
-    with (there / "metrics.jsonl").open("a") as file:
+    with (other / "metrics.jsonl").open("a") as file:
         file.write('{"phase": "pretrain", "step": 1, "ended": 1.0}\n')
     assert reuse.reuse_phases(experiment) == ["pretrain"]
     assert reuse.done(here, "pretrain", 9)
 
 
-def test_a_phase_that_has_begun_here_goes_on_here(source, waiting, tmp_path, caplog):
+def test_a_phase_with_checkpoints_here_is_not_replaced(source, unstarted, tmp_path, caplog):
     caplog.set_level(logging.INFO)
-    here = shutil.copytree(waiting.workdir.folder, tmp_path / "here")
-    unlearn = waiting.config["unlearn"] | {"solver_args": {"alpha": 0.25}}
-    same = at(waiting, here, config={**waiting.config, "unlearn": unlearn})
+    here = shutil.copytree(unstarted.workdir.folder, tmp_path / "here")
+    unlearn = unstarted.config["unlearn"] | {"solver_args": {"alpha": 0.25}}
+    same = moved_to(here, unstarted, config={**unstarted.config, "unlearn": unlearn})
     experiment = beginning_from(same, source)
     (here / "checkpoints" / "pretrain" / "1").mkdir(parents=True)
-    assert reuse.reuse_phases(experiment) == [], "nor what comes after it"
+    assert reuse.reuse_phases(experiment) == [], "neither it nor the phases after it"
     assert "pretrain has checkpoints here" in caplog.text
     (here / "checkpoints" / "pretrain" / "1").rename(here / "checkpoints" / "pretrain" / "x")
-    assert reuse.reuse_phases(experiment) == ["pretrain", "unlearn"], "a save cut short is none"
+    assert reuse.reuse_phases(experiment) == ["pretrain", "unlearn"], (
+        "an incomplete checkpoint does not count"
+    )
 
 
-def killed_at(file_number, monkeypatch):
-    """Lets the process die at this file of a checkpoint, with no chance to tidy up."""
-    seen = []
+def kill_after(count, monkeypatch):
+    """Raises KeyboardInterrupt after `count` files of a checkpoint are linked."""
+    linked = []
 
     def link(a, b):
-        seen.append(b)
-        if len(seen) > file_number:
+        linked.append(b)
+        if len(linked) > count:
             raise KeyboardInterrupt
         os.link(a, b)
 
@@ -287,63 +291,63 @@ def killed_at(file_number, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_kill_in_the_middle_leaves_nothing_half(source, alone, tmp_path, monkeypatch, caplog):
-    """Afterwards the phase can be reused again, or be done here after all."""
+def test_a_kill_leaves_no_incomplete_phase(source, alone, tmp_path, monkeypatch, caplog):
+    """Afterwards the phase can be reused again, or trained in this workdir."""
     caplog.set_level(logging.INFO)
     workdir, other = tmp_path / "run", tmp_path / "other"
     with monkeypatch.context() as patch:
-        killed_at(3, patch)
+        kill_after(3, patch)
         with pytest.raises(KeyboardInterrupt):
-            trained(config_with(alpha=0.5, begin_from=source), workdir)
-    (left_over,) = (workdir / "checkpoints").iterdir()
-    assert left_over.name == ".pretrain.reusing"
+            train_phases(config_with(alpha=0.5, begin_from=source), workdir)
+    (remainder,) = (workdir / "checkpoints").iterdir()
+    assert remainder.name == ".pretrain.reusing"
     shutil.copytree(workdir, other)
-    trained(config_with(alpha=0.5, begin_from=source), workdir)
+    train_phases(config_with(alpha=0.5, begin_from=source), workdir)
     assert "pretrain: done already" in caplog.text
     caplog.clear()
-    trained(config_with(alpha=0.5), other)
+    train_phases(config_with(alpha=0.5), other)
     assert "pretrain: done already" not in caplog.text
     for folder in (workdir, other):
-        assert_like(folder, alone)
+        assert_same_run(folder, alone)
         assert {p.name for p in (folder / "checkpoints").iterdir()} == {"pretrain", "unlearn"}
 
 
-def test_where_files_cannot_be_linked_they_are_copied(source, waiting, tmp_path, monkeypatch):
+def test_where_files_cannot_be_linked_they_are_copied(source, unstarted, tmp_path, monkeypatch):
     def refuse(a, b):
         raise OSError("Invalid cross-device link")
 
     monkeypatch.setattr(os, "link", refuse)
-    here = shutil.copytree(waiting.workdir.folder, tmp_path / "here")
-    experiment = beginning_from(at(waiting, here), source)
+    here = shutil.copytree(unstarted.workdir.folder, tmp_path / "here")
+    experiment = beginning_from(moved_to(here, unstarted), source)
     assert reuse.reuse_phases(experiment) == ["pretrain"]
     path = "checkpoints/pretrain/2/_CHECKPOINT_METADATA"
     assert (here / path).read_bytes() == (source / path).read_bytes()
     assert (here / path).stat().st_ino != (source / path).stat().st_ino
 
 
-def test_what_cannot_be_begun_from_is_an_error(source, waiting, tmp_path, monkeypatch):
+def test_invalid_begin_from_is_an_error(source, unstarted, tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match=r"nowhere holds no run"):
-        reuse.reuse_phases(beginning_from(waiting, tmp_path / "nowhere"))
+        reuse.reuse_phases(beginning_from(unstarted, tmp_path / "nowhere"))
     with pytest.raises(ConfigError, match="is this workdir itself"):
-        reuse.reuse_phases(beginning_from(waiting, waiting.workdir.folder))
+        reuse.reuse_phases(beginning_from(unstarted, unstarted.workdir.folder))
 
     def full(a, b, **_):
         raise OSError(28, "No space left on device")
 
-    here = shutil.copytree(waiting.workdir.folder, tmp_path / "here")
+    here = shutil.copytree(unstarted.workdir.folder, tmp_path / "here")
     monkeypatch.setattr(shutil, "copytree", full)
     with pytest.raises(NotSaved, match=r"pretrain could not be reused .*No space left"):
-        reuse.reuse_phases(beginning_from(at(waiting, here), source))
+        reuse.reuse_phases(beginning_from(moved_to(here, unstarted), source))
 
 
-def test_only_the_first_process_writes(source, waiting, monkeypatch):
+def test_only_the_first_process_writes(source, unstarted, monkeypatch):
     monkeypatch.setattr(hosts, "is_main", lambda: False)
-    assert reuse.reuse_phases(beginning_from(waiting, source)) == []
-    assert not (waiting.workdir.folder / "checkpoints").exists()
+    assert reuse.reuse_phases(beginning_from(unstarted, source)) == []
+    assert not (unstarted.workdir.folder / "checkpoints").exists()
 
 
 def test_begin_from_may_change_between_launches(source):
-    """It is how a run is done, not what it is."""
+    """It changes how a run is executed, not its results."""
     workdirs.check_config_matches(
         source, files.as_json(complete_config(config_with(begin_from="elsewhere")))
     )

@@ -1,4 +1,4 @@
-"""Whole runs: what they leave behind, what they compute, every config in its small form."""
+"""Whole runs: the files they write, their results, and every config in its smoke form."""
 
 import logging
 import shutil
@@ -24,13 +24,13 @@ from l2l_jax.report.__main__ import main as report
 from l2l_jax.weights import __main__, safetensors
 from l2l_jax.workdir import claim as workdirs
 from tests.helpers import (
-    HASTY,
+    FAST_COMPILATION,
     ROOT,
     assert_same_bits,
     call,
     finished_run,
+    open_with_data,
     params_of,
-    ready,
     small_config,
     small_model,
     trained,
@@ -39,7 +39,7 @@ from tests.helpers import (
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """(workdir, results) of the small experiment; a test that alters it takes a copy."""
+    """(workdir, results) of the small experiment; read-only."""
     source = finished_run()
     workdir = shutil.copytree(source, tmp_path_factory.mktemp("copy") / source.name)
     return workdir, files.read_json(workdir / "results.json")
@@ -47,11 +47,11 @@ def finished(tmp_path_factory):
 
 @pytest.fixture
 def copy(finished, tmp_path):
-    """The workdir of the small experiment, to be altered."""
+    """A copy of the workdir of the small experiment, which the test may change."""
     return shutil.copytree(finished[0], tmp_path / "copy")
 
 
-def test_a_run_leaves_what_other_tools_rely_on(finished):
+def test_a_run_writes_the_files_that_other_tools_need(finished):
     workdir, _ = finished
     names = {p.relative_to(workdir).as_posix() for p in workdir.rglob("*")}
     for name in ("config.json", "versions.json", "metrics.jsonl", "results.json", "report.html",
@@ -64,7 +64,7 @@ def test_a_run_leaves_what_other_tools_rely_on(finished):
     assert versions["devices"] == "8 x cpu"
 
 
-def test_results_have_the_agreed_shape(finished):
+def test_results_have_the_documented_structure(finished):
     _, results = finished
     for variant in ("original", "unlearned"):
         for side in ("retain", "forget"):
@@ -82,7 +82,7 @@ def test_metrics_begin_at_step_zero_with_both_objectives(finished):
     records = list(files.read_jsonl(workdir / "metrics.jsonl"))
     unlearn = [record for record in records if record["phase"] == "unlearn"]
     assert [record["step"] for record in unlearn] == list(range(6))
-    assert unlearn[0]["retain"] < 1e-12, "the student starts as the teacher"
+    assert unlearn[0]["retain"] < 1e-12, "the student starts equal to the teacher"
     assert unlearn[0]["forget"] > 0
     assert all(record["retain"] > 0 for record in unlearn[2:])
     keys = {"loss", "gradient_norm", "update_norm", "learning_rate", "seconds", "data_wait",
@@ -93,11 +93,13 @@ def test_metrics_begin_at_step_zero_with_both_objectives(finished):
 
 def test_only_the_encoder_moved(finished):
     workdir, results = finished
-    bench = ready(workdir)
-    outcome = run_phases(bench, restored)
-    original, final = bench.canonical(outcome.original), bench.canonical(outcome.final)
-    moved = {group: trees.digest(original[group]) != trees.digest(final[group]) for group in final}
-    assert moved == {"encoder": True, "decoder": False, "positions": False}
+    experiment = open_with_data(workdir)
+    outcome = run_phases(experiment, restored)
+    original, final = experiment.canonical(outcome.original), experiment.canonical(outcome.final)
+    changed = {
+        group: trees.digest(original[group]) != trees.digest(final[group]) for group in final
+    }
+    assert changed == {"encoder": True, "decoder": False, "positions": False}
     assert outcome.done == {"pretrain": (2, 2), "unlearn": (6, 6)}
     assert results["digests"]["weights"] == {
         "original": trees.digest(original),
@@ -115,8 +117,8 @@ def test_evaluating_again_gives_the_same_figures(finished, copy):
     assert again["digests"] == results["digests"]
 
 
-def test_a_run_returns_what_it_writes_down(finished, copy, caplog):
-    """And a finished one does nothing else."""
+def test_a_run_returns_its_results(finished, copy, caplog):
+    """A finished run only returns them."""
     before = (copy / "report.html").stat().st_mtime_ns
     with caplog.at_level(logging.INFO):
         assert run(small_config(), copy) == finished[1]
@@ -141,7 +143,7 @@ def test_the_same_config_gives_the_same_bits(finished, tmp_path):
 
 
 def test_both_models_see_the_same_images_and_masks(finished):
-    """Outside what is hidden every row of a grid is the image itself."""
+    """Outside the hidden pixels, every row of a grid equals the image."""
     workdir, _ = finished
     picture = np.asarray(Image.open(workdir / "images" / "center_forget.png"))
     rows = np.split(picture, 4)
@@ -163,7 +165,7 @@ def test_with_alpha_zero_nothing_moves(optimised, tmp_path):
 
 @pytest.mark.slow
 def test_bfloat16_and_scanned_blocks_and_accumulation_and_profile(tmp_path):
-    """All that changes how a step is computed, at once."""
+    """All settings that change how a step is computed, together."""
     config = small_config()
     config.model.args = {**config.model.args, "dtype": "bfloat16", "scan": True, "remat": True}
     config.unlearn.update(dict(accumulate=2, batch_size=16))
@@ -182,20 +184,22 @@ def test_proxy_in_place_of_retain(tmp_path):
         run(config, tmp_path / "run")
     config.unlearn.on = "proxy"
     trained(config, tmp_path / "run")
-    kept = {p.stem: files.read_json(p)["classes"] for p in (tmp_path / "run" / "splits").glob("*")}
-    assert kept["proxy"] == ["class3"]
-    assert kept["retain"] == kept["retain_eval"] == ["class2"]
-    assert "proxy_eval" not in kept
-    experiment = ready(tmp_path / "run")
-    everything = trained_on(experiment.plan, experiment.splits)
-    assert everything == {"forget", "proxy", "retain"}, "pretraining took them all"
+    classes = {
+        p.stem: files.read_json(p)["classes"] for p in (tmp_path / "run" / "splits").glob("*")
+    }
+    assert classes["proxy"] == ["class3"]
+    assert classes["retain"] == classes["retain_eval"] == ["class2"]
+    assert "proxy_eval" not in classes
+    experiment = open_with_data(tmp_path / "run")
+    names = trained_on(experiment.plan, experiment.splits)
+    assert names == {"forget", "proxy", "retain"}, "pretraining used all images"
     used = training_splits(experiment, "unlearn")
     assert used["retain"].classes == ("class3",), "the proxy is trained on"
     assert used["forget"].classes == ("class0", "class1")
 
 
-def lean(config, workdir):
-    """A config all of whose phases and tasks trace, with fewer of them, to be run sooner."""
+def shortened(config, workdir):
+    """Checks that all phases and tasks can be traced; returns the config with fewer of them."""
     preflight(resolve(config), workdir, StopSignal())
     for phase in config.phases:
         config[phase].steps = 4
@@ -205,19 +209,19 @@ def lean(config, workdir):
 
 
 @pytest.mark.slow
-def test_a_small_form_from_the_command_line(tmp_path):
-    """Scenes in files of the true form, COCO in place of the retain images, every judge."""
+def test_a_smoke_form_from_the_command_line(tmp_path):
+    """Scenes in files of the real format, COCO as the proxy, all feature networks."""
     other = cli.load_config(f"{ROOT}/configs/mae_imagenet.py:large,random,proxy,smoke")
-    lean(other, tmp_path / "imagenet")
+    shortened(other, tmp_path / "imagenet")
     spec = "configs/mae_places365.py:random,coco,smoke"
-    fewer = lean(cli.load_config(f"{ROOT}/{spec}"), tmp_path / "traced").evaluate.tasks
+    fewer = shortened(cli.load_config(f"{ROOT}/{spec}"), tmp_path / "traced").evaluate.tasks
     done = call("l2l_jax.main", "--config", spec, "--workdir", tmp_path / "run",
                 f"--config.evaluate.tasks={fewer}", timeout=400)  # fmt: skip
     assert done.returncode == 0, done.stderr
     results = files.read_json(tmp_path / "run" / "results.json")
-    wanted = {"fid", "fid_places", "kid", "is", "is_places", "is_released", "clip", "psnr"}
-    assert wanted <= results["unlearned"]["forget"].keys()
-    assert all(np.isfinite(results["unlearned"]["forget"][metric]) for metric in wanted)
+    expected = {"fid", "fid_places", "kid", "is", "is_places", "is_released", "clip", "psnr"}
+    assert expected <= results["unlearned"]["forget"].keys()
+    assert all(np.isfinite(results["unlearned"]["forget"][metric]) for metric in expected)
     assert not results["skipped"]
     assert results["passes"]["unlearn"]["retain"]["split"] == "proxy"
     assert results["tokenizer"] is None
@@ -226,26 +230,26 @@ def test_a_small_form_from_the_command_line(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("spec", "made"),
+    ("spec", "variant"),
     [
         ("mage_imagenet.py:tied,smoke", "unlearned"),
         ("vqgan_imagenet.py:smoke", "original"),
         ("diffusion_places365.py:proxy,smoke", "unlearned"),
     ],
 )
-def test_every_config_runs_in_its_small_form(spec, made, tmp_path):
-    config = lean(cli.load_config(f"{ROOT}/configs/{spec}"), tmp_path / "traced")
-    config.networks.main = config.networks.clip  # the other judges take long to compile
+def test_every_config_runs_in_its_smoke_form(spec, variant, tmp_path):
+    config = shortened(cli.load_config(f"{ROOT}/configs/{spec}"), tmp_path / "traced")
+    config.networks.main = config.networks.clip  # other networks compile slowly
     config.networks = dict()
     config.evaluators = dict(fid=dict())
     results = run(config, tmp_path / "run")
-    assert np.isfinite(results[made]["forget"]["fid"])
+    assert np.isfinite(results[variant]["forget"]["fid"])
     assert bool(results["tokenizer"]) == config.model.name.startswith(("mage", "vqgan"))
 
 
 @pytest.mark.slow
-def test_a_folder_of_ones_own_images(tmp_path):
-    """What the README promises: classes by sub-folder, single images by a list, no weights."""
+def test_a_folder_of_images(tmp_path):
+    """As in README.md: classes are sub-folders, a file lists images to forget, no weights."""
     source = fashion_mnist.load("train")
     for name in ("Bag", "Coat"):
         (tmp_path / "mine" / name).mkdir(parents=True)
@@ -262,7 +266,7 @@ def test_a_folder_of_ones_own_images(tmp_path):
     config.evaluate.batch_size = 8
     config.networks.main.args.epochs = 1
     config.evaluators = dict(reconstruction=dict())
-    results = run(lean(config, tmp_path / "traced"), tmp_path / "run")
+    results = run(shortened(config, tmp_path / "traced"), tmp_path / "run")
     kept = [files.read_json(tmp_path / "run" / "splits" / f"forget{suffix}.json")["keys"]
             for suffix in ("", "_eval")]  # fmt: skip
     assert sorted(kept[0] + kept[1]) == sorted(f"Bag/{name}" for name in listed)
@@ -271,8 +275,8 @@ def test_a_folder_of_ones_own_images(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_that_was_cut_short_is_never_taken_for_a_whole_one(finished, copy, tmp_path):
-    """It can be looked at, is called unfinished, is not exported unasked, and can be finished."""
+def test_an_unfinished_run_is_marked(finished, copy, tmp_path):
+    """It can be evaluated, is called unfinished, needs --partial to export, and can be finished."""
     workdir, out = copy, tmp_path / "out.safetensors"
     shutil.rmtree(workdir / "checkpoints" / "unlearn" / "6")
     evaluate_again(workdir)
@@ -296,8 +300,8 @@ def test_two_launches_do_not_share_a_workdir(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_original_may_not_change_on_the_way(tmp_path):
-    """The half that is done compared with one teacher, the other half would with another."""
+def test_the_original_may_not_change_during_a_run(tmp_path):
+    """Otherwise the first steps would have one teacher and the remaining steps another."""
     model, path = small_model("mae"), tmp_path / "original.safetensors"
     about = {"model": "mae", "args": find("model", "mae").SMALLEST}
     config = small_config(phases=("unlearn",), weights=str(path))
@@ -306,7 +310,7 @@ def test_the_original_may_not_change_on_the_way(tmp_path):
     run(config, tmp_path / "run")
     (tmp_path / "run" / "report.html").unlink()
     (tmp_path / "run" / "original.json").unlink()
-    run(config, tmp_path / "run")  # as after a kill before that file was written
+    run(config, tmp_path / "run")  # as if killed before original.json was written
     (tmp_path / "run" / "report.html").unlink()
     safetensors.save(path, jax.device_get(model.init(jax.random.key(1))), about)
     message = r"original\.safetensors is not what .* began with"
@@ -317,9 +321,10 @@ def test_the_original_may_not_change_on_the_way(tmp_path):
 
 
 @pytest.mark.slow
-def test_an_older_page_is_never_taken_for_the_page_of_newer_results(copy):
-    bench = ready(copy)
-    evaluation.evaluate(bench, run_phases(bench, restored))  # killed before the page is written
+def test_new_results_remove_the_old_page(copy):
+    experiment = open_with_data(copy)
+    # As if killed before the report is written:
+    evaluation.evaluate(experiment, run_phases(experiment, restored))
     assert (copy / "results.json").exists()
     assert not (copy / "report.html").exists()
     run(small_config(), copy)
@@ -328,7 +333,7 @@ def test_an_older_page_is_never_taken_for_the_page_of_newer_results(copy):
 
 @pytest.mark.slow
 def test_what_a_model_was_trained_on_decides_its_name(tmp_path):
-    """Retrained is what never saw the forget images; weights from elsewhere may have."""
+    """A retrained model never saw the forget images; loaded weights count as an original."""
     config = small_config(phases=("pretrain",))
     config.evaluators = dict(reconstruction=dict())
     results = run(config, tmp_path / "all")
@@ -336,22 +341,22 @@ def test_what_a_model_was_trained_on_decides_its_name(tmp_path):
     assert "original" in results
     page = (tmp_path / "all" / "report.html").read_text()
     assert "that knows what is to be forgotten" in page
-    made = tmp_path / "made.safetensors"
-    __main__.main(["export", str(tmp_path / "all"), str(made)])
+    exported = tmp_path / "exported.safetensors"
+    __main__.main(["export", str(tmp_path / "all"), str(exported)])
     config.pretrain.on = "retain"
     results = run(config, tmp_path / "retain")
     assert results["trained_on"] == ["retain"]
     assert "retrained" in results
     page = (tmp_path / "retain" / "report.html").read_text()
     assert "that never saw what is to be forgotten" in page
-    config.weights = str(made)
+    config.weights = str(exported)
     assert "original" in run(config, tmp_path / "more")
 
 
-@pytest.mark.parametrize(("given", "name"), [("tokenizer", "retrained"), ("whole", "original")])
-def test_a_tokenizer_that_was_given_knows_no_images_to_forget(given, name):
+@pytest.mark.parametrize(("loaded", "name"), [("tokenizer", "retrained"), ("all", "original")])
+def test_loading_only_a_tokenizer_still_makes_a_retrained_model(loaded, name):
     groups = {"encoder": 0, "decoder": 0, "tokenizer": 0}
-    weights = {"tokenizer": {"tokenizer": 0}, "whole": groups}[given]
+    weights = {"tokenizer": {"tokenizer": 0}, "all": groups}[loaded]
     pretrain = SimpleNamespace(method=find("method", "pretrain"), on="retain")
     experiment = SimpleNamespace(
         plan=SimpleNamespace(proxy=None, phases={"pretrain": pretrain}), reference=None,
@@ -371,5 +376,5 @@ def test_a_run_on_many_devices_is_read_on_one(finished, copy, tmp_path):
     assert done.returncode == 0, done.stderr
     exported = trees.flatten(safetensors.load(tmp_path / "out.safetensors").params)
     assert_same_bits(exported, params_of(finished[0]))
-    done = call("l2l_jax.evaluate", "--workdir", workdir, devices=4, **HASTY)
+    done = call("l2l_jax.evaluate", "--workdir", workdir, devices=4, **FAST_COMPILATION)
     assert done.returncode == 0, done.stderr

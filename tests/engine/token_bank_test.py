@@ -1,4 +1,4 @@
-"""Tokens made beforehand: a run on them is the run on the images, and wrong caches are refused."""
+"""Tokens made before training: the same result as from images; wrong caches are refused."""
 
 import jax
 import numpy as np
@@ -13,7 +13,7 @@ from tests.helpers import assert_same_bits, once, params_of, small_config, small
 
 
 def mage_config(folder="", **cache):
-    """helpers.small_config with the smallest MAGE; the tokenizer is a random one."""
+    """helpers.small_config with the smallest MAGE and a random tokenizer."""
     config = small_config()
     config.model = dict(name="mage", args=find("model", "mage").SMALLEST)
     config.tasks.random_ratio = dict(task="random_ratio", args=dict())
@@ -36,8 +36,8 @@ def pixels():
 
 
 @pytest.mark.slow
-def test_a_run_on_tokens_is_the_run_on_images(pixels, tmp_path):
-    """With nothing cropped or mirrored one view is all there is."""
+def test_a_run_on_tokens_equals_the_run_on_images(pixels, tmp_path):
+    """There are no crops or flips, so one view holds all information."""
     results = run(mage_config(views=1), tmp_path / "tokens")
     np.testing.assert_allclose(losses(tmp_path / "tokens"), losses(pixels), rtol=1e-5)
     page = (tmp_path / "tokens" / "report.html").read_text()
@@ -51,14 +51,14 @@ def test_a_run_on_tokens_is_the_run_on_images(pixels, tmp_path):
 
 
 @pytest.mark.slow
-def test_noise_is_drawn_from_a_bank_or_anew(pixels, tmp_path):
+def test_noise_is_drawn_from_a_bank_or_in_every_step(pixels, tmp_path):
     trained(mage_config(noise=0), tmp_path / "anew")
     bank, anew = losses(pixels), losses(tmp_path / "anew")
     assert len(bank) == len(anew) == 4
     assert not np.allclose(bank[:, 1], anew[:, 1])
 
 
-def test_tokens_without_a_bank_leave_nothing_to_measure(tmp_path):
+def test_tokens_need_a_bank_of_noise(tmp_path):
     with pytest.raises(ConfigError, match=r"let data.token_cache.noise be at least 1"):
         run(mage_config(views=1, noise=0), tmp_path / "run")
 
@@ -83,7 +83,7 @@ def test_a_cache_of_another_tokenizer(tmp_path):
 
 
 @pytest.mark.slow
-def test_training_starts_from_a_tokenizer_and_unlearning_does_not(tmp_path):
+def test_pretraining_can_start_from_a_tokenizer_and_unlearning_cannot(tmp_path):
     model = small_model("vqgan")
     params = jax.device_get(model.init(jax.random.key(5)))
     about = {"model": "vqgan", "args": find("model", "vqgan").SMALLEST}
@@ -91,15 +91,15 @@ def test_training_starts_from_a_tokenizer_and_unlearning_does_not(tmp_path):
     config = mage_config(views=1)
     config.weights = str(tmp_path / "vq.safetensors")
     trained(config, tmp_path / "run")
-    made = params_of(tmp_path / "run")
+    result = params_of(tmp_path / "run")
     for name, value in trees.flatten(params).items():
-        np.testing.assert_array_equal(made[f"tokenizer/{name}"], value)
+        np.testing.assert_array_equal(result[f"tokenizer/{name}"], value)
     config.phases = ("unlearn",)
     with pytest.raises(ConfigError, match="holds only the tokenizer of a mage"):
         run(config, tmp_path / "other")
 
 
 @pytest.mark.parametrize("key", ["views", "noise"])
-def test_numbers_that_make_no_sense(key, tmp_path):
+def test_negative_numbers_are_refused(key, tmp_path):
     with pytest.raises(ConfigError, match="views and noise are 0 or more"):
         run(mage_config(**{key: -1}), tmp_path / "run")

@@ -1,4 +1,4 @@
-"""What changes no result may change between launches; everything else may not."""
+"""Keys that do not change results may change between launches; all others may not."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from l2l_jax.workdir import claim
 from tests.helpers import small_config
 
 
-def test_a_cache_decides_nothing(tmp_path):
+def test_a_cache_may_change_between_launches(tmp_path):
     config = files.as_json(complete_config(small_config()))
     files.write_json(tmp_path / "config.json", config)
     cached = files.as_json(config)
@@ -18,7 +18,7 @@ def test_a_cache_decides_nothing(tmp_path):
     claim.check_config_matches(tmp_path, cached)
     config["spare"], cached["spare"] = config["unlearn"], config["unlearn"] | {"steps": 99}
     assert config_dicts.decisive(cached) == config_dicts.decisive(config)
-    assert cached["data"]["cache"] == "memory", "what is given stays as it is"
+    assert cached["data"]["cache"] == "memory", "decisive() does not change its argument"
     cached["split"]["forget"]["images"] = 5
     with pytest.raises(ConfigError, match=r"split\.forget\.images: 0 there, 5 here"):
         claim.check_config_matches(tmp_path, cached)

@@ -1,4 +1,4 @@
-"""Metrics and progress: nothing lost, nothing twice."""
+"""Metrics and progress: every step is recorded once; rates and remaining time."""
 
 import logging
 import subprocess
@@ -11,7 +11,7 @@ from l2l_jax.workdir import metrics
 from tests.helpers import ROOT
 
 
-def test_a_continued_run_drops_what_it_will_write_again(tmp_path):
+def test_a_continued_run_drops_the_records_of_steps_it_repeats(tmp_path):
     for phase in ("pretrain", "unlearn"):
         writer = metrics.Writer(tmp_path, phase, 0, tensorboard=False)
         for step in range(5):
@@ -20,7 +20,7 @@ def test_a_continued_run_drops_what_it_will_write_again(tmp_path):
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"phase": "unlearn", "st')  # cut off by a kill
     writer = metrics.Writer(tmp_path, "unlearn", 3, tensorboard=False)
-    assert writer.seconds == 3.0, "what the kept steps took"
+    assert writer.seconds == 3.0, "the seconds of the kept steps"
     writer.scalars(3, {"loss": 9.0, "seconds": 5.0})
     writer.close()
     records = list(files.read_jsonl(tmp_path / "metrics.jsonl"))
@@ -51,7 +51,7 @@ def test_without_clu_the_json_lines_remain(tmp_path, monkeypatch, caplog):
     assert len(list(files.read_jsonl(tmp_path / "metrics.jsonl"))) == 1
 
 
-def test_the_clock(monkeypatch, caplog):
+def test_rates_and_remaining_time(monkeypatch, caplog):
     now = [100.0]
     monkeypatch.setattr(progress.time, "perf_counter", lambda: now[0])
     watch = progress.Progress("unlearn", start=10, steps=110, examples=8, flops=2e9, spent=50.0)
@@ -70,7 +70,7 @@ def test_the_clock(monkeypatch, caplog):
         watch.report(20, {"loss": 0.123456, "retain": 1.0}, every=5)
         watch.report(21, {"loss": 0.1}, every=5)  # too soon
     (line,) = [record.message for record in caplog.records]
-    for words in (
+    for text in (
         "unlearn 21/110",
         "loss 0.1235",
         "16 images/s",
@@ -78,12 +78,12 @@ def test_the_clock(monkeypatch, caplog):
         "20%",
         "0:00:44 left",
     ):
-        assert words in line
+        assert text in line
 
 
 @pytest.mark.slow
-def test_tensorflow_stays_out_of_the_train_step():
-    """Only workdir/metrics.py may load it, and only when a writer is made."""
+def test_heavy_packages_are_not_imported():
+    """Only workdir/metrics.py may import TensorFlow, and only when it makes a writer."""
     code = (
         "import sys, l2l_jax.main, l2l_jax.evaluate, l2l_jax.weights.__main__\n"
         "from l2l_jax.registry import find, names, FOLDERS\n"

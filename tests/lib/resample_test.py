@@ -1,4 +1,4 @@
-"""Resizing on the device is that of Pillow, of PyTorch, and of the reference's arrays."""
+"""Resizing on the device equals Pillow, PyTorch and the recorded arrays of the reference code."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -21,14 +21,14 @@ def resized(image, shape, mode):
 
 
 @pytest.mark.parametrize(("mode", "every"), [("clean", 6), ("legacy", 9)])
-def test_it_is_that_of_the_reference(mode, every):
+def test_resizing_equals_the_recorded_arrays(mode, every):
     stored = np.load(unpacked("fid_is/resize.npz"))
     ours = resized(stored["small_uint8"], (299, 299), mode)[::every, ::every]
     np.testing.assert_allclose(ours, stored[mode], atol=1e-3)
 
 
 @pytest.mark.parametrize(("shape", "to"), SIZES)
-def test_clean_is_pillow_in_float(shape, to):
+def test_clean_equals_pillow_on_floats(shape, to):
     image = picture(shape)
     for channel in range(3):
         plane = Image.fromarray(image[..., channel].astype(np.float32), mode="F")
@@ -38,25 +38,27 @@ def test_clean_is_pillow_in_float(shape, to):
 
 
 @pytest.mark.parametrize(("shape", "to"), SIZES)
-def test_pillow_is_pillow_on_bytes(shape, to):
+def test_pillow_equals_pillow_on_bytes(shape, to):
     image = picture(shape)
     theirs = np.asarray(Image.fromarray(image).resize(to[::-1], Image.Resampling.BICUBIC))
     ours = resized(image, to, "pillow")
     assert np.abs(ours - theirs).max() <= 1
-    assert np.mean(ours != theirs) < 1e-3, "a tie may round the other way"
+    assert np.mean(ours != theirs) < 1e-3, (
+        "values halfway between two integers may round differently"
+    )
 
 
 @pytest.mark.parametrize(("shape", "to"), SIZES)
-def test_legacy_is_pytorch_without_antialiasing(shape, to):
+def test_legacy_equals_pytorch_without_antialiasing(shape, to):
     torch = pytest.importorskip("torch")
     image = picture(shape)
-    given = torch.tensor(image.transpose(2, 0, 1)[None].astype(np.float32))
-    theirs = torch.nn.functional.interpolate(given, to, mode="bilinear", align_corners=False)
+    tensor = torch.tensor(image.transpose(2, 0, 1)[None].astype(np.float32))
+    theirs = torch.nn.functional.interpolate(tensor, to, mode="bilinear", align_corners=False)
     ours = resized(image, to, "legacy").transpose(2, 0, 1)
     np.testing.assert_allclose(ours, theirs[0].numpy(), atol=2e-3)
 
 
-def test_cover_takes_the_centre():
+def test_resize_and_crop_keeps_the_centre():
     image = np.zeros((10, 30, 3), np.uint8)
     image[:, 10:20] = 255
     covered = resample.resize_and_crop(jnp.asarray(image, jnp.float32)[None], 10, "pillow")
@@ -64,7 +66,7 @@ def test_cover_takes_the_centre():
     assert (covered == 255).all()
 
 
-def test_red_stays_red():
+def test_channels_are_not_mixed():
     image = np.zeros((8, 8, 3), np.uint8)
     image[..., 0] = 255
     for mode in resample.MODES:

@@ -1,4 +1,4 @@
-"""The mesh: whose rows lie where, whatever the order in which devices are given."""
+"""The mesh: which device holds which rows, for any order of the devices."""
 
 from types import SimpleNamespace
 
@@ -8,11 +8,11 @@ import numpy as np
 from l2l_jax.lib import sharding, trees
 
 
-def test_devices_lie_in_the_order_of_their_hosts(monkeypatch):
-    """A TPU's are given in the order of its wires; a host reads consecutive rows of a batch."""
+def test_devices_are_sorted_by_host(monkeypatch):
+    """JAX orders TPU devices by their wiring, but a host reads consecutive rows of a batch."""
     monkeypatch.setattr(sharding, "Mesh", lambda grid, *_, **__: SimpleNamespace(devices=grid))
-    given = [SimpleNamespace(process_index=i % 2, id=7 - i) for i in range(8)]
-    mesh = sharding.make_mesh(fsdp=2, devices=given)
+    devices = [SimpleNamespace(process_index=i % 2, id=7 - i) for i in range(8)]
+    mesh = sharding.make_mesh(fsdp=2, devices=devices)
     assert mesh.devices.shape == (4, 2)
     assert [device.process_index for device in mesh.devices.flat] == [0] * 4 + [1] * 4
     for host in np.split(mesh.devices.ravel(), 2):
@@ -23,11 +23,11 @@ def test_a_host_reads_the_rows_that_its_devices_hold():
     mesh = sharding.make_mesh(fsdp=2, devices=jax.devices()[::-1])
     rows = np.arange(16)
     placed = jax.device_put(rows, sharding.batch_sharding(mesh))
-    begins = {shard.device.id: shard.index[0].start or 0 for shard in placed.addressable_shards}
-    assert [begins[key] for key in sorted(begins)] == list(range(0, 16, 2))
+    first_rows = {shard.device.id: shard.index[0].start or 0 for shard in placed.addressable_shards}
+    assert [first_rows[key] for key in sorted(first_rows)] == list(range(0, 16, 2))
 
 
-def test_an_inner_product_leaves_sharded_arrays_where_they_are():
+def test_an_inner_product_does_not_gather_sharded_arrays():
     mesh = sharding.make_mesh(fsdp=4)
     tree = {"a": np.ones((3, 3, 64, 128), np.float32), "b": np.ones((2048, 8), np.float32)}
     placed = sharding.place(tree, sharding.parameter_shardings(mesh, tree))

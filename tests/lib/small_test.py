@@ -1,4 +1,4 @@
-"""The smaller pieces of lib: trees, names, weight files, operations, optimizer, keys, errors."""
+"""Small modules: trees, name maps, weights files, FLOPs, optimizer, keys, sharding, errors."""
 
 import jax
 import jax.numpy as jnp
@@ -14,11 +14,11 @@ from l2l_jax.weights.name_map import Rule, transpose
 TREE = {"encoder": {"blocks": {i: {"w": np.full((2, 3), i, np.float32)} for i in range(12)}}}
 
 
-def test_flat_names_and_back():
+def test_flatten_and_unflatten():
     flat = trees.flatten(TREE)
     assert "encoder/blocks/11/w" in flat
     back = trees.unflatten(flat)
-    assert list(back["encoder"]["blocks"]) == list(range(12)), "numbers, in their order"
+    assert list(back["encoder"]["blocks"]) == list(range(12)), "keys are integers in order"
     assert trees.digest(back) == trees.digest(TREE)
 
 
@@ -36,9 +36,9 @@ def test_a_digest_sees_names_values_types_and_shapes():
     assert trees.digest({"a": x, "b": x}) == trees.digest({"b": x, "a": x})
 
 
-def test_differences_are_listed_both_ways():
-    got, want = {"a": np.zeros(2), "b": np.zeros(3)}, {"b": np.zeros(4), "c": np.zeros(1)}
-    text = trees.difference(got, want, "file", "model")
+def test_differences_list_both_sides():
+    found, expected = {"a": np.zeros(2), "b": np.zeros(3)}, {"b": np.zeros(4), "c": np.zeros(1)}
+    text = trees.difference(found, expected, "file", "model")
     assert "only in file: a (2,)" in text
     assert "only in model: c (1,)" in text
     assert "b: (3,) in file, (4,) in model" in text
@@ -48,7 +48,7 @@ def test_differences_are_listed_both_ways():
 RULES = [Rule("fc.{i}.weight", "layers/{i}/kernel", transpose), Rule("b", "bias")]
 
 
-def test_names_go_both_ways():
+def test_name_maps_work_in_both_directions():
     state = {"fc.0.weight": np.ones((2, 5)), "fc.10.weight": np.zeros((3, 4)), "b": np.arange(3)}
     ours = name_map.to_params(state, RULES)
     assert ours["layers"][10]["kernel"].shape == (4, 3)
@@ -66,7 +66,7 @@ def test_names_go_both_ways():
     assert name_map.to_params({"a.3.b.12": 0}, two) == {"x": {3: {12: {"y": 0}}}}
 
 
-def test_weight_files_keep_strided_arrays_and_notice_damage(tmp_path):
+def test_weights_files_keep_strided_arrays_and_detect_damage(tmp_path):
     path = tmp_path / "w.safetensors"
     params = {"layer": {"kernel": np.arange(6, dtype=np.float32).reshape(2, 3).T}, "b": np.ones(2)}
     digest = safetensors.save(path, params, {"model": "x", "args": {"size": "s"}})
@@ -93,7 +93,7 @@ def test_half_precision_is_for_kernels_only(tmp_path):
     assert back["kernel"].dtype == np.float32
 
 
-def test_operations_are_those_of_xla_on_what_both_count():
+def test_flops_equal_those_of_xla():
     def function(x, w):
         layout = ("NHWC", "HWIO", "NHWC")
         y = jax.lax.conv_general_dilated(x, w, (1, 1), "SAME", dimension_numbers=layout)
@@ -106,7 +106,7 @@ def test_operations_are_those_of_xla_on_what_both_count():
     assert counted == pytest.approx(xla, rel=0.02)
 
 
-def test_loops_count_as_often_as_they_run():
+def test_flops_of_loops_and_branches():
     def loop(x):
         return jax.lax.scan(lambda c, _: (c @ c, None), x, None, length=7)[0]
 
@@ -130,7 +130,7 @@ def test_learning_rate_warms_up_and_falls():
         optim.schedule(lr=1.0, warmup=5, final=0.0, steps=100)
 
 
-def test_weight_decay_spares_biases_and_norms_in_both_layouts():
+def test_no_weight_decay_for_biases_and_norms_in_both_layouts():
     params = {"norm": {"scale": 1.0, "bias": 1.0}, "blocks": {0: {"kernel": 1.0}}, "cls_token": 1.0}
     decayed = trees.flatten(optim.decay_mask(params))
     assert {k for k, v in decayed.items() if v} == {"blocks/0/kernel", "cls_token"}
@@ -156,10 +156,10 @@ def test_keys_are_functions_of_their_path():
     assert rng.seed_of(0, "x") != rng.seed_of(1, "x") != rng.seed_of(1, "y")
 
 
-def test_pasting_clips_and_leaves_the_rest():
+def test_paste_clips_and_keeps_visible_pixels():
     mask = jnp.zeros((1, 2, 2), bool).at[0, 0, 1].set(True)
-    given, made = jnp.full((1, 4, 4, 3), 0.3), jnp.full((1, 4, 4, 3), 1.7)
-    pasted = np.asarray(pixels.paste(given, made, mask))
+    original, generated = jnp.full((1, 4, 4, 3), 0.3), jnp.full((1, 4, 4, 3), 1.7)
+    pasted = np.asarray(pixels.paste(original, generated, mask))
     assert (pasted[0, :2, 2:] == 1).all()
     assert (pasted[0, 2:] == np.float32(0.3)).all()
     with pytest.raises(ConfigError, match="take 1 to 3"):
@@ -202,7 +202,7 @@ def test_errors_suggest_and_list():
         signatures.check_args(function, {}, "unlearn.args")
 
 
-def test_a_file_is_whole_or_absent(tmp_path):
+def test_a_file_is_written_completely_or_not_at_all(tmp_path):
     path = tmp_path / "x.json"
     files.write_json(path, {"a": (1, 2)})
 

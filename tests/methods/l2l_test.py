@@ -33,9 +33,7 @@ def test_the_objectives_are_the_equation(noise):
     keep, drop = batch.retain, batch.forget
 
     def latents(params, x, mask):
-        return np.asarray(
-            model.encode(params, model.corrupt(params, x, mask, KEY, visible=(4, 4)))
-        )
+        return np.asarray(model.encode(params, model.corrupt(params, x, mask, KEY, visible=(4, 4))))
 
     stays = latents(teacher, keep.images, keep.mask)
     moved = latents(student, keep.images, keep.mask)

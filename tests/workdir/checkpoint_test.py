@@ -1,4 +1,4 @@
-"""Checkpoints with other meshes, damaged files and full disks."""
+"""Checkpoints on other meshes, with damaged files, and on full disks."""
 
 import logging
 import subprocess
@@ -17,43 +17,43 @@ from tests.helpers import ROOT
 TREE = {"w": {i: jnp.arange(4096.0).reshape(64, 64) + i for i in range(11)}, "step": jnp.int32(3)}
 
 
-def placed(tree, devices):
+def place(tree, devices):
     mesh = sharding.make_mesh(-1, jax.devices()[:devices])
     return sharding.place(jax.device_get(tree), sharding.parameter_shardings(mesh, tree))
 
 
-def abstract(devices):
+def abstract_state(devices):
     mesh = sharding.make_mesh(-1, jax.devices()[:devices])
     return sharding.abstract_tree(mesh, jax.eval_shape(lambda: TREE))
 
 
-def saved(folder, *steps, keep=5):
+def save(folder, *steps, keep=5):
     checkpoints = checkpoint.Checkpoints(folder, keep)
     for step in steps:
-        checkpoints.save(step, placed(TREE | {"step": jnp.int32(step)}, 8))
+        checkpoints.save(step, place(TREE | {"step": jnp.int32(step)}, 8))
     checkpoints.wait()
     checkpoints.close()
 
 
-def restored(folder, devices=1):
+def restore(folder, devices=1):
     checkpoints = checkpoint.Checkpoints(folder, 5)
     try:
-        return checkpoints.restore(abstract(devices))
+        return checkpoints.restore(abstract_state(devices))
     finally:
         checkpoints.close()
 
 
 @pytest.mark.parametrize("devices", [1, 4, 8])
 def test_saved_on_eight_devices_restored_on_any(tmp_path, devices):
-    saved(tmp_path, 1)
-    back = restored(tmp_path, devices)
+    save(tmp_path, 1)
+    back = restore(tmp_path, devices)
     for i in range(11):
         assert np.array_equal(back["w"][i], TREE["w"][i]), "blocks keep their order beyond ten"
     assert len(back["w"][0].sharding.device_set) == devices
 
 
 def test_only_the_newest_are_kept_with_their_digests(tmp_path):
-    saved(tmp_path, 1, 2, 3, 4, keep=2)
+    save(tmp_path, 1, 2, 3, 4, keep=2)
     kept = sorted(path.name for path in tmp_path.iterdir())
     assert kept == ["3", "3.sha256.json", "4", "4.sha256.json"]
 
@@ -77,53 +77,53 @@ DAMAGE = {
 
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, damage, caplog):
-    saved(tmp_path, 1, 2)
+    save(tmp_path, 1, 2)
     DAMAGE[damage](largest(tmp_path / "2"))
     with caplog.at_level(logging.WARNING):
-        assert int(restored(tmp_path)["step"]) == 1
+        assert int(restore(tmp_path)["step"]) == 1
     assert f"{tmp_path / '2'} is damaged" in caplog.text
-    assert (tmp_path / "damaged-2").is_dir(), "it is renamed, not removed"
-    saved(tmp_path, 2)
-    assert int(restored(tmp_path)["step"]) == 2
+    assert (tmp_path / "damaged-2").is_dir(), "the damaged checkpoint is renamed, not removed"
+    save(tmp_path, 2)
+    assert int(restore(tmp_path)["step"]) == 2
 
 
 def test_only_damaged_checkpoints_are_an_error_not_a_new_start(tmp_path):
-    saved(tmp_path, 1)
+    save(tmp_path, 1)
     flip(largest(tmp_path / "1"))
     with pytest.raises(Unrestorable, match="Remove that folder"):
-        restored(tmp_path)
+        restore(tmp_path)
     assert (tmp_path / "1").is_dir()
 
 
 def test_restore_without_a_checkpoint_is_none(tmp_path):
-    assert restored(tmp_path / "new") is None
+    assert restore(tmp_path / "new") is None
 
 
-def test_donated_arrays_are_already_safe(tmp_path):
+def test_donated_arrays_are_copied_before_the_next_step(tmp_path):
     checkpoints = checkpoint.Checkpoints(tmp_path, 2)
-    state = placed(TREE, 1)
+    state = place(TREE, 1)
     step = jax.jit(lambda s: jax.tree.map(lambda x: x + 1, s), donate_argnums=0)
     checkpoints.save(1, state)
     for _ in range(5):
         state = step(state)
     checkpoints.wait()
     checkpoints.close()
-    assert int(restored(tmp_path)["step"]) == 3
+    assert int(restore(tmp_path)["step"]) == 3
 
 
 def test_too_little_disk_space_is_noticed_before_writing(tmp_path, monkeypatch):
     checkpoints = checkpoint.Checkpoints(tmp_path, 2)
-    checkpoints.save(1, placed(TREE, 1))
+    checkpoints.save(1, place(TREE, 1))
     checkpoints.wait()
     usage = checkpoint.shutil._ntuple_diskusage(10**6, 10**6 - 1000, 1000)
     monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda _: usage)
     with pytest.raises(NotSaved, match=r"disk is full .* are needed, 1,000 are free.*checkpoint 1"):
-        checkpoints.save(2, placed(TREE, 1))
+        checkpoints.save(2, place(TREE, 1))
     checkpoints.close()
     assert checkpoint.Checkpoints(tmp_path, 2).steps() == [1]
 
 
-FULL = """
+SCRIPT_WITH_FULL_DISK = """
 import resource, signal, sys
 sys.path.insert(0, {root!r})
 import jax.numpy as jnp
@@ -148,7 +148,7 @@ c.close()
 @pytest.mark.slow
 def test_a_full_disk_leaves_the_checkpoint_before_intact(tmp_path):
     """Simulates a full disk: no file may grow past 20 kB."""
-    script = FULL.format(root=str(ROOT), folder=str(tmp_path / "c"))
+    script = SCRIPT_WITH_FULL_DISK.format(root=str(ROOT), folder=str(tmp_path / "c"))
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=120
     )

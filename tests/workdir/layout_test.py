@@ -1,4 +1,4 @@
-"""Workdir: what is written is read back; claims, locks and digests."""
+"""Workdir: writing and reading values; claims, locks and digests."""
 
 import pytest
 
