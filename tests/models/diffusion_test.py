@@ -494,7 +494,7 @@ def test_a_network_of_no_known_size_lacks_what_the_rest_tells_of():
     size = unet.Size(48, (1, 2), 1)
     whole = {name: np.zeros((48, 48)) for name in files.expected(size)} | Schedule().buffers
     part = {name: value for name, value in whole.items() if "middle_block.1." not in name}
-    match = r"lacks 6 arrays of the network the others tell of, of no size known; .*qkv"
+    match = r"lacks 6 arrays of the network that the other arrays imply, of no known size; .*qkv"
     with pytest.raises(WrongWeights, match=match):
         diffusion_format.infer_args(part, {})
 
@@ -502,14 +502,14 @@ def test_a_network_of_no_known_size_lacks_what_the_rest_tells_of():
 def test_groups_that_are_not_official_are_told_at_export(caplog):
     for groups, told in ((32, False), (8, True)):
         caplog.clear()
-        files.to_torch({}, Schedule(), groups)
-        assert ("say --set groups=8" in caplog.text) == told
+        files.to_torch({}, small_model("diffusion", width=32, groups=groups))
+        assert ("--set groups=8" in caplog.text) == told
 
 
 def test_a_schedule_nobody_knows_is_refused(tmp_path):
     odd = np.linspace(0.9, 0.1, 10).astype(np.float32)
     official_file(tmp_path / "a.pth", gammas=odd)
-    with pytest.raises(WrongWeights, match="no noise schedule known here"):
+    with pytest.raises(WrongWeights, match="fit no noise schedule known here"):
         read_official(tmp_path / "a.pth", "diffusion", {"image_size": 16})
 
 

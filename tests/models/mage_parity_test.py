@@ -167,7 +167,9 @@ def test_masks_follow_the_noise(draw, monkeypatch):
     model, params = loaded()
     monkeypatch.setattr(jax.random, "uniform", lambda rng, shape: noise)
     given, hidden = (jnp.asarray(x.reshape(-1, *model.grid)) for x in (tokens, hidden))
-    inputs = model.corrupt(params, given, hidden, None, visible=random_ratio.visible(model.grid))
+    inputs = model.corrupt(
+        params, given, hidden, jax.random.key(0), visible=random_ratio.visible(model.grid)
+    )
     same = jax.tree.map(np.array_equal, inputs, arranged(tokens, *theirs))
     assert all(jax.tree.leaves(same)), same
 
@@ -410,10 +412,10 @@ def hole_of(case):
     """[1, 16, 16] bool of "left_04of16" and the like; what is hidden, in cells."""
     mode, cells = case.split("_")[0], int(case.split("_")[1][:2])
     if mode == "center":
-        return center.mask(None, 1, (16, 16), cells=cells)
+        return center.mask(jax.random.key(0), 1, (16, 16), cells=cells)
     if mode == "outpaint":
-        return outpaint.mask(None, 1, (16, 16), cells=16 - cells)
-    return side.mask(None, 1, (16, 16), cells=cells, edge=mode)
+        return outpaint.mask(jax.random.key(0), 1, (16, 16), cells=16 - cells)
+    return side.mask(jax.random.key(0), 1, (16, 16), cells=cells, edge=mode)
 
 
 @functools.cache
@@ -446,7 +448,7 @@ def test_every_step_of_the_sampler():
     model, params = loaded()
     ids, done = TRACE["tokens_in"][:, 1:].astype(np.int32), (TRACE["executed_steps"] + 1) / 20
     opened = ids == VOCABULARY - 1
-    logits = compiled(model, "predict")(params, ids, opened)
+    logits = compiled(model, "predict_tokens")(params, ids, opened)
     for at, name in ((0, "first"), (-1, "last")):
         theirs = TRACE[f"{name}_step_logits_every_16th_position"][0]
         close(logits[at, ::16], theirs, LOGITS)
@@ -486,7 +488,7 @@ def completed():
         return call
 
     def run(params, images):
-        return model.reconstruct(params, images, hole_of("center_08of16"), None), seen
+        return model.reconstruct(params, images, hole_of("center_08of16"), jax.random.key(0)), seen
 
     with pytest.MonkeyPatch.context() as patch:
         for name in ("tokenize", "detokenize"):

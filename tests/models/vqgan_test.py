@@ -26,7 +26,9 @@ def setting(**changes):
 
 
 def inputs_of(model, params, count=4):
-    return model.corrupt(params, images(count, 16), jnp.zeros((count, *model.grid), bool), None)
+    return model.corrupt(
+        params, images(count, 16), jnp.zeros((count, *model.grid), bool), jax.random.key(0)
+    )
 
 
 def test_published_size():
