@@ -70,7 +70,7 @@ SMALLEST = dict(size="test", image_size=16, cell=4, steps=10, beta_end=0.5, samp
 class Inputs:
     """What T returns. Images are around [-1, 1]."""
 
-    given: Array  # [B, H, W, 3] the image with noise in its hole
+    condition: Array  # [B, H, W, 3] the image with noise in its hole
     noisy: Array  # [B, H, W, 3] y_t in the hole, the image elsewhere
     hidden: Array  # [B, H, W, 1] bool
     gamma: Array  # [B] fraction of the image's variance in y_t
@@ -163,10 +163,10 @@ class Diffusion(Model):
         hidden, y = pixels.hidden(mask, self.image_size), signed(images)
         signal, noise = _scales(gamma)
         noisy = jnp.where(hidden, signal * y + noise * epsilon, y)
-        given = jnp.where(hidden, fill, y)
+        condition = jnp.where(hidden, fill, y)
         if targets is not None:
             epsilon = epsilon + jnp.minimum(signal / noise, 1.0) * (y - signed(targets))
-        return Inputs(given, noisy, hidden, gamma, epsilon)
+        return Inputs(condition, noisy, hidden, gamma, epsilon)
 
     def only_noise(self, inputs: Inputs) -> Inputs:
         """The same visible pixels and noise level, with pure noise in the hole: y_t = epsilon.
@@ -192,7 +192,7 @@ class Diffusion(Model):
         """The feature map of every input block and of the middle block."""
         encoder = self.encoder.bind(params["encoder"])
         with exact(self.dtype):
-            return encoder(inputs.given, inputs.noisy, inputs.gamma)
+            return encoder(inputs.condition, inputs.noisy, inputs.gamma)
 
     def decode(self, params: Params, latents: unet.Maps, inputs: Inputs) -> Images:
         """[B, H, W, 3] float32, the noise; values outside the hole are meaningless."""
@@ -296,10 +296,10 @@ def build(
         raise unknown("tying", tying, TYINGS)
     if sampler not in SAMPLERS:
         raise unknown("sampler", sampler, SAMPLERS)
-    given = dict(width=width, blocks=blocks, head=head, groups=groups)
+    dimensions = dict(width=width, blocks=blocks, head=head, groups=groups)
     lists = {"multipliers": multipliers, "attention": attention}
-    given |= {key: _as_tuple(key, numbers) for key, numbers in lists.items()}
-    chosen = choose_size("diffusion", SIZES, size, **given)
+    dimensions |= {key: _as_tuple(key, numbers) for key, numbers in lists.items()}
+    chosen = choose_size("diffusion", SIZES, size, **dimensions)
     unet.check(chosen)
     _check(chosen, image_size, cell)
     trained = Schedule(schedule, steps, beta_start, beta_end)

@@ -203,8 +203,8 @@ def build(
     0.8). dtype is that of the computation: "float32", "bfloat16", or "auto" (bfloat16 on
     accelerators). ConfigError for dimensions that do not divide.
     """
-    given = dict(width=width, blocks=blocks, codes=codes, code_width=code_width, groups=groups)
-    chosen = choose_size("VQ-GAN", SIZES, size, multipliers=tuple(multipliers), **given)
+    dimensions = dict(width=width, blocks=blocks, codes=codes, code_width=code_width, groups=groups)
+    chosen = choose_size("VQ-GAN", SIZES, size, multipliers=tuple(multipliers), **dimensions)
     if chosen.codes > 1 << 16:
         raise ConfigError(f"A codebook has at most 65,536 codes, not {chosen.codes}.")
     cell = 1 << (len(chosen.multipliers) - 1)

@@ -81,7 +81,7 @@ def test_a_hole_is_noise_in_what_is_given_and_a_mixture_in_what_is_denoised():
     made = model.noised(x, HOLE, gamma, epsilon, fill)
     y = np.asarray(x) * 2 - 1
     signal, noise = (np.array(v)[:, None, None, None] for v in ([0.9, 0.19**0.5], [0.19**0.5, 0.9]))
-    np.testing.assert_allclose(made.given, np.where(PIXELS, fill, y), atol=1e-6)
+    np.testing.assert_allclose(made.condition, np.where(PIXELS, fill, y), atol=1e-6)
     mixed = signal * y + noise * np.asarray(epsilon)
     np.testing.assert_allclose(made.noisy, np.where(PIXELS, mixed, y), atol=1e-6)
     assert np.array_equal(made.epsilon, epsilon)
@@ -210,7 +210,7 @@ def test_the_released_target_keeps_the_context_and_the_papers_does_not():
     model, x = setting()[0], images(2, 16, 2)
     made = model.noised(x, HOLE, jnp.array([0.5, 0.9]), *draws(model))
     goal = model.only_noise(made)
-    assert np.array_equal(goal.given, made.given)
+    assert np.array_equal(goal.condition, made.condition)
     assert np.array_equal(np.where(PIXELS, 0, goal.noisy), np.where(PIXELS, 0, made.noisy))
     assert np.array_equal(goal.noisy[PIXELS[..., 0]], made.epsilon[PIXELS[..., 0]])
     released, forget = l2l_of(target="released")
@@ -240,8 +240,8 @@ def test_student_and_teacher_share_one_gamma_and_one_draw():
     assert np.array_equal(dropped.gamma, nothing.gamma)
     assert np.array_equal(dropped.epsilon, nothing.epsilon)
     hole = PIXELS[..., 0]
-    assert np.array_equal(dropped.given[hole], nothing.given[hole]), "the fill, too"
-    assert not np.isclose(dropped.given[~hole], nothing.given[~hole]).all()
+    assert np.array_equal(dropped.condition[hole], nothing.condition[hole]), "the fill, too"
+    assert not np.isclose(dropped.condition[~hole], nothing.condition[~hole]).all()
     assert not np.isclose(kept.gamma, dropped.gamma).any(), "each side draws its own"
 
 
