@@ -303,26 +303,36 @@ def build(
     unet.check(chosen)
     _check(chosen, image_size, cell)
     trained = Schedule(schedule, steps, beta_start, beta_end)
-    if not isinstance(sample_schedule, tuple | list) or len(sample_schedule) not in (0, 4):
-        raise ConfigError(
-            "model.args.sample_schedule is (name, steps, first beta, last beta), such as "
-            f"{RELEASED_TEST}, or () for the schedule of training, not {sample_schedule!r}."
-        )
-    sampled = Schedule(*sample_schedule) if sample_schedule else trained
-    if not (isinstance(sample_steps, int) and 0 <= sample_steps <= sampled.steps):
-        raise ConfigError(
-            f"model.args.sample_steps={sample_steps}: the schedule of sampling has "
-            f"{sampled.steps} steps; take 1 to {sampled.steps}, or 0 for all."
-        )
-    if sampler == "ddpm" and sample_steps not in (0, sampled.steps):
-        raise ConfigError(
-            f"The sampler ddpm takes all {sampled.steps} steps of its schedule: set "
-            "model.args.sample_steps=0, or model.args.sampler=ddim for fewer."
-        )
+    sampled = _sample_schedule(sample_schedule, trained)
+    _check_sampler(sampler, sample_steps, sampled.steps)
     return Diffusion(
         chosen, image_size, cell, trained, sampled, sampler, sample_steps, tying, remat,
         compute_dtype(dtype),
     )  # fmt: skip
+
+
+def _sample_schedule(values: Any, trained: Schedule) -> Schedule:
+    """The schedule of sampling; ConfigError for anything but four values or none."""
+    if not isinstance(values, tuple | list) or len(values) not in (0, 4):
+        raise ConfigError(
+            "model.args.sample_schedule is (name, steps, first beta, last beta), such as "
+            f"{RELEASED_TEST}, or () for the schedule of training, not {values!r}."
+        )
+    return Schedule(*values) if values else trained
+
+
+def _check_sampler(sampler: str, sample_steps: int, steps: int) -> None:
+    """ConfigError unless the sampler can take `sample_steps` of `steps`."""
+    if not (isinstance(sample_steps, int) and 0 <= sample_steps <= steps):
+        raise ConfigError(
+            f"model.args.sample_steps={sample_steps}: the schedule of sampling has "
+            f"{steps} steps; take 1 to {steps}, or 0 for all."
+        )
+    if sampler == "ddpm" and sample_steps not in (0, steps):
+        raise ConfigError(
+            f"The sampler ddpm takes all {steps} steps of its schedule: set "
+            "model.args.sample_steps=0, or model.args.sampler=ddim for fewer."
+        )
 
 
 def _as_tuple(key: str, numbers: object) -> tuple[Any, ...]:

@@ -30,7 +30,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Float
+from jaxtyping import Float, Integer
 
 from l2l_jax.lib.errors import ConfigError
 from l2l_jax.lib.precision import compute_dtype
@@ -145,7 +145,7 @@ class VQGAN(FillingModel):
         z = self.encoder.bind(params["encoder"])(images)
         return quantize.nearest(z, params["decoder"]["codebook"])
 
-    def detokenize(self, params: Params, tokens: Tokens) -> Images:
+    def detokenize(self, params: Params, tokens: Integer[Array, "B h w"]) -> Images:
         """[B, h, w] int32 -> [B, H, W, 3] float32, not clipped."""
         decoder = self._bound_decoder(params)
         return decoder(decoder.codebook[...][tokens])

@@ -128,8 +128,9 @@ def test_tokenizer():
 
     @jax.jit
     def run(params):
-        z = model.tokenizer.encoder.bind(params["tokenizer"]["encoder"])(images("images", 2))
-        tokens = model.tokenize(params, images("images", 2))
+        given = jnp.asarray(images("images", 2))
+        z = model.tokenizer.encoder.bind(params["tokenizer"]["encoder"])(given)
+        tokens = model.tokenize(params, given)
         return z, tokens, model.detokenize(params, tokens)
 
     z, tokens, made = run(params)
@@ -355,7 +356,9 @@ def relabelled():
 
     def loss(trained, targets, sign):
         logits = model.decode(trained, model.encode(trained, inputs), inputs)
-        kept, gone = (model._loss(logits, inputs.replace(target=t)) for t in (codes, targets))
+        kept, gone = (
+            mage._cross_entropy(logits, inputs.replace(target=t)) for t in (codes, targets)
+        )
         retain, forget = (
             jnp.sum(each[np.array(rows)]) / len(each)
             for each, rows in ((kept, RETAIN), (gone, FORGET))
@@ -457,7 +460,9 @@ def test_every_step_of_the_sampler():
     np.testing.assert_allclose(chance[opened], TRACE["selected_probs"][opened], rtol=LOGITS)
     noise = jnp.asarray(TRACE["temperature"][:, None] * TRACE["gumbel"], jnp.float32)
     keep = np.floor(256 * np.cos(np.pi / 2 * done)).astype(int)
-    again = parallel_decoding.least_confident(logits, drawn, opened, noise, keep)
+    again = parallel_decoding.least_confident(
+        logits, jnp.asarray(drawn), jnp.asarray(opened), noise, jnp.asarray(keep)
+    )
     assert np.array_equal(again, TRACE["masking"])
     assert np.array_equal(again.sum(1), TRACE["mask_len"])
     after = np.where(again, VOCABULARY - 1, drawn)
