@@ -178,8 +178,8 @@ def build(
     "float32", "bfloat16", or "auto" (bfloat16 on accelerators). ConfigError for dimensions that do
     not divide.
     """
-    given = dict(widths=tuple(widths), blocks=blocks, latent=latent, groups=groups)
-    chosen = choose_size("autoencoder", SIZES, size, **given)
+    dimensions = dict(widths=tuple(widths), blocks=blocks, latent=latent, groups=groups)
+    chosen = choose_size("autoencoder", SIZES, size, **dimensions)
     if min(*chosen.widths, chosen.blocks, chosen.latent, chosen.groups) < 1:
         raise ConfigError(f"The dimensions of an autoencoder must be positive, not {chosen}.")
     levels = len(chosen.widths)

@@ -70,7 +70,7 @@ SMALLEST = dict(size="test", image_size=16, cell=4, steps=10, beta_end=0.5, samp
 class Inputs:
     """What T returns. Images are around [-1, 1]."""
 
-    given: Array  # [B, H, W, 3] the image with noise in its hole
+    condition: Array  # [B, H, W, 3] the image with noise in its hole
     noisy: Array  # [B, H, W, 3] y_t in the hole, the image elsewhere
     hidden: Array  # [B, H, W, 1] bool
     gamma: Array  # [B] fraction of the image's variance in y_t
@@ -163,10 +163,10 @@ class Diffusion(Model):
         hidden, y = pixels.hidden_pixels(mask, self.image_size), signed(images)
         signal, noise = _scales(gamma)
         noisy = jnp.where(hidden, signal * y + noise * epsilon, y)
-        given = jnp.where(hidden, fill, y)
+        condition = jnp.where(hidden, fill, y)
         if targets is not None:
             epsilon = epsilon + jnp.minimum(signal / noise, 1.0) * (y - signed(targets))
-        return Inputs(given, noisy, hidden, gamma, epsilon)
+        return Inputs(condition, noisy, hidden, gamma, epsilon)
 
     def only_noise(self, inputs: Inputs) -> Inputs:
         """The same visible pixels and noise level, with pure noise in the hole: y_t = epsilon.
@@ -192,7 +192,7 @@ class Diffusion(Model):
         """The feature map of every input block and of the middle block."""
         encoder = self.encoder.bind(params["encoder"])
         with full_precision(self.dtype):
-            return encoder(inputs.given, inputs.noisy, inputs.gamma)
+            return encoder(inputs.condition, inputs.noisy, inputs.gamma)
 
     def decode(self, params: Params, latents: unet.Maps, inputs: Inputs) -> Images:
         """[B, H, W, 3] float32, the noise; values outside the hole are meaningless."""
@@ -295,33 +295,43 @@ def build(
     for kind, name, known in (("tying", tying, TYINGS), ("sampler", sampler, SAMPLERS)):
         if name not in known:
             raise unknown_name(kind, name, known)
-    given = dict(width=width, blocks=blocks, head=head, groups=groups)
+    dimensions = dict(width=width, blocks=blocks, head=head, groups=groups)
     lists = {"multipliers": multipliers, "attention": attention}
-    given |= {key: _as_tuple(key, numbers) for key, numbers in lists.items()}
-    chosen = choose_size("diffusion", SIZES, size, **given)
+    dimensions |= {key: _as_tuple(key, numbers) for key, numbers in lists.items()}
+    chosen = choose_size("diffusion", SIZES, size, **dimensions)
     unet.check(chosen)
     _check(chosen, image_size, cell)
     trained = Schedule(schedule, steps, beta_start, beta_end)
-    if not isinstance(sample_schedule, tuple | list) or len(sample_schedule) not in (0, 4):
-        raise ConfigError(
-            "model.args.sample_schedule is (name, steps, first beta, last beta), such as "
-            f"{RELEASED_TEST}, or () for the schedule of training, not {sample_schedule!r}."
-        )
-    sampled = Schedule(*sample_schedule) if sample_schedule else trained
-    if not (isinstance(sample_steps, int) and 0 <= sample_steps <= sampled.steps):
-        raise ConfigError(
-            f"model.args.sample_steps={sample_steps}: the schedule of sampling has "
-            f"{sampled.steps} steps; take 1 to {sampled.steps}, or 0 for all."
-        )
-    if sampler == "ddpm" and sample_steps not in (0, sampled.steps):
-        raise ConfigError(
-            f"The sampler ddpm takes all {sampled.steps} steps of its schedule: set "
-            "model.args.sample_steps=0, or model.args.sampler=ddim for fewer."
-        )
+    sampled = _sample_schedule(sample_schedule, trained)
+    _check_sampler(sampler, sample_steps, sampled.steps)
     return Diffusion(
         chosen, image_size, cell, trained, sampled, sampler, sample_steps, tying, remat,
         compute_dtype(dtype),
     )  # fmt: skip
+
+
+def _sample_schedule(values: Any, trained: Schedule) -> Schedule:
+    """The schedule of sampling; ConfigError for anything but four values or none."""
+    if not isinstance(values, tuple | list) or len(values) not in (0, 4):
+        raise ConfigError(
+            "model.args.sample_schedule is (name, steps, first beta, last beta), such as "
+            f"{RELEASED_TEST}, or () for the schedule of training, not {values!r}."
+        )
+    return Schedule(*values) if values else trained
+
+
+def _check_sampler(sampler: str, sample_steps: int, steps: int) -> None:
+    """ConfigError unless the sampler can take `sample_steps` of `steps`."""
+    if not (isinstance(sample_steps, int) and 0 <= sample_steps <= steps):
+        raise ConfigError(
+            f"model.args.sample_steps={sample_steps}: the schedule of sampling has "
+            f"{steps} steps; take 1 to {steps}, or 0 for all."
+        )
+    if sampler == "ddpm" and sample_steps not in (0, steps):
+        raise ConfigError(
+            f"The sampler ddpm takes all {steps} steps of its schedule: set "
+            "model.args.sample_steps=0, or model.args.sampler=ddim for fewer."
+        )
 
 
 def _as_tuple(key: str, numbers: object) -> tuple[Any, ...]:

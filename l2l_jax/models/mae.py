@@ -60,7 +60,7 @@ SMALLEST = dict(size="test", image_size=16)
 
 Latents = Float[Array, "B M D"]  # M = 1 + K, class token first
 Patches = Float[Array, "B L P"]  # P = p * p * 3 normalised pixels; (row, column, channel) inside
-Table = Float[Array, "N D"]  # N = 1 + L positions, class token first
+Table = Float[Array | np.ndarray, "N D"]  # N = 1 + L positions, class token first
 
 
 @no_type_check  # JAX also builds it from objects that are no arrays
@@ -114,7 +114,7 @@ class Decoder(nnx.Module):
         self.pred = vit.linear(width, size.patch**2 * 3, dtype, rngs)
 
     def fill(
-        self, latents: Latents, inputs: Inputs, table: Float[Array, "N E"]
+        self, latents: Latents, inputs: Inputs, table: Float[Array | np.ndarray, "N E"]
     ) -> Float[Array, "B N E"]:
         """[B, 1 + L, E]: every patch at its position, the mask token where it is hidden."""
         x = self.embed(latents)
@@ -128,7 +128,9 @@ class Decoder(nnx.Module):
         placed = jnp.take_along_axis(ranked, inputs.restore[..., None], axis=1)
         return jnp.concatenate([x[:, :1], placed], axis=1) + table.astype(x.dtype)
 
-    def __call__(self, latents: Latents, inputs: Inputs, table: Float[Array, "N E"]) -> Patches:
+    def __call__(
+        self, latents: Latents, inputs: Inputs, table: Float[Array | np.ndarray, "N E"]
+    ) -> Patches:
         x = vit.apply_blocks(self.blocks, self.fill(latents, inputs, table), remat=self.remat)
         return self.pred(self.norm(x))[:, 1:].astype(jnp.float32)
 

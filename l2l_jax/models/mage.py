@@ -33,7 +33,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Integer
 
 from l2l_jax.lib import blur, pixels, trees
 from l2l_jax.lib.errors import ConfigError, unknown_name
@@ -94,6 +94,7 @@ TOKENIZER = {  # the arguments of the tokenizer that a MAGE does not fix, with t
     for key, value in keyword_defaults(vqgan.build).items()
     if key not in ("image_size", "dtype", "adversarial", "revive")
 }
+AnyTokens = Integer[Array, "B h w"]  # a cache stores them as unsigned integers
 SMALLEST = dict(size="test", image_size=16, tokenizer=dict(size="test"), steps=4)
 
 
@@ -179,10 +180,10 @@ class MAGE(Model):
     def corrupt(
         self,
         params: Params,
-        images: Images | Tokens,
+        images: Images | AnyTokens,
         mask: Mask,
         rng: Rng,
-        targets: Images | Tokens | None = None,
+        targets: Images | AnyTokens | None = None,
         visible: Visible | None = None,
     ) -> Inputs:
         """Masks tokens that overlap a hidden cell; drops at most `drop` * L of those, at random."""
@@ -239,11 +240,11 @@ class MAGE(Model):
         """[B, H, W, 3] in [0, 1] -> [B, h, w] int32."""
         return self.tokenizer.tokenize(params["tokenizer"], images)
 
-    def detokenize(self, params: Params, tokens: Tokens) -> Images:
+    def detokenize(self, params: Params, tokens: AnyTokens) -> Images:
         """[B, h, w] int32 -> [B, H, W, 3] float32, not clipped."""
         return self.tokenizer.detokenize(params["tokenizer"], tokens)
 
-    def _tokens(self, params: Params, images: Images | Tokens) -> Ids:
+    def _tokens(self, params: Params, images: Images | AnyTokens) -> Ids:
         are_tokens = jnp.issubdtype(images.dtype, jnp.integer)
         tokens = images.astype(jnp.int32) if are_tokens else self.tokenize(params, images)
         return tokens.reshape(-1, self.length)

@@ -30,7 +30,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Float
+from jaxtyping import Float, Integer
 
 from l2l_jax.lib.errors import ConfigError
 from l2l_jax.lib.precision import compute_dtype
@@ -145,7 +145,7 @@ class VQGAN(FillingModel):
         z = self.encoder.bind(params["encoder"])(images)
         return quantize.nearest(z, params["decoder"]["codebook"])
 
-    def detokenize(self, params: Params, tokens: Tokens) -> Images:
+    def detokenize(self, params: Params, tokens: Integer[Array, "B h w"]) -> Images:
         """[B, h, w] int32 -> [B, H, W, 3] float32, not clipped."""
         decoder = self._bound_decoder(params)
         return decoder(decoder.codebook[...][tokens])
@@ -203,8 +203,8 @@ def build(
     0.8). dtype is that of the computation: "float32", "bfloat16", or "auto" (bfloat16 on
     accelerators). ConfigError for dimensions that do not divide.
     """
-    given = dict(width=width, blocks=blocks, codes=codes, code_width=code_width, groups=groups)
-    chosen = choose_size("VQ-GAN", SIZES, size, multipliers=tuple(multipliers), **given)
+    dimensions = dict(width=width, blocks=blocks, codes=codes, code_width=code_width, groups=groups)
+    chosen = choose_size("VQ-GAN", SIZES, size, multipliers=tuple(multipliers), **dimensions)
     if chosen.codes > 1 << 16:
         raise ConfigError(f"A codebook has at most 65,536 codes, not {chosen.codes}.")
     cell = 1 << (len(chosen.multipliers) - 1)

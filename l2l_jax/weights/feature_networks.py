@@ -88,7 +88,7 @@ def _random(template: Params) -> Params:
 def context(
     sources: Mapping[str, Source], splits: Mapping[str, SplitLike], image_size: int
 ) -> NetworkContext:
-    """What the build function of a feature network is given."""
+    """The argument of the build function of a feature network."""
     return NetworkContext(sources, splits, image_size, load, cached)
 
 

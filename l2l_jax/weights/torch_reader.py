@@ -19,7 +19,7 @@ def _read_zip(path: Path) -> Any:
         members = {info.filename: info for info in archive.infolist()}
         pickles = [name for name in members if name.endswith("/data.pkl")]
         if len(pickles) != 1:
-            raise Refused("it is a zip archive, but not one that torch.save made")
+            raise Refused("it is a zip archive, but not one written by torch.save")
         root = pickles[0].removesuffix("data.pkl")
 
         def read(name: str, size: int | None = None) -> bytes:

@@ -33,7 +33,7 @@ def noise_for(model):
 
 
 def inputs_of(model, params, x, mask):
-    return model.corrupt(params, x, mask, None)
+    return model.corrupt(params, x, mask, jax.random.key(0))
 
 
 def test_a_small_one_passes_32x32_images_through_4x4_latents():
@@ -74,7 +74,7 @@ def test_a_mask_finer_than_the_grid_hides_exactly_its_pixels():
 def test_the_loss_is_the_mean_squared_error_of_every_pixel():
     model, params = setting()
     x, y = images(3, 16), images(3, 16, 1)
-    inputs = model.corrupt(params, x, jnp.zeros((3, 4, 4), bool), None, targets=y)
+    inputs = model.corrupt(params, x, jnp.zeros((3, 4, 4), bool), jax.random.key(0), targets=y)
     made = model.decode(params, model.encode(params, inputs), inputs)
     want = [np.mean((np.asarray(made[i]) - np.asarray(y[i])) ** 2) for i in range(3)]
     np.testing.assert_allclose(model.loss(params, inputs), want, rtol=1e-5)
@@ -98,7 +98,7 @@ def test_training_learns_to_complete():
 
     @jax.jit
     def error(params):
-        made = model.reconstruct(params, x, mask, None)
+        made = model.reconstruct(params, x, mask, jax.random.key(0))
         return jnp.mean(jnp.abs(made - x)[:, 4:12, 4:12])
 
     before, state = error(params), optimizer.init(params)

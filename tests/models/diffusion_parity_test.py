@@ -88,7 +88,7 @@ def drawn():
         (last(IO["y_0"]) + 1) / 2, jnp.asarray(IO["mask"][:, 0] > 0),
         jnp.asarray(IO["loss/sample_gammas"][:, 0]), last(IO["noise"]), last(IO["cond_noise"]),
     )  # fmt: skip
-    np.testing.assert_allclose(made.given, last(IO["y_cond"]), atol=1e-6)
+    np.testing.assert_allclose(made.condition, last(IO["y_cond"]), atol=1e-6)
     return made
 
 

@@ -53,7 +53,7 @@ def pixels():
 
 def inputs_of(case, model, params):
     mask = jnp.asarray(IO[f"{case}/mask"].astype(bool)).reshape(-1, *model.grid)
-    return model.corrupt(params, pixels(), mask, None, visible=kept(case))
+    return model.corrupt(params, pixels(), mask, jax.random.key(0), visible=kept(case))
 
 
 def kept(case):
@@ -103,7 +103,7 @@ def test_latents_predictions_losses_images(case, scan):
     loss = normalised.loss(same, inputs).mean()
     np.testing.assert_allclose(loss, IO[f"{case}/loss_norm_pix"], atol=LOSS)
     mask = inputs.hidden.reshape(-1, *model.grid)
-    made = model.reconstruct(params, pixels(), mask, None, visible=kept(case))
+    made = model.reconstruct(params, pixels(), mask, jax.random.key(0), visible=kept(case))
     hidden = np.kron(mask, np.ones((1, 16, 16), bool))[..., None]
     whole = np.where(hidden, np.clip(model.unpatchify(prediction), 0, 1), pixels())
     np.testing.assert_allclose(made, whole, atol=PRED)

@@ -37,7 +37,9 @@ def test_scanned_blocks_are_the_listed_ones():
 
     def gradient(model, params):
         def loss(params):
-            return model.loss(params, model.corrupt(params, x, mask, None, visible=(4, 4))).mean()
+            return model.loss(
+                params, model.corrupt(params, x, mask, jax.random.key(0), visible=(4, 4))
+            ).mean()
 
         return jax.jit(jax.grad(loss))(params)
 
@@ -54,7 +56,9 @@ def test_scanning_does_not_change_the_count_of_operations():
         mask = random.mask(jax.random.key(1), 4, model.grid)
 
         def loss(params, x, model=model, mask=mask):
-            return model.loss(params, model.corrupt(params, x, mask, None, visible=(4, 4))).mean()
+            return model.loss(
+                params, model.corrupt(params, x, mask, jax.random.key(0), visible=(4, 4))
+            ).mean()
 
         counts.append(flops.count(jax.grad(loss), model.template, images(4, 16)))
     assert counts[0] == counts[1] > 0
@@ -66,7 +70,7 @@ def test_bfloat16_computes_in_half_and_stays_close():
     params = full.init(jax.random.key(0))
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(half.init(jax.random.key(0))))
     mask = center.mask(None, 4, full.grid, cells=2)
-    inputs = full.corrupt(params, images(4, 16), mask, None, visible=(12, 12))
+    inputs = full.corrupt(params, images(4, 16), mask, jax.random.key(0), visible=(12, 12))
     assert half.encode(params, inputs).dtype == jnp.bfloat16
     assert half.decode(params, half.encode(params, inputs), inputs).dtype == jnp.float32
     np.testing.assert_allclose(half.loss(params, inputs), full.loss(params, inputs), rtol=0.03)
@@ -77,7 +81,7 @@ def test_a_model_of_normalised_pixels_refuses_to_complete():
     params = model.init(jax.random.key(0))
     mask = center.mask(None, 4, model.grid, cells=2)
     with pytest.raises(ConfigError, match="mae_visualize_vit"):
-        model.reconstruct(params, images(4, 16), mask, None)
+        model.reconstruct(params, images(4, 16), mask, jax.random.key(0))
 
 
 @pytest.mark.parametrize(
@@ -99,7 +103,12 @@ def test_misnamed_or_missing_parameters_are_named():
     params = model.init(jax.random.key(0))
     encoder = dict(params["encoder"])
     encoder["norms"] = encoder.pop("norm")
-    inputs = model.corrupt(params, images(2, 16), center.mask(None, 2, model.grid, cells=2), None)
+    inputs = model.corrupt(
+        params,
+        images(2, 16),
+        center.mask(jax.random.key(0), 2, model.grid, cells=2),
+        jax.random.key(0),
+    )
     with pytest.raises(ValueError, match="only in given: norms/bias"):
         model.encode(params | {"encoder": encoder}, inputs)
 

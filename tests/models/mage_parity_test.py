@@ -129,8 +129,9 @@ def test_tokenizer():
 
     @jax.jit
     def run(params):
-        z = model.tokenizer.encoder.bind(params["tokenizer"]["encoder"])(images("images", 2))
-        tokens = model.tokenize(params, images("images", 2))
+        given = jnp.asarray(images("images", 2))
+        z = model.tokenizer.encoder.bind(params["tokenizer"]["encoder"])(given)
+        tokens = model.tokenize(params, given)
         return z, tokens, model.detokenize(params, tokens)
 
     z, tokens, made = run(params)
@@ -168,7 +169,9 @@ def test_masks_follow_the_noise(draw, monkeypatch):
     model, params = loaded()
     monkeypatch.setattr(jax.random, "uniform", lambda rng, shape: noise)
     given, hidden = (jnp.asarray(x.reshape(-1, *model.grid)) for x in (tokens, hidden))
-    inputs = model.corrupt(params, given, hidden, None, visible=random_ratio.visible(model.grid))
+    inputs = model.corrupt(
+        params, given, hidden, jax.random.key(0), visible=random_ratio.visible(model.grid)
+    )
     same = jax.tree.map(np.array_equal, inputs, arranged(tokens, *theirs))
     assert all(jax.tree.leaves(same)), same
 
@@ -355,7 +358,9 @@ def relabelled():
 
     def loss(trained, targets, sign):
         logits = model.decode(trained, model.encode(trained, inputs), inputs)
-        kept, gone = (model._loss(logits, inputs.replace(target=t)) for t in (codes, targets))
+        kept, gone = (
+            mage._cross_entropy(logits, inputs.replace(target=t)) for t in (codes, targets)
+        )
         retain, forget = (
             jnp.sum(each[np.array(rows)]) / len(each)
             for each, rows in ((kept, RETAIN), (gone, FORGET))
@@ -412,10 +417,10 @@ def hole_of(case):
     """[1, 16, 16] bool of "left_04of16" and the like; what is hidden, in cells."""
     mode, cells = case.split("_")[0], int(case.split("_")[1][:2])
     if mode == "center":
-        return center.mask(None, 1, (16, 16), cells=cells)
+        return center.mask(jax.random.key(0), 1, (16, 16), cells=cells)
     if mode == "outpaint":
-        return outpaint.mask(None, 1, (16, 16), cells=16 - cells)
-    return side.mask(None, 1, (16, 16), cells=cells, edge=mode)
+        return outpaint.mask(jax.random.key(0), 1, (16, 16), cells=16 - cells)
+    return side.mask(jax.random.key(0), 1, (16, 16), cells=cells, edge=mode)
 
 
 @functools.cache
@@ -448,7 +453,7 @@ def test_every_step_of_the_sampler():
     model, params = loaded()
     ids, done = TRACE["tokens_in"][:, 1:].astype(np.int32), (TRACE["executed_steps"] + 1) / 20
     opened = ids == VOCABULARY - 1
-    logits = compiled(model, "predict")(params, ids, opened)
+    logits = compiled(model, "predict_tokens")(params, ids, opened)
     for at, name in ((0, "first"), (-1, "last")):
         theirs = TRACE[f"{name}_step_logits_every_16th_position"][0]
         close(logits[at, ::16], theirs, LOGITS)
@@ -457,7 +462,9 @@ def test_every_step_of_the_sampler():
     np.testing.assert_allclose(chance[opened], TRACE["selected_probs"][opened], rtol=LOGITS)
     noise = jnp.asarray(TRACE["temperature"][:, None] * TRACE["gumbel"], jnp.float32)
     keep = np.floor(256 * np.cos(np.pi / 2 * done)).astype(int)
-    again = parallel_decoding.least_confident(logits, drawn, opened, noise, keep)
+    again = parallel_decoding.least_confident(
+        logits, jnp.asarray(drawn), jnp.asarray(opened), noise, jnp.asarray(keep)
+    )
     assert np.array_equal(again, TRACE["masking"])
     assert np.array_equal(again.sum(1), TRACE["mask_len"])
     after = np.where(again, VOCABULARY - 1, drawn)
@@ -488,7 +495,7 @@ def completed():
         return call
 
     def run(params, images):
-        return model.reconstruct(params, images, hole_of("center_08of16"), None), seen
+        return model.reconstruct(params, images, hole_of("center_08of16"), jax.random.key(0)), seen
 
     with pytest.MonkeyPatch.context() as patch:
         for name in ("tokenize", "detokenize"):

@@ -16,6 +16,7 @@ from l2l_jax.tasks import center, outpaint, random_ratio, side
 from l2l_jax.types import Batch, UnlearnBatch
 from l2l_jax.weights import convert, safetensors, torch_reader, torch_writer
 from l2l_jax.weights.formats import mage as mage_format
+from l2l_jax.weights.formats import vqgan as vqgan_format
 from l2l_jax.weights.name_map import to_state_dict
 from l2l_jax.weights.pretrained import load, read_official
 from tests.helpers import images, small_model
@@ -296,7 +297,7 @@ TOLD = {"heads": 2, "decoder_heads": 2, "image_size": 16, "tokenizer": {"groups"
 def test_an_official_file_holds_what_its_class_wants_and_comes_back(tmp_path):
     model = official_file(tmp_path / "a.pth")
     content = torch_reader.read(tmp_path / "a.pth")["model"]
-    assert set(mage.files.UNUSED) <= content.keys()
+    assert set(mage_format.UNUSED) <= content.keys()
     assert "mlm_layer.word_embeddings.weight" not in content
     read = read_official(tmp_path / "a.pth", "mage", TOLD)
     args = read.about["args"]
@@ -397,9 +398,9 @@ def test_a_tokenizer_trained_with_a_critic_serves_without_it():
     trained = small_model("vqgan", adversarial=0.8)
     params = jax.device_get(trained.init(jax.random.key(0)))
     plain = small_model("vqgan")
-    fitted = mage.vqgan.adapt(params, plain)
+    fitted = vqgan_format.adapt(params, plain)
     assert not trees.difference(fitted, plain.canonical, "fitted", "model")
-    again = mage.vqgan.adapt(fitted, trained)
+    again = vqgan_format.adapt(fitted, trained)
     assert not trees.difference(again, trained.canonical, "fitted", "model")
 
 
@@ -421,7 +422,7 @@ def test_exporting_needs_a_known_ending(tmp_path):
     [
         (dict(size="basee"), "Did you mean 'base'"),
         (dict(image_size=250), "try image_size=240 or 256"),
-        (dict(tying="papers"), "Did you mean 'paper'"),
+        (dict(tying="papers"), "No tying called 'papers'"),
         (dict(composite="blured"), "Did you mean 'blurred'"),
         (dict(remat=True), "needs model.args.scan=True"),
         (dict(drop=2.0), "0 <= drop <= 1"),

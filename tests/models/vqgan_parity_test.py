@@ -94,8 +94,8 @@ def test_latents_tokens_losses_images(loaded):
     @jax.jit
     def run(params):
         nothing = jnp.zeros((2, *model.grid), bool)
-        inputs = model.corrupt(params, images(), nothing, None)
-        z, tokens = model.encode(params, inputs), model.tokenize(params, images())
+        inputs = model.corrupt(params, jnp.asarray(images()), nothing, jax.random.key(0))
+        z, tokens = model.encode(params, inputs), model.tokenize(params, jnp.asarray(images()))
         made = model.decode(params, z, inputs)
         return z, tokens, made, model.detokenize(params, tokens), model.loss(params, inputs)
 

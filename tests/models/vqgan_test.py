@@ -26,7 +26,9 @@ def setting(**changes):
 
 
 def inputs_of(model, params, count=4):
-    return model.corrupt(params, images(count, 16), jnp.zeros((count, *model.grid), bool), None)
+    return model.corrupt(
+        params, images(count, 16), jnp.zeros((count, *model.grid), bool), jax.random.key(0)
+    )
 
 
 def test_published_size():
@@ -42,10 +44,11 @@ def test_there_and_back():
     model, params = setting()
     tokens = model.tokenize(params, images(4, 16))
     assert tokens.shape == (4, 8, 8)
-    z = model.encode(params, inputs_of(model, params))
+    inputs = inputs_of(model, params)
+    z = model.encode(params, inputs)
     np.testing.assert_array_equal(tokens, quantize.nearest(z, params["decoder"]["codebook"]))
     np.testing.assert_allclose(
-        model.detokenize(params, tokens), model.decode(params, z, None), atol=1e-5
+        model.detokenize(params, tokens), model.decode(params, z, inputs), atol=1e-5
     )
 
 

@@ -9,6 +9,7 @@ from typing import no_type_check
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Bool, Float, Int
 
@@ -34,7 +35,7 @@ class Inputs:
 Ids = Int[Array, "B L"]
 Flags = Bool[Array, "B L"]
 Latents = Float[Array, "B M D"]  # M = 1 + K, class token first
-Words = Float[Array, "V D"]
+Words = Float[Array | np.ndarray, "V D"]
 
 
 def arrange(

@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -102,7 +103,7 @@ class Schedule:
 BUFFERS = tuple(Schedule().buffers)
 
 
-def infer_schedule(buffers: Mapping[str, np.ndarray]) -> Schedule | None:
+def infer_schedule(buffers: Mapping[str, Any]) -> Schedule | None:
     """The schedule that has these buffers (by official name), or None.
 
     Its betas are the shortest decimal numbers that reproduce the buffers.

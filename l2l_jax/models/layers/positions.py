@@ -28,9 +28,7 @@ def sincos_2d(width: int, grid: int, class_row: bool) -> Float[np.ndarray, "N {w
     return np.concatenate([np.zeros((1, width)), table]) if class_row else table
 
 
-def resize(
-    table: Float[Array, "N D"] | Float[np.ndarray, "N D"], grid: int
-) -> Float[np.ndarray, "M D"]:
+def resize(table: Float[Array | np.ndarray, "N D"], grid: int) -> Float[np.ndarray, "M D"]:
     """[1 + n * n, D] -> [1 + grid * grid, D], bicubic; the class row is kept.
 
     ValueError if the table is not a class row and a square grid.

@@ -6,11 +6,12 @@ Euclidean, always computed in float32: one changed token gives another image.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Float, Int
 
 from l2l_jax.types import Array, Metrics, PerImage, Scalar
 
-Codebook = Float[Array, "N C"]
+Codebook = Float[Array | np.ndarray, "N C"]
 COMMITMENT = 0.25  # weight of the pull of the encoder towards its codes
 
 

@@ -225,8 +225,8 @@ class Encoder(nnx.Module):
             ]
         )
 
-    def __call__(self, given: Images, noisy: Images, gamma: PerImage) -> Maps:
-        level, x = self.embed(gamma), jnp.concatenate([given, noisy], axis=-1)
+    def __call__(self, condition: Images, noisy: Images, gamma: PerImage) -> Maps:
+        level, x = self.embed(gamma), jnp.concatenate([condition, noisy], axis=-1)
         maps = []
         for block in (*self.blocks, self.middle):
             x = run(block, x, level, self.remat)

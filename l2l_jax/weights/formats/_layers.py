@@ -101,10 +101,11 @@ def adapt_tying(params: Params, name: str, tying: str) -> Params:
     differs from the original.
     """
     encoder, decoder = params.get("encoder", {}), dict(params.get("decoder", {}))
-    if tying == "frozen" and name in encoder:
-        decoder.setdefault(name, encoder[name])
-    elif name in encoder and name in decoder:
-        equal = jax.tree.map(np.array_equal, decoder[name], encoder[name])
+    original, own = encoder.get(name), decoder.get(name)
+    if tying == "frozen" and own is None and original is not None:
+        decoder[name] = original
+    if tying == "tied" and own is not None and original is not None:
+        equal = jax.tree.map(np.array_equal, own, original)
         if all(jax.tree.leaves(equal)):
             del decoder[name]
     return params | {"decoder": decoder}
