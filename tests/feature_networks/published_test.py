@@ -7,6 +7,7 @@ CLIP: OpenCLIP's visual tower, small. Tolerances are those of the fixtures' auth
 import dataclasses
 import functools
 import hashlib
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -111,7 +112,7 @@ def test_places_has_the_shapes_of_the_published_file():
                 add(f"{here}.{conv}", f"{here}.bn{conv[-1]}", block[conv]["kernel"])
             if "downsample" in block:
                 add(f"{here}.downsample.0", f"{here}.downsample.1", block["downsample"]["kernel"])
-    ours = places.from_torch(state, "file")
+    ours = places.from_torch(state, Path("file"))
     assert not trees.difference(ours, params, "file", "network")
     gain = 2 / np.sqrt(4 + places.EPSILON)
     want = params["conv1"]["kernel"] * gain
@@ -161,7 +162,7 @@ def test_places_is_a_resnet50_of_pytorch():
     )
 
     network = places.build(context({}, {}, 64), weights="random", size=64)
-    network = dataclasses.replace(network, params=places.from_torch(state, "file"))
+    network = dataclasses.replace(network, params=places.from_torch(state, Path("file")))
     for ours, theirs in zip(seen(network, images), (want, logits), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-4 * float(theirs.abs().max()))
 

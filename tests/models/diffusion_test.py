@@ -267,7 +267,7 @@ def test_maps_are_added_and_relative_ones_in_units_of_their_goal():
 def test_the_released_target_is_refused_where_nothing_hidden_is_shown():
     model = small_model("autoencoder")
     batch = UnlearnBatch(Batch(images(2, 16, 1), HOLE), Batch(images(2, 16, 2), HOLE))
-    with pytest.raises(ConfigError, match=r"shown nothing of a hole; leave target at 'paper'"):
+    with pytest.raises(ConfigError, match=r"sees no hidden pixels. Leave target at 'paper'"):
         l2l.objectives(model, {}, {}, batch, jax.random.key(0), target="released")
     with pytest.raises(ConfigError, match=r"No target of l2l called 'code'"):
         l2l.objectives(model, {}, {}, batch, jax.random.key(0), target="code")
@@ -591,7 +591,7 @@ def test_bfloat16_computes_in_half_and_stays_close():
     )
     params = full.init(jax.random.key(0))
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(half.template))
-    mask = center.mask(None, 4, full.grid, cells=2)
+    mask = center.mask(jax.random.key(0), 4, full.grid, cells=2)
     x = images(4, 16)
     inputs = full.corrupt(params, x, mask, jax.random.key(1))
     hidden = half.encode(params, inputs)

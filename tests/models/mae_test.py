@@ -69,7 +69,7 @@ def test_bfloat16_computes_in_half_and_stays_close():
     full, half = small_model("mae", dtype="float32"), small_model("mae", dtype="bfloat16")
     params = full.init(jax.random.key(0))
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(half.init(jax.random.key(0))))
-    mask = center.mask(None, 4, full.grid, cells=2)
+    mask = center.mask(jax.random.key(0), 4, full.grid, cells=2)
     inputs = full.corrupt(params, images(4, 16), mask, jax.random.key(0), visible=(12, 12))
     assert half.encode(params, inputs).dtype == jnp.bfloat16
     assert half.decode(params, half.encode(params, inputs), inputs).dtype == jnp.float32
@@ -79,7 +79,7 @@ def test_bfloat16_computes_in_half_and_stays_close():
 def test_a_model_of_normalised_pixels_refuses_to_complete():
     model = small_model("mae", norm_pix=True)
     params = model.init(jax.random.key(0))
-    mask = center.mask(None, 4, model.grid, cells=2)
+    mask = center.mask(jax.random.key(0), 4, model.grid, cells=2)
     with pytest.raises(ConfigError, match="mae_visualize_vit"):
         model.reconstruct(params, images(4, 16), mask, jax.random.key(0))
 

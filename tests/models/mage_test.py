@@ -103,7 +103,7 @@ def test_student_and_teacher_see_the_same_tokens():
 )
 def test_completing_hides_what_overlaps_and_the_margin(module, args, count):
     model = mage.build(size="test")
-    mask = module.mask(None, 2, model.grid, **args)
+    mask = module.mask(jax.random.key(0), 2, model.grid, **args)
     assert model._hidden(mask, model.margin).sum(axis=1).tolist() == [count] * 2
 
 
@@ -228,7 +228,7 @@ def test_sure_tokens_are_kept_and_others_drawn_again():
 
 def test_a_visible_token_is_never_replaced_and_the_same_key_gives_the_same():
     model, params = setting()
-    mask = center.mask(None, 4, model.grid, cells=2)
+    mask = center.mask(jax.random.key(0), 4, model.grid, cells=2)
     run = jax.jit(model.reconstruct)
     one, two = (run(params, images(4, 16), mask, jax.random.key(s)) for s in (0, 0))
     np.testing.assert_array_equal(one, two)
@@ -239,7 +239,7 @@ def test_a_visible_token_is_never_replaced_and_the_same_key_gives_the_same():
 @pytest.mark.slow
 def test_the_blurred_composite_blends_and_leaves_the_rest():
     model, params = setting(composite="blurred")
-    mask = center.mask(None, 2, model.grid, cells=2)
+    mask = center.mask(jax.random.key(0), 2, model.grid, cells=2)
     made = np.asarray(model.reconstruct(params, images(2, 16), mask, jax.random.key(0)))
     given = np.asarray(images(2, 16))
     np.testing.assert_allclose(made[:, :2, :2], given[:, :2, :2], atol=1e-6)

@@ -180,7 +180,7 @@ def test_the_bundled_weights_fit_their_config(form):
     from configs import fashion_mnist
 
     config = fashion_mnist.get_config(form)
-    loaded = load(config.weights, config.model.name, config.model.args)
+    loaded = load(config.weights, config.model.name, config.model.args.to_dict())
     assert trees.count(loaded.params) > 5e5
     if form == "diffusion":  # made in the released variant, whose halves share one
         halves = (loaded.params[group]["embed"] for group in ("encoder", "decoder"))
