@@ -272,7 +272,7 @@ def test_the_released_target_is_refused_where_nothing_hidden_is_shown():
     with pytest.raises(ConfigError, match=r"No target of l2l called 'code'"):
         l2l.objectives(model, {}, {}, batch, jax.random.key(0), target="code")
     for idle in (dict(noise="uniform"), dict(clip=True)):
-        with pytest.raises(ConfigError, match=r"has no noise image, .* leave them out"):
+        with pytest.raises(ConfigError, match=r"uses no noise image, .* leave them out"):
             l2l.objectives(
                 setting()[0], {}, {}, batch, jax.random.key(0), target="released", **idle
             )
