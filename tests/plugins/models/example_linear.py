@@ -12,8 +12,8 @@ from typing import ClassVar
 
 import jax.numpy as jnp
 from flax import nnx
-from l2l_jax.models.layers.base import FilledImages, FillingModel, check_divides
 
+from l2l_jax.models.layers.base import FilledImages, FillingModel, check_divides
 from l2l_jax.types import Array, Images, Params, PerImage
 
 SMALLEST = dict(image_size=16, width=8)
