@@ -16,7 +16,7 @@ from l2l_jax.data import image_cache, image_folder, images, splits
 from l2l_jax.data.splits import Split
 from l2l_jax.engine import networks, retrained, token_bank
 from l2l_jax.engine.experiment import Experiment, load_original
-from l2l_jax.engine.plan import Plan
+from l2l_jax.engine.plan import Plan, complete_config
 from l2l_jax.engine.step import make_update
 from l2l_jax.engine.training_sets import training_splits
 from l2l_jax.lib import files, hosts, preemption, sharding
@@ -57,7 +57,7 @@ def _checked(plan: Plan, folder: Path, stop: preemption.StopSignal) -> Experimen
     """All that a process can check by itself, without asking the others."""
     config, workdir = plan.config, Workdir(folder)
     image_cache.check(config["data"]["cache"], config["runtime"]["workers"])
-    claim.check_config_matches(folder, config)
+    claim.check_config_matches(folder, config, complete_config)
     mesh, model = sharding.make_mesh(config["runtime"]["fsdp"]), plan.model.build()
     if (views := config["data"]["token_cache"]["views"]) and not model.takes_tokens:
         raise ConfigError(

@@ -14,7 +14,7 @@ import jax
 from l2l_jax.engine import reuse
 from l2l_jax.engine.evaluation import evaluate
 from l2l_jax.engine.outcome import restored, run_phases
-from l2l_jax.engine.plan import resolve
+from l2l_jax.engine.plan import complete_config, resolve
 from l2l_jax.engine.preflight import preflight
 from l2l_jax.engine.train import train
 from l2l_jax.lib import files, hosts, preemption
@@ -35,7 +35,7 @@ def run(config: Mapping[str, Any], folder: str | Path) -> dict[str, Any]:
     folder = Path(folder).expanduser()
     with hosts.fail_together():
         plan = resolve(config)
-        claim.check_config_matches(folder, plan.config)
+        claim.check_config_matches(folder, plan.config, complete_config)
     if hosts.from_main(int(finished(folder))):
         log.info("%s is finished; see %s", folder, Workdir(folder).report)
         return Workdir(folder).read_results()

@@ -20,10 +20,10 @@ def measure(completer: Completer, model: TokenModel, params: Params) -> dict[str
     def program(params: Params, images: Array) -> dict[str, Array]:
         real = pixels.to_unit_range(images)
         tokens = model.tokenize(params, real)
-        decoded = jnp.round(jnp.clip(model.detokenize(params, tokens), 0, 1) * 255)
+        rounded = jnp.round(jnp.clip(model.detokenize(params, tokens), 0, 1) * 255)
+        decoded = rounded.astype(jnp.uint8)
         mse = jnp.mean((pixels.to_unit_range(decoded) - real) ** 2, axis=(1, 2, 3))
-        completed = decoded.astype(jnp.uint8)
-        return {"images": images, "completed": completed, "mse": mse, "tokens": tokens}
+        return {"images": images, "completed": decoded, "mse": mse, "tokens": tokens}
 
     figures = {}
     for side in completer.sides:

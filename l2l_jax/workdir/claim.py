@@ -7,7 +7,7 @@ import logging
 import platform
 import re
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,14 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "nump
             "cykooz.resizer")  # fmt: skip
 
 
-def check_config_matches(folder: Path, config: Mapping[str, Any]) -> None:
+def check_config_matches(
+    folder: Path, config: Mapping[str, Any], complete: Callable[[Any], Any] = dict
+) -> None:
     """Checks that the workdir is new, or was made with an equal config.
 
-    Settings that change no result, such as runtime.threads, may differ. ConfigError names the
-    settings that differ, or says why the folder is no workdir.
+    complete: adds to the recorded config the defaults that it does not name. Settings that change
+    no result, such as runtime.threads, may differ. ConfigError names the settings that differ, or
+    says why the folder is no workdir.
     """
     if "://" in str(folder) or re.match(r"\w{2,}:/", str(folder)):
         raise ConfigError(
@@ -46,8 +49,8 @@ def check_config_matches(folder: Path, config: Mapping[str, Any]) -> None:
             )
         return
     there, here = (
-        config_dicts.leaves(config_dicts.decisive(each))
-        for each in (workdir.read_config(), files.as_json(config))
+        config_dicts.leaves(config_dicts.decisive(files.as_json(each)))
+        for each in (complete(workdir.read_config()), config)
     )
     keys = sorted(there | here)
     changed = [key for key in keys if there.get(key) != here.get(key)]
