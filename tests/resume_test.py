@@ -123,7 +123,7 @@ def test_sigterm_saves_and_the_same_command_continues(tmp_path):
     process.terminate()
     _, log = process.communicate(timeout=120)
     assert process.returncode == 143, log
-    assert "the same command continues" in log
+    assert "run the same command again to continue" in log
     (saved,) = [p.name for p in (workdir / "checkpoints" / "unlearn").iterdir() if p.is_dir()]
     assert 0 < int(saved) < 400
     logged = [step for phase, step in logged_steps(workdir) if phase == "unlearn"]
