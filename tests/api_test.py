@@ -101,6 +101,7 @@ def test_examples_in_docstrings(module):
     assert not outcome.failed
 
 
+@pytest.mark.slow
 def test_the_examples_of_the_api_page_run(tmp_path, monkeypatch):
     """On the finished small experiment instead of the demo."""
     (tmp_path / "runs").mkdir()
@@ -206,6 +207,7 @@ def test_checkpoints_are_read_inside_an_event_loop(models):
 # Every kind of model -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["autoencoder", "vqgan", "mae", "mage", "diffusion"])
 def test_latents_loss_and_tokens(name, tmp_path):
     model = small_file(tmp_path / "a.safetensors", name)

@@ -348,6 +348,7 @@ def args_of(method):
     return getattr(method.objectives, "keywords", {})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_every_variant_of_a_method_is_accepted_by_some_model(method):
     labels = {label for name in MODELS for label in variants(model_and_params(name)[0])}

@@ -335,6 +335,7 @@ def test_few_steps_are_those_of_the_formula():
     assert 0.05 < np.mean(np.abs(y[hidden[..., 0]]) == 1) < 0.95, "some are clipped, some are not"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", [{}, dict(sampler="ddpm", sample_steps=0)])
 def test_completions_are_the_same_on_eight_devices(sampler):
     model, (_, params) = small_model("diffusion", **sampler), setting()
@@ -413,6 +414,7 @@ def official_file(path, without=(), **changes):
     return model, params
 
 
+@pytest.mark.slow
 def test_an_official_file_is_recognised_and_can_be_unlearned_as_the_paper_says(tmp_path):
     path = tmp_path / "16_Network.pth"
     _, params = official_file(path)

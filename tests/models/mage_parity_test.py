@@ -191,6 +191,7 @@ def everything(**changes):
     return functools.partial(run, params)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_latents_losses_logits(case):
     latent, loss, logits, decoded = everything()(inputs_of(case))
@@ -206,6 +207,7 @@ def test_latents_losses_logits(case):
     close(decoded, codes[:, 1:], LOGITS)
 
 
+@pytest.mark.slow
 def test_scanned_blocks():
     latent, loss, logits, _ = everything(scan=True)(inputs_of("random"))
     close(latent, MODEL["random/latent"], LATENT)
@@ -320,6 +322,7 @@ def test_rows_and_latents():
     close(guide()[:, ::4], UNLEARN["ours_normal/guide_every_4th_position"], LATENT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise", ["normal", "uniform", "constant"])
 def test_ours(noise):
     """Noise images come as the tokens that they have; the constant ones are made here."""
@@ -370,6 +373,7 @@ def relabelled():
     return jax.jit(jax.value_and_grad(loss, has_aux=True))
 
 
+@pytest.mark.slow
 def test_max_loss():
     _, _, trained, inputs = pair()
     check("max_full_model_loss", *relabelled()(trained, inputs.target, -1.0))
@@ -386,6 +390,7 @@ def test_noisy_label():
     check("full_model_noise", *relabelled()(pair()[2], drawn, 1.0))
 
 
+@pytest.mark.slow
 def test_learn_others():
     """Logits of all ids and places; the released code moves the retain rows to each other's."""
     model, original, trained, inputs = pair()
@@ -448,6 +453,7 @@ def test_masks_of_the_evaluation(case):
     close(levels, np.round(levels), 1e-4)
 
 
+@pytest.mark.slow
 def test_every_step_of_the_sampler():
     """The reference's ids go in, and its samples; what is sure enough to stay is the same."""
     model, params = loaded()
@@ -507,6 +513,7 @@ def completed():
         return jax.device_get(jax.jit(run)(params, images("masked", 1)))
 
 
+@pytest.mark.slow
 def test_sampler_ends_at_the_same_image():
     """The hole is filled before tokenising, and the first 14 of 20 steps are left out."""
     _, seen = completed()

@@ -154,6 +154,7 @@ def test_no_gradient_reaches_the_words_through_tied_logits():
     assert all((leaf == 0).all() for leaf in jax.tree.leaves(gradient))
 
 
+@pytest.mark.slow
 def test_smoothed_cross_entropy():
     model, params = setting()
     mask = random_ratio.mask(jax.random.key(1), 3, model.grid)
@@ -358,6 +359,7 @@ def ours(path, tying="frozen"):
     return trees.digest(jax.device_get(params)["tokenizer"])
 
 
+@pytest.mark.slow
 def test_weights_belong_to_their_tokenizer(tmp_path):
     path = tmp_path / "w.safetensors"
     digest = ours(path)
@@ -369,6 +371,7 @@ def test_weights_belong_to_their_tokenizer(tmp_path):
         load(str(path), "mage", dict(mage.SMALLEST, tokenizer=dict(size="test", codes=32)))
 
 
+@pytest.mark.slow
 def test_a_tied_file_fits_both_variants_and_an_untied_one_only_its_own(tmp_path):
     ours(tmp_path / "tied.safetensors", "tied")
     for tying in ("frozen", "tied"):
@@ -394,6 +397,7 @@ def test_half_precision_changes_the_digest_that_is_told(tmp_path):
     assert load(str(tmp_path / "half.safetensors"), "mage", args)
 
 
+@pytest.mark.slow
 def test_a_tokenizer_trained_with_a_critic_serves_without_it():
     trained = small_model("vqgan", adversarial=0.8)
     params = jax.device_get(trained.init(jax.random.key(0)))

@@ -65,6 +65,7 @@ def theirs(key):
     return np.moveaxis(IO[key], 1, -1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["lightning", "bare"])
 def test_both_forms_of_a_checkpoint(form, state, loaded, tmp_path):
     path = tmp_path / FILE
@@ -88,6 +89,7 @@ def test_what_the_file_tells(loaded):
     assert (size.codes, size.code_width, loaded[0].grid) == (128, 16, (16, 16))
 
 
+@pytest.mark.slow
 def test_latents_tokens_losses_images(loaded):
     model, params = loaded
 

@@ -31,6 +31,7 @@ def inputs_of(model, params, count=4):
     )
 
 
+@pytest.mark.slow
 def test_published_size():
     model = vqgan.build()
     assert model.grid == (16, 16)
@@ -119,6 +120,7 @@ def share_used(codes, steps, revive):
     return float(quantize.usage_metrics(tokens, len(codes))["codebook_usage"])
 
 
+@pytest.mark.slow
 def test_training_learns_to_reconstruct():
     model, params = setting()
     inputs, optimizer = inputs_of(model, params), optax.adam(3e-3)
@@ -170,6 +172,7 @@ def test_the_critic_judges_and_the_generator_fools_in_one_backward_pass():
     )
 
 
+@pytest.mark.slow
 def test_the_adaptive_weight_is_the_ratio_of_the_slopes_at_the_last_layer():
     model, params = setting(adversarial=0.8)
     inputs = inputs_of(model, params)
