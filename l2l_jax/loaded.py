@@ -30,7 +30,7 @@ IMAGE_SHAPES = "[N, H, W, 3] or [H, W, 3], or without the last axis for greyscal
 
 
 class _Bound(NamedTuple):
-    """What a compiled program knows beforehand: the functions, and Task.visible or None."""
+    """The static arguments of a compiled program: the functions, and Task.visible or None."""
 
     functions: ImageToImage
     visible: Visible | None

@@ -61,7 +61,7 @@ class UnlearnBatch:
 
     retain: Batch | None
     forget: Batch | None
-    noise: Array | None = None  # [B, h, w] tokens of noise images, if they were made beforehand
+    noise: Array | None = None  # [B, h, w] tokens of noise images, if they come from a token bank
 
     def side(self, name: str) -> Batch:
         """The batch of the side "retain" or "forget". ValueError if the batch has no such side."""
@@ -235,7 +235,7 @@ class Method:
     #     reaches the argument, unless that is 0. If it is 0 and config.reference names a retrained
     #     model, the argument becomes the mean of the metric with that model as the student.
     draw_noise: Callable[..., Array] | None = None  # draw_noise(rng, shape, mean, std, *, ...):
-    #     the noise images that replace forget images, so that their tokens can be made beforehand
+    #     the noise images that replace forget images, so that a token bank can hold their tokens
     VARIANTS: tuple[Mapping[str, Any], ...] = ()  # arguments that make another objective, to test
 
 

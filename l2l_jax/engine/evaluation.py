@@ -181,17 +181,17 @@ def _cost(experiment: Experiment, outcome: Outcome) -> dict[str, dict[str, float
 def _endings(experiment: Experiment, outcome: Outcome) -> dict[str, str]:
     """{phase: whether its stopping criterion or bound was met, in words}, of phases with one."""
     last = {record["phase"]: record for record in experiment.workdir.read_metrics()}
-    said = {}
+    endings = {}
     for phase, (done, total) in outcome.done.items():
         noted, record = experiment.noted(phase), last.get(phase)
         if "bound" in noted:
-            said[phase] = _bounded(phase, total, noted)
+            endings[phase] = _bounded(phase, total, noted)
         elif record and "ended" in record and (record["ended"] or done == total):
-            said[phase] = _until(experiment, phase, done, total, record)
-    for text in said.values():
+            endings[phase] = _until(experiment, phase, done, total, record)
+    for text in endings.values():
         if text.startswith(page.NOT_REACHED):
             log.warning(text)
-    return {phase: text for phase, text in said.items() if text}
+    return {phase: text for phase, text in endings.items() if text}
 
 
 def _until(

@@ -81,6 +81,6 @@ def summary(results: Mapping[str, Any]) -> str:
             if None not in values:
                 random = metric in feature_networks.untrained(results)
                 mark = f" ({feature_networks.RANDOM_MARK})" if random else ""
-                told = " -> ".join(f"{value:.2f}" for value in values)
-                parts.append(f"{side} {metric} {told}{mark}")
+                change = " -> ".join(f"{value:.2f}" for value in values)
+                parts.append(f"{side} {metric} {change}{mark}")
     return f"{results['task']}: {', '.join(parts)}"

@@ -130,7 +130,7 @@ def cached(experiment: Experiment, sides: Mapping[str, Split], tokenizer: Tokeni
 
 
 def _absolute(args: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of a data set whose root, if it has one, is told apart from another's."""
+    """The arguments of a data set, with `root` as an absolute path if it is given."""
     root = args.get("root")
     return {**args, "root": str(Path(root).expanduser().resolve())} if root else dict(args)
 

@@ -20,7 +20,7 @@ def channel_moments(
     if images.ndim != 4:
         raise ConfigError(
             "Noise with the moments of the forget images needs their pixels, but the batch holds "
-            "their tokens; let data.token_cache.noise be at least 1 to draw the noise beforehand."
+            "their tokens; let data.token_cache.noise be at least 1 to draw it before training."
         )
     return images.shape, jnp.mean(images, axis=(0, 1, 2)), jnp.std(images, axis=(0, 1, 2))
 

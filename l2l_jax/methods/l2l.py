@@ -29,7 +29,7 @@ Departures from the released code: moments are those of the forget images alone 
 (there: one scalar over the whole batch, retain images included); n is not clamped to [0, 1] unless
 `clip` is set (there: always); one teacher pass per image (there: two); no dropout in the student;
 no reseeding. With accumulated gradients the moments are those of each micro-batch; if noise is
-tokenised beforehand (l2l_jax/engine/token_bank.py) they are those of up to 2,048 forget images.
+tokenised before training (engine/token_bank.py) they are those of up to 2,048 forget images.
 """
 
 import jax
@@ -91,7 +91,7 @@ def objectives(
         assert isinstance(model, NoisyModel)  # by _check
         noise_inputs = model.only_noise(forget_inputs)
     else:
-        n = batch.noise  # tokens, if they were made beforehand
+        n = batch.noise  # tokens, if they come from a token bank
         if n is None:
             noise_key = rngs.fold(rng, "noise")
             n = noise_images(noise_key, *channel_moments(forget.images), noise=noise, clip=clip)

@@ -277,7 +277,7 @@ def _tokenizer(record: Record) -> Iterator[str]:
     if cache["views"]:
         yield (
             f"<p>Training saw each image as {cache['views']} augmented view"
-            f"{'s' * (cache['views'] > 1)} (K), tokenised beforehand.</p>"
+            f"{'s' * (cache['views'] > 1)} (K), tokenised before training.</p>"
         )
 
 
