@@ -58,8 +58,8 @@ def use_method(config: Config, name: str) -> None:
 
         ascent      paper B: ascent with a tenth of the learning rate and the gradient clipped at
                     norm 1, then finetune
-        epsilon     paper C: L2L's objectives with solvers/epsilon.py; phase I is split into two
-                    phases, keep and drop; phase II is walk
+        epsilon     paper C: L2L's objectives with solvers/epsilon.py; the phase full_forgetting
+                    finds the boundaries, and the phase tradeoff ends between them, at r
         pcgrad      L2L's objectives with solvers/pcgrad.py
         saliency    L2L on the half of the parameters with the largest forget gradient (SalUn)
         siss        SISS with solvers/normalized.py, which scales the forget gradient to a tenth of
@@ -83,8 +83,11 @@ def use_method(config: Config, name: str) -> None:
         ascent = changed("ascent", solver_args=dict(alpha=1.0), optimizer=slow)
         new = {"ascent": ascent, "finetune": changed("finetune")}
     elif name == "epsilon":
-        goals = dict(keep=dict(goal="keep"), drop=dict(goal="drop"), walk=dict(goal="walk", r=0.5))
-        new = {k: changed("l2l", solver="epsilon", solver_args=v) for k, v in goals.items()}
+        goals = dict(full_forgetting=dict(), tradeoff=dict(r=0.5))
+        new = {
+            goal: changed("l2l", solver="epsilon", solver_args=dict(goal=goal, **args))
+            for goal, args in goals.items()
+        }
     elif name == "pcgrad":
         new = {"unlearn": changed("l2l", solver="pcgrad")}
     elif name == "saliency":

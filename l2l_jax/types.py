@@ -50,6 +50,7 @@ class Batch:
     images: Array  # [B, H, W, 3] float32, or the tokens [B, h, w] that the model makes of them
     mask: Array  # [B, h, w] bool, True = hidden
     visible: Visible | None = flax.struct.field(pytree_node=False, default=None)  # see Task.visible
+    seeds: Array | None = None  # [B] uint32: of each image, the same in every step; see needs_seeds
 
 
 @flax.struct.dataclass
@@ -205,11 +206,17 @@ class ModelFile:
 # Methods and solvers -----------------------------------------------------------------------------
 
 Objective = Callable[..., tuple[Array, Array, Metrics]]
+Boundaries = tuple[str, str]  # (name at the start of a phase, name at its end), "" for none
 
 
 def _data(model: ImageToImage, **args: Any) -> str:
     del model, args
     return "data"
+
+
+def _no(**args: Any) -> bool:
+    del args
+    return False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -234,6 +241,7 @@ class Method:
     UNTIL: tuple[str, str] | None = None  # (metric, argument): the phase ends when the metric
     #     reaches the argument, unless that is 0. If it is 0 and config.reference names a retrained
     #     model, the argument becomes the mean of the metric with that model as the student.
+    needs_seeds: Callable[..., bool] = _no  # needs_seeds(**args): whether it reads Batch.seeds
     draw_noise: Callable[..., Array] | None = None  # draw_noise(rng, shape, mean, std, *, ...):
     #     the noise images that replace forget images, so that a token bank can hold their tokens
     VARIANTS: tuple[Mapping[str, Any], ...] = ()  # arguments that make another objective, to test
@@ -258,16 +266,19 @@ class Solver:
     """A module of solvers/: turns the two objectives into one update direction.
 
     update(objectives, student, step, *, ...) returns (gradient, metrics); the gradient has the
-    structure of `student`, the trainable groups; metrics include "loss". The last three fields come
-    together: they carry the value of the forget objective from one phase to a later one.
+    structure of `student`, the trainable groups; metrics include "loss". The last four fields come
+    together: they carry the value of the forget objective at a boundary to a later phase.
     """
 
     name: str
     update: Callable[..., tuple[Params, Metrics]]
     VARIANTS: tuple[Mapping[str, Any], ...] = ()  # arguments that make another solver, to test
-    boundary: Callable[..., str] | None = None  # boundary(**args): under which name the forget
-    #     objective at the end of the phase is stored; "" for none
-    bound: Callable[..., float] | None = None  # bound(**args): what it should not exceed there
+    boundaries: Callable[..., Boundaries] | None = None  # boundaries(**args): names under which the
+    #     forget objective at the start and at the end of the phase is stored; "" for none. The one
+    #     at the start counts only where the retain objective is 0.
+    bound: Callable[..., float] | None = None  # bound(**args): what it should not exceed at the end
+    start: Callable[..., str] | None = None  # start(found, **args): the boundary at which a phase
+    #     starts; "" = where the phase before it ends
     resolve: Callable[..., dict[str, Any]] | None = None  # resolve(found, **args) returns the
     #     arguments completed by {boundary: value} of earlier phases; ConfigError if one is missing
 

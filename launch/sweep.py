@@ -11,7 +11,7 @@ Axes of the grid:
     seed, a.b.c     config.seed, config.a.b.c, such as unlearn.optimizer.lr=1e-4,3e-4
     alpha, share    config.unlearn.solver_args.alpha and .share (alpha: l2l and most methods; share:
                     siss)
-    r               config.walk.solver_args.r (epsilon)
+    r               config.tradeoff.solver_args.r (epsilon)
 
 A method that does not read an axis runs once without it. --config.key=value goes to every run,
 except to runs that do not have the phase of that key; the form word decides which phases a run has.
@@ -58,7 +58,7 @@ from l2l_jax.workdir import claim
 
 SHORT = {
     "alpha": "unlearn.solver_args.alpha",
-    "r": "walk.solver_args.r",
+    "r": "tradeoff.solver_args.r",
     "share": "unlearn.solver_args.share",
 }
 RETRAIN = "retrain"  # the method whose model is the reference of all other runs of a seed

@@ -19,8 +19,8 @@ LOOP = ("l2l_jax/engine/train.py", "train")  # the only function with a higher l
 PARTS = ["main", "evaluate", "api", "weights.__main__", "flags", "engine", "report", "weights",
          "loaded", "PLUGINS", "registry", "workdir", "data", "lib", "types"]  # fmt: skip
 ENGINE = ["run", "evaluation", "train", "preflight", "measure", "token_bank", "reuse", "retrained",
-          "tokenizer", "completions", "networks", "outcome", "training_sets", "experiment", "step",
-          "plan", "config"]  # fmt: skip
+          "tokenizer", "completions", "networks", "outcome", "boundaries", "training_sets",
+          "experiment", "step", "plan", "config"]  # fmt: skip
 PLUGINS = sorted(folder for folder in FOLDERS.values() if "." not in folder)
 SHARED = {"models.layers"}  # building blocks that several plug-ins of a folder use
 EXCEPTIONS = {("models.mage", "models.vqgan")}  # a MAGE contains a VQ-GAN

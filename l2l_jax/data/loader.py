@@ -94,6 +94,14 @@ def train_batches(
     return _iterate(grain.MapDataset.source(Shuffled(examples, augment, seed)), batch, start, host)
 
 
+def rows_of_step(count: int, batch: int, seed: int, step: int, host: Host) -> np.ndarray:
+    """int32 [batch / hosts]: which of `count` examples train_batches gives this host in a step."""
+    own = batch // host.count
+    first = step * batch + host.index * own
+    places = (divmod(index, count) for index in range(first, first + own))
+    return np.array([_permutation(seed, epoch, count)[at] for epoch, at in places], np.int32)
+
+
 def eval_batches(subset: Subset, size: int, batch: int, host: Host) -> Batches:
     """Batches uint8 [batch / hosts, size, size, 3] of the central crops, in order, each once.
 

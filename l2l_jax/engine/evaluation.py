@@ -11,6 +11,7 @@ from l2l_jax.engine.completions import Completer
 from l2l_jax.engine.experiment import Experiment
 from l2l_jax.engine.outcome import Outcome, describe_parameters
 from l2l_jax.engine.plan import EvaluatorPlan
+from l2l_jax.engine.step import mean_name
 from l2l_jax.engine.training_sets import passes, trained_on
 from l2l_jax.lib import files, hosts
 from l2l_jax.report import page
@@ -201,13 +202,17 @@ def _until(
 
     record: the metrics of its last step.
     """
-    planned = experiment.plan.phases[phase]
-    metric, argument = planned.method.UNTIL or ("", "")
-    limit = planned.args.get(argument) or experiment.noted(phase).get(argument)
+    planned, noted = experiment.plan.phases[phase], experiment.noted(phase)
+    if not planned.method.UNTIL:
+        return ""
+    metric, argument = planned.method.UNTIL
+    limit = planned.args.get(argument) or noted.get(argument)
     if not limit:
         return ""
-    where = f"{record[metric]:.4g}, {argument} is {limit:.4g}"
+    where = f"{record[mean_name(planned.method.UNTIL)]:.4g}, {argument} is {limit:.4g}"
     where += " (of the last step, not of the moving average)" if planned.ema else ""
+    if noted.get("floor"):
+        where += f" ({noted['distance']:.4g} minus {noted['floor']:.4g} between the references)"
     if record["ended"]:  # the step that found it changed nothing any more
         return f"{phase} ended by itself at step {done} of {planned.steps}: {metric} is {where}"
     return (

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import itertools
 import logging
 from collections.abc import Generator, Mapping
 from pathlib import Path
@@ -15,7 +16,7 @@ from l2l_jax.data import loader
 from l2l_jax.data.loader import Host
 from l2l_jax.data.splits import Split
 from l2l_jax.engine.plan import Plan
-from l2l_jax.engine.step import State, UpdateRule
+from l2l_jax.engine.step import State, UpdateRule, rows_name
 from l2l_jax.lib import files, hosts, optim, preemption, sharding, trees
 from l2l_jax.lib.rng import seed_of
 from l2l_jax.types import Array, ImageToImage, Params, Source
@@ -39,12 +40,17 @@ class Experiment:
     splits: Mapping[str, Split]
     stop: preemption.StopSignal
     weights: Weights | None = None  # the original, on the host; None if a phase makes it
-    reference: Weights | None = None  # the retrained model, on the host, if there is one
+    references: tuple[Weights, ...] = ()  # the retrained models, on the host
 
     @property
     def config(self) -> Mapping[str, Any]:
         """The complete config as plain nested dicts."""
         return self.plan.config
+
+    @property
+    def reference(self) -> Weights | None:
+        """The first retrained model, or None."""
+        return self.references[0] if self.references else None
 
     @property
     def host(self) -> Host:
@@ -98,6 +104,7 @@ class Experiment:
             optimizer=optimizer,
             learning_rate=rate,
             seed=self.plan.seed,
+            tasks=len(planned.tasks),
             accumulate=planned.accumulate,
             ema=planned.ema,
         )
@@ -128,16 +135,24 @@ class Experiment:
     def batches(
         self, phase: str, rows: Mapping[str, loader.TrainInput], first: int
     ) -> Generator[dict[str, Array], None, None]:
-        """{side: uint8 [B, H, W, 3] or tokens, on the mesh} from step `first` on, without end."""
-        size, place = self.plan.phases[phase].batch_size, sharding.batch_sharding(self.mesh)
+        """What a step is given, on the mesh, from step `first` on, without end.
+
+        {side: uint8 [B, H, W, 3] or tokens}, and if the method needs seeds also {"SIDE rows": int32
+        [B], which images of the split they are}.
+        """
+        planned, place = self.plan.phases[phase], sharding.batch_sharding(self.mesh)
+        size, with_rows = planned.batch_size, planned.method.needs_seeds(**planned.args)
+        seeds = {side: seed_of(self.plan.seed, phase, side) for side in rows}
         with contextlib.ExitStack() as stack:
             streams = {}
             for side, (picked, augment) in rows.items():
-                seed = seed_of(self.plan.seed, phase, side)
-                stream = loader.train_batches(picked, augment, size, seed, first, self.host)
+                stream = loader.train_batches(picked, augment, size, seeds[side], first, self.host)
                 streams[side] = stack.enter_context(contextlib.closing(stream))
-            while True:
+            for step in itertools.count(first):
                 batch = {side: next(stream) for side, stream in streams.items()}
+                for side, (picked, _) in rows.items() if with_rows else ():
+                    args = len(picked), size, seeds[side], step, self.host
+                    batch[rows_name(side)] = loader.rows_of_step(*args)
                 yield jax.tree.map(
                     lambda x: jax.make_array_from_process_local_data(place, x), batch
                 )

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from l2l_jax.engine import boundaries
 from l2l_jax.engine.experiment import Experiment, load_original, without_data
 from l2l_jax.engine.plan import Plan, resolve
 from l2l_jax.engine.step import EndingState, State
@@ -36,9 +37,13 @@ def run_phases(experiment: Experiment, advance: Advance) -> Outcome:
     (all parameters on the mesh, steps done, total steps).
     """
     original = params = experiment.initial_params()
-    done = {}
+    done: dict[str, tuple[int, int]] = {}
+    reached: dict[str, Params] = {}  # at each boundary
     for phase, planned in experiment.plan.phases.items():
-        params, count, total = advance(phase, experiment, params, original)
+        start = boundaries.start_of(experiment, planned, reached, params)
+        params, count, total = advance(phase, experiment, start, original)
+        names = boundaries.of_phase(experiment, planned)
+        reached |= {name: x for name, x in zip(names, (start, params), strict=True) if name}
         done[phase] = (count, total)
         if planned.method.MAKES_ORIGINAL:
             original = params

@@ -5,7 +5,6 @@ import functools
 import hashlib
 import json
 import logging
-import math
 from pathlib import Path
 
 import jax
@@ -14,7 +13,7 @@ import numpy as np
 
 from l2l_jax.data import image_cache, image_folder, images, splits
 from l2l_jax.data.splits import Split
-from l2l_jax.engine import networks, retrained, token_bank
+from l2l_jax.engine import boundaries, networks, retrained, token_bank
 from l2l_jax.engine.experiment import Experiment, load_original
 from l2l_jax.engine.plan import Plan, complete_config
 from l2l_jax.engine.step import make_update
@@ -41,7 +40,7 @@ def preflight(plan: Plan, folder: Path, stop: preemption.StopSignal) -> Experime
     if spec := config["reference"]:
         reference = retrained.load(Path(spec).expanduser(), experiment.model)
         claim.check_reference(folder, reference.digest)
-        experiment = dataclasses.replace(experiment, reference=reference)
+        experiment = dataclasses.replace(experiment, references=(reference,))
     _check_agreement(experiment)
     original = experiment.weights
     about = {**original.about, "digest": original.digest} if original else None
@@ -143,17 +142,16 @@ def _try_phase(experiment: Experiment, phase: str) -> None:
     size = planned.batch_size
     sharding.check_batch(size, experiment.mesh, planned.accumulate, f"{phase}.batch_size")
     images.augmentation(model.image_size, tuple(data["crop"]), data["flip"], data["resize"])
-    rows = dict.fromkeys(
-        training_splits(experiment, phase), token_bank.abstract_images(experiment, size)
-    )
+    batch = token_bank.abstract_batch(experiment, phase, training_splits(experiment, phase))
     method, solver = planned.method, planned.solver
     if method.SOLVER and solver.name != method.SOLVER:
         log.warning(
             "%s: %s is meant for the solver %s (--config.%s.solver=%s), and has %s here",
             *(phase, method.name, method.SOLVER, phase, method.SOLVER, solver.name),
         )
+    boundaries.check(experiment, planned)
     if solver.resolve:
-        solver.resolve(_boundaries(experiment, phase), **planned.solver_args)
+        solver.resolve(boundaries.found(experiment, phase), **planned.solver_args)
     salient = None
     if planned.saliency < 1:
         if "forget" not in method.SIDES:
@@ -168,16 +166,7 @@ def _try_phase(experiment: Experiment, phase: str) -> None:
     for task in planned.tasks:
         task.task.visible(model.grid, **task.args)
         update = make_update(rule, task, experiment.mesh)
-        jax.eval_shape(update, jax.eval_shape(rule.init, model.template), fixed, rows)
-
-
-def _boundaries(experiment: Experiment, phase: str) -> dict[str, float]:
-    """{boundary: nan} of all that earlier phases will measure; the values are not known yet."""
-    return {
-        each.solver.boundary(**each.solver_args): math.nan
-        for each in experiment.plan.earlier(phase)
-        if each.solver.boundary
-    }
+        jax.eval_shape(update, jax.eval_shape(rule.init, model.template), fixed, batch)
 
 
 def _try_evaluation(experiment: Experiment) -> None:

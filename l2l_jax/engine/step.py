@@ -7,7 +7,7 @@ not part of the state.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, no_type_check
 
 import flax.struct
@@ -31,6 +31,11 @@ from l2l_jax.types import (
 )
 
 Step = Callable[["State", Params, dict[str, Array]], tuple["State", Metrics]]
+
+
+def mean_name(until: tuple[str, str]) -> str:
+    """The metric that is compared with the argument of UNTIL: a mean over tasks, see check_end."""
+    return f"{until[0]}_mean"
 
 
 @no_type_check  # JAX also builds it from shapes and shardings
@@ -60,6 +65,7 @@ class EndingState(State):
     """The state for a method that may end its phase before the last step."""
 
     ended: Array  # bool scalar: the phase has ended, and no step changes anything any more
+    recent: Array  # [tasks] float32: the metric of UNTIL in the last step of each task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +81,7 @@ class UpdateRule:
     optimizer: optax.GradientTransformation
     learning_rate: optax.Schedule
     seed: int
+    tasks: int = 1  # tasks that the phase rotates over; step i uses the i-th, in turn
     accumulate: int = 1
     ema: float = 0.0  # decay of the moving average; 0 = no average
 
@@ -90,7 +97,7 @@ class UpdateRule:
         fields = jnp.zeros((), jnp.int32), student, self.optimizer.init(student), average
         if self.method.UNTIL is None:
             return State(*fields)
-        return EndingState(*fields, jnp.zeros((), bool))
+        return EndingState(*fields, jnp.zeros((), bool), jnp.zeros(self.tasks, jnp.float32))
 
     def fixed(
         self,
@@ -109,12 +116,19 @@ class UpdateRule:
         teacher = original if self.method.TEACHER else {}
         return {"frozen": frozen, "teacher": teacher, "noise": noise, "salient": salient}
 
-    def has_ended(self, metrics: Metrics) -> Array:
-        """Bool scalar: whether the method's stopping criterion is met."""
+    def check_end(self, state: EndingState, metrics: Metrics) -> tuple[Array, Array, Array]:
+        """(bool: whether the stopping criterion is met, mean of its metric, state.recent with it).
+
+        The mean is over the last step of each task, because the metric of one task may be twice
+        that of another. Before every task has had a step, the criterion is not met.
+        """
         assert self.method.UNTIL
         metric, argument = self.method.UNTIL
+        recent = state.recent.at[state.step % self.tasks].set(metrics[metric])
+        mean = jnp.sum(recent) / jnp.minimum(state.step + 1, self.tasks)
         limit = self.args.get(argument, 0.0)
-        return metrics[metric] >= limit if limit else jnp.zeros((), bool)
+        met = (state.step + 1 >= self.tasks) & (mean >= limit) if limit else jnp.zeros((), bool)
+        return met, mean, recent
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,16 +178,33 @@ class BatchObjectives:
         return jax.tree.map(lambda x: x / pieces, total)
 
 
-def draw(rule: UpdateRule, side: str, images: Array, planned: TaskPlan, rng: Array) -> Batch:
+def rows_name(side: str) -> str:
+    """The key, among the arrays of a step, of the rows of a side's images in their split."""
+    return f"{side} rows"
+
+
+def draw(
+    rule: UpdateRule,
+    side: str,
+    images: Array,
+    planned: TaskPlan,
+    rng: Array,
+    rows: Array | None = None,
+) -> Batch:
     """The batch of one side: images [B, H, W, 3] float32 in [0, 1], or tokens, and their masks.
 
-    images: uint8 pixels, or tokens [B, h, w] integers.
+    images: uint8 pixels, or tokens [B, h, w] integers. rows: [B] int32, which images of the split
+    they are; if given, each image gets a seed that depends on its row and not on the step.
     """
     grid, args = rule.model.grid, planned.args
     mask = planned.task.mask(rngs.fold(rng, "mask", side), images.shape[0], grid, **args)
     visible = planned.task.visible(grid, **args)
     given = pixels.to_unit_range(images) if images.dtype == jnp.uint8 else images.astype(jnp.int32)
-    return Batch(given, mask, visible)
+    seeds = None
+    if rows is not None:
+        base = rngs.key(rule.seed, rule.phase, "image", side)
+        seeds = jax.vmap(lambda row: jax.random.bits(rngs.fold(base, row), dtype=jnp.uint32))(rows)
+    return Batch(given, mask, visible, seeds)
 
 
 def make_objectives(
@@ -188,11 +219,17 @@ def make_objectives(
 
     def at_step(step: Array, fixed: Params, images: dict[str, Array]) -> BatchObjectives:
         rng = rngs.key(rule.seed, rule.phase, step)
-        halves = {s: draw(rule, s, x, task, rng) for s, x in images.items()}
+        halves = {
+            side: draw(rule, side, images[side], task, rng, images.get(rows_name(side)))
+            for side in rule.method.SIDES
+        }
         batch = UnlearnBatch(halves.get("retain"), halves.get("forget"))
         if (bank := fixed["noise"]) is not None:
-            rows = (len(images["forget"]),)
-            drawn = jax.random.randint(rngs.fold(rng, "bank"), rows, 0, len(bank))
+            drawn = halves["forget"].seeds  # the same noise for an image in every step, or other
+            if drawn is None:
+                rows = (len(images["forget"]),)
+                drawn = jax.random.randint(rngs.fold(rng, "bank"), rows, 0, len(bank))
+            drawn = drawn % len(bank)
             batch = dataclasses.replace(batch, noise=bank[drawn].astype(jnp.int32))
         if rule.accumulate > 1:
             batch = jax.tree.map(split, batch)
@@ -226,10 +263,14 @@ def make_update(rule: UpdateRule, task: TaskPlan, mesh: Mesh) -> Step:
         )
         if not isinstance(state, EndingState):
             return new, metrics
-        ended = state.ended | rule.has_ended(metrics)
+        assert rule.method.UNTIL
+        met, mean, recent = rule.check_end(state, metrics)
+        ended = state.ended | met
         new = jax.tree.map(lambda x, y: jnp.where(ended, x, y), state, new)
         # The step that meets the criterion counts; steps dispatched after it do not.
-        new = dataclasses.replace(new, step=state.step + ~state.ended, ended=ended)
+        recent = jnp.where(state.ended, state.recent, recent)
+        new = dataclasses.replace(new, step=state.step + ~state.ended, ended=ended, recent=recent)
+        metrics[mean_name(rule.method.UNTIL)] = mean
         return new, metrics | {"ended": ended.astype(jnp.float32)}
 
     return update
@@ -247,11 +288,14 @@ def _salient(tree: Any, mask: Params | None) -> Any:
 
 
 def shard_update(
-    update: Step, state: State, fixed: Params, sides: tuple[str, ...], mesh: Mesh
+    update: Step, state: State, fixed: Params, names: Iterable[str], mesh: Mesh
 ) -> Step:
-    """jax.jit with shardings; the state is donated, metrics come back replicated."""
+    """jax.jit with shardings; the state is donated, metrics come back replicated.
+
+    names: the keys of what a step is given, sides and rows.
+    """
     of = functools.partial(jax.tree.map, lambda x: x.sharding)
-    images = {side: sharding.batch_sharding(mesh) for side in sides}
+    images = {name: sharding.batch_sharding(mesh) for name in names}
     return jax.jit(
         update,
         in_shardings=(of(state), of(fixed), images),

@@ -8,7 +8,7 @@ standard deviation are those of the forget images, in place of being tokenised i
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import numpy as np
 from l2l_jax.data import images, loader, splits, token_cache
 from l2l_jax.data.splits import Split
 from l2l_jax.engine.experiment import Experiment
+from l2l_jax.engine.step import rows_name
 from l2l_jax.lib import files, hosts, pixels, sharding
 from l2l_jax.lib import rng as rngs
 from l2l_jax.lib.signatures import keyword_names
@@ -73,6 +74,18 @@ def abstract_images(experiment: Experiment, batch: int) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((batch, *experiment.model.grid), np.uint16)
     size = experiment.model.image_size
     return jax.ShapeDtypeStruct((batch, size, size, 3), np.uint8)
+
+
+def abstract_batch(
+    experiment: Experiment, phase: str, sides: Iterable[str]
+) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes and dtypes of all that a step of a phase is given, see Experiment.batches."""
+    planned = experiment.plan.phases[phase]
+    batch = dict.fromkeys(sides, abstract_images(experiment, planned.batch_size))
+    if planned.method.needs_seeds(**planned.args):
+        rows = jax.ShapeDtypeStruct((planned.batch_size,), np.int32)
+        batch |= {rows_name(side): rows for side in sides}
+    return batch
 
 
 def abstract_noise(experiment: Experiment, phase: str) -> jax.ShapeDtypeStruct | None:

@@ -46,7 +46,7 @@ def train(
         if state is None:
             state = experiment.initial_state(phase, start)
         first, last = counted(state, total)
-        if first == last and not measure.boundary_missing(rule, experiment):
+        if first == last and measure.is_complete(experiment, planned):
             log.info("%s: done already, %d steps", phase, first)
             return start | state.result, first, last
         if 0 < first < last:
@@ -59,12 +59,11 @@ def train(
 
         # 2. One program for each task: masks of another size are another program.
         updates = [make_update(rule, task, experiment.mesh) for task in planned.tasks]
-        images = token_bank.abstract_images(experiment, planned.batch_size)
-        batch = dict.fromkeys(sides, images)
+        batch = token_bank.abstract_batch(experiment, phase, sides)
         step_flops = float(
             np.mean([flops.count(update, abstract, fixed, batch) for update in updates])
         )
-        compiled = [shard_update(u, state, fixed, tuple(sides), experiment.mesh) for u in updates]
+        compiled = [shard_update(u, state, fixed, batch, experiment.mesh) for u in updates]
         _log_sizes(rule, total, state, fixed, step_flops)
         experiment.note(phase, step_flops=step_flops)
 
@@ -116,7 +115,7 @@ def train(
             if ended:
                 break
         checkpoints.wait()
-        measure.note_boundaries(rule, experiment, rows, state.result, fixed)
+        measure.note_end(rule, experiment, rows, state.result, fixed)
         return start | state.result, *counted(state, total)
 
 

@@ -31,6 +31,16 @@ def latent_distance(a: Latents, b: Latents, relative: bool = False) -> Scalar:
     return jnp.asarray(sum(jax.tree.leaves(jax.tree.map(mean, a, b))))
 
 
+def across_images(latents: Latents) -> Scalar:
+    """Variance of each latent value across the images of a batch; mean over values, no gradient.
+
+    Several arrays (feature maps) count by their number of values.
+    """
+    leaves = [jax.lax.stop_gradient(x).astype(jnp.float32) for x in jax.tree.leaves(latents)]
+    total = sum(jnp.sum(jnp.var(x, axis=0)) for x in leaves)
+    return jnp.asarray(total / sum(x[0].size for x in leaves))
+
+
 def output_distance(a: Outputs, b: Outputs, loss_mask: Bool[Array, "..."]) -> PerImage:
     """[B] mean squared difference of the outputs of each example where loss_mask is True.
 

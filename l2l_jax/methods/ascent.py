@@ -6,13 +6,17 @@
 l is the model's own loss, h = D . E . T the model's output, h0 the output of the original model.
 The norm is taken over the n output values on which the loss is defined (all pixels, hidden patches,
 the hole; the probabilities of masked tokens). The other values are not trained and may differ
-arbitrarily between two models. moved is the mean over the forget images of one step's batch. The
-step that finds moved >= lambda, and every later step, leaves the parameters unchanged. Knowledge
-retention, the second part of the paper, is methods/finetune.py in a phase of its own.
+arbitrarily between two models. In a step, moved is the mean over the forget images of its batch.
+It depends on the task: one task may hide easier parts than another. Therefore the mean of moved
+over the last step of every task of the phase is compared with lambda. The step that finds it >=
+lambda, and every later step, leaves the parameters unchanged. Knowledge retention, the second part
+of the paper, is methods/finetune.py in a phase of its own.
 
-`lam` is lambda. With lam = 0 and a retrained model in config.reference, lambda is measured: it is
-the mean of moved with the retrained model in place of the student (engine/measure.py), which is
-what lambda stands for. With lam = 0 and no reference, the phase runs all T steps. The paper's
+`lam` is lambda. With lam = 0 and retrained models in config.reference, lambda is measured over the
+same tasks, all equally often (engine/measure.py): it is the mean of moved with a retrained model in
+place of the student, which is what lambda stands for. This distance contains what another seed
+changes. With two or more retrained models, that part is measured as their mean distance to each
+other, and subtracted. With lam = 0 and no reference, the phase runs all T steps. The paper's
 values of T, lambda, step size and clipping were not available. l has no upper bound, so
 optimizer.clip bounds its gradient: the form word `ascent` of the configs sets it to 1.0, and sets a
 learning rate ten times smaller than that of L2L, because AdamW makes every update about as long as

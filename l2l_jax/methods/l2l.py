@@ -14,6 +14,15 @@ Appendix C.4. Here `noise` chooses the distribution (lib/noise.py): "gaussian_li
 closest to Lemma 1, is N(mean, std) of each colour channel over the forget images of the batch;
 "standard" is N(0, I); the others are "uniform" and "constant".
 
+`fixed_noise` chooses how often n is drawn. False, the default: a new n for every image in every
+step. An image that is seen often then has no single target, and the least mean square is at the
+mean of the latents of noise: the forget latents of all images come together at one point. True:
+each image keeps its n in all steps, so that an image that is seen often moves to the latents of its
+own n, and the forget latents spread as those of noise do. The metric forget_spread tells the two
+apart: the variance of the student's forget latents across the images of the batch, divided by that
+of the latents of T(n). It is 1 where they spread as noise does, and 0 where they are all equal. (n
+has the moments of the batch, so it still changes a little with the other images of the batch.)
+
 `target` chooses the forget target. "paper": the latents of T(n), as above. "released", for
 diffusion models only: what the released diffusion code does, the latents of T(x_f) with pure noise
 in the hole, y_t = epsilon, at any noise level. The visible pixels stay those of the forget image,
@@ -32,19 +41,22 @@ no reseeding. With accumulated gradients the moments are those of each micro-bat
 tokenised before training (engine/token_bank.py) they are those of up to 2,048 forget images.
 """
 
+import functools
+
 import jax
+import jax.numpy as jnp
 
 from l2l_jax.lib import rng as rngs
 from l2l_jax.lib.errors import ConfigError, unknown_name
 from l2l_jax.lib.noise import NOISES, channel_moments, noise_images
-from l2l_jax.lib.objectives import latent_distance
+from l2l_jax.lib.objectives import across_images, latent_distance
 from l2l_jax.types import ImageToImage, Metrics, NoisyModel, Params, Rng, Scalar, UnlearnBatch
 
 TRAINABLE = ("encoder",)
 SIDES = ("retain", "forget")
 TEACHER = True
 MAKES_ORIGINAL = False
-VARIANTS = (dict(relative=True), dict(target="released"))
+VARIANTS = (dict(relative=True), dict(target="released"), dict(fixed_noise=True))
 
 draw_noise = noise_images
 
@@ -57,6 +69,12 @@ def retain_target(model: ImageToImage, **args: object) -> str:
     return "original"
 
 
+def needs_seeds(*, fixed_noise: bool = False, **others: object) -> bool:
+    """Whether each image needs a seed that stays the same."""
+    del others
+    return fixed_noise
+
+
 def objectives(
     model: ImageToImage,
     student: Params,
@@ -66,15 +84,16 @@ def objectives(
     *,
     noise: str = "gaussian_like",
     clip: bool = False,
+    fixed_noise: bool = False,
     target: str = "paper",
     relative: bool = False,
 ) -> tuple[Scalar, Scalar, Metrics]:
-    """Returns (L_R, L_F, {}). Student and teacher see the same masks and the same draws of T.
+    """Returns (L_R, L_F, {"forget_spread"}). Student and teacher see the same masks and draws of T.
 
     ConfigError for an unknown target or noise, and for target="released" with another model than a
-    diffusion model or together with `noise` or `clip`.
+    diffusion model or together with `noise`, `clip` or `fixed_noise`.
     """
-    _check(model, noise, clip, target)
+    _check(model, noise, clip or fixed_noise, target)
     retain, forget = batch.side("retain"), batch.side("forget")
     retain_key, forget_key = rngs.fold(rng, "retain"), rngs.fold(rng, "forget")
 
@@ -93,15 +112,24 @@ def objectives(
     else:
         n = batch.noise  # tokens, if they come from a token bank
         if n is None:
-            noise_key = rngs.fold(rng, "noise")
-            n = noise_images(noise_key, *channel_moments(forget.images), noise=noise, clip=clip)
+            shape, mean, std = channel_moments(forget.images)
+            if fixed_noise:
+                assert forget.seeds is not None  # by needs_seeds
+                own = functools.partial(noise_images, noise=noise, clip=clip)
+                keys = jax.vmap(jax.random.key)(forget.seeds)
+                n = jax.vmap(lambda key: own(key, (1, *shape[1:]), mean, std)[0])(keys)
+            else:
+                key = rngs.fold(rng, "noise")
+                n = noise_images(key, shape, mean, std, noise=noise, clip=clip)
         noise_inputs = model.corrupt(teacher, n, forget.mask, forget_key, visible=forget.visible)
     noise_latents = jax.lax.stop_gradient(model.encode(teacher, noise_inputs))
-    forget_loss = latent_distance(model.encode(student, forget_inputs), noise_latents, relative)
-    return retain_loss, forget_loss, {}
+    forget_latents = model.encode(student, forget_inputs)
+    forget_loss = latent_distance(forget_latents, noise_latents, relative)
+    spread = across_images(forget_latents) / jnp.maximum(across_images(noise_latents), 1e-12)
+    return retain_loss, forget_loss, {"forget_spread": spread}
 
 
-def _check(model: ImageToImage, noise: str, clip: bool, target: str) -> None:
+def _check(model: ImageToImage, noise: str, shaped: bool, target: str) -> None:
     if target not in TARGETS:
         raise unknown_name("target of l2l", target, TARGETS)
     if target == "released" and not isinstance(model, NoisyModel):
@@ -109,8 +137,8 @@ def _check(model: ImageToImage, noise: str, clip: bool, target: str) -> None:
             "l2l: target='released' puts pure noise into the hole that a diffusion model sees; "
             "this model sees no hidden pixels. Leave target at 'paper'."
         )
-    if target == "released" and (noise != NOISES[0] or clip):
+    if target == "released" and (noise != NOISES[0] or shaped):
         raise ConfigError(
-            f"l2l: target='released' uses no noise image, so noise={noise!r} and clip={clip} "
+            "l2l: target='released' uses no noise image, so that noise, clip and fixed_noise "
             "have no effect; leave them out."
         )

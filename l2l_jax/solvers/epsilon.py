@@ -7,28 +7,35 @@
 g is the vector nearest to grad f2 with <grad f1, g> >= psi: f1 decreases at least as fast as the
 control function psi demands, and f2 as fast as this allows. `goal` chooses f1 and f2:
 
-    goal="keep"   phase I, full utility:    f1 = retain, f2 = forget, control="norm"
-    goal="drop"   phase I, full forgetting: f1 = forget, f2 = retain, control="norm"
-    goal="walk"   phase II:                 f1 = forget, f2 = retain, control="gap"
+    goal="full_utility"      phase I:   f1 = retain, f2 = forget, control="norm"
+    goal="full_forgetting"   phase I:   f1 = forget, f2 = retain, control="norm"
+    goal="tradeoff"          phase II:  f1 = forget, f2 = retain, control="relative_gap"
 
-"keep" trains for the best retain objective, "drop" for the best forget objective, and "walk" starts
-at a result of phase I and moves along the trade-off between them, to forget <= epsilon.
+    control="norm"           psi = scale |grad f1|^power
+    control="gap"            psi = scale sign(f1 - epsilon) |f1 - epsilon|^power |grad f1|^2
+    control="relative_gap"   the same with (f1 - epsilon) / (epsilon_max - epsilon_min)
 
-    control="norm"   psi = scale |grad f1|^power, independent of epsilon
-    control="gap"    psi = scale sign(f1 - epsilon) |f1 - epsilon|^power |grad f1|^2
+Phase I finds the boundaries, both measured by engine/measure.py. epsilon_min is the forget
+objective where a "full_forgetting" phase ends. epsilon_max is the forget objective at full utility.
+Where the retain objective compares with the original model, as that of L2L does, it is zero at the
+original, so full utility is where the "full_forgetting" phase starts, and no step is spent on it.
+Otherwise a phase with goal="full_utility" comes first, and epsilon_max is measured where it ends.
 
-epsilon_min is the forget objective at the end of a "drop" phase, epsilon_max that at the end of a
-"keep" phase, both measured by engine/measure.py; epsilon = epsilon_min + r (epsilon_max -
-epsilon_min). A run has three phases, in the order keep, drop, walk; each starts from the result of
-the one before it. `epsilon`, if not 0, sets the bound itself; r must then have its default. At the
-end of "walk" the forget objective is measured again, and the run reports whether it is below
-epsilon.
+Phase II has the bound epsilon = epsilon_min + r (epsilon_max - epsilon_min). It starts at the
+boundary that is nearer to epsilon: at full forgetting if r < 0.5, else at full utility. So r = 0
+forgets as far as phase I does, and r = 1 leaves the original nearly unchanged. `epsilon`, if not 0,
+sets the bound itself; r must then have its default, and without phases of phase I the "tradeoff"
+phase starts where the phase before it ends. At its end the forget objective is measured again, and
+the run reports whether it is below epsilon.
 
 Sources: the formulation, the boundaries and the two phases are the paper's; its algorithm was not
-available. The formulas for eta and psi, the control function of each goal (control="" chooses it),
-scale = 1, and power = 2 ("norm") and 1 ("gap"; power = 0 chooses these) are those of a third
-party's re-implementation, which belongs to the family of dynamic-barrier gradient descent (Gong et
-al., NeurIPS 2021). They are not verified as the paper's.
+available. The formulas for eta and psi of the controls "norm" and "gap", scale = 1, and power = 2
+("norm") and 1 ("gap"; power = 0 chooses these) are those of a third party's re-implementation,
+which belongs to the family of dynamic-barrier gradient descent (Gong et al., NeurIPS 2021). They
+are not verified as the paper's. That re-implementation takes control="gap" in phase II. Its psi
+depends on the unit of the objective, so that the forget objective of a model with large latents
+overshoots and that of a model with small latents never arrives. Therefore the default here is
+"relative_gap". On the linear problem of tests/solvers/epsilon_test.py it ends nearer to the front.
 
 As there, g is the gradient that the optimizer receives. AdamW rescales it value by value, so the
 inequality for <grad f1, g> holds for g exactly and for the update only approximately.
@@ -46,14 +53,14 @@ from jaxtyping import Array, Int
 
 from l2l_jax.lib.errors import ConfigError, unknown_name
 from l2l_jax.lib.trees import dot, weighted_sum
-from l2l_jax.types import Metrics, Objectives, Params
+from l2l_jax.types import Boundaries, Metrics, Objectives, Params
 
-GOALS = ("walk", "drop", "keep")
-CONTROLS = ("norm", "gap")
+GOALS = ("tradeoff", "full_forgetting", "full_utility")
+CONTROLS = ("norm", "gap", "relative_gap")
 DEFAULT_R = 0.5  # halfway between the boundaries
 MIN_SQUARED_NORM = 1e-20  # replaces smaller values in denominators
 
-VARIANTS = (dict(goal="keep"), dict(goal="drop"), dict(control="norm"))
+VARIANTS = (dict(goal="full_utility"), dict(goal="full_forgetting"), dict(control="norm"))
 
 
 def update(
@@ -61,27 +68,33 @@ def update(
     student: Params,
     step: Int[Array, ""] | int,
     *,
-    goal: str = "walk",
+    goal: str = "tradeoff",
     r: int | float = DEFAULT_R,
     epsilon: int | float = 0.0,
+    unit: int | float = 0.0,
     control: str = "",
     scale: int | float = 1.0,
     power: int | float = 0.0,
 ) -> tuple[Params, Metrics]:
-    """Returns (g, metrics). Metrics include "loss" (f2), "eta", "psi" and "epsilon"."""
+    """Returns (g, metrics). Metrics include "loss" (f2), "eta", "psi" and "epsilon".
+
+    unit: what a relative gap is divided by; 0 = epsilon_max - epsilon_min, or |epsilon| if the
+    boundaries are not known.
+    """
     del step
-    control = control or ("gap" if goal == "walk" else "norm")
+    control = control or ("relative_gap" if goal == "tradeoff" else "norm")
     _check(goal, r, control)
     (retain, forget), metrics = objectives.gradients(student, (1.0, 0.0), (0.0, 1.0))
-    names = ("retain", "forget") if goal == "keep" else ("forget", "retain")
-    g1, g2 = (retain, forget) if goal == "keep" else (forget, retain)
+    names = ("retain", "forget") if goal == "full_utility" else ("forget", "retain")
+    g1, g2 = (retain, forget) if goal == "full_utility" else (forget, retain)
     f1, f2 = (metrics[name] for name in names)
     squared_norm = jnp.maximum(dot(g1, g1), MIN_SQUARED_NORM)
-    if control == "gap":
-        gap = f1 - epsilon
-        psi = scale * jnp.sign(gap) * jnp.abs(gap) ** (power or 1.0) * squared_norm
-    else:
+    if control == "norm":
         psi = scale * squared_norm ** ((power or 2.0) / 2)
+    else:
+        gap = f1 - epsilon
+        gap = gap / (unit or abs(epsilon) or 1.0) if control == "relative_gap" else gap
+        psi = scale * jnp.sign(gap) * jnp.abs(gap) ** (power or 1.0) * squared_norm
     eta = jnp.maximum((psi - dot(g1, g2)) / squared_norm, 0.0)
     added = {"loss": f2, "eta": eta, "psi": psi, "epsilon": jnp.float32(epsilon)}
     return weighted_sum(1.0, g2, eta, g1), metrics | added
@@ -99,28 +112,45 @@ def _check(goal: str, r: int | float, control: str) -> None:
         )
 
 
-def boundary(*, goal: str = "walk", **others: object) -> str:
-    """The boundary that a phase with these arguments measures: "drop", "keep", or "" for none."""
+def boundaries(*, goal: str = "tradeoff", **others: object) -> Boundaries:
+    """(boundary at the start of a phase with this goal, boundary at its end), "" for none."""
     del others
-    return "" if goal == "walk" else goal
+    return {
+        "full_utility": ("full_utility", "full_utility"),
+        "full_forgetting": ("full_utility", "full_forgetting"),
+    }.get(goal, ("", ""))
 
 
-def bound(*, goal: str = "walk", epsilon: int | float = 0.0, **others: object) -> int | float:
+def bound(*, goal: str = "tradeoff", epsilon: int | float = 0.0, **others: object) -> int | float:
     """The bound on the forget objective at the end of a phase with these arguments, inf if none."""
     del others
-    return epsilon if goal == "walk" else math.inf
+    return epsilon if goal == "tradeoff" else math.inf
+
+
+def start(found: Mapping[str, int | float], **args: Any) -> str:
+    """The boundary at which a phase starts; "" = where the phase before it ends.
+
+    found: the forget objective at each boundary of earlier phases, nan where not yet measured.
+    """
+    low, high = found.get("full_forgetting"), found.get("full_utility")
+    if args["goal"] != "tradeoff" or low is None or high is None:
+        return ""
+    epsilon = args["epsilon"]
+    nearer_to_low = 2 * epsilon < low + high if epsilon else args["r"] < 0.5
+    return "full_forgetting" if nearer_to_low else "full_utility"
 
 
 def resolve(found: Mapping[str, int | float], **args: Any) -> dict[str, Any]:
-    """Returns the arguments of `update`, with epsilon computed from r if it was 0.
+    """Returns the arguments of `update`, with epsilon computed from r if it was 0, and `unit`.
 
-    found: the forget objective at each boundary measured so far, {"drop": ..., "keep": ...}; nan
-    before the run. ConfigError if a boundary is missing, if epsilon lies outside of the boundaries,
-    if both epsilon and r are set, or if the boundaries are in the wrong order.
+    found: the forget objective at each boundary measured so far, {"full_forgetting": ...,
+    "full_utility": ...}; nan before the run. ConfigError if a boundary is missing, if epsilon lies
+    outside of the boundaries, if both epsilon and r are set, or if the boundaries are in the wrong
+    order.
     """
     goal, r, epsilon = args["goal"], args["r"], args["epsilon"]
     _check(goal, r, args["control"])
-    if goal != "walk":
+    if goal != "tradeoff":
         return args
     if not math.isfinite(epsilon):
         raise ConfigError(
@@ -130,20 +160,23 @@ def resolve(found: Mapping[str, int | float], **args: Any) -> dict[str, Any]:
         raise ConfigError(
             f"epsilon: epsilon={epsilon:g} is the bound, so that r={r} has no effect; set only one."
         )
-    missing = [name for name in ("drop", "keep") if name not in found]
+    missing = [name for name in ("full_forgetting", "full_utility") if name not in found]
     if missing and not epsilon:
         raise ConfigError(
-            f"epsilon: goal='walk' needs phases of this solver before it with goal "
-            f"{' and '.join(map(repr, missing))}, which find the boundaries; or set epsilon=... "
-            "itself."
+            f"epsilon: goal='tradeoff' needs the boundaries {' and '.join(missing)}, which earlier "
+            "phases of this solver find: one with goal='full_forgetting', and before it one with "
+            "goal='full_utility' unless it starts at the original with a retain objective that "
+            "compares with the original. Or set epsilon=... itself."
         )
-    low, high = found.get("drop", -math.inf), found.get("keep", math.inf)
+    low = found.get("full_forgetting", -math.inf)
+    high = found.get("full_utility", math.inf)
     limits = f"epsilon_min = {low:.6g} (full forgetting), epsilon_max = {high:.6g} (full utility)"
-    if low > high:
+    if low >= high:
         raise ConfigError(
             f"epsilon: phase I measured {limits}, the wrong way round. Give phase I more steps or "
             "a higher learning rate."
         )
     if epsilon and (epsilon < low or epsilon > high):  # before the run they are nan: no error
         raise ConfigError(f"epsilon={epsilon:g} is outside of the possible range: {limits}.")
-    return args | {"epsilon": epsilon or low + r * (high - low)}
+    unit = args["unit"] or (high - low if math.isfinite(high - low) else 0.0)
+    return args | {"epsilon": epsilon or low + r * (high - low), "unit": unit}

@@ -116,3 +116,13 @@ def test_worker_processes_read_the_same(tmp_path):
         [sys.executable, str(script)], capture_output=True, text=True, timeout=200
     )
     assert done.stdout.strip() == "same", done.stderr
+
+
+@pytest.mark.parametrize("hosts", [1, 2])
+def test_rows_of_step_are_those_that_train_batches_reads(hosts):
+    """Over more than one epoch, which ends in the middle of a batch."""
+    for index in range(hosts):
+        host = Host(index, hosts, threads=2)
+        read = batches(11, augment=PLAIN, host=host)
+        rows = [loader.rows_of_step(37, 8, 3, step, host) for step in range(11)]
+        assert np.array_equal(read[:, :, 0, 0, 0], rows)

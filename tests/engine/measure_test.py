@@ -10,7 +10,9 @@ import pytest
 
 from configs import common
 from l2l_jax.engine import evaluation, measure, retrained
-from l2l_jax.engine.outcome import final_weights, restored
+from l2l_jax.engine.experiment import without_data
+from l2l_jax.engine.outcome import final_weights, restored, run_phases
+from l2l_jax.engine.plan import resolve
 from l2l_jax.engine.run import run
 from l2l_jax.lib import files, trees
 from l2l_jax.lib.errors import ConfigError
@@ -40,7 +42,7 @@ def runs(tmp_path_factory):
             config.finetune.steps = 1
         if name == "epsilon":
             config.reference = str(workdir_of("retrain"))
-            config.walk.solver_args.r = 0.25
+            config.tradeoff.solver_args.r = 0.25
         if name not in ("retrain", "ascent"):
             config.runtime.begin_from = str(workdir_of("ascent"))
         run(config, root / name)
@@ -123,31 +125,50 @@ def test_a_lambda_that_is_not_reached_is_reported(runs, tmp_path, caplog):
 
 
 @pytest.mark.slow
-def test_epsilon_walks_between_the_boundaries_of_phase_one(runs, tmp_path):
+def test_epsilon_ends_between_the_boundaries_of_phase_one(runs, tmp_path):
     workdir = runs("epsilon")
     notes = files.read_json(workdir / "phases.json")
-    low, high = notes["drop"]["forget"], notes["keep"]["forget"]
-    assert (notes["drop"]["boundary"], notes["keep"]["boundary"]) == ("drop", "keep")
-    assert low < high
+    boundaries = notes["full_forgetting"]["boundaries"]
+    low, high = boundaries["full_forgetting"], boundaries["full_utility"]
+    assert low == notes["full_forgetting"]["forget"] < high
+    first = records(workdir, "full_forgetting")[0]
+    assert first["retain"] < 1e-9, "it starts at full utility"
+    assert first["forget"] == pytest.approx(high, rel=0.2), "of one batch, and of 32"
     bound = low + 0.25 * (high - low)
-    for record in records(workdir, "walk"):
+    for record in records(workdir, "tradeoff"):
         assert record["epsilon"] == pytest.approx(bound, rel=1e-5)
-    assert notes["walk"]["bound"] == pytest.approx(bound)
-    message = f"the forget objective is {notes['walk']['forget']:.4g}, its bound is {bound:.4g}"
-    assert message in results(workdir)["ended"]["walk"]
+    assert notes["tradeoff"]["bound"] == pytest.approx(bound)
+    message = f"the forget objective is {notes['tradeoff']['forget']:.4g}, its bound is {bound:.4g}"
+    assert message in results(workdir)["ended"]["tradeoff"]
     config = config_of("epsilon", reference=str(runs("retrain")))
-    config.walk.solver_args.epsilon = 1e6
+    config.tradeoff.solver_args.epsilon = 1e6
     config.runtime.begin_from = str(workdir)
     with pytest.raises(ConfigError, match=rf"epsilon_min = {low:.6g} .*epsilon_max = {high:.6g} "):
         run(config, tmp_path / "outside")
-    assert (tmp_path / "outside/checkpoints/drop").is_dir(), "phase I was reused"
+    assert (tmp_path / "outside/checkpoints/full_forgetting").is_dir(), "phase I was reused"
     (workdir / "phases.json").unlink()  # as if killed before it was written
     (workdir / "results.json").unlink()
     run(files.read_json(workdir / "config.json"), workdir)
-    again = files.read_json(workdir / "phases.json")
-    assert {k: again["drop"][k] for k in ("boundary", "retain", "forget")} == {
-        k: notes["drop"][k] for k in ("boundary", "retain", "forget")
-    }
+    again = files.read_json(workdir / "phases.json")["full_forgetting"]
+    assert again["boundaries"] == boundaries
+    assert again["retain"] == notes["full_forgetting"]["retain"]
+
+
+@pytest.mark.parametrize(("r", "where"), [(0.4, "full_forgetting"), (0.6, "pretrain")])
+def test_a_tradeoff_starts_at_the_nearer_boundary(tmp_path, r, where):
+    """Where the phase full_forgetting ends, or where it starts: at the pretrained original."""
+    config, starts = config_of("epsilon"), {}
+    config.tradeoff.solver_args.r = r
+    experiment = without_data(resolve(config), tmp_path)
+
+    def advance(phase, experiment, start, original):
+        starts[phase] = start
+        return {"ended": phase}, 1, 1
+
+    outcome = run_phases(experiment, advance)
+    assert starts["full_forgetting"] == {"ended": "pretrain"}
+    assert starts["tradeoff"] == {"ended": where}
+    assert outcome.final == {"ended": "tradeoff"}
 
 
 def test_a_bound_that_is_not_met_is_reported():
@@ -243,9 +264,18 @@ def test_saliency_without_a_forget_objective_is_refused(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_walk_without_phase_one_is_refused_before_it_begins(tmp_path):
+def test_phases_of_epsilon_that_cannot_work_are_refused_before_they_begin(tmp_path):
     config = config_of("epsilon")
-    config.phases = ("pretrain", "keep", "walk")
-    with pytest.raises(ConfigError, match="goal 'drop', which find"):
+    config.phases = ("pretrain", "tradeoff")
+    with pytest.raises(ConfigError, match="boundaries full_forgetting and full_utility"):
+        run(config, tmp_path / "run")
+    config.phases = ("pretrain", "full_forgetting", "tradeoff")
+    config.full_forgetting.method = config.tradeoff.method = "retain_label"
+    config.full_forgetting.args = config.tradeoff.args = {}
+    with pytest.raises(ConfigError, match="the boundaries full_utility, which earlier"):
+        run(config, tmp_path / "run")  # its retain objective is not 0 at the original
+    config = config_of("epsilon")
+    config.full_forgetting.solver_args.goal = "full_utility"
+    with pytest.raises(ConfigError, match=r"has nothing to do: .* it starts there"):
         run(config, tmp_path / "run")
     assert not (tmp_path / "run" / "config.json").exists()

@@ -148,7 +148,9 @@ def test_solvers_use_gradients_of_salient_parameters_only(accumulate):
     added = jax.tree.map(jnp.subtract, gradient, retain)
     lengths = [float(optax.tree.norm(tree)) for tree in (added, retain)]
     assert lengths[0] == pytest.approx(0.3 * lengths[1], rel=1e-3)
-    gradient, metrics = epsilon.update(objectives, student, jnp.int32(0), goal="drop", scale=3.0)
+    gradient, metrics = epsilon.update(
+        objectives, student, jnp.int32(0), goal="full_forgetting", scale=3.0
+    )
     assert metrics["eta"] > 0
     assert trees.dot(forget, gradient) == pytest.approx(float(metrics["psi"]), rel=1e-3)
 
@@ -190,6 +192,24 @@ def test_randomness_follows_seed_phase_and_step():
 
 
 @pytest.mark.slow
+def test_an_image_has_one_seed_in_all_steps():
+    rule = make_rule()
+    images = jnp.zeros((4, rule.model.image_size, rule.model.image_size, 3), jnp.uint8)
+
+    def seeds(rows, step, **changes):
+        changed = dataclasses.replace(rule, **changes)
+        return np.asarray(draw(changed, "forget", images, TASK, jax.random.key(step), rows).seeds)
+
+    rows = jnp.array([3, 0, 3, 7])
+    drawn = seeds(rows, 0)
+    assert drawn[0] == drawn[2]
+    assert len(set(drawn.tolist())) == 3
+    assert np.array_equal(drawn, seeds(rows, 1))
+    assert np.array_equal(drawn[::-1], seeds(rows[::-1], 1))
+    assert not np.array_equal(drawn, seeds(rows, 0, seed=8)), "the seed of the run decides"
+    assert draw(rule, "forget", images, TASK, jax.random.key(0)).seeds is None
+
+
 def test_a_phase_that_ended_ignores_later_steps():
     rule = dataclasses.replace(make_rule("ascent"), args=dict(lam=1e-9), ema=0.5)
     original, start = start_of(rule)

@@ -1,5 +1,7 @@
 """L2L is paper A's equation, term by term."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -53,6 +55,58 @@ def test_each_side_is_a_mean_of_its_own_whatever_the_other_holds():
     a = l2l.objectives(model, student, teacher, batch, KEY)
     b = l2l.objectives(model, student, teacher, half, KEY)
     assert a[1] == b[1], "the forget term does not know how many retain images there are"
+
+
+def seeded(batch, seeds):
+    return dataclasses.replace(
+        batch, forget=dataclasses.replace(batch.forget, seeds=jnp.array(seeds, jnp.uint32))
+    )
+
+
+@pytest.mark.slow
+def test_fixed_noise_is_the_same_for_an_image_in_every_step():
+    """Another step has another key, and the target stays; another seed has another target."""
+    model, student, teacher, batch = setting()
+
+    def forget(seeds, step, **args):
+        key = jax.random.fold_in(KEY, step)
+        return l2l.objectives(model, student, teacher, seeded(batch, seeds), key, **args)[1]
+
+    fixed = dict(fixed_noise=True)
+    one = forget(range(6), 1, **fixed)
+    assert one == forget(range(6), 2, **fixed)
+    assert one != forget(range(1, 7), 1, **fixed)
+    assert forget(range(6), 1) != forget(range(6), 2), "without it every step has new noise"
+    equal = forget([5] * 6, 1, noise="uniform", **fixed)
+    shape, mean, std = l2l.channel_moments(batch.forget.images[:1])
+    key, one_image = jax.random.key(jnp.uint32(5)), (1, *shape[1:])
+    n = l2l.noise_images(key, one_image, mean, std, noise="uniform")[0]
+    latents = [
+        model.encode(p, model.corrupt(p, x, batch.forget.mask, KEY, visible=(4, 4)))
+        for p, x in ((student, batch.forget.images), (teacher, jnp.stack([n] * 6)))
+    ]
+    np.testing.assert_allclose(equal, jnp.mean((latents[0] - latents[1]) ** 2), rtol=1e-5)
+    assert l2l.needs_seeds(**fixed)
+    assert not l2l.needs_seeds(noise="uniform")
+
+
+@pytest.mark.slow
+def test_the_spread_tells_one_point_from_the_distribution_of_noise():
+    model, _, teacher, batch = setting()
+
+    def spread(images):
+        forget = dataclasses.replace(batch.forget, images=images)
+        changed = dataclasses.replace(batch, forget=forget)
+        return l2l.objectives(model, teacher, teacher, changed, KEY)[2]["forget_spread"]
+
+    own = batch.forget.images
+    n = l2l.noise_images(jax.random.key(1), *l2l.channel_moments(own))
+    assert spread(n) == pytest.approx(1.0, rel=0.3), "other noise of the same distribution"
+    same_mask = dataclasses.replace(
+        batch.forget, mask=jnp.broadcast_to(batch.forget.mask[:1], batch.forget.mask.shape)
+    )
+    batch = dataclasses.replace(batch, forget=same_mask)
+    assert spread(jnp.broadcast_to(own[:1], own.shape)) < 1e-6, "equal images, equal latents"
 
 
 def test_noise_has_the_moments_of_the_forget_images_channel_by_channel():

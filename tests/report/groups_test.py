@@ -8,7 +8,9 @@ from l2l_jax.report.collect import collect
 from l2l_jax.report.groups import grouped, series
 from tests.report.runs import change, make, phase
 
-WALK = {name: phase(solver="epsilon", goal=name) for name in ("keep", "drop")}
+PHASE_ONE = {
+    name: phase(solver="epsilon", goal=name) for name in ("full_utility", "full_forgetting")
+}
 
 
 @pytest.fixture
@@ -20,8 +22,8 @@ def grid(tmp_path):
         "max_loss, alpha 0.25": {"unlearn": phase("max_loss", alpha=0.25)},
         "max_loss, alpha 1": {"unlearn": phase("max_loss", alpha=1.0)},
         "ascent, then finetune": {"ascent": phase("ascent"), "finetune": phase("finetune")},
-        "l2l with epsilon, r 0.25": {**WALK, "walk": phase(solver="epsilon", r=0.25)},
-        "l2l with epsilon, r 0.5": {**WALK, "walk": phase(solver="epsilon", r=0.5)},
+        "l2l with epsilon, r 0.25": {**PHASE_ONE, "tradeoff": phase(solver="epsilon", r=0.25)},
+        "l2l with epsilon, r 0.5": {**PHASE_ONE, "tradeoff": phase(solver="epsilon", r=0.5)},
     }
     records = [
         collect(make(tmp_path / f"{at}-s{seed}", seed, phases))
@@ -74,10 +76,13 @@ def test_a_run_that_unlearns_nothing_is_what_it_makes(tmp_path):
 
 
 def test_other_phases_of_the_same_methods_have_another_label(tmp_path):
-    walk = make(tmp_path / "a", phases={**WALK, "walk": phase(solver="epsilon", r=0.5)})
-    drop = make(tmp_path / "b", phases={"drop": WALK["drop"]})
-    labels = [group.label for group in grouped([collect(walk), collect(drop)])]
-    assert labels == ["l2l with epsilon (keep + drop + walk)", "l2l with epsilon (drop)"]
+    whole = make(tmp_path / "a", phases={**PHASE_ONE, "tradeoff": phase(solver="epsilon", r=0.5)})
+    first = make(tmp_path / "b", phases={"full_forgetting": PHASE_ONE["full_forgetting"]})
+    labels = [group.label for group in grouped([collect(whole), collect(first)])]
+    assert labels == [
+        "l2l with epsilon (full_utility + full_forgetting + tradeoff)",
+        "l2l with epsilon (full_forgetting)",
+    ]
 
 
 def test_labels_are_unique_whatever_differs(tmp_path):
