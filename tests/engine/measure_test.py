@@ -270,7 +270,7 @@ def test_phases_of_epsilon_that_cannot_work_are_refused_before_they_begin(tmp_pa
     with pytest.raises(ConfigError, match="boundaries full_forgetting and full_utility"):
         run(config, tmp_path / "run")
     config.phases = ("pretrain", "full_forgetting", "tradeoff")
-    config.full_forgetting.method = config.tradeoff.method = "retain_label"
+    config.full_forgetting.method = config.tradeoff.method = "max_loss"
     config.full_forgetting.args = config.tradeoff.args = {}
     with pytest.raises(ConfigError, match="the boundaries full_utility, which earlier"):
         run(config, tmp_path / "run")  # its retain objective is not 0 at the original
