@@ -32,14 +32,14 @@ def test_unknown_method(tmp_path):
 @pytest.mark.parametrize(
     ("section", "key", "value", "message"),
     [
-        ("kid", "size", 1, r"evaluators\.kid\.size=1: it is at least 2"),
+        ("kid", "size", 1, r"evaluators\.kid\.size is at least 2 .*, not 1"),
         (
             "inception_score",
             "splits",
             0,
-            r"evaluators\.inception_score\.splits=0: it is at least 1",
+            r"evaluators\.inception_score\.splits is at least 1 .*, not 0",
         ),
-        ("tsne", "perplexity", 0.0, r"evaluators\.tsne\.perplexity=0\.0: it is at least 1"),
+        ("tsne", "perplexity", 0.0, r"evaluators\.tsne\.perplexity is at least 1 .*, not 0\.0"),
     ],
 )
 def test_arguments_of_evaluators_are_checked_before_training(
@@ -98,7 +98,7 @@ def test_no_phase_and_a_repeated_phase(tmp_path):
 def test_values_that_must_be_at_least_one(key, tmp_path):
     config = small_config()
     config.runtime[key] = 0
-    assert_refused(config, tmp_path, ConfigError, f"runtime.{key} is at least 1, not 0")
+    assert_refused(config, tmp_path, ConfigError, f"runtime.{key} is at least 1 and .*, not 0")
 
 
 def test_overlapping_splits(tmp_path):

@@ -8,9 +8,15 @@ from typing import Any
 import numpy as np
 
 from l2l_jax.data import synthetic
-from l2l_jax.types import Source
+from l2l_jax.types import PIXEL_BOUNDS, Bounds, Source
 
 EXAMPLE: dict[str, Any] = {}
+BOUNDS = {
+    "classes": Bounds(1, 10**5),
+    "train": Bounds(1, 10**7),
+    "eval": Bounds(0, 10**7),
+    "size": PIXEL_BOUNDS,
+}
 
 
 def load(

@@ -212,9 +212,9 @@ def resolve(config: Mapping[str, Any]) -> Plan:
     networks = {name: _network(name, config["networks"][name]) for name in names}
     plan = Plan(
         config=config,
-        model=ModelPlan(*_plugin("model", config["model"])),
-        dataset=DatasetPlan(*_plugin("dataset", data)),
-        proxy=DatasetPlan(*_plugin("dataset", proxy)) if proxy["name"] else None,
+        model=ModelPlan(*_plugin("model", config["model"], "model.args")),
+        dataset=DatasetPlan(*_plugin("dataset", data, "data.args")),
+        proxy=DatasetPlan(*_plugin("dataset", proxy, "data.proxy.args")) if proxy["name"] else None,
         phases=phases,
         evaluate_tasks=_chosen_tasks("evaluate.tasks", config["evaluate"]["tasks"], tasks),
         networks=networks,
@@ -229,17 +229,16 @@ def resolve(config: Mapping[str, Any]) -> Plan:
     return plan
 
 
-def _plugin(kind: str, section: Mapping[str, Any]) -> tuple[Any, Args]:
-    """(plug-in, arguments) of a section with a name and args."""
+def _plugin(kind: str, section: Mapping[str, Any], where: str) -> tuple[Any, Args]:
+    """(plug-in, arguments) of a section with a name and args; where: the config key of the args."""
     plugin = find(kind, section["name"])
-    where = f"the args of the {kind.replace('_', ' ')} {section['name']}"
-    check_args(main_function(kind, plugin), section["args"], where)
+    check_args(main_function(kind, plugin), section["args"], where, plugin.BOUNDS)
     return plugin, section["args"]
 
 
 def _task(name: str, section: Mapping[str, Any]) -> TaskPlan:
     task = find("task", section["task"])
-    check_args(task.mask, section["args"], f"tasks.{name}.args")
+    check_args(task.mask, section["args"], f"tasks.{name}.args", task.BOUNDS)
     return TaskPlan(name, task, section["args"])
 
 
@@ -274,8 +273,8 @@ def _phases(config: Mapping[str, Any], tasks: Mapping[str, TaskPlan]) -> dict[st
 
 def _phase(name: str, section: Mapping[str, Any], tasks: Mapping[str, TaskPlan]) -> PhasePlan:
     method, solver = find("method", section["method"]), find("solver", section["solver"])
-    check_args(method.objectives, section["args"], f"{name}.args")
-    check_args(solver.update, section["solver_args"], f"{name}.solver_args")
+    check_args(method.objectives, section["args"], f"{name}.args", method.BOUNDS)
+    check_args(solver.update, section["solver_args"], f"{name}.solver_args", solver.BOUNDS)
     chosen = section["tasks"]
     values = {key: section[key] for key in config_table.PHASE if key not in ("method", "solver")}
     values |= dict(tasks=_chosen_tasks(f"{name}.tasks", chosen, tasks) if chosen else ())
@@ -283,7 +282,7 @@ def _phase(name: str, section: Mapping[str, Any], tasks: Mapping[str, TaskPlan])
 
 
 def _network(name: str, section: Mapping[str, Any]) -> NetworkPlan:
-    return NetworkPlan(name, *_plugin("feature_network", section))
+    return NetworkPlan(name, *_plugin("feature_network", section, f"networks.{name}.args"))
 
 
 def _evaluators(
@@ -301,12 +300,9 @@ def _evaluator(
 ) -> EvaluatorPlan:
     args = {key: value for key, value in section.items() if key != "evaluator"}
     evaluator = find("evaluator", section.get("evaluator", name))
-    check_args(evaluator.evaluate, args, f"evaluators.{name}")
+    check_args(evaluator.evaluate, args, f"evaluators.{name}", evaluator.BOUNDS)
     if "network" in args and args["network"] not in networks:
         raise unknown_name("network", args["network"], networks, f"evaluators.{name} asks for it.")
-    for key, least in evaluator.MINIMUMS.items():
-        if not args.get(key, least) >= least:
-            raise ConfigError(f"evaluators.{name}.{key}={args[key]}: it is at least {least}.")
     if evaluator.name != name and not _is_one_figure(evaluator):
         raise ConfigError(
             f"evaluators.{name}: {evaluator.name} has more than one figure and cannot stand under "
