@@ -3,12 +3,14 @@
 import ast
 import logging
 import runpy
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from l2l_jax.lib.errors import ConfigError, Preempted, UserError, did_you_mean
+from l2l_jax.lib import quiet
+from l2l_jax.lib.errors import ConfigError, Preempted, UserError, did_you_mean, short
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +42,11 @@ def _unraisable(args: Any) -> None:
 def run_with_clear_errors(main: Callable[..., Any], *args: Any) -> None:
     """Starts logging and calls main(*args).
 
-    An error for the user (lib/errors.py) becomes one line on stderr and exit code 2.
+    An error for the user (lib/errors.py) becomes one line on stderr and exit code 2, and so does a
+    file that cannot be read or written. Ctrl-C and SIGTERM end with one line and the exit codes 130
+    and 143.
     """
+    quiet.set_levels()
     start_logging()
     sys.unraisablehook = _unraisable
     try:
@@ -50,8 +55,22 @@ def run_with_clear_errors(main: Callable[..., Any], *args: Any) -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except Preempted as error:
-        log.warning("stopped on SIGTERM at %s; run the same command again to continue", error.where)
-        raise
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while the process ends
+        print(error, file=sys.stderr)
+        sys.exit(error.code)
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        print("stopped by Ctrl-C; nothing was changed.", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(
+            f"error: {short(error.filename)}: {error.strerror}. Correct the path, or its "
+            "permissions, and run the same command again.",
+            file=sys.stderr,
+        )
+        sys.exit(2)
 
 
 def load_config(spec: str) -> Any:

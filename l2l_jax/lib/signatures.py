@@ -3,12 +3,11 @@
 import copy
 import inspect
 import math
-import reprlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from l2l_jax.bounds import Bounds
-from l2l_jax.lib.errors import ConfigError, did_you_mean
+from l2l_jax.lib.errors import ConfigError, did_you_mean, short
 
 
 def keyword_names(function: Callable) -> tuple[str, ...]:
@@ -81,7 +80,7 @@ def check_type(key: str, value: Any, words: str, types: tuple[type, ...], about:
     """ConfigError unless a value has one of the types. words: what it is. about: its meaning."""
     wrong_bool = isinstance(value, bool) and bool not in types and object not in types
     if not isinstance(value, types) or wrong_bool:
-        raise ConfigError(f"{key} is a {words}, not {reprlib.repr(value)}{about}.")
+        raise ConfigError(f"{key} is a {words}, not {short(value)}{about}.")
 
 
 def check_value(key: str, value: Any, bounds: "Bounds | Mapping", about: str = "") -> None:
@@ -103,4 +102,4 @@ def check_value(key: str, value: Any, bounds: "Bounds | Mapping", about: str = "
         limits = str(bounds)
         if not limits or (isinstance(value, float) and not math.isfinite(value)):
             limits = ", ".join(filter(None, ("a finite number", limits)))
-        raise ConfigError(f"{key} is {limits}, not {reprlib.repr(value)}{about}.{hint}")
+        raise ConfigError(f"{key} is {limits}, not {short(value)}{about}.{hint}")

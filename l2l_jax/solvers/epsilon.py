@@ -61,7 +61,7 @@ DEFAULT_R = 0.5  # halfway between the boundaries
 MIN_SQUARED_NORM = 1e-20  # replaces smaller values in denominators
 
 VARIANTS = (dict(goal="full_utility"), dict(goal="full_forgetting"), dict(control="norm"))
-BOUNDS = {"r": Bounds(0, 1), "scale": Bounds(0), "power": Bounds(0, 100)}
+BOUNDS = {"r": Bounds(0, 1), "unit": Bounds(0), "scale": Bounds(0), "power": Bounds(0, 100)}
 
 
 def update(
