@@ -76,10 +76,16 @@ _SHORT.maxstring = _SHORT.maxother = 200
 _SHORT.maxtuple = _SHORT.maxlist = _SHORT.maxdict = 10
 
 
+def most_similar(name: str, known: Iterable[str]) -> str:
+    """The known name that is most similar to a name; "" if none is similar."""
+    close = difflib.get_close_matches(str(name), [str(k) for k in known], n=1, cutoff=0.5)
+    return close[0] if close else ""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A hint with the most similar known name, " Did you mean 'max_loss'?", or ""."""
-    close = difflib.get_close_matches(str(name), [str(k) for k in known], n=1, cutoff=0.5)
-    return f" Did you mean {close[0]!r}?" if close else ""
+    close = most_similar(name, known)
+    return f" Did you mean {close!r}?" if close else ""
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str], advice: str = "") -> ConfigError:
