@@ -32,7 +32,10 @@ class Attention(nnx.Module):
 
     def __init__(self, width: int, heads: int, dtype: Dtype, rngs: nnx.Rngs):
         if width % heads:
-            raise ValueError(f"A width of {width} cannot be split into {heads} heads.")
+            raise ConfigError(
+                f"A width of {width} cannot be split into {heads} heads; change model.args.width, "
+                "heads, decoder_width or decoder_heads."
+            )
         self.heads = heads
         self.qkv = linear(width, 3 * width, dtype, rngs)
         self.proj = linear(width, width, dtype, rngs)
