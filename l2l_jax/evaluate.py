@@ -20,4 +20,5 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    cli.end_at_once_on_interrupt()
     cli.run_with_clear_errors(main)

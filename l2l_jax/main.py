@@ -39,4 +39,5 @@ def join(spec: str) -> None:
 
 
 if __name__ == "__main__":
+    cli.end_at_once_on_interrupt()
     cli.run_with_clear_errors(start)

@@ -14,7 +14,7 @@ EXAMPLE: dict[str, Any] = {}
 BOUNDS = {
     "classes": Bounds(1, 10**5),
     "train": Bounds(1, 10**7),
-    "eval": Bounds(0, 10**7),
+    "eval": Bounds(1, 10**7),
     "size": PIXEL_BOUNDS,
 }
 

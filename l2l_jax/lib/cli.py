@@ -2,6 +2,7 @@
 
 import ast
 import logging
+import os
 import runpy
 import signal
 import sys
@@ -34,9 +35,30 @@ def start_logging() -> None:
 
 
 def _unraisable(args: Any) -> None:
-    """Hides one error: tensorstore's threads use an event loop that a failed write has closed."""
-    if str(args.exc_value) != "Event loop is closed":
+    """Hides two errors that nobody can act on.
+
+    The threads of tensorstore use an event loop that a failed write has closed. Python drops an
+    exception that a signal handler raises during garbage collection.
+    """
+    ending = isinstance(args.exc_value, Preempted | KeyboardInterrupt)
+    if not ending and str(args.exc_value) != "Event loop is closed":
         sys.__unraisablehook__(args)
+
+
+def end_at_once_on_interrupt() -> None:
+    """Makes Ctrl-C end the process with one line, until something else handles it.
+
+    For commands that have nothing to clean up: an exception would be lost in some imports.
+    """
+
+    def end(*_: Any) -> None:
+        os.write(2, f"{NOTHING_CHANGED}\n".encode())
+        os._exit(128 + signal.SIGINT)
+
+    signal.signal(signal.SIGINT, end)
+
+
+NOTHING_CHANGED = "stopped by Ctrl-C; nothing was changed."
 
 
 def run_with_clear_errors(main: Callable[..., Any], *args: Any) -> None:
@@ -60,7 +82,7 @@ def run_with_clear_errors(main: Callable[..., Any], *args: Any) -> None:
         sys.exit(error.code)
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-        print("stopped by Ctrl-C; nothing was changed.", file=sys.stderr)
+        print(NOTHING_CHANGED, file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
     except OSError as error:
         if error.filename is None:

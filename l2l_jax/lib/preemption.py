@@ -3,9 +3,10 @@
 In the training loop (`StopSignal.deferred`) a signal is recorded, and the loop checks for it
 between steps. Anywhere else there is nothing to save: the signal raises Preempted. Python runs its
 signal handlers in the main thread between two instructions, so never while XLA compiles a program,
-which can take minutes. A second thread therefore hears of every signal at once: it tells the user
-what happens now, ends the process at the second Ctrl-C, and also if the main thread has not begun
-to end within GRACE_SECONDS where nothing has to be saved.
+which can take minutes, and it drops an exception that a handler raises during garbage collection. A
+second thread therefore hears of every signal at once: it tells the user what happens now, ends the
+process at the second Ctrl-C, and also if the main thread has not ended within GRACE_SECONDS where
+nothing has to be saved.
 """
 
 import contextlib
@@ -19,7 +20,7 @@ from types import FrameType
 from l2l_jax.lib.errors import Preempted
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-GRACE_SECONDS = 3.0  # for the main thread to begin to end, where there is nothing to save
+GRACE_SECONDS = 3.0  # for the main thread to end, where there is nothing to save
 
 
 class StopSignal:
@@ -32,7 +33,7 @@ class StopSignal:
         self.raised = False
         self.number: int = signal.SIGTERM  # the signal; that of another process is not known
         self.saved = saved
-        self.ending = threading.Event()  # set once the main thread is on its way out
+        self.ended = threading.Event()  # set when the main thread has left `watch_signals`
         self._deferred = False
 
     @contextlib.contextmanager
@@ -49,7 +50,6 @@ class StopSignal:
     def preempted(self, saved: str = "") -> Preempted:
         """The exception that ends the run; saved: what has been saved since."""
         self.saved = saved or self.saved
-        self.ending.set()
         return Preempted(self.number, self.saved)
 
     def note(self, number: int, _: FrameType | None) -> None:
@@ -67,8 +67,8 @@ class StopSignal:
                 f"{Preempted.NAMES[number]}: the step in progress is finished and saved, then the "
                 "run ends. Ctrl-C (again) ends it at once, without saving."
             )
-        elif not self.ending.wait(GRACE_SECONDS):
-            self._end(number, "while a program was compiled or ran")
+        elif not self.ended.wait(GRACE_SECONDS):
+            self._end(number, "in the middle of a long operation")
 
     def _end(self, number: int, when: str) -> None:
         _tell(f"{Preempted(number, self.saved)} (It ended {when}.)")
@@ -94,7 +94,7 @@ def watch_signals(saved: str = "") -> Iterator[StopSignal]:
         for number in SIGNALS:
             stack.callback(signal.signal, number, signal.signal(number, flag.note))
         _start_listening(flag, stack)
-        stack.callback(flag.ending.set)
+        stack.callback(flag.ended.set)
         yield flag
 
 
