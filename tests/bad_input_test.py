@@ -259,6 +259,19 @@ def folder_config(tmp_path, broken):
     return config
 
 
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (dict(heads=5), r"model\.args\.width=16 must be divisible by its 5 heads and by 4; change"),
+        (dict(decoder_width=18, decoder_heads=2), r"decoder_width=18 must be .* 2 heads and by 4"),
+    ],
+)
+def test_widths_that_do_not_divide(args, message, tmp_path):
+    config = small_config()
+    config.model.args = config.model.args.to_dict() | args
+    assert_refused(config, tmp_path, ConfigError, message)
+
+
 def test_an_unreadable_image_stops_the_run(tmp_path):
     config = folder_config(tmp_path, "stop")
     message = r"(?s)1 of the \d+ images of forget.*cats/3\.png.*--config\.data\.broken=skip"

@@ -3,7 +3,7 @@
 import pytest
 
 from l2l_jax import flags
-from l2l_jax.lib import files
+from l2l_jax.lib import cli, files
 from l2l_jax.lib.errors import ConfigError
 from tests.helpers import call, small_config
 
@@ -94,3 +94,25 @@ def test_an_override_of_an_unused_phase_is_refused(tmp_path):
     done = call("l2l_jax.main", *words, "--config.unlearn.steps=7")
     assert done.returncode == 2
     assert "--config.unlearn.steps=7: this run has no such phase" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x = 1\n", "bad.py is no config: it has no function get_config"),
+        ("x = (\n", r"bad.py, line 1: SyntaxError: .* Correct the config file"),
+        ("import nothing_at_all\n", "bad.py, line 1: ModuleNotFoundError: No module named"),
+        (
+            "def get_config():\n    return None.phases\n",
+            "bad.py, line 2: AttributeError: 'NoneType'",
+        ),
+        ("def get_config(form):\n    return 1\n", "bad.py: TypeError: .*'form'"),
+        ("\0", "bad.py"),
+    ],
+)
+def test_a_mistake_in_a_config_file_is_named_with_its_line(text, message, tmp_path):
+    path = tmp_path / "configs" / "bad.py"
+    path.parent.mkdir()
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        cli.load_config(str(path))

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from l2l_jax.bounds import INF, MAX_SEED, Bounds
-from l2l_jax.lib.errors import ConfigError, unknown_name
+from l2l_jax.lib.errors import ConfigError, short, unknown_name
 from l2l_jax.lib.signatures import KINDS, check_type, check_value
 
 MAX_IMAGES = 10**9
@@ -301,6 +301,9 @@ def check(config: Mapping[str, Any]) -> None:
             raise ConfigError(f"The config has no section {key!r}; see docs/config.md.")
     for name, section in phases.items():
         _check(name, section, PHASE)
+    for name, entry in config["evaluators"].items():
+        if not isinstance(entry, Mapping):
+            raise ConfigError(f"config.evaluators.{name} is a section, not {short(entry)}.")
     for section, table in ENTRIES.items():
         for name, entry in config[section].items():
             _check(f"{section}.{name}", entry, table)
@@ -311,7 +314,7 @@ def _check(where: str, value: Any, option: "Option | Table") -> None:
         _check_value(where, value, option)
         return
     if not isinstance(value, Mapping):
-        raise ConfigError(f"config.{where} is a section, not {value!r}.")
+        raise ConfigError(f"config.{where} is a section, not {short(value)}.")
     for key in value:
         if key not in option:
             raise unknown_name(f"key of {where}", key, option)

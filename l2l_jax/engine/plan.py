@@ -154,6 +154,8 @@ def complete_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     config = {key: plain(section) for key, section in config.items()}
     for section, kind, name, key in _plugins(config):
+        if not isinstance(section.get(key, {}), Mapping):
+            continue
         with contextlib.suppress(ConfigError):
             taken = keyword_defaults(main_function(kind, find(kind, name)))
             section[key] = merge_args(taken, section.get(key, {}))
@@ -174,10 +176,9 @@ def plain(value: Any) -> Any:
 def _plugins(config: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str, str, str]]:
     """(section, kind, name, key of the arguments) of every plug-in with a section of its own."""
     named = [(config.get("model"), "model"), (config.get("data"), "dataset")]
-    proxy = (
-        (config.get("data") or {}).get("proxy") if isinstance(config.get("data"), dict) else None
-    )
-    named += [(proxy, "dataset")] if proxy and proxy.get("name") else []
+    data = config.get("data")
+    proxy = data.get("proxy") if isinstance(data, dict) else None
+    named += [(proxy, "dataset")] if isinstance(proxy, dict) and proxy.get("name") else []
     named += [(section, "feature_network") for _, section in _sections(config, "networks")]
     for section, kind in named:
         if isinstance(section, dict) and {"name", "args"} <= section.keys():
@@ -220,6 +221,8 @@ def resolve(config: Mapping[str, Any]) -> Plan:
         networks=networks,
         evaluators=_evaluators(config["evaluators"], networks),
     )
+    if proxy["args"] and not proxy["name"]:
+        raise ConfigError("data.proxy.args belong to no data set: set data.proxy.name.")
     first = next(iter(phases.values()))
     if not config["weights"] and not first.method.MAKES_ORIGINAL:
         raise ConfigError(

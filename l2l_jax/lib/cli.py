@@ -6,6 +6,7 @@ import os
 import runpy
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -99,7 +100,7 @@ def load_config(spec: str) -> Any:
     """The config that get_config(FORM) of FILE.py returns; spec is "FILE.py" or "FILE.py:FORM".
 
     The file may import `configs.common` beside it. ConfigError if there is no such file (with the
-    names of those in the folder) or no such form.
+    names of those in the folder), no such form, or a mistake in the file (with its line).
     """
     path, _, form = spec.partition(":")
     if not Path(path).is_file():
@@ -110,14 +111,33 @@ def load_config(spec: str) -> Any:
     if root not in sys.path:
         sys.path.insert(0, root)
     try:
-        return runpy.run_path(path)["get_config"](*([form] if form else []))
+        get_config = runpy.run_path(path).get("get_config")
+        if get_config is None:
+            raise ConfigError(f"{path} is no config: it has no function get_config.")
+        return get_config(*([form] if form else []))
+    except UserError:
+        raise
     except ValueError as error:  # raised by get_config for an unknown form
         raise ConfigError(str(error)) from error
+    except Exception as error:  # of any kind: a mistake in the file
+        raise ConfigError(
+            f"{_place(path, error)}: {type(error).__name__}: {error}. Correct the config file."
+        ) from error
+
+
+def _place(path: str, error: Exception) -> str:
+    """The config file and the line of an error in it."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.filename}, line {error.lineno}"
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == path]
+    return f"{path}, line {lines[-1]}" if lines else path
 
 
 def configs_in(folder: Path) -> list[str]:
     """Paths of the config files in a folder, sorted."""
-    configs = (path for path in folder.glob("*.py") if "def get_config" in path.read_text())
+    texts = ((path, path.read_text(errors="replace")) for path in folder.glob("*.py"))
+    configs = (path for path, text in texts if "def get_config" in text)
     return sorted(path.as_posix() for path in configs)
 
 

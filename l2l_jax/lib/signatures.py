@@ -25,7 +25,8 @@ def keyword_defaults(function: Callable) -> dict[str, Any]:
 
 def merge_args(default: Mapping[str, Any], args: Mapping[str, Any]) -> dict[str, Any]:
     """The default arguments, replaced by `args` where it has the key; nested dicts are merged."""
-    nested = {k: v for k, v in args.items() if isinstance(v, Mapping) and default.get(k)}
+    inner = {k for k, v in default.items() if isinstance(v, Mapping) and v}
+    nested = {k: v for k, v in args.items() if isinstance(v, Mapping) and k in inner}
     return {**default, **args} | {k: merge_args(default[k], v) for k, v in nested.items()}
 
 

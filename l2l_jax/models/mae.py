@@ -300,6 +300,7 @@ def build(
     decoder |= dict(decoder_heads=decoder_heads)
     chosen = choose_size("MAE", SIZES, size, **encoder, **decoder)
     vit.check_remat(scan, remat)
+    vit.check_widths(chosen, 4)  # sine-cosine positions consist of four parts
     check_divides(image_size, chosen.patch, f"cut into patches of {chosen.patch}")
     return MAE(chosen, image_size, norm_pix, scan, remat, compute_dtype(dtype))
 

@@ -341,6 +341,7 @@ def build(
     if composite not in COMPOSITES:
         raise unknown_name("composite", composite, COMPOSITES)
     vit.check_remat(scan, remat)
+    vit.check_widths(chosen)
     if not 0 <= drop <= 1 or steps < 1 or temperature < 0 or margin < 0:
         raise ConfigError(
             "MAGE needs 0 <= drop <= 1, steps >= 1, temperature >= 0 and margin >= 0, not "

@@ -4,7 +4,6 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
-from l2l_jax.lib.errors import ConfigError
 from l2l_jax.types import Array
 
 
@@ -19,13 +18,10 @@ def sincos_2d(width: int, grid: int, class_row: bool) -> Float[np.ndarray, "N {w
     """[class_row + grid * grid, width] float64, row-major over the grid.
 
     The first half of the channels encodes the column, the second half the row; the class row is
-    zero (He et al. 2022, as released). ConfigError for a width that 4 does not divide.
+    zero (He et al. 2022, as released). ValueError for a width that 4 does not divide.
     """
     if width % 4:
-        raise ConfigError(
-            f"Sine-cosine positions need a width divisible by 4, not {width}; change "
-            "model.args.width or decoder_width."
-        )
+        raise ValueError(f"Sine-cosine positions need a width divisible by 4, not {width}.")
     row, column = np.divmod(np.arange(grid * grid), grid)
     halves = [sincos_1d(width // 2, column), sincos_1d(width // 2, row)]
     table = np.concatenate(halves, axis=1)
