@@ -29,7 +29,7 @@ Pair = tuple[str, str, str, str]  # (split, key, split, key)
 def digest(image: np.ndarray) -> int:
     """64 bits of the SHA-256 of the shape and the pixels of an image, never 0."""
     total = hashlib.sha256(str(image.shape).encode())
-    total.update(np.ascontiguousarray(image))
+    total.update(np.ascontiguousarray(image).data)
     return int.from_bytes(total.digest()[:8]) or 1
 
 

@@ -112,7 +112,7 @@ def read_all(source: Source, rows: np.ndarray, threads: int = 8) -> tuple[Reason
     Equal pixels have equal digests; the digest of an unreadable image is 0.
     """
 
-    def read(block: np.ndarray) -> tuple[Reasons, list[int]]:
+    def read(block: np.ndarray) -> tuple[Reasons, np.ndarray]:
         reasons, digests = {}, []
         for row in block.tolist():
             try:
@@ -120,21 +120,23 @@ def read_all(source: Source, rows: np.ndarray, threads: int = 8) -> tuple[Reason
             except BrokenImage as error:
                 reasons[row] = str(error)
                 digests.append(0)
-        return reasons, digests
+        return reasons, np.array(digests, np.uint64)
 
     blocks = np.array_split(rows, range(BLOCK, len(rows), BLOCK))
-    reasons, digests, logged = {}, [], time.monotonic()
+    reasons, digests, done, logged = {}, [], 0, time.monotonic()
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
         try:
             for of_block, pixels in pool.map(read, blocks):
-                reasons, digests = reasons | of_block, digests + pixels
+                reasons.update(of_block)
+                digests.append(pixels)
+                done += len(pixels)
                 if time.monotonic() - logged > LOG_SECONDS:
                     logged = time.monotonic()
-                    log.info("checked %d of %d images", len(digests), len(rows))
+                    log.info("checked %d of %d images", done, len(rows))
         except BaseException:  # such as Ctrl-C: do not read the rest
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    return reasons, np.array(digests, np.uint64)
+    return reasons, np.concatenate(digests)
 
 
 def drop_unreadable(

@@ -139,14 +139,16 @@ def _entries(folder: str) -> list[os.DirEntry[str]]:
 def leaves(target: str, root: str, link: str) -> bool:
     """Whether a link leads out of a folder; if not, the log says that it is not followed.
 
-    target and root are real paths.
+    target and root are real paths. A hidden folder inside of root counts as outside: it is read by
+    links only.
     """
     inside = os.path.commonpath((target, root)) in (target, root)
-    if inside:
+    hidden = inside and any(part[0] == "." for part in Path(target[len(root) :]).parts)
+    if inside and not hidden:
         log.warning(
             "%s is a link to %s, which is read at its own place; not followed", link, target
         )
-    return not inside
+    return hidden or not inside
 
 
 def check_name(path: str, name: str) -> None:

@@ -42,7 +42,8 @@ def read(path: Path) -> list[str]:
     if path.suffix.lower() == ".json":
         keys = _keys_of_json(path, text)
     else:
-        keys = [key for line in text.split("\n") if (key := line.strip())]
+        lines = text.replace("\r", "\n").split("\n")
+        keys = [key for line in lines if (key := line.strip())]
     if not keys:
         raise ConfigError(f"{path} lists no images. Write one key a line, such as cats/001.jpg.")
     counts = Counter(keys)

@@ -45,7 +45,7 @@ class Preempted(SystemExit):
     saved: what is on disk, in words; "" for nothing.
     """
 
-    NAMES: ClassVar = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
+    NAMES: ClassVar[dict[int, str]] = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 
     def __init__(self, number: int, saved: str = ""):
         super().__init__(128 + number)

@@ -149,6 +149,13 @@ def test_a_folder_elsewhere_is_read_once(tmp_path, caplog):
     assert "kitties is read at another place already" in caplog.text
 
 
+def test_a_link_to_a_hidden_folder_inside_is_followed(tmp_path):
+    fill(tmp_path, ".store/cats/1.png", ".store/cats/2.png", "dogs/1.png", "dogs/2.png")
+    (tmp_path / "cats").symlink_to(".store/cats")
+    source = folder.load("train", root=str(tmp_path), eval_fraction=0.5)
+    assert source.classes == ("cats", "dogs")
+
+
 def test_train_and_eval_share_no_folder(tmp_path):
     fill(tmp_path, "train/a/1.jpg", "val/b/2.jpg", "val/a/2.jpg", "train/b/2.jpg")
     (tmp_path / "same").symlink_to("train")

@@ -21,6 +21,7 @@ def write(folder, data, name="list.txt"):
     [
         "cats/1.png\ndogs/ä b.png\n".encode(),
         "cats/1.png\r\ndogs/ä b.png".encode(),
+        "cats/1.png\rdogs/ä b.png\r".encode(),
         "\n\n  cats/1.png \t\n\n\tdogs/ä b.png\n \n".encode(),
         "cats/1.png\ndogs/ä b.png".encode("utf-8-sig"),
         "cats/1.png\r\ndogs/ä b.png\r\n".encode("utf-16"),
