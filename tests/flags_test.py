@@ -1,5 +1,7 @@
 """Overriding a config on the command line: any key; names of plug-ins before their arguments."""
 
+import re
+
 import pytest
 
 from l2l_jax import flags
@@ -68,7 +70,7 @@ def test_overrides_of_a_phase_that_the_run_does_not_have():
 def test_overrides_arrive_in_the_run(tmp_path):
     words = ["--config.unlearn.method=finetune", "--config.unlearn.steps=1", "--config.seed=4",
              "--config.model.args.scan=True", "--config.phases=('pretrain','unlearn')",
-             "--config.evaluators.tsne.points=6"]  # fmt: skip
+             "--config.evaluators.tsne.points=6", "--config.runtime.tensorboard=True"]  # fmt: skip
     done = call("l2l_jax.main", "--config", "tests/configs/small.py", "--workdir", tmp_path / "run",
                 *words)  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -78,6 +80,9 @@ def test_overrides_arrive_in_the_run(tmp_path):
     assert config["seed"] == 4
     assert config["model"]["args"]["scan"] is True
     assert config["evaluators"]["tsne"]["points"] == 6
+    assert list((tmp_path / "run" / "tensorboard").rglob("events*")), "TensorFlow was loaded"
+    others = [line for line in done.stderr.splitlines() if not re.match(r"\d\d:\d\d:\d\d ", line)]
+    assert others == [], "only this package's own lines reach the user"
 
 
 def test_help_lists_the_keys():

@@ -27,6 +27,8 @@ class _HideOrbax(logging.Filter):
 
 def start_logging() -> None:
     """Logs to stderr with the time: this package from INFO on, other libraries from WARNING on."""
+    import absl.logging  # noqa: F401 - its logger knows who called it, if it is made by absl itself
+
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     handler.addFilter(_HideOrbax())

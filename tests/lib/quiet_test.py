@@ -1,8 +1,11 @@
 """Start-up lines of C++ libraries are dropped, and only these."""
 
 import os
+import subprocess
+import sys
 
 from l2l_jax.lib import quiet
+from tests.helpers import ROOT
 
 LINES = [
     "WARNING: All log messages before absl::InitializeLog() is called are written to STDERR",
@@ -29,3 +32,15 @@ def test_settings_of_the_user_stay(monkeypatch):
     quiet.set_levels()
     assert os.environ["TF_CPP_MIN_LOG_LEVEL"] == "0"
     assert os.environ["TF_ENABLE_ONEDNN_OPTS"] == "0"
+
+
+def test_lines_of_orbax_are_dropped_also_if_it_is_imported_after_logging_began():
+    code = (
+        "import logging; from l2l_jax.lib import cli; cli.start_logging()\n"
+        "import absl.logging\n"
+        "exec(compile(\"absl.logging.warning('a line')\", '/x/orbax/checkpoint.py', 'exec'))\n"
+        "logging.getLogger('l2l_jax').info('ours')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert "a line" not in done.stderr
+    assert done.stderr.endswith(" ours\n")
