@@ -162,7 +162,7 @@ CHANGES = [
     ("a task without a name", "config.tasks.center = dict(args=dict())", "task"),
     ("get_config is missing", "raise SystemExit", ""),
     ("a config with a mistake of Python", "config.nothing.at.all = 3", "nothing"),
-    ("the epsilon solver without boundaries", "config.unlearn.solver = 'epsilon'", "keep"),
+    ("the epsilon solver without boundaries", "config.unlearn.solver = 'epsilon'", "epsilon"),
     ("an epsilon that is no number", "config.unlearn.update(dict(solver='epsilon', "
      "solver_args=dict(epsilon=float('nan'))))", "epsilon"),
     ("siss with lam=2", "config.unlearn.update(dict(method='siss', args=dict(lam=2.0)))", "lam"),
