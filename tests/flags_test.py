@@ -113,6 +113,7 @@ def test_an_override_of_an_unused_phase_is_refused(tmp_path):
         ),
         ("def get_config(form):\n    return 1\n", "bad.py: TypeError: .*'form'"),
         ("\0", "bad.py"),
+        ("def get_config():\n    pass\n", "get_config returns None, which is no config"),
     ],
 )
 def test_a_mistake_in_a_config_file_is_named_with_its_line(text, message, tmp_path):

@@ -116,7 +116,10 @@ def load_config(spec: str) -> Any:
         get_config = runpy.run_path(path).get("get_config")
         if get_config is None:
             raise ConfigError(f"{path} is no config: it has no function get_config.")
-        return get_config(*([form] if form else []))
+        config = get_config(*([form] if form else []))
+        if not hasattr(config, "items"):
+            raise ConfigError(f"{path}: get_config returns {config!r}, which is no config.")
+        return config
     except UserError:
         raise
     except ValueError as error:  # raised by get_config for an unknown form

@@ -33,7 +33,7 @@ split.forget.classes=(-1,) | classes
 split.forget.classes=('clas0',) | class0
 split.forget.classes=(None,) | classes
 split.retain.classes=(0,) | share
-split.forget.files=nowhere.txt | nowhere.txt
+split.forget.files=nowhere.txt | choose one
 split.duplicates=alow | duplicates
 unlearn.steps=0 | steps
 unlearn.steps=-1 | steps
@@ -41,7 +41,7 @@ unlearn.steps=1000000000000 | steps
 unlearn.steps=1.5 | steps
 unlearn.batch_size=0 | batch_size
 unlearn.batch_size=1000000000 | batch_size
-unlearn.accumulate=3 | accumulate
+unlearn.accumulate=3 | accumulation
 unlearn.accumulate=0 | accumulate
 unlearn.optimizer.lr=-1.0 | lr
 unlearn.optimizer.lr=1e9 | lr
@@ -160,7 +160,7 @@ CHANGES = [
     ("two figures under a name", "config.evaluators.x = dict(evaluator='reconstruction')", "x"),
     ("a phase without a solver", "del config.unlearn['solver']", "solver"),
     ("a task without a name", "config.tasks.center = dict(args=dict())", "task"),
-    ("get_config is missing", "raise SystemExit", ""),
+    ("a config that returns nothing", "return", "get_config"),
     ("a config with a mistake of Python", "config.nothing.at.all = 3", "nothing"),
     ("the epsilon solver without boundaries", "config.unlearn.solver = 'epsilon'", "epsilon"),
     ("an epsilon that is no number", "config.unlearn.update(dict(solver='epsilon', "
