@@ -113,8 +113,9 @@ def _model(weights: Weights, source: str | Path, args: Mapping[str, Any], model:
     name, stored = weights.about["model"], weights.about["args"]
     if model not in ("", name):
         raise WrongWeights(f"{source} holds a {name}, not a {model}.")
-    build = find("model", name).build
-    check_args(build, args, f"the model {name}")
+    plugin = find("model", name)
+    build = plugin.build
+    check_args(build, args, f"the model {name}", plugin.BOUNDS)
     complete_args = merge_args(merge_args(keyword_defaults(build), stored), args)
     functions = build(**complete_args)
     params = find_format(name).adapt(weights.params, functions)

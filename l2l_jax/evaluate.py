@@ -6,7 +6,6 @@ python -m l2l_jax.evaluate --workdir runs/demo
 import argparse
 from pathlib import Path
 
-from l2l_jax.engine.run import evaluate_again
 from l2l_jax.lib import cli
 
 
@@ -14,8 +13,12 @@ def main(argv: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m l2l_jax.evaluate", description=__doc__)
     parser.add_argument("--workdir", type=Path, required=True)
-    evaluate_again(parser.parse_args(argv).workdir)
+    workdir = parser.parse_args(argv).workdir
+    from l2l_jax.engine.run import evaluate_again  # after --help, because importing takes seconds
+
+    evaluate_again(workdir)
 
 
 if __name__ == "__main__":
+    cli.end_at_once_on_interrupt()
     cli.run_with_clear_errors(main)

@@ -282,7 +282,7 @@ def _mask(
         if "task" not in section or section.keys() - {"task", "args"}:
             raise ValueError(f"A task is dict(task=..., args=dict(...)), not {dict(section)}.")
         task, args = find("task", section["task"]), dict(section.get("args", {}))
-        check_args(task.mask, args, f"the task {task.name}")
+        check_args(task.mask, args, f"the task {task.name}", task.BOUNDS)
         mask = task.mask(rngs.key(seed, "api", "mask"), count, functions.grid, **args)
         return np.asarray(mask), task.visible(functions.grid, **args)
     mask, size = np.asarray(hidden), functions.image_size

@@ -5,16 +5,24 @@ Only flags are read here; a notebook calls l2l_jax.run(config, workdir).
 
 from typing import Any
 
-from l2l_jax import flags
-from l2l_jax.engine.run import run
+from l2l_jax.lib import cli
 from l2l_jax.lib.errors import ConfigError
 
 
 def main(config: Any, given: Any) -> None:
     """Connects to the other processes if there are any, then runs the experiment."""
+    from l2l_jax.engine.run import run
+
     if given.distributed:
         join(given.distributed)
     run(config, given.workdir)
+
+
+def start() -> None:
+    """Parses the flags and calls `main`. Importing takes seconds: Ctrl-C is one line by then."""
+    from l2l_jax import flags
+
+    flags.run(main)
 
 
 def join(spec: str) -> None:
@@ -31,4 +39,5 @@ def join(spec: str) -> None:
 
 
 if __name__ == "__main__":
-    flags.run(main)
+    cli.end_at_once_on_interrupt()
+    cli.run_with_clear_errors(start)

@@ -3,6 +3,7 @@
 python launch/config_reference.py
 """
 
+import argparse
 from pathlib import Path
 
 from l2l_jax.engine import config
@@ -34,5 +35,7 @@ def page() -> str:
 
 
 if __name__ == "__main__":
+    raw = argparse.RawDescriptionHelpFormatter
+    argparse.ArgumentParser(description=__doc__, formatter_class=raw).parse_args()
     PAGE.parent.mkdir(exist_ok=True)
     PAGE.write_text(page(), encoding="utf-8")

@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from l2l_jax.engine.plan import resolve
+from l2l_jax.engine.preflight import preflight
 from l2l_jax.engine.run import run
 from l2l_jax.lib.errors import BrokenImage, ConfigError, DataMissing, NonFinite, WrongWeights
+from l2l_jax.lib.preemption import StopSignal
 from l2l_jax.models import mae
 from l2l_jax.weights import convert, safetensors, torch_reader, torch_writer
 from tests.helpers import ROOT, call, command, finished_run, small_config, unpacked
@@ -32,14 +35,14 @@ def test_unknown_method(tmp_path):
 @pytest.mark.parametrize(
     ("section", "key", "value", "message"),
     [
-        ("kid", "size", 1, r"evaluators\.kid\.size=1: it is at least 2"),
+        ("kid", "size", 1, r"evaluators\.kid\.size is at least 2 .*, not 1"),
         (
             "inception_score",
             "splits",
             0,
-            r"evaluators\.inception_score\.splits=0: it is at least 1",
+            r"evaluators\.inception_score\.splits is at least 1 .*, not 0",
         ),
-        ("tsne", "perplexity", 0.0, r"evaluators\.tsne\.perplexity=0\.0: it is at least 1"),
+        ("tsne", "perplexity", 0.0, r"evaluators\.tsne\.perplexity is at least 1 .*, not 0\.0"),
     ],
 )
 def test_arguments_of_evaluators_are_checked_before_training(
@@ -98,7 +101,32 @@ def test_no_phase_and_a_repeated_phase(tmp_path):
 def test_values_that_must_be_at_least_one(key, tmp_path):
     config = small_config()
     config.runtime[key] = 0
-    assert_refused(config, tmp_path, ConfigError, f"runtime.{key} is at least 1, not 0")
+    assert_refused(config, tmp_path, ConfigError, f"runtime.{key} is at least 1 and .*, not 0")
+
+
+@pytest.mark.parametrize(
+    ("section", "value", "message"),
+    [
+        ("networks", dict(main=dict(name="classifier", args=dict(epochs=0))), "args.epochs is at"),
+        (
+            "networks",
+            dict(main=dict(name="classifier", args=dict(size=0))),
+            "args.size is at least",
+        ),
+        (
+            "networks",
+            dict(main=dict(name="classifier", args=dict(lr=float("nan")))),
+            "args.lr is a",
+        ),
+        ("unlearn", dict(solver_args=dict(alpha=float("inf"))), "alpha is a finite number"),
+    ],
+)
+def test_a_corrected_config_is_accepted_in_the_same_workdir(section, value, message, tmp_path):
+    """What failed after all training, or after a pretrain phase, fails before the first step."""
+    config = small_config()
+    config[section].update(value)
+    assert_refused(config, tmp_path, ConfigError, message)
+    preflight(resolve(small_config()), tmp_path / "run", StopSignal())
 
 
 def test_overlapping_splits(tmp_path):
@@ -196,6 +224,25 @@ def test_a_workdir_that_is_no_run(tmp_path):
     )
 
 
+def test_a_list_of_images_may_not_change_in_a_continued_run(tmp_path, caplog):
+    config, listed = small_config(phases=("pretrain",)), tmp_path / "forget.txt"
+    listed.write_text("train/class0/00000\ntrain/class0/00001\n")
+    config.split.forget = dict(config.split.forget, classes=(), files=str(listed))
+    plan, workdir = resolve(config), tmp_path / "run"
+    before = preflight(plan, workdir, StopSignal()).splits["forget"].keys
+    assert len(before) == 2
+    listed.write_text("train/class0/00001\n\ntrain/class0/00000\ntrain/class0/00000\n")
+    assert preflight(plan, workdir, StopSignal()).splits["forget"].keys == before
+    listed.write_text("train/class0/00000\ntrain/class0/00005\ntrain/class0/00006\n")
+    with pytest.raises(
+        ConfigError, match=r"forget\.txt has changed .* 2 other images, and 1 no lon"
+    ):
+        preflight(plan, workdir, StopSignal())
+    listed.unlink()
+    assert preflight(plan, workdir, StopSignal()).splits["forget"].keys == before
+    assert "a list of images is gone; the run goes on with those of" in caplog.text
+
+
 def folder_config(tmp_path, broken):
     rng = np.random.default_rng(0)
     for name in ("cats", "dogs"):
@@ -210,6 +257,19 @@ def folder_config(tmp_path, broken):
     config.split.forget.classes = ("cats",)
     config.evaluators = dict(reconstruction=dict())
     return config
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (dict(heads=5), r"model\.args\.width=16 must be divisible by its 5 heads and by 4; change"),
+        (dict(decoder_width=18, decoder_heads=2), r"decoder_width=18 must be .* 2 heads and by 4"),
+    ],
+)
+def test_widths_that_do_not_divide(args, message, tmp_path):
+    config = small_config()
+    config.model.args = config.model.args.to_dict() | args
+    assert_refused(config, tmp_path, ConfigError, message)
 
 
 def test_an_unreadable_image_stops_the_run(tmp_path):

@@ -1,9 +1,11 @@
 """Overriding a config on the command line: any key; names of plug-ins before their arguments."""
 
+import re
+
 import pytest
 
 from l2l_jax import flags
-from l2l_jax.lib import files
+from l2l_jax.lib import cli, files
 from l2l_jax.lib.errors import ConfigError
 from tests.helpers import call, small_config
 
@@ -68,7 +70,7 @@ def test_overrides_of_a_phase_that_the_run_does_not_have():
 def test_overrides_arrive_in_the_run(tmp_path):
     words = ["--config.unlearn.method=finetune", "--config.unlearn.steps=1", "--config.seed=4",
              "--config.model.args.scan=True", "--config.phases=('pretrain','unlearn')",
-             "--config.evaluators.tsne.points=6"]  # fmt: skip
+             "--config.evaluators.tsne.points=6", "--config.runtime.tensorboard=True"]  # fmt: skip
     done = call("l2l_jax.main", "--config", "tests/configs/small.py", "--workdir", tmp_path / "run",
                 *words)  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -78,6 +80,9 @@ def test_overrides_arrive_in_the_run(tmp_path):
     assert config["seed"] == 4
     assert config["model"]["args"]["scan"] is True
     assert config["evaluators"]["tsne"]["points"] == 6
+    assert list((tmp_path / "run" / "tensorboard").rglob("events*")), "TensorFlow was loaded"
+    others = [line for line in done.stderr.splitlines() if not re.match(r"\d\d:\d\d:\d\d ", line)]
+    assert others == [], "only this package's own lines reach the user"
 
 
 def test_help_lists_the_keys():
@@ -94,3 +99,26 @@ def test_an_override_of_an_unused_phase_is_refused(tmp_path):
     done = call("l2l_jax.main", *words, "--config.unlearn.steps=7")
     assert done.returncode == 2
     assert "--config.unlearn.steps=7: this run has no such phase" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x = 1\n", "bad.py is no config: it has no function get_config"),
+        ("x = (\n", r"bad.py, line 1: SyntaxError: .* Correct the config file"),
+        ("import nothing_at_all\n", "bad.py, line 1: ModuleNotFoundError: No module named"),
+        (
+            "def get_config():\n    return None.phases\n",
+            "bad.py, line 2: AttributeError: 'NoneType'",
+        ),
+        ("def get_config(form):\n    return 1\n", "bad.py: TypeError: .*'form'"),
+        ("\0", "bad.py"),
+        ("def get_config():\n    pass\n", "get_config returns None, which is no config"),
+    ],
+)
+def test_a_mistake_in_a_config_file_is_named_with_its_line(text, message, tmp_path):
+    path = tmp_path / "configs" / "bad.py"
+    path.parent.mkdir()
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        cli.load_config(str(path))

@@ -113,6 +113,24 @@ def test_kill_9_at_any_moment(seed, uninterrupted, tmp_path):
 
 
 @pytest.mark.slow
+def test_ctrl_c_saves_the_step_in_progress_of_a_run_with_workers(tmp_path):
+    """A terminal sends SIGINT to all processes: those that read the images have to ignore it."""
+    words = (*SMALL, tmp_path / "run", "--config.unlearn.steps=4000",
+             "--config.runtime.save_every=4000", "--config.runtime.workers=1")  # fmt: skip
+    arguments, env = command(*words, **FAST_COMPILATION)
+    process = subprocess.Popen(
+        arguments, env=env, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    wait_for(tmp_path / "run" / "metrics.jsonl", '"phase": "unlearn", "step": 3', process)
+    os.killpg(process.pid, signal.SIGINT)
+    _, log = process.communicate(timeout=120)
+    assert process.returncode == 130, log
+    assert "Traceback" not in log
+    (saved,) = [p.name for p in (tmp_path / "run/checkpoints/unlearn").iterdir() if p.is_dir()]
+    assert f"stopped by Ctrl-C: unlearn is saved up to step {saved} of 4000; run the same" in log
+
+
+@pytest.mark.slow
 def test_sigterm_saves_and_the_same_command_continues(tmp_path):
     """The run has no periodic checkpoints: the signal alone causes the save."""
     workdir = tmp_path / "run"

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from l2l_jax.lib import files
-from l2l_jax.lib.errors import ConfigError, DataMissing, did_you_mean
+from l2l_jax.data import key_lists
+from l2l_jax.lib.errors import ConfigError, did_you_mean
 from l2l_jax.lib.rng import seed_of
 from l2l_jax.types import Source
 
@@ -95,14 +95,9 @@ def rows_of_list(path: Path, sources: Mapping[str, Source]) -> dict[str, np.ndar
     """{part: sorted int64 rows} of the image keys in a text file (one a line) or a split's JSON.
 
     The first of the sources is the part that is trained on. DataMissing if there is no such file;
-    ConfigError if a key is in no source, or if no key is in the first one.
+    ConfigError if it is no list, if a key is in no source, or if no key is in the first one.
     """
-    if not path.is_file():
-        raise DataMissing(f"{path} does not exist. It should list image keys, one a line.")
-    if path.suffix == ".json":
-        keys = files.read_json(path)["keys"]
-    else:
-        keys = [line.strip() for line in path.read_text().splitlines() if line.strip()]
+    keys = key_lists.read(path)
     rows: dict[str, np.ndarray] = {}
     missing = set(keys)
     for part, source in sources.items():
@@ -111,10 +106,7 @@ def rows_of_list(path: Path, sources: Mapping[str, Source]) -> dict[str, np.ndar
         missing -= row_of.keys()
     trained, *held_out = sources
     if missing:
-        raise ConfigError(
-            f"{path} lists {len(missing)} images that are not in the data set: "
-            f"{', '.join(sorted(missing)[:5])}. A key looks like {sources[trained].keys[0]!r}."
-        )
+        raise key_lists.unknown(path, missing, sources[trained].keys)
     count = sum(len(rows[part]) for part in held_out)
     statement = f"{count} of the {len(set(keys))} images that {path} lists are held out"
     if not len(rows[trained]):

@@ -5,13 +5,14 @@ Also finds unreadable images before a run starts.
 
 import concurrent.futures
 import logging
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
-from l2l_jax.data import image_tree
+from l2l_jax.data import duplicates, image_tree, images
 from l2l_jax.lib.errors import BrokenImage, ConfigError, DataMissing, did_you_mean
 from l2l_jax.types import Source
 
@@ -19,6 +20,9 @@ log = logging.getLogger(__name__)
 
 BLOCK = 256  # images that a thread checks at a time
 LOG_SECONDS = 30  # between two log lines
+
+Keys = dict[str, list[str]]  # of each class
+Reasons = dict[int, str]
 
 
 def class_folders(root: Path) -> list[Path]:
@@ -32,23 +36,37 @@ def class_folders(root: Path) -> list[Path]:
             f"There is no folder {root}.{hint}{content} It should hold one sub-folder of images "
             "for every class."
         )
-    folders = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+    entries = sorted(p for p in root.iterdir() if not p.name.startswith("."))
+    folders = [path for path in entries if path.is_dir() and _has_own_place(path, root)]
     if not folders:
         raise DataMissing(
             f"{root} has no sub-folders. Put the images of each class into a folder of its own, "
             f"such as {root / 'cats' / '001.jpg'}."
         )
+    if loose := [p.name for p in entries if p.name.lower().endswith(images.SUFFIXES)]:
+        log.warning(
+            "%d images directly in %s, such as %s, belong to no class and are not used",
+            *(len(loose), root, loose[0]),
+        )
     return folders
 
 
-def keys_by_class(root: Path, prefix: str = "") -> dict[str, list[str]]:
+def _has_own_place(folder: Path, root: Path) -> bool:
+    """False for a link to another class folder or to a folder above, which the log names."""
+    image_tree.check_name(str(folder), folder.name)
+    real, link = os.path.realpath(folder), folder.is_symlink()
+    return not link or image_tree.leaves(real, os.path.realpath(root), str(folder))
+
+
+def keys_by_class(root: Path, prefix: str = "", seen: set[str] | None = None) -> Keys:
     """{class: sorted image keys} of every sub-folder; a key is prefix + path below root.
 
-    A sub-folder without images is left out. Links to folders are followed, cycles are not.
+    A sub-folder without images is left out. Links are followed as in image_tree.list_files, whose
+    argument `seen` is.
     """
-    keys: dict[str, list[str]] = {}
+    keys, seen = {}, {os.path.realpath(root)} if seen is None else seen
     for folder in class_folders(root):
-        _, paths = image_tree.list_files(folder)
+        _, paths = image_tree.list_files(folder, root, seen)
         if paths:
             keys[folder.name] = [f"{prefix}{folder.name}/{path}" for path in paths]
         else:
@@ -61,10 +79,17 @@ def source_of_part(base: Path, train: str, eval: str, part: str) -> Source:
 
     The classes are those of the train folder; ConfigError if the other folder has more.
     """
-    train_keys = keys = keys_by_class(base / train, f"{train}/")
+    roots = [os.path.realpath(base / folder) for folder in (train, eval)]
+    if os.path.commonpath(roots) in roots:
+        raise ConfigError(
+            f"{base / train} and {base / eval} are one folder, or one is inside the other: the "
+            "model would be evaluated on the images that it is trained on. Name two folders."
+        )
+    seen: set[str] = set()
+    train_keys = keys = keys_by_class(base / train, f"{train}/", seen)
     name = {"train": train, "eval": eval}[part]
     if part == "eval":
-        keys = keys_by_class(base / name, f"{name}/")
+        keys = keys_by_class(base / name, f"{name}/", seen)
     if unknown := sorted(keys.keys() - train_keys.keys()):
         raise ConfigError(f"{base / name} has classes that {base / train} lacks: {unknown[:10]}.")
     return source(base, keys, list(train_keys), str(base / name))
@@ -81,44 +106,52 @@ def source(root: Path, keys: Mapping[str, list[str]], classes: list[str], where:
     return image_tree.make(root, rows, classes).source()
 
 
-def find_unreadable(source: Source, rows: np.ndarray, threads: int = 8) -> dict[int, str]:
-    """{row: reason} of the images that cannot be decoded, after reading all of them."""
+def read_all(source: Source, rows: np.ndarray, threads: int = 8) -> tuple[Reasons, np.ndarray]:
+    """({row: why it cannot be decoded}, uint64 digests [N] of the pixels), after reading all rows.
 
-    def check(block: np.ndarray) -> dict[int, str]:
-        reasons = {}
+    Equal pixels have equal digests; the digest of an unreadable image is 0.
+    """
+
+    def read(block: np.ndarray) -> tuple[Reasons, np.ndarray]:
+        reasons, digests = {}, []
         for row in block.tolist():
             try:
-                source.read(row)
+                digests.append(duplicates.digest(source.read(row)))
             except BrokenImage as error:
                 reasons[row] = str(error)
-        return reasons
+                digests.append(0)
+        return reasons, np.array(digests, np.uint64)
 
     blocks = np.array_split(rows, range(BLOCK, len(rows), BLOCK))
-    reasons, done, logged = {}, 0, time.monotonic()
+    reasons, digests, done, logged = {}, [], 0, time.monotonic()
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-        for block, of_block in zip(blocks, pool.map(check, blocks), strict=True):
-            reasons, done = reasons | of_block, done + len(block)
-            if time.monotonic() - logged > LOG_SECONDS:
-                logged = time.monotonic()
-                log.info("checked %d of %d images", done, len(rows))
-    return reasons
+        try:
+            for of_block, pixels in pool.map(read, blocks):
+                reasons.update(of_block)
+                digests.append(pixels)
+                done += len(pixels)
+                if time.monotonic() - logged > LOG_SECONDS:
+                    logged = time.monotonic()
+                    log.info("checked %d of %d images", done, len(rows))
+        except BaseException:  # such as Ctrl-C: do not read the rest
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return reasons, np.concatenate(digests)
 
 
 def drop_unreadable(
     source: Source, name: str, rows: np.ndarray, policy: str
-) -> tuple[np.ndarray, tuple[str, ...]]:
-    """(rows of images that can be read, reasons why the others cannot).
+) -> tuple[np.ndarray, tuple[str, ...], np.ndarray]:
+    """(rows of images that can be read, reasons why the others cannot, digests of the former).
 
     The log names every unreadable image. policy: "skip", or "stop" to raise BrokenImage if there is
     one. name: of the split, for the messages.
     """
     if policy not in ("stop", "skip"):
         raise ConfigError(f"data.broken is 'stop' or 'skip', not {policy!r}.")
-    if not source.fallible:
-        return rows, ()
-    reasons = find_unreadable(source, rows)
+    reasons, digests = read_all(source, rows)
     if not reasons:
-        return rows, ()
+        return rows, (), digests
     for reason in reasons.values():
         log.warning("broken image: %s", reason)
     count = f"{len(reasons)} of the {len(rows)} images of {name} cannot be read"
@@ -128,4 +161,5 @@ def drop_unreadable(
             f"{count}:\n  {first}\nRepair or remove them, or run with --config.data.broken=skip."
         )
     log.warning("%s and are left out", count)
-    return rows[~np.isin(rows, list(reasons))], tuple(reasons.values())
+    whole = ~np.isin(rows, list(reasons))
+    return rows[whole], tuple(reasons.values()), digests[whole]

@@ -1,6 +1,7 @@
 """The image files of one part of a data set, in any arrangement of folders."""
 
 import dataclasses
+import logging
 import os
 import time
 from collections import Counter
@@ -15,6 +16,9 @@ from l2l_jax.lib import files
 from l2l_jax.lib.errors import ConfigError, DataMissing
 from l2l_jax.types import Source
 
+log = logging.getLogger(__name__)
+
+LISTING = "2"  # to be changed when list_files finds other files: stored lists are then made anew
 MIN_STORED_PATHS = 20_000  # images in a tree whose list of paths is stored in the cache
 MIN_UNCHANGED_NS = 2 * 10**9  # nanoseconds for which no folder of such a tree has changed
 MAX_TIMES_MEDIAN = 10  # size of a class, in medians of all classes, beyond which labels are wrong
@@ -64,12 +68,14 @@ def make(base: Path, rows: Iterable[tuple[str, str, str]], classes: Sequence[str
 
 
 def list_images(base: Path, name: str) -> list[str]:
-    """Sorted paths below base of all images anywhere below base / name; links are followed.
+    """Sorted paths below base of all images anywhere below base / name, as `list_files` finds them.
 
     The list of a large tree is stored in files.cache_dir() and used while no folder changes.
     """
     root, start = base / name, time.time_ns()
-    cache = files.cache_dir() / "index" / f"{files.digest_of_lines([str(root.resolve())])}.npz"
+    cache = (
+        files.cache_dir() / "index" / f"{files.digest_of_lines([LISTING, str(root.resolve())])}.npz"
+    )
     if not (paths := _read_cache(cache)):
         folders, paths = list_files(root)
         if len(paths) >= MIN_STORED_PATHS:
@@ -82,24 +88,81 @@ def list_images(base: Path, name: str) -> list[str]:
     return [f"{name}/{path}" for path in paths]
 
 
-def list_files(root: Path) -> tuple[list[str], list[str]]:
-    """(folders, sorted paths of images below root), all levels; links are followed, cycles not.
+def list_files(
+    root: Path, base: Path | None = None, seen: set[str] | None = None
+) -> tuple[list[str], list[str]]:
+    """(folders, sorted paths of images below root), all levels.
 
-    Names that begin with a dot are left out.
+    Names that begin with a dot are left out. A link to a folder outside of `base`, the whole data
+    set (by default root), is followed. One to a folder inside of base, or to one that contains
+    base, is not: its images have a place already. No folder is read twice. seen: the real paths of
+    folders that are read already, to which those read here are added. DataMissing for a folder that
+    cannot be read, ConfigError for names that are no UTF-8 text or have line breaks.
     """
-    all_folders, images_below, visited = [], [], set()
-    for where, folders, names in os.walk(root, followlinks=True):
-        real = os.path.realpath(where)
-        if real in visited:
-            folders.clear()
+    seen, real_base = set() if seen is None else seen, os.path.realpath(base or root)
+    folders, found, waiting = [], [], [(str(root), "", os.path.realpath(root))]
+    while waiting:
+        where, prefix, real = waiting.pop()
+        if real in seen:
+            log.warning("%s is read at another place already and not used here", where)
             continue
-        visited.add(real)
-        folders[:] = [folder for folder in folders if folder[0] != "."]
-        all_folders.append(where)
-        prefix = "" if where == str(root) else f"{Path(where).relative_to(root).as_posix()}/"
-        chosen = (n for n in names if n.lower().endswith(images.SUFFIXES) and n[0] != ".")
-        images_below += [prefix + n for n in chosen]
-    return all_folders, sorted(images_below)
+        seen.add(real)
+        folders.append(where)
+        for entry in _entries(where):
+            if entry.name[0] == ".":
+                continue
+            if entry.is_dir():
+                check_name(entry.path, entry.name)
+                inner = f"{prefix}{entry.name}/"
+                if not entry.is_symlink():
+                    waiting.append((entry.path, inner, os.path.join(real, entry.name)))
+                elif leaves(target := os.path.realpath(entry.path), real_base, entry.path):
+                    waiting.append((entry.path, inner, target))
+            elif entry.name.lower().endswith(images.SUFFIXES):
+                check_name(entry.path, entry.name)
+                found.append(prefix + entry.name)
+    return folders, sorted(found)
+
+
+def _entries(folder: str) -> list[os.DirEntry[str]]:
+    """What is in a folder, in reverse order of names: the last is waited for first."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name, reverse=True)
+    except OSError as error:
+        raise DataMissing(
+            f"The folder {folder} cannot be read: {error.strerror}. Correct its permissions, or "
+            "move it out of the data set."
+        ) from error
+
+
+def leaves(target: str, root: str, link: str) -> bool:
+    """Whether a link leads out of a folder; if not, the log says that it is not followed.
+
+    target and root are real paths. A hidden folder inside of root counts as outside: it is read by
+    links only.
+    """
+    inside = os.path.commonpath((target, root)) in (target, root)
+    hidden = inside and any(part[0] == "." for part in Path(target[len(root) :]).parts)
+    if inside and not hidden:
+        log.warning(
+            "%s is a link to %s, which is read at its own place; not followed", link, target
+        )
+    return hidden or not inside
+
+
+def check_name(path: str, name: str) -> None:
+    """ConfigError for a name that cannot stand in a list of images: no UTF-8, or a line break."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raw = os.fsencode(path)
+        raise ConfigError(
+            f"The name of {raw!r} is no UTF-8 text. Rename it, or all at once, such as by "
+            "`convmv -f latin1 -t utf8 -r --notest FOLDER`."
+        ) from None
+    if "\n" in name or "\r" in name:
+        raise ConfigError(f"The name of {path!r} has a line break. Rename it.")
 
 
 def _read_cache(path: Path) -> list[str]:

@@ -6,6 +6,7 @@ state to save, and the global batch is the same, row by row, for any number of h
 
 import dataclasses
 import functools
+import signal
 import sys
 from collections.abc import Callable, Generator, Sequence
 from typing import Protocol
@@ -113,6 +114,12 @@ def eval_batches(subset: Subset, size: int, batch: int, host: Host) -> Batches:
     return _iterate(data, batch, 0, host)
 
 
+def _ignore_interrupts(index: int, count: int) -> None:
+    """Ctrl-C reaches all processes of a terminal; the main process ends its workers by itself."""
+    del index, count
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def _iterate(data: grain.MapDataset, batch: int, start: int, host: Host) -> Batches:
     """Batches from step `start` on. Host h of n reads the h-th of n equal blocks of their rows."""
     batches = data.batch(batch // host.count, drop_remainder=True)
@@ -122,7 +129,8 @@ def _iterate(data: grain.MapDataset, batch: int, start: int, host: Host) -> Batc
     if host.workers:
         if not flags.FLAGS.is_parsed():  # grain reads an absl flag in its workers
             flags.FLAGS.mark_as_parsed()
-        stream = stream.mp_prefetch(grain.MultiprocessingOptions(num_workers=host.workers))
+        options = grain.MultiprocessingOptions(num_workers=host.workers)
+        stream = stream.mp_prefetch(options, worker_init_fn=_ignore_interrupts)
     iterator = iter(stream)
     try:
         yield from iterator

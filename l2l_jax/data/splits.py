@@ -97,7 +97,7 @@ def _choose(
     labels = class_selection.labels_of_sides(config, sides, next(iter(sources.values())))
     for side in sides:
         path = config[side]["files"]
-        of_list = class_selection.rows_of_list(Path(path), sources) if path else {}
+        of_list = class_selection.rows_of_list(Path(path).expanduser(), sources) if path else {}
         for part, source in sources.items():
             of_classes = np.flatnonzero(np.isin(source.labels, sorted(labels[side])))
             chosen[part][side] = of_list.get(part, of_classes)

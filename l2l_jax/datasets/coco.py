@@ -15,7 +15,7 @@ import numpy as np
 from l2l_jax.data import data_root, image_tree, synthetic
 from l2l_jax.data.records import reader
 from l2l_jax.lib.errors import DataMissing
-from l2l_jax.types import Source
+from l2l_jax.types import Bounds, Source
 
 COUNTS = {"train": 118_287, "eval": 5_000}
 CLASSES = ("coco",)
@@ -35,6 +35,7 @@ contains it, export L2L_DATA=FOLDER, or itself, --config.data.args.root=FOLDER. 
 command again."""
 
 EXAMPLE = dict(synthetic=4)
+BOUNDS = {"synthetic": Bounds(0, 10**6)}
 
 
 def load(part: str, *, root: str = "", format: str = "", synthetic: int = 0) -> Source:

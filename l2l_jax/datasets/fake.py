@@ -8,9 +8,16 @@ from typing import Any
 import numpy as np
 
 from l2l_jax.data import synthetic
-from l2l_jax.types import Source
+from l2l_jax.lib.errors import ConfigError
+from l2l_jax.types import PIXEL_BOUNDS, Bounds, Source
 
 EXAMPLE: dict[str, Any] = {}
+BOUNDS = {
+    "classes": Bounds(1, 10**5),
+    "train": Bounds(1, 10**7),
+    "eval": Bounds(1, 10**7),
+    "size": PIXEL_BOUNDS,
+}
 
 
 def load(
@@ -26,6 +33,8 @@ def load(
 
     class_names: the classes, in place of their number.
     """
+    if not all(isinstance(name, str) and name for name in class_names):
+        raise ConfigError(f"data.args.class_names are texts, not {class_names}.")
     names = tuple(class_names) or tuple(f"class{i}" for i in range(classes))
     count = train if part == "train" else eval
     keys = sorted(f"{part}/{name}/{i:05d}" for name in names for i in range(count))

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from l2l_jax.data import image_folder
 from l2l_jax.lib.errors import ConfigError
-from l2l_jax.types import Source
+from l2l_jax.types import Bounds, Source
 
+BOUNDS = {"eval_fraction": Bounds(0, 1, open_low=True, open_high=True)}
 # No EXAMPLE: nothing can be read without files of the user.
 
 

@@ -22,7 +22,7 @@ import numpy as np
 from l2l_jax.data import data_root, image_tree, synthetic
 from l2l_jax.data.records import reader
 from l2l_jax.lib.errors import ConfigError, DataMissing, unknown_name
-from l2l_jax.types import Source
+from l2l_jax.types import Bounds, Source
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +49,7 @@ ImageNet, use synthetic images:
   python -m l2l_jax.main --config configs/mae_imagenet.py:smoke --workdir runs/smoke"""
 
 EXAMPLE = dict(synthetic=4)
+BOUNDS = {"synthetic": Bounds(0, 10**6)}
 
 
 def load(

@@ -20,7 +20,7 @@ import numpy as np
 from l2l_jax.data import data_root, image_tree, synthetic
 from l2l_jax.data.records import reader
 from l2l_jax.lib.errors import ConfigError, DataMissing, unknown_name
-from l2l_jax.types import Source
+from l2l_jax.types import Bounds, Source
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +46,7 @@ If the folder places365 is elsewhere, name the folder that contains it, export L
 itself, --config.data.args.root=FOLDER. Then run the same command again."""
 
 EXAMPLE = dict(synthetic=4)
+BOUNDS = {"synthetic": Bounds(0, 10**6)}
 
 
 def load(

@@ -11,18 +11,25 @@ between 0 and 1. Sequences are tuples, because the command line cannot override 
 
 import copy
 import dataclasses
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from l2l_jax.lib.errors import ConfigError, did_you_mean, unknown_name
+from l2l_jax.bounds import INF, MAX_SEED, Bounds
+from l2l_jax.lib.errors import ConfigError, short, unknown_name
+from l2l_jax.lib.signatures import KINDS, check_type, check_value
 
-INF = math.inf
+MAX_IMAGES = 10**9
+MAX_STEPS = 10**8
+MAX_BATCH = 1 << 20
+MAX_RATE = 10  # a step of AdamW moves every value by about the learning rate; weights are below 1
 
 
 @dataclasses.dataclass(frozen=True)
 class Option:
-    """One key of a config: its default decides its type; a number lies in [low, high]."""
+    """One key of a config: its default decides its type; a number is finite and in [low, high].
+
+    The bounds of a tuple are those of its numbers.
+    """
 
     default: Any
     meaning: str
@@ -32,51 +39,60 @@ class Option:
     open_high: bool = False
     choices: tuple[str, ...] = ()  # of a text; () = any text
     special: tuple[float, ...] = ()  # numbers outside of [low, high] that are allowed too
+    of: tuple[type, ...] = (str,)  # types of the values of a tuple; float stands for int too
 
     @property
     def kind(self) -> str:
         """The type, for people."""
-        names = {
-            bool: "yes or no",
-            tuple: "tuple",
-            int: "whole number",
-            float: "number",
-            str: "text",
-        }
-        return names.get(type(self.default), "section")
+        return next((kind[0] for kind in self._kinds), "section")
+
+    @property
+    def types(self) -> tuple[type, ...]:
+        """The types that a value can have."""
+        return next((kind[1] for kind in self._kinds), (Mapping,))
+
+    @property
+    def _kinds(self) -> list[tuple[str, tuple[type, ...]]]:
+        return [kind for each, kind in KINDS.items() if isinstance(self.default, each)]
+
+    @property
+    def limits(self) -> Bounds:
+        """The values that it can have."""
+        opened = dict(open_low=self.open_low, open_high=self.open_high)
+        return Bounds(self.low, self.high, **opened, special=self.special, choices=self.choices)
 
     @property
     def bounds(self) -> str:
-        """The values it can have, for people; "" if any of its type."""
-        if self.choices:
-            *first, last = map(repr, self.choices)
-            return f"{', '.join(first)} or {last}"
-        words = []
-        if self.low > -INF:
-            words.append(f"{'above' if self.open_low else 'at least'} {self.low:g}")
-        if self.high < INF:
-            words.append(f"{'below' if self.open_high else 'at most'} {self.high:g}")
-        return " and ".join(words) + "".join(f", or {value:g}" for value in self.special)
+        """The values that it can have, for people; "" if any of its type."""
+        return str(self.limits)
 
 
 Table = Mapping[str, "Option | Table"]
 
 SIDE: Table = {
-    "classes": Option((), "class names, numbers, or titles that only one class has"),
+    "classes": Option(
+        (), "class names, numbers, or titles that only one class has", 0, of=(str, int)
+    ),
     "files": Option("", "a text file of image keys, one per line, or a split's JSON file"),
-    "random": Option(0, "draw this many classes, with split.seed, from those nobody lists", 0),
+    "random": Option(
+        0, "draw this many classes, with split.seed, from those nobody lists", 0, 10**6
+    ),
     "rest": Option(False, "take everything that no other side takes"),
-    "images_per_class": Option(0, "training images of each class; 0 = split.images_per_class", 0),
-    "images": Option(0, "training images in all, evenly over the classes; 0 = all", 0),
+    "images_per_class": Option(
+        0, "training images of each class; 0 = split.images_per_class", 0, MAX_IMAGES
+    ),
+    "images": Option(0, "training images in all, evenly over the classes; 0 = all", 0, MAX_IMAGES),
 }
 OPTIMIZER: Table = {
-    "lr": Option(1e-4, "peak learning rate of AdamW", 0),
-    "warmup": Option(0.05, "share of the steps in which the learning rate rises from 0", 0, 1),
-    "final": Option(0.0, "learning rate at the end of the cosine", 0),
+    "lr": Option(1e-4, "peak learning rate of AdamW", 0, MAX_RATE),
+    "warmup": Option(
+        0.05, "share of the steps in which the learning rate rises from 0", 0, 1, open_high=True
+    ),
+    "final": Option(0.0, "learning rate at the end of the cosine", 0, MAX_RATE),
     "b1": Option(0.9, "decay of the first moment", 0, 1, open_high=True),
     "b2": Option(0.95, "decay of the second moment", 0, 1, open_high=True),
-    "eps": Option(1e-8, "added to the root of the second moment", 0),
-    "weight_decay": Option(0.05, "weight decay; biases and norm scales have none", 0),
+    "eps": Option(1e-8, "added to the root of the second moment", 0, 1, open_low=True),
+    "weight_decay": Option(0.05, "weight decay; biases and norm scales have none", 0, 100),
     "clip": Option(0.0, "the largest norm of the whole gradient; 0 = no clipping", 0),
 }
 PHASE: Table = {
@@ -84,9 +100,9 @@ PHASE: Table = {
     "args": Option({}, "arguments of the method"),
     "solver": Option("weighted", "a file of l2l_jax/solvers"),
     "solver_args": Option({}, "arguments of the solver"),
-    "steps": Option(100, "steps of the phase", 1),
-    "batch_size": Option(64, "images of each side in one step, over all devices", 1, 1 << 20),
-    "accumulate": Option(1, "split each batch into this many passes, to save memory", 1),
+    "steps": Option(100, "steps of the phase", 1, MAX_STEPS),
+    "batch_size": Option(64, "images of each side in one step, over all devices", 1, MAX_BATCH),
+    "accumulate": Option(1, "split each batch into this many passes, to save memory", 1, MAX_BATCH),
     "tasks": Option((), "names from config.tasks; step i uses the i-th, in turn"),
     "on": Option(
         "retain",
@@ -119,7 +135,7 @@ NETWORK: Table = {
     "args": Option({}, "arguments of the network"),
 }
 TABLE: dict[str, "Option | Table"] = {
-    "seed": Option(0, "seed of all randomness of the run"),
+    "seed": Option(0, "seed of all randomness of the run", 0, MAX_SEED),
     "phases": Option(("unlearn",), "sections of this config, in the order in which they run"),
     "weights": Option("", "the original model: a file, or bundled:NAME; empty if a phase makes it"),
     "reference": Option("", "workdir of a model retrained without the forget images, if any"),
@@ -130,7 +146,14 @@ TABLE: dict[str, "Option | Table"] = {
     "data": {
         "name": Option("", "a file of l2l_jax/datasets"),
         "args": Option({}, "arguments of the data set"),
-        "crop": Option((), "random crops of such shares of the area; () = the central square"),
+        "crop": Option(
+            (),
+            "(smallest, largest) share of the area of random crops; () = the central square",
+            0,
+            1,
+            open_low=True,
+            of=(float,),
+        ),
         "flip": Option(False, "mirror half of the training images"),
         "resize": Option(
             "pillow",
@@ -153,26 +176,38 @@ TABLE: dict[str, "Option | Table"] = {
         ),
         "token_cache": {
             "views": Option(
-                0, "augmented views of each image that are tokenised before training; 0 = none", 0
+                0,
+                "augmented views of each image that are tokenised before training; 0 = none",
+                0,
+                10_000,
             ),
             "noise": Option(
-                1024, "noise images that are tokenised before training; 0 = new ones every step", 0
+                1024,
+                "noise images that are tokenised before training; 0 = new ones every step",
+                0,
+                10**7,
             ),
         },
     },
     "split": {
+        "duplicates": Option(
+            "stop",
+            "what images with equal pixels on the forget side and another side do: stop the run, "
+            "because none can be forgotten and kept, or be allowed",
+            choices=("stop", "allow"),
+        ),
         "forget": SIDE,
         "retain": SIDE,
         "proxy": SIDE,
-        "seed": Option(0, "seed of draws of classes and images"),
-        "images_per_class": Option(0, "training images of each class; 0 = all", 0),
-        "eval_images_per_class": Option(0, "held-out images of each class; 0 = all", 0),
+        "seed": Option(0, "seed of draws of classes and images", 0, MAX_SEED),
+        "images_per_class": Option(0, "training images of each class; 0 = all", 0, MAX_IMAGES),
+        "eval_images_per_class": Option(0, "held-out images of each class; 0 = all", 0, MAX_IMAGES),
     },
     "tasks": Option({}, "{name: {task, args}}: the masking tasks that phases and evaluation name"),
     "unlearn": PHASE,
     "evaluate": {
         "tasks": Option((), "names from config.tasks; the first is the headline"),
-        "batch_size": Option(256, "images of one batch, over all devices", 1, 1 << 20),
+        "batch_size": Option(256, "images of one batch, over all devices", 1, MAX_BATCH),
     },
     "networks": Option(
         {"main": {"name": "classifier", "args": {}}},
@@ -192,20 +227,24 @@ TABLE: dict[str, "Option | Table"] = {
     ),
     "runtime": {  # changes no result; may differ when a run is continued
         "fsdp": Option(
-            1, "devices that share one copy of the parameters; -1 = all", 1, special=(-1,)
+            1,
+            "devices that share one copy of the parameters; -1 = all",
+            1,
+            MAX_BATCH,
+            special=(-1,),
         ),
-        "save_every": Option(500, "steps between checkpoints", 1),
-        "keep": Option(2, "checkpoints that are kept", 1),
-        "log_every": Option(5.0, "seconds between lines of progress", 0),
-        "threads": Option(8, "threads that read images", 1),
-        "workers": Option(0, "processes that read images; 0 = threads of this one", 0),
+        "save_every": Option(500, "steps between checkpoints", 1, MAX_STEPS),
+        "keep": Option(2, "checkpoints that are kept", 1, MAX_STEPS),
+        "log_every": Option(5.0, "seconds between lines of progress", 0, 1e6),
+        "threads": Option(8, "threads that read images", 1, 1024),
+        "workers": Option(0, "processes that read images; 0 = threads of this one", 0, 1024),
         "tensorboard": Option(True, "write TensorBoard files"),
         "token_folder": Option(
             "", "folder of data.token_cache, seen by all processes; empty = below the cache"
         ),
         "begin_from": Option("", "a workdir whose equal first phases are reused"),
-        "profile_from": Option(0, "step at which a trace begins", 0),
-        "profile_steps": Option(0, "steps of the trace; 0 = no trace", 0),
+        "profile_from": Option(0, "step at which a trace begins", 0, MAX_STEPS),
+        "profile_steps": Option(0, "steps of the trace; 0 = no trace", 0, 10_000),
     },
 }
 OPTIONAL = ("unlearn",)  # a config has other phases as well, and may have none of this name
@@ -262,6 +301,9 @@ def check(config: Mapping[str, Any]) -> None:
             raise ConfigError(f"The config has no section {key!r}; see docs/config.md.")
     for name, section in phases.items():
         _check(name, section, PHASE)
+    for name, entry in config["evaluators"].items():
+        if not isinstance(entry, Mapping):
+            raise ConfigError(f"config.evaluators.{name} is a section, not {short(entry)}.")
     for section, table in ENTRIES.items():
         for name, entry in config[section].items():
             _check(f"{section}.{name}", entry, table)
@@ -272,7 +314,7 @@ def _check(where: str, value: Any, option: "Option | Table") -> None:
         _check_value(where, value, option)
         return
     if not isinstance(value, Mapping):
-        raise ConfigError(f"config.{where} is a section, not {value!r}.")
+        raise ConfigError(f"config.{where} is a section, not {short(value)}.")
     for key in value:
         if key not in option:
             raise unknown_name(f"key of {where}", key, option)
@@ -283,22 +325,12 @@ def _check(where: str, value: Any, option: "Option | Table") -> None:
 
 
 def _check_value(where: str, value: Any, option: Option) -> None:
-    default = option.default
-    kinds: tuple[type, ...] = (type(default),)
-    if isinstance(default, float):
-        kinds = (float, int)
-    if isinstance(default, Mapping):
-        kinds = (Mapping,)
-    if isinstance(default, tuple):
-        kinds = (tuple, list)
-    wrong_bool = isinstance(value, bool) and not isinstance(default, bool)
-    if not isinstance(value, kinds) or wrong_bool:
-        raise ConfigError(f"{where} is a {option.kind}, not {value!r}: {option.meaning}.")
-    if option.choices and value not in option.choices:
-        hint = did_you_mean(str(value), filter(None, option.choices))
-        raise ConfigError(f"{where} is {option.bounds}, not {value!r}.{hint}")
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        low = value > option.low if option.open_low else value >= option.low
-        high = value < option.high if option.open_high else value <= option.high
-        if not (low and high) and value not in option.special:
-            raise ConfigError(f"{where} is {option.bounds}, not {value}: {option.meaning}.")
+    about = f": {option.meaning}"
+    check_type(where, value, option.kind, option.types, about)
+    if isinstance(option.default, tuple):
+        words = " or ".join(KINDS[each][0] for each in option.of)
+        types = tuple(kind for each in option.of for kind in KINDS[each][1])
+        for at, item in enumerate(value):
+            check_type(f"{where}[{at}]", item, words, types, about)
+    if not isinstance(option.default, Mapping):
+        check_value(where, value, option.limits, "" if option.choices else about)

@@ -154,6 +154,8 @@ def complete_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     config = {key: plain(section) for key, section in config.items()}
     for section, kind, name, key in _plugins(config):
+        if not isinstance(section.get(key, {}), Mapping):
+            continue
         with contextlib.suppress(ConfigError):
             taken = keyword_defaults(main_function(kind, find(kind, name)))
             section[key] = merge_args(taken, section.get(key, {}))
@@ -174,10 +176,9 @@ def plain(value: Any) -> Any:
 def _plugins(config: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str, str, str]]:
     """(section, kind, name, key of the arguments) of every plug-in with a section of its own."""
     named = [(config.get("model"), "model"), (config.get("data"), "dataset")]
-    proxy = (
-        (config.get("data") or {}).get("proxy") if isinstance(config.get("data"), dict) else None
-    )
-    named += [(proxy, "dataset")] if proxy and proxy.get("name") else []
+    data = config.get("data")
+    proxy = data.get("proxy") if isinstance(data, dict) else None
+    named += [(proxy, "dataset")] if isinstance(proxy, dict) and proxy.get("name") else []
     named += [(section, "feature_network") for _, section in _sections(config, "networks")]
     for section, kind in named:
         if isinstance(section, dict) and {"name", "args"} <= section.keys():
@@ -212,14 +213,16 @@ def resolve(config: Mapping[str, Any]) -> Plan:
     networks = {name: _network(name, config["networks"][name]) for name in names}
     plan = Plan(
         config=config,
-        model=ModelPlan(*_plugin("model", config["model"])),
-        dataset=DatasetPlan(*_plugin("dataset", data)),
-        proxy=DatasetPlan(*_plugin("dataset", proxy)) if proxy["name"] else None,
+        model=ModelPlan(*_plugin("model", config["model"], "model.args")),
+        dataset=DatasetPlan(*_plugin("dataset", data, "data.args")),
+        proxy=DatasetPlan(*_plugin("dataset", proxy, "data.proxy.args")) if proxy["name"] else None,
         phases=phases,
         evaluate_tasks=_chosen_tasks("evaluate.tasks", config["evaluate"]["tasks"], tasks),
         networks=networks,
         evaluators=_evaluators(config["evaluators"], networks),
     )
+    if proxy["args"] and not proxy["name"]:
+        raise ConfigError("data.proxy.args belong to no data set: set data.proxy.name.")
     first = next(iter(phases.values()))
     if not config["weights"] and not first.method.MAKES_ORIGINAL:
         raise ConfigError(
@@ -229,17 +232,16 @@ def resolve(config: Mapping[str, Any]) -> Plan:
     return plan
 
 
-def _plugin(kind: str, section: Mapping[str, Any]) -> tuple[Any, Args]:
-    """(plug-in, arguments) of a section with a name and args."""
+def _plugin(kind: str, section: Mapping[str, Any], where: str) -> tuple[Any, Args]:
+    """(plug-in, arguments) of a section with a name and args; where: the config key of the args."""
     plugin = find(kind, section["name"])
-    where = f"the args of the {kind.replace('_', ' ')} {section['name']}"
-    check_args(main_function(kind, plugin), section["args"], where)
+    check_args(main_function(kind, plugin), section["args"], where, plugin.BOUNDS)
     return plugin, section["args"]
 
 
 def _task(name: str, section: Mapping[str, Any]) -> TaskPlan:
     task = find("task", section["task"])
-    check_args(task.mask, section["args"], f"tasks.{name}.args")
+    check_args(task.mask, section["args"], f"tasks.{name}.args", task.BOUNDS)
     return TaskPlan(name, task, section["args"])
 
 
@@ -274,8 +276,8 @@ def _phases(config: Mapping[str, Any], tasks: Mapping[str, TaskPlan]) -> dict[st
 
 def _phase(name: str, section: Mapping[str, Any], tasks: Mapping[str, TaskPlan]) -> PhasePlan:
     method, solver = find("method", section["method"]), find("solver", section["solver"])
-    check_args(method.objectives, section["args"], f"{name}.args")
-    check_args(solver.update, section["solver_args"], f"{name}.solver_args")
+    check_args(method.objectives, section["args"], f"{name}.args", method.BOUNDS)
+    check_args(solver.update, section["solver_args"], f"{name}.solver_args", solver.BOUNDS)
     chosen = section["tasks"]
     values = {key: section[key] for key in config_table.PHASE if key not in ("method", "solver")}
     values |= dict(tasks=_chosen_tasks(f"{name}.tasks", chosen, tasks) if chosen else ())
@@ -283,7 +285,7 @@ def _phase(name: str, section: Mapping[str, Any], tasks: Mapping[str, TaskPlan])
 
 
 def _network(name: str, section: Mapping[str, Any]) -> NetworkPlan:
-    return NetworkPlan(name, *_plugin("feature_network", section))
+    return NetworkPlan(name, *_plugin("feature_network", section, f"networks.{name}.args"))
 
 
 def _evaluators(
@@ -301,12 +303,9 @@ def _evaluator(
 ) -> EvaluatorPlan:
     args = {key: value for key, value in section.items() if key != "evaluator"}
     evaluator = find("evaluator", section.get("evaluator", name))
-    check_args(evaluator.evaluate, args, f"evaluators.{name}")
+    check_args(evaluator.evaluate, args, f"evaluators.{name}", evaluator.BOUNDS)
     if "network" in args and args["network"] not in networks:
         raise unknown_name("network", args["network"], networks, f"evaluators.{name} asks for it.")
-    for key, least in evaluator.MINIMUMS.items():
-        if not args.get(key, least) >= least:
-            raise ConfigError(f"evaluators.{name}.{key}={args[key]}: it is at least {least}.")
     if evaluator.name != name and not _is_one_figure(evaluator):
         raise ConfigError(
             f"evaluators.{name}: {evaluator.name} has more than one figure and cannot stand under "

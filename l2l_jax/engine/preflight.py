@@ -5,13 +5,15 @@ import functools
 import hashlib
 import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from l2l_jax.data import image_cache, image_folder, images, splits
+from l2l_jax.data import duplicates, image_cache, image_folder, images, splits
 from l2l_jax.data.splits import Split
 from l2l_jax.engine import boundaries, networks, retrained, token_bank
 from l2l_jax.engine.experiment import Experiment, load_original
@@ -116,20 +118,50 @@ def _choose_splits(
     config, continued = plan.config, workdir.splits.exists()
     if continued:
         chosen = split_files.load(workdir.folder, sources)
+        _check_lists(config["split"], workdir, sources, chosen)
     else:
         chosen = splits.make(config["split"], sources)
     rows = {part: splits.training_rows(chosen, part) for part in sources}
     sources = image_cache.cached(sources, rows, config["data"]["cache"])
     if continued:
         return sources, chosen
-    whole = {}
+    whole, digests = {}, {}
     for name, split in chosen.items():
         source, policy = sources[split.part], config["data"]["broken"]
-        left, skipped = image_folder.drop_unreadable(source, name, split.indices, policy)
+        left, skipped, pixels = image_folder.drop_unreadable(source, name, split.indices, policy)
         if len(left):
+            digests[name] = pixels
             whole[name] = splits.pick(name, split.part, source, left, skipped)
             log.info("%s: %d images of %d classes", name, len(left), len(whole[name].classes))
+    duplicates.check(whole, digests, sources, config["split"]["duplicates"])
     return sources, whole
+
+
+def _check_lists(
+    config: Mapping[str, Any],
+    workdir: Workdir,
+    sources: Mapping[str, Source],
+    chosen: Mapping[str, Split],
+) -> None:
+    """ConfigError if a list of images names others than when the run began; it may be gone."""
+    paths = {side: Path(config[side]["files"]).expanduser() for side in splits.SIDES}
+    paths = {side: path for side, path in paths.items() if config[side]["files"]}
+    if not all(path.exists() for path in paths.values()):
+        log.warning("a list of images is gone; the run goes on with those of %s", workdir.splits)
+    elif paths:
+        now = splits.make(config, sources)
+        for side, path in paths.items():
+            keys, before = (
+                set(each[side].keys) if side in each else set() for each in (now, chosen)
+            )
+            skipped = len(chosen[side].skipped) if side in chosen else 0
+            added, removed = len(keys - before) - skipped, len(before - keys)
+            if added or removed:
+                raise ConfigError(
+                    f"{path} has changed since {workdir.folder} began: it names {max(added, 0)} "
+                    f"other images, and {removed} no longer. Restore it, or start in another "
+                    "workdir."
+                )
 
 
 def _try_phase(experiment: Experiment, phase: str) -> None:

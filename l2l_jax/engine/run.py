@@ -30,7 +30,7 @@ def run(config: Mapping[str, Any], folder: str | Path) -> dict[str, Any]:
 
     config: what a config file's get_config returns, or the same as plain dicts. folder: the
     workdir, seen by every process. Raises the errors of lib/errors.py for what a user can mend, and
-    Preempted (exit code 143) after SIGTERM.
+    Preempted after SIGTERM (exit code 143) or Ctrl-C (130), once everything is saved.
     """
     folder = Path(folder).expanduser()
     with hosts.fail_together():
@@ -39,7 +39,7 @@ def run(config: Mapping[str, Any], folder: str | Path) -> dict[str, Any]:
     if hosts.from_main(int(finished(folder))):
         log.info("%s is finished; see %s", folder, Workdir(folder).report)
         return Workdir(folder).read_results()
-    with preemption.watch_sigterm() as stop, claim.lock(folder):
+    with preemption.watch_signals() as stop, claim.lock(folder):
         experiment = preflight(plan, folder, stop)
         reuse.reuse_phases(experiment)
         results = evaluate(experiment, run_phases(experiment, train))
@@ -55,7 +55,7 @@ def evaluate_again(folder: Path) -> dict[str, Any]:
     if jax.device_count() % max(1, config["runtime"]["fsdp"]):
         config["runtime"]["fsdp"] = -1  # it was trained on other devices than these
     plan = resolve(config)
-    with preemption.watch_sigterm() as stop, claim.lock(folder):
+    with preemption.watch_signals("the checkpoints are unchanged") as stop, claim.lock(folder):
         experiment = preflight(plan, folder, stop)
         results = evaluate(experiment, run_phases(experiment, restored))
         if hosts.is_main():

@@ -14,7 +14,7 @@ from l2l_jax.engine.outcome import counted
 from l2l_jax.engine.step import State, UpdateRule, make_update, shard_update
 from l2l_jax.engine.training_sets import training_splits
 from l2l_jax.lib import flops, hosts, trees
-from l2l_jax.lib.errors import NonFinite, Preempted
+from l2l_jax.lib.errors import NonFinite
 from l2l_jax.lib.profiler import Profile, peak_memory
 from l2l_jax.lib.progress import Progress
 from l2l_jax.types import Array, Params
@@ -23,7 +23,7 @@ from l2l_jax.workdir.metrics import Writer
 log = logging.getLogger(__name__)
 
 MAX_INITIAL_SHARE = 0.1  # of a moving average; more is worth a warning
-STOP_CHECK_EVERY = 10  # steps between checks whether another process received SIGTERM
+STOP_CHECK_EVERY = 10  # steps between checks whether another process received a signal
 
 
 def train(
@@ -32,7 +32,8 @@ def train(
     """Runs or continues a phase. Returns (parameters on the mesh, steps done, total steps).
 
     start: the parameters that the phase begins with; original: the teacher. Raises Preempted after
-    saving on SIGTERM, NonFinite at the first value that is not finite, NotSaved on a full disk.
+    saving on SIGTERM or Ctrl-C, NonFinite at the first value that is not finite, NotSaved on a
+    full disk.
     """
     planned, runtime = experiment.plan.phases[phase], experiment.config["runtime"]
     total = planned.steps
@@ -46,6 +47,8 @@ def train(
         if state is None:
             state = experiment.initial_state(phase, start)
         first, last = counted(state, total)
+        if first:
+            experiment.stop.saved = _saved(phase, state, total)
         if first == last and measure.is_complete(experiment, planned):
             log.info("%s: done already, %d steps", phase, first)
             return start | state.result, first, last
@@ -111,12 +114,18 @@ def train(
                 experiment.note(phase, memory=peak_memory(experiment.noted(phase).get("memory", 0)))
             if preempted:
                 checkpoints.wait()
-                raise Preempted(f"{phase}, step {int(state.step)} of {total}")
+                raise experiment.stop.preempted(_saved(phase, state, total))
             if ended:
                 break
         checkpoints.wait()
+        experiment.stop.saved = _saved(phase, state, total)
         measure.note_end(rule, experiment, rows, state.result, fixed)
         return start | state.result, *counted(state, total)
+
+
+def _saved(phase: str, state: State, total: int) -> str:
+    """What is on disk of a phase, in words."""
+    return f"{phase} is saved up to step {int(state.step)} of {total}"
 
 
 def check_finite(metrics: Mapping[str, float], step: int, saved: list[int]) -> None:

@@ -16,7 +16,7 @@ from scipy.special import logsumexp
 
 from l2l_jax.lib.evaluation import each_cell, required
 from l2l_jax.lib.rng import seed_of
-from l2l_jax.types import Evaluation, Figure, FigureValues
+from l2l_jax.types import Bounds, Evaluation, Figure, FigureValues
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ FIGURES = (
     Figure("is_std", "Inception Score, deviation over splits", digits=2, spread_of="is"),
 )
 NEEDS_LOGITS = True
-MINIMUMS = {"splits": 1}
+BOUNDS = {"splits": Bounds(1, 10**6)}
 MIN_IMAGES = 10  # in a split
 
 

@@ -13,12 +13,12 @@ from jaxtyping import Float
 
 from l2l_jax.lib.evaluation import each_cell, required
 from l2l_jax.lib.rng import seed_of
-from l2l_jax.types import Evaluation, Figure, FigureValues
+from l2l_jax.types import Bounds, Evaluation, Figure, FigureValues
 
 log = logging.getLogger(__name__)
 
 FIGURES = (Figure("kid", "KID", good="down", digits=4),)
-MINIMUMS = {"subsets": 1, "size": 2}
+BOUNDS = {"subsets": Bounds(1, 10**6), "size": Bounds(2, 10**6)}
 
 
 def evaluate(

@@ -8,10 +8,10 @@ import numpy as np
 
 from l2l_jax.lib.evaluation import required
 from l2l_jax.lib.rng import seed_of
-from l2l_jax.types import Evaluation, Figure, FigureValues
+from l2l_jax.types import Bounds, Evaluation, Figure, FigureValues
 
 FIGURES: tuple[Figure, ...] = ()
-MINIMUMS = {"points": 2, "perplexity": 1}
+BOUNDS = {"points": Bounds(2, 10**6), "perplexity": Bounds(1, 1000)}
 MIN_POINTS = 4  # of all groups together
 
 

@@ -25,12 +25,28 @@ from jaxtyping import Array, Float, Int, UInt8
 from l2l_jax.data import loader
 from l2l_jax.lib import files, pixels
 from l2l_jax.lib.nnx_pure import PureModule
-from l2l_jax.types import FeatureNetwork, Images, NetworkContext, Params, Source, SplitLike
+from l2l_jax.types import (
+    SEED_BOUNDS,
+    Bounds,
+    FeatureNetwork,
+    Images,
+    NetworkContext,
+    Params,
+    Source,
+    SplitLike,
+)
 
 log = logging.getLogger(__name__)
 
 WIDTHS = (32, 64, 128)
 FEATURES = 64
+BOUNDS = {
+    "size": Bounds(8, 1024),
+    "epochs": Bounds(1, 10_000),
+    "lr": Bounds(0, 0.1, open_low=True),  # the weights of a first layer are about 0.2
+    "batch_size": Bounds(1, 1 << 20),
+    "seed": SEED_BOUNDS,
+}
 
 Features = Float[Array, "B D"]
 Logits = Float[Array, "B C"]

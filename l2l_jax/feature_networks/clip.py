@@ -19,7 +19,7 @@ from jaxtyping import Array, Float
 from l2l_jax.lib import precision, resample, state_dicts
 from l2l_jax.lib.errors import unknown_name
 from l2l_jax.lib.nnx_pure import PureModule
-from l2l_jax.types import RANDOM_WEIGHTS, FeatureNetwork, Images, NetworkContext, Params
+from l2l_jax.types import RANDOM_WEIGHTS, Bounds, FeatureNetwork, Images, NetworkContext, Params
 
 MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
 STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
@@ -46,6 +46,7 @@ SIZES = {
     "b32": Size(768, 12, 64, 32, 224, 512, "CLIP-ViT-B-32-laion2B-s34B-b79K.bin"),
     "tiny": Size(80, 2, 20, 14, 56, 48),  # for tests; there are no trained weights
 }
+BOUNDS = {"size": Bounds(choices=tuple(SIZES)), "dtype": Bounds(choices=precision.DTYPES)}
 
 
 class Block(nnx.Module):

@@ -31,7 +31,7 @@ from jaxtyping import Array, Float
 from l2l_jax.lib import precision, resample, state_dicts
 from l2l_jax.lib.errors import ConfigError, unknown_name
 from l2l_jax.lib.nnx_pure import PureModule
-from l2l_jax.types import FeatureNetwork, Images, NetworkContext, Params
+from l2l_jax.types import PIXEL_BOUNDS, Bounds, FeatureNetwork, Images, NetworkContext, Params
 
 FILES = {
     "fid": "pt_inception-2015-12-05-6726825d.pth",
@@ -42,6 +42,13 @@ SCALES = ("clean", "unit", "cifar")
 CIFAR = np.array([[0.4914, 0.4822, 0.4465], [0.2023, 0.1994, 0.2010]], np.float32)  # mean, std
 EPSILON = 1e-3  # of batch normalisation
 SIZE, MIN_SIZE = 299, 75  # pixels
+BOUNDS = {
+    "kind": Bounds(choices=tuple(FILES)),
+    "scale": Bounds(choices=SCALES),
+    "resize": Bounds(choices=resample.MODES),
+    "size": Bounds(MIN_SIZE, PIXEL_BOUNDS.high),
+    "dtype": Bounds(choices=precision.DTYPES),
+}
 PADDED, VALID = "SAME", "VALID"
 
 Maps = Float[Array, "B H W C"]

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float
 
 from l2l_jax.lib import precision, resample, state_dicts
 from l2l_jax.lib.nnx_pure import PureModule
-from l2l_jax.types import FeatureNetwork, Images, NetworkContext, Params
+from l2l_jax.types import PIXEL_BOUNDS, Bounds, FeatureNetwork, Images, NetworkContext, Params
 
 FILE = "resnet50_places365.pth.tar"
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
@@ -28,6 +28,7 @@ DEPTHS, WIDTHS = (3, 4, 6, 3), (64, 128, 256, 512)
 EPSILON = 1e-5
 EXPANSION = 4  # output channels of a bottleneck per inner channel
 CLASSES = 365
+BOUNDS = {"size": Bounds(32, PIXEL_BOUNDS.high), "dtype": Bounds(choices=precision.DTYPES)}
 
 
 class Bottleneck(nnx.Module):

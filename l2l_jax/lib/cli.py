@@ -2,13 +2,17 @@
 
 import ast
 import logging
+import os
 import runpy
+import signal
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from l2l_jax.lib.errors import ConfigError, Preempted, UserError, did_you_mean
+from l2l_jax.lib import quiet
+from l2l_jax.lib.errors import ConfigError, Preempted, UserError, did_you_mean, short
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +27,8 @@ class _HideOrbax(logging.Filter):
 
 def start_logging() -> None:
     """Logs to stderr with the time: this package from INFO on, other libraries from WARNING on."""
+    import absl.logging  # noqa: F401 - its logger knows who called it, if it is made by absl itself
+
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     handler.addFilter(_HideOrbax())
@@ -32,16 +38,40 @@ def start_logging() -> None:
 
 
 def _unraisable(args: Any) -> None:
-    """Hides one error: tensorstore's threads use an event loop that a failed write has closed."""
-    if str(args.exc_value) != "Event loop is closed":
+    """Hides two errors that nobody can act on.
+
+    The threads of tensorstore use an event loop that a failed write has closed. Python drops an
+    exception that a signal handler raises during garbage collection.
+    """
+    ending = isinstance(args.exc_value, Preempted | KeyboardInterrupt)
+    if not ending and str(args.exc_value) != "Event loop is closed":
         sys.__unraisablehook__(args)
+
+
+def end_at_once_on_interrupt() -> None:
+    """Makes Ctrl-C end the process with one line, until something else handles it.
+
+    For commands that have nothing to clean up: an exception would be lost in some imports.
+    """
+
+    def end(*_: Any) -> None:
+        os.write(2, f"{NOTHING_CHANGED}\n".encode())
+        os._exit(128 + signal.SIGINT)
+
+    signal.signal(signal.SIGINT, end)
+
+
+NOTHING_CHANGED = "stopped by Ctrl-C; nothing was changed."
 
 
 def run_with_clear_errors(main: Callable[..., Any], *args: Any) -> None:
     """Starts logging and calls main(*args).
 
-    An error for the user (lib/errors.py) becomes one line on stderr and exit code 2.
+    An error for the user (lib/errors.py) becomes one line on stderr and exit code 2, and so does a
+    file that cannot be read or written. Ctrl-C and SIGTERM end with one line and the exit codes 130
+    and 143.
     """
+    quiet.set_levels()
     start_logging()
     sys.unraisablehook = _unraisable
     try:
@@ -50,15 +80,29 @@ def run_with_clear_errors(main: Callable[..., Any], *args: Any) -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except Preempted as error:
-        log.warning("stopped on SIGTERM at %s; run the same command again to continue", error.where)
-        raise
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while the process ends
+        print(error, file=sys.stderr)
+        sys.exit(error.code)
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        print(NOTHING_CHANGED, file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(
+            f"error: {short(error.filename)}: {error.strerror}. Correct the path, or its "
+            "permissions, and run the same command again.",
+            file=sys.stderr,
+        )
+        sys.exit(2)
 
 
 def load_config(spec: str) -> Any:
     """The config that get_config(FORM) of FILE.py returns; spec is "FILE.py" or "FILE.py:FORM".
 
     The file may import `configs.common` beside it. ConfigError if there is no such file (with the
-    names of those in the folder) or no such form.
+    names of those in the folder), no such form, or a mistake in the file (with its line).
     """
     path, _, form = spec.partition(":")
     if not Path(path).is_file():
@@ -69,14 +113,36 @@ def load_config(spec: str) -> Any:
     if root not in sys.path:
         sys.path.insert(0, root)
     try:
-        return runpy.run_path(path)["get_config"](*([form] if form else []))
+        get_config = runpy.run_path(path).get("get_config")
+        if get_config is None:
+            raise ConfigError(f"{path} is no config: it has no function get_config.")
+        config = get_config(*([form] if form else []))
+        if not hasattr(config, "items"):
+            raise ConfigError(f"{path}: get_config returns {config!r}, which is no config.")
+        return config
+    except UserError:
+        raise
     except ValueError as error:  # raised by get_config for an unknown form
         raise ConfigError(str(error)) from error
+    except Exception as error:  # of any kind: a mistake in the file
+        raise ConfigError(
+            f"{_place(path, error)}: {type(error).__name__}: {error}. Correct the config file."
+        ) from error
+
+
+def _place(path: str, error: Exception) -> str:
+    """The config file and the line of an error in it."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.filename}, line {error.lineno}"
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == path]
+    return f"{path}, line {lines[-1]}" if lines else path
 
 
 def configs_in(folder: Path) -> list[str]:
     """Paths of the config files in a folder, sorted."""
-    configs = (path for path in folder.glob("*.py") if "def get_config" in path.read_text())
+    texts = ((path, path.read_text(errors="replace")) for path in folder.glob("*.py"))
+    configs = (path for path, text in texts if "def get_config" in text)
     return sorted(path.as_posix() for path in configs)
 
 

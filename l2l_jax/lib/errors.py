@@ -1,7 +1,10 @@
 """Errors for the user. Their messages say what is wrong, what exists, and what to do."""
 
 import difflib
+import reprlib
+import signal
 from collections.abc import Iterable
+from typing import ClassVar
 
 
 class UserError(Exception):
@@ -37,14 +40,22 @@ class NotSaved(UserError, OSError):
 
 
 class Preempted(SystemExit):
-    """Raised after SIGTERM, once everything is saved; exit code 143 = 128 + SIGTERM.
+    """Raised after SIGTERM or SIGINT, once everything is saved; the exit code is 128 + the signal.
 
-    where: the point at which the run stopped, for the log.
+    saved: what is on disk, in words; "" for nothing.
     """
 
-    def __init__(self, where: str):
-        super().__init__(143)
-        self.where = where
+    NAMES: ClassVar[dict[int, str]] = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
+
+    def __init__(self, number: int, saved: str = ""):
+        super().__init__(128 + number)
+        self.number, self.saved = number, saved
+
+    def __str__(self) -> str:
+        """One line: what is saved, and how to go on."""
+        saved = self.saved or "no step had been taken, so nothing is lost"
+        name = self.NAMES[self.number]
+        return f"stopped by {name}: {saved}; run the same command again to continue."
 
 
 FULL_DISK = ("No space left", "os_error_code='28'", "File too large", "Disk quota exceeded")
@@ -55,10 +66,26 @@ def is_full(error: Exception) -> bool:
     return any(text in str(error) for text in FULL_DISK)
 
 
+def short(value: object) -> str:
+    """A value as in Python source, cut in the middle if it is long."""
+    return _SHORT.repr(value)
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 200
+_SHORT.maxtuple = _SHORT.maxlist = _SHORT.maxdict = 10
+
+
+def most_similar(name: str, known: Iterable[str]) -> str:
+    """The known name that is most similar to a name; "" if none is similar."""
+    close = difflib.get_close_matches(str(name), [str(k) for k in known], n=1, cutoff=0.5)
+    return close[0] if close else ""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A hint with the most similar known name, " Did you mean 'max_loss'?", or ""."""
-    close = difflib.get_close_matches(str(name), [str(k) for k in known], n=1, cutoff=0.5)
-    return f" Did you mean {close[0]!r}?" if close else ""
+    close = most_similar(name, known)
+    return f" Did you mean {close!r}?" if close else ""
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str], advice: str = "") -> ConfigError:

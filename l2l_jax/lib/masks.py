@@ -13,6 +13,8 @@ from jaxtyping import Array, Bool, Float
 
 from l2l_jax.lib.errors import ConfigError
 
+MAX_CELLS = 4096  # of one side of a grid
+MAX_FINER = 64
 ROUNDING = 1e-6  # tolerance, in units of the image's side: above the rounding errors of float32
 
 AnyArray = Array | np.ndarray

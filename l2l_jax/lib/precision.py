@@ -7,6 +7,8 @@ import jax.numpy as jnp
 
 from l2l_jax.lib.errors import unknown_name
 
+DTYPES = ("auto", "float32", "bfloat16")
+
 
 def modern_gpu() -> bool:
     """Whether the first device is an NVIDIA GPU of compute capability 8.0 (Ampere) or later.
@@ -29,7 +31,7 @@ def compute_dtype(name: str) -> type:
     if name == "auto":
         name = "bfloat16" if jax.default_backend() == "tpu" or modern_gpu() else "float32"
     if name not in dtypes:
-        raise unknown_name("dtype", name, ["auto", *dtypes])
+        raise unknown_name("dtype", name, DTYPES)
     return dtypes[name]
 
 

@@ -30,13 +30,14 @@ import jax.numpy as jnp
 from l2l_jax.lib import rng as rngs
 from l2l_jax.lib.errors import ConfigError
 from l2l_jax.lib.objectives import output_distance
-from l2l_jax.types import ImageToImage, Metrics, Outputs, Params, Rng, Scalar, UnlearnBatch
+from l2l_jax.types import Bounds, ImageToImage, Metrics, Outputs, Params, Rng, Scalar, UnlearnBatch
 
 TRAINABLE = ("encoder", "decoder")
 SIDES = ("forget",)
 TEACHER = True
 MAKES_ORIGINAL = False
 UNTIL = ("moved", "lam")  # the phase ends when this metric reaches this argument, if that is not 0
+BOUNDS = {"lam": Bounds(0)}  # 0: no limit
 
 
 def objectives(

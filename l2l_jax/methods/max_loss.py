@@ -20,13 +20,14 @@ import jax.numpy as jnp
 from l2l_jax.lib import rng as rngs
 from l2l_jax.lib.errors import ConfigError
 from l2l_jax.lib.objectives import training_loss
-from l2l_jax.types import ImageToImage, Metrics, Params, Rng, Scalar, UnlearnBatch
+from l2l_jax.types import Bounds, ImageToImage, Metrics, Params, Rng, Scalar, UnlearnBatch
 
 TRAINABLE = ("encoder", "decoder")
 SIDES = ("retain", "forget")
 TEACHER = True
 MAKES_ORIGINAL = False
 VARIANTS = (dict(times=0.0),)
+BOUNDS = {"times": Bounds(1, open_low=True, special=(0,))}  # up to 1 the loss would not rise
 
 
 def objectives(

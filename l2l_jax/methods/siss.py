@@ -44,6 +44,7 @@ from l2l_jax.lib import rng as rngs
 from l2l_jax.lib.errors import ConfigError
 from l2l_jax.lib.objectives import training_loss
 from l2l_jax.types import (
+    Bounds,
     ImageToImage,
     Metrics,
     NoisyModel,
@@ -58,6 +59,7 @@ SIDES = ("retain", "forget")
 SOLVER = "normalized"
 TEACHER = False
 MAKES_ORIGINAL = False
+BOUNDS = {"lam": Bounds(0, 1)}
 
 
 def objectives(

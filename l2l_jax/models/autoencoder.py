@@ -36,7 +36,16 @@ from l2l_jax.models.layers.base import (
     choose_size,
 )
 from l2l_jax.models.layers.vit import Dtype
-from l2l_jax.types import Array, Images, Params, PerImage
+from l2l_jax.types import (
+    DEPTH_BOUNDS,
+    PIXEL_BOUNDS,
+    WIDTH_BOUNDS,
+    Array,
+    Bounds,
+    Images,
+    Params,
+    PerImage,
+)
 
 FILL = 0.5  # value of hidden pixels; 0 after normalisation, like the padding of the convolutions
 EPSILON = 1e-5  # of GroupNorm, as in PyTorch
@@ -57,6 +66,14 @@ SIZES = {
     "test": Size((8, 8), 1, 4, 4),
 }
 SMALLEST = dict(size="test", image_size=16)
+BOUNDS = {
+    "image_size": PIXEL_BOUNDS,
+    "cell": PIXEL_BOUNDS,
+    "widths": Bounds(1, WIDTH_BOUNDS.high),
+    "blocks": DEPTH_BOUNDS,
+    "latent": WIDTH_BOUNDS,
+    "groups": WIDTH_BOUNDS,
+}
 Inputs = FilledImages
 Maps = Float[Array, "B h w C"]
 

@@ -52,7 +52,20 @@ from l2l_jax.models.layers import denoising, unet
 from l2l_jax.models.layers.base import Model, check_divides, choose_size
 from l2l_jax.models.layers.noise_schedule import BOUNDLESS, Schedule
 from l2l_jax.models.layers.vit import Dtype
-from l2l_jax.types import Array, Images, Mask, Params, PerImage, Rng, Scalar, Visible
+from l2l_jax.types import (
+    DEPTH_BOUNDS,
+    PIXEL_BOUNDS,
+    WIDTH_BOUNDS,
+    Array,
+    Bounds,
+    Images,
+    Mask,
+    Params,
+    PerImage,
+    Rng,
+    Scalar,
+    Visible,
+)
 
 SIZES = {
     "published": unet.Size(64, (1, 2, 4, 8), 2),  # 62,641,347 parameters, 256x256 pixels
@@ -63,6 +76,20 @@ TYINGS, SAMPLERS = ("tied", "frozen"), ("ddim", "ddpm")
 SAMPLE_STEPS = 50  # of DDIM, by default
 RELEASED_TEST = ("linear", 2000, 1e-4, 0.09)  # in the released config, without effect
 SMALLEST = dict(size="test", image_size=16, cell=4, steps=10, beta_end=0.5, sample_steps=2)
+BOUNDS = {
+    "image_size": PIXEL_BOUNDS,
+    "cell": PIXEL_BOUNDS,
+    "steps": Bounds(2, 10**6),
+    "beta_start": Bounds(0, 1),
+    "beta_end": Bounds(0, 1),
+    "sample_steps": Bounds(0, 10**6),
+    "width": WIDTH_BOUNDS,
+    "multipliers": Bounds(1, 1024),
+    "blocks": DEPTH_BOUNDS,
+    "attention": PIXEL_BOUNDS,
+    "head": WIDTH_BOUNDS,
+    "groups": WIDTH_BOUNDS,
+}
 
 
 @no_type_check  # JAX also builds it from objects that are no arrays

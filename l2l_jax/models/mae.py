@@ -30,7 +30,19 @@ from l2l_jax.lib.errors import ConfigError
 from l2l_jax.lib.precision import compute_dtype
 from l2l_jax.models.layers import positions, vit
 from l2l_jax.models.layers.base import Model, check_divides, choose_size, masked_mean
-from l2l_jax.types import Array, Images, Mask, Params, PerImage, Rng, Visible
+from l2l_jax.types import (
+    DEPTH_BOUNDS,
+    PIXEL_BOUNDS,
+    WIDTH_BOUNDS,
+    Array,
+    Bounds,
+    Images,
+    Mask,
+    Params,
+    PerImage,
+    Rng,
+    Visible,
+)
 
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 STD = np.array([0.229, 0.224, 0.225], np.float32)
@@ -57,6 +69,16 @@ SIZES = {
     "test": Size(16, 2, 2, 16, 1, 2, patch=4),
 }
 SMALLEST = dict(size="test", image_size=16)
+BOUNDS = {
+    "image_size": PIXEL_BOUNDS,
+    "width": WIDTH_BOUNDS,
+    "depth": DEPTH_BOUNDS,
+    "heads": WIDTH_BOUNDS,
+    "decoder_width": WIDTH_BOUNDS,
+    "decoder_depth": DEPTH_BOUNDS,
+    "decoder_heads": WIDTH_BOUNDS,
+    "patch": Bounds(0, PIXEL_BOUNDS.high),
+}
 
 Latents = Float[Array, "B M D"]  # M = 1 + K, class token first
 Patches = Float[Array, "B L P"]  # P = p * p * 3 normalised pixels; (row, column, channel) inside
@@ -278,6 +300,7 @@ def build(
     decoder |= dict(decoder_heads=decoder_heads)
     chosen = choose_size("MAE", SIZES, size, **encoder, **decoder)
     vit.check_remat(scan, remat)
+    vit.check_widths(chosen, 4)  # sine-cosine positions consist of four parts
     check_divides(image_size, chosen.patch, f"cut into patches of {chosen.patch}")
     return MAE(chosen, image_size, norm_pix, scan, remat, compute_dtype(dtype))
 

@@ -53,7 +53,11 @@ from l2l_jax.models.layers.masked_tokens import (
 )
 from l2l_jax.models.layers.parallel_decoding import Logits
 from l2l_jax.types import (
+    DEPTH_BOUNDS,
+    PIXEL_BOUNDS,
+    WIDTH_BOUNDS,
     Array,
+    Bounds,
     Images,
     Mask,
     Metrics,
@@ -96,6 +100,20 @@ TOKENIZER = {  # the arguments of the tokenizer that a MAGE does not fix, with t
 }
 AnyTokens = Integer[Array, "B h w"]  # a cache stores them as unsigned integers
 SMALLEST = dict(size="test", image_size=16, tokenizer=dict(size="test"), steps=4)
+BOUNDS = {
+    "image_size": PIXEL_BOUNDS,
+    "tokenizer": vqgan.BOUNDS,
+    "drop": Bounds(0, 1),
+    "steps": Bounds(1, 10_000),
+    "temperature": Bounds(0, 1000),
+    "margin": Bounds(0, 1000),
+    "width": WIDTH_BOUNDS,
+    "depth": DEPTH_BOUNDS,
+    "heads": WIDTH_BOUNDS,
+    "decoder_width": WIDTH_BOUNDS,
+    "decoder_depth": DEPTH_BOUNDS,
+    "decoder_heads": WIDTH_BOUNDS,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -323,6 +341,7 @@ def build(
     if composite not in COMPOSITES:
         raise unknown_name("composite", composite, COMPOSITES)
     vit.check_remat(scan, remat)
+    vit.check_widths(chosen)
     if not 0 <= drop <= 1 or steps < 1 or temperature < 0 or margin < 0:
         raise ConfigError(
             "MAGE needs 0 <= drop <= 1, steps >= 1, temperature >= 0 and margin >= 0, not "
@@ -346,7 +365,7 @@ def build(
 
 
 def _check_tokenizer(args: Mapping[str, Any]) -> None:
-    check_args(vqgan.build, args, "model.args.tokenizer")
+    check_args(vqgan.build, args, "model.args.tokenizer", vqgan.BOUNDS)
     if fixed := args.keys() - TOKENIZER.keys():
         raise ConfigError(
             f"model.args.tokenizer does not take {', '.join(sorted(fixed))} in a MAGE: the "

@@ -44,7 +44,19 @@ from l2l_jax.models.layers.base import (
 )
 from l2l_jax.models.layers.conv import Decoder, Encoder, Size
 from l2l_jax.models.layers.vit import Dtype
-from l2l_jax.types import Array, Images, Metrics, Params, PerImage, Scalar, Tokens
+from l2l_jax.types import (
+    DEPTH_BOUNDS,
+    PIXEL_BOUNDS,
+    WIDTH_BOUNDS,
+    Array,
+    Bounds,
+    Images,
+    Metrics,
+    Params,
+    PerImage,
+    Scalar,
+    Tokens,
+)
 
 FILL = np.array(
     [0.485, 0.456, 0.406], np.float32
@@ -58,6 +70,17 @@ SIZES = {
     "test": Size(8, (1, 1), 1, 16, 8, groups=4),
 }
 SMALLEST = dict(size="test", image_size=16)
+BOUNDS = {
+    "image_size": PIXEL_BOUNDS,
+    "revive": Bounds(0),
+    "adversarial": Bounds(0),
+    "width": WIDTH_BOUNDS,
+    "multipliers": Bounds(1, 1024),
+    "blocks": DEPTH_BOUNDS,
+    "codes": Bounds(0, 1 << 16),
+    "code_width": WIDTH_BOUNDS,
+    "groups": WIDTH_BOUNDS,
+}
 
 
 Inputs = FilledImages

@@ -26,9 +26,10 @@ from jaxtyping import Array, Int
 
 from l2l_jax.lib.errors import ConfigError
 from l2l_jax.lib.trees import dot, weighted_sum
-from l2l_jax.types import Metrics, Objectives, Params
+from l2l_jax.types import Bounds, Metrics, Objectives, Params
 
 VARIANTS = (dict(norm=1.0),)
+BOUNDS = {"share": Bounds(0), "norm": Bounds(0)}
 
 
 def update(

@@ -6,7 +6,9 @@ alpha = 0.25 is that of the released runs of L2L.
 from jaxtyping import Array, Int
 
 from l2l_jax.lib.errors import ConfigError
-from l2l_jax.types import Metrics, Objectives, Params
+from l2l_jax.types import Bounds, Metrics, Objectives, Params
+
+BOUNDS = {"alpha": Bounds(0)}  # below 0 it would undo forgetting
 
 
 def update(

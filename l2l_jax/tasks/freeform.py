@@ -20,8 +20,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from l2l_jax.lib.errors import ConfigError
-from l2l_jax.lib.masks import ROUNDING, draw_boxes, draw_strokes, hidden_cells_of_side, refine_grid
-from l2l_jax.types import Mask, Rng, Visible
+from l2l_jax.lib.masks import (
+    MAX_FINER,
+    ROUNDING,
+    draw_boxes,
+    draw_strokes,
+    hidden_cells_of_side,
+    refine_grid,
+)
+from l2l_jax.types import Bounds, Mask, Rng, Visible
 
 LENGTH_MEAN, LENGTH_STD = math.sqrt(2) / 8, 22 / 256  # of a line; clipped to 0 .. 2 * LENGTH_MEAN
 ANGLE, MAX_TURN = 2 * math.pi / 5, 2 * math.pi / 15  # radians; a line has ANGLE -/+ up to MAX_TURN
@@ -30,6 +37,15 @@ Interval = Any  # two numbers, (least, most), in a config; anything else is a Co
 Number = int | float
 
 EXAMPLE = dict(finer=2)
+BOUNDS = {
+    "side": Bounds(0, 1),
+    "shrink": Bounds(0, 1),
+    "margin": Bounds(0, 0.5),
+    "loops": Bounds(0, 1000),
+    "vertices": Bounds(1, 1000),
+    "width": Bounds(0, 1, open_low=True),
+    "finer": Bounds(1, MAX_FINER),
+}
 
 
 class Strokes(NamedTuple):

@@ -4,10 +4,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool
 
-from l2l_jax.lib.masks import central_block, refine_grid, visible_cells
-from l2l_jax.types import Mask, Rng, Visible
+from l2l_jax.lib.masks import MAX_CELLS, MAX_FINER, central_block, refine_grid, visible_cells
+from l2l_jax.types import Bounds, Mask, Rng, Visible
 
 EXAMPLE = dict(cells=2)
+BOUNDS = {"cells": Bounds(1, MAX_CELLS), "finer": Bounds(1, MAX_FINER)}
 
 
 def visible(grid: tuple[int, int], *, cells: int = 4, finer: int = 1) -> Visible:

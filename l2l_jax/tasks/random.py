@@ -5,9 +5,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from l2l_jax.lib.errors import ConfigError
-from l2l_jax.types import Mask, Rng, Visible
+from l2l_jax.types import Bounds, Mask, Rng, Visible
 
 EXAMPLE = dict(ratio=0.75)
+BOUNDS = {"ratio": Bounds(0, 1, open_low=True, open_high=True)}
 
 
 def visible(grid: tuple[int, int], *, ratio: int | float = 0.75) -> Visible:

@@ -11,7 +11,14 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from l2l_jax.lib.errors import ConfigError
-from l2l_jax.types import Mask, Rng, Scalar, Visible
+from l2l_jax.types import Bounds, Mask, Rng, Scalar, Visible
+
+BOUNDS = {
+    "mean": Bounds(0, 1),
+    "std": Bounds(0, 10, open_low=True),
+    "least": Bounds(0, 1, open_low=True),
+    "most": Bounds(0, 1, open_low=True),
+}
 
 
 def visible(

@@ -5,12 +5,13 @@ import numpy as np
 from jaxtyping import Bool
 
 from l2l_jax.lib.errors import ConfigError, unknown_name
-from l2l_jax.lib.masks import refine_grid, visible_cells
-from l2l_jax.types import Mask, Rng, Visible
+from l2l_jax.lib.masks import MAX_CELLS, MAX_FINER, refine_grid, visible_cells
+from l2l_jax.types import Bounds, Mask, Rng, Visible
 
 EDGES = ("left", "right", "up", "down")
 
 EXAMPLE = dict(cells=1, edge="left", finer=2)
+BOUNDS = {"cells": Bounds(1, MAX_CELLS), "finer": Bounds(1, MAX_FINER)}
 
 
 def visible(

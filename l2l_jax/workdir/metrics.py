@@ -7,12 +7,11 @@ metrics.jsonl is written and the log says so.
 import contextlib
 import json
 import logging
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from l2l_jax.lib import files, hosts
+from l2l_jax.lib import files, hosts, quiet
 from l2l_jax.lib.errors import NotSaved, is_full
 from l2l_jax.workdir.layout import Workdir
 
@@ -75,10 +74,12 @@ class Writer:
 
 def _clu_writer(folder: Path) -> Any | None:
     """CLU's writer, or None if a package it needs is not installed."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # fewer messages of TensorFlow
+    quiet.set_levels()
     try:
-        from clu import metric_writers
+        with quiet.without_start_up_lines():
+            from clu import metric_writers
+
+            return metric_writers.create_default_writer(folder, asynchronous=True)
     except ImportError as error:
         log.warning("TensorBoard files are not written (%s); metrics.jsonl is.", error)
         return None
-    return metric_writers.create_default_writer(folder, asynchronous=True)

@@ -1,6 +1,8 @@
 """Folders of images: classes, parts, broken files."""
 
 import logging
+import os
+import shutil
 
 import numpy as np
 import pytest
@@ -100,15 +102,100 @@ def test_broken_files_are_counted_and_named_and_stop_the_run_or_are_skipped(
     assert "--config.data.broken=skip" in str(error.value)
     caplog.clear()
     with caplog.at_level(logging.INFO):
-        rows_left, reasons = image_folder.drop_unreadable(source, "forget", rows, "skip")
+        rows_left, reasons, digests = image_folder.drop_unreadable(source, "forget", rows, "skip")
     assert "checked 12 of 30 images" in caplog.text
     assert "checked 30 of 30 images" in caplog.text
-    assert len(rows_left) == 28
+    assert len(rows_left) == len(digests) == 28
     assert len(reasons) == 2
     assert "dogs/old/05.png" in caplog.text
     assert "2 of the 30 images" in caplog.text
     with pytest.raises(ConfigError, match="'stop' or 'skip'"):
         image_folder.drop_unreadable(source, "forget", rows, "ignore")
+
+
+def keys_of(root, **args):
+    return {part: folder.load(part, root=str(root), **args).keys for part in ("train", "eval")}
+
+
+@pytest.mark.parametrize(
+    ("link", "target"),
+    [
+        ("cats/loop", ".."),  # the whole data set once more, as cats
+        ("cats/loop", "."),
+        ("cats/friends", "../dogs"),
+        ("kitties", "cats"),  # a class under another name
+        ("cats/up", "../.."),
+    ],
+)
+def test_links_that_lead_back_into_the_data_set_are_not_followed(link, target, tmp_path, caplog):
+    root = tmp_path / "pets"
+    fill(root, *[f"{name}/{i}.png" for name in ("cats", "dogs") for i in range(4)])
+    before = keys_of(root, eval_fraction=0.5)
+    (root / link).symlink_to(target)
+    assert keys_of(root, eval_fraction=0.5) == before
+    assert f"{root / link} is a link to" in caplog.text
+
+
+def test_a_folder_elsewhere_is_read_once(tmp_path, caplog):
+    root = tmp_path / "pets"
+    fill(tmp_path / "disk", *[f"{i}.png" for i in range(4)])
+    fill(root, *[f"dogs/{i}.png" for i in range(4)])
+    for name in ("cats", "kitties"):
+        (root / name).symlink_to(tmp_path / "disk")
+    (root / "dogs" / "more").symlink_to("../cats")
+    source = folder.load("train", root=str(root), eval_fraction=0.25)
+    assert source.classes == ("cats", "dogs")
+    assert len(source.keys) == 6
+    assert "kitties is read at another place already" in caplog.text
+
+
+def test_a_link_to_a_hidden_folder_inside_is_followed(tmp_path):
+    fill(tmp_path, ".store/cats/1.png", ".store/cats/2.png", "dogs/1.png", "dogs/2.png")
+    (tmp_path / "cats").symlink_to(".store/cats")
+    source = folder.load("train", root=str(tmp_path), eval_fraction=0.5)
+    assert source.classes == ("cats", "dogs")
+
+
+def test_train_and_eval_share_no_folder(tmp_path):
+    fill(tmp_path, "train/a/1.jpg", "val/b/2.jpg", "val/a/2.jpg", "train/b/2.jpg")
+    (tmp_path / "same").symlink_to("train")
+    for names in (("train", "same"), ("train", "train/a"), (".", "val")):
+        with pytest.raises(ConfigError, match="one folder, or one is inside the other"):
+            folder.load("train", root=str(tmp_path), train=names[0], eval=names[1])
+    (tmp_path / "val" / "a" / "more").symlink_to("../../train/a")
+    held = folder.load("eval", root=str(tmp_path), train="train", eval="val")
+    assert held.keys == ("val/a/2.jpg", "val/b/2.jpg"), "no image is on both parts"
+
+
+@pytest.mark.parametrize("name", [b"cats/caf\xe9.png", b"caf\xe9/1.png", b"cats/a\nb.png"])
+def test_names_that_no_list_can_hold_are_refused(name, tmp_path):
+    fill(tmp_path, "cats/1.png")
+    path = os.path.join(os.fsencode(tmp_path), name)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    shutil.copy(tmp_path / "cats" / "1.png", path)
+    with pytest.raises(ConfigError, match=r"(no UTF-8 text|has a line break)\. Rename"):
+        folder.load("train", root=str(tmp_path))
+
+
+def test_a_folder_that_cannot_be_read_stops_the_run(tmp_path, monkeypatch):
+    fill(tmp_path, "cats/1.png", "cats/old/2.png", "dogs/3.png")
+    scandir = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("old"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(DataMissing, match=r"cats/old cannot be read: Permission denied\. Correct"):
+        folder.load("train", root=str(tmp_path))
+
+
+def test_images_beside_the_class_folders_are_named(tmp_path, caplog):
+    fill(tmp_path, "cats/1.png", "cats/2.png", "loose.JPG")
+    assert len(keys_of(tmp_path, eval_fraction=0.5)["train"]) == 1
+    assert "1 images directly in" in caplog.text
+    assert "loose.JPG, belong to no class" in caplog.text
 
 
 def test_imagenet_says_what_is_missing_and_reads_what_is_there(tmp_path):

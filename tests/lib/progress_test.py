@@ -85,7 +85,7 @@ def test_rates_and_remaining_time(monkeypatch, caplog):
 def test_heavy_packages_are_not_imported():
     """Only workdir/metrics.py may import TensorFlow, and only when it makes a writer."""
     code = (
-        "import sys, l2l_jax.main, l2l_jax.evaluate, l2l_jax.weights.__main__\n"
+        "import sys, l2l_jax.main, l2l_jax.flags, l2l_jax.engine.run, l2l_jax.weights.__main__\n"
         "from l2l_jax.registry import find, names, FOLDERS\n"
         "[find(kind, name) for kind in FOLDERS for name in names(kind)]\n"
         "print([m for m in ('tensorflow', 'torch', 'clu', 'sklearn') if m in sys.modules])"

@@ -123,7 +123,7 @@ def _report_missing(facts: DatasetFacts, part: str, source: Source, base: Path) 
 def _check_images(source: Source, part: str) -> bool:
     """Decodes a sample of images and prints which are broken; returns whether none is."""
     rows = np.unique(np.linspace(0, len(source.keys) - 1, DECODED_IMAGES).astype(int))
-    reasons = image_folder.find_unreadable(source, rows)
+    reasons, _ = image_folder.read_all(source, rows)
     print(f"  {part}: {len(rows) - len(reasons)} of {len(rows)} sampled images decode")
     for reason in list(reasons.values())[:10]:
         print(f"    {reason}")

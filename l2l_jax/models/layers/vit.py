@@ -6,6 +6,7 @@ published MAE and MAGE weights were trained with LayerNorm epsilon 1e-6.
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 from flax import nnx
@@ -82,6 +83,21 @@ def make_blocks(
         return Block(width, heads, dtype, rngs)
 
     return stacked(rngs)
+
+
+def check_widths(size: Any, multiple: int = 1) -> None:
+    """ConfigError unless the heads divide the widths of encoder and decoder, and `multiple` too.
+
+    size: has width, heads, decoder_width and decoder_heads.
+    """
+    for prefix in ("", "decoder_"):
+        width, heads = getattr(size, f"{prefix}width"), getattr(size, f"{prefix}heads")
+        if width % heads or width % multiple:
+            also = f" and by {multiple}" if multiple > 1 else ""
+            raise ConfigError(
+                f"model.args.{prefix}width={width} must be divisible by its {heads} heads"
+                f"{also}; change it, or model.args.{prefix}heads."
+            )
 
 
 def check_remat(scan: bool, remat: bool) -> None:
