@@ -18,6 +18,7 @@ from l2l_jax.engine.plan import complete_config, resolve
 from l2l_jax.engine.preflight import preflight
 from l2l_jax.engine.train import train
 from l2l_jax.lib import files, hosts, preemption
+from l2l_jax.lib.errors import Damaged
 from l2l_jax.report import feature_networks, page
 from l2l_jax.workdir import claim
 from l2l_jax.workdir.layout import Workdir
@@ -50,7 +51,11 @@ def run(config: Mapping[str, Any], folder: str | Path) -> dict[str, Any]:
 
 
 def evaluate_again(folder: Path) -> dict[str, Any]:
-    """Evaluates the last checkpoint of every phase of a workdir and writes its page again."""
+    """Evaluates the last checkpoint of every phase of a workdir and writes its page again.
+
+    Damaged if a newer checkpoint than those that can be read is damaged.
+    """
+    Workdir(folder).check_kinds()
     config = Workdir(folder).read_config()
     if jax.device_count() % max(1, config["runtime"]["fsdp"]):
         config["runtime"]["fsdp"] = -1  # it was trained on other devices than these
@@ -64,11 +69,22 @@ def evaluate_again(folder: Path) -> dict[str, Any]:
 
 
 def finished(folder: Path) -> bool:
-    """Whether all steps of all phases are done, evaluated, and on the page."""
+    """Whether all steps of all phases are done, evaluated, and on the page.
+
+    False, with a line in the log, if the results or the page are damaged.
+    """
     workdir = Workdir(folder)
     if not (workdir.results.exists() and workdir.report.exists()):
         return False
-    return all(done == total for done, total in workdir.read_results()["steps"].values())
+    try:
+        steps = workdir.read_results()["steps"]
+    except Damaged as error:
+        log.warning("%s", error)
+        return False
+    if not page.is_intact(workdir.report):
+        log.warning("%s is damaged or was edited; it is made again", workdir.report)
+        return False
+    return all(done == total for done, total in steps.values())
 
 
 def summary(results: Mapping[str, Any]) -> str:

@@ -1,7 +1,9 @@
 """Errors for the user. Their messages say what is wrong, what exists, and what to do."""
 
 import difflib
+import errno
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class UserError(Exception):
@@ -36,6 +38,10 @@ class NotSaved(UserError, OSError):
     """A checkpoint or file could not be written; earlier ones are unchanged."""
 
 
+class Damaged(UserError, ValueError):
+    """A file was cut, edited or cannot be read; the message names it and the way out."""
+
+
 class Preempted(SystemExit):
     """Raised after SIGTERM, once everything is saved; exit code 143 = 128 + SIGTERM.
 
@@ -53,6 +59,34 @@ FULL_DISK = ("No space left", "os_error_code='28'", "File too large", "Disk quot
 def is_full(error: Exception) -> bool:
     """Whether a write failed because the disk or the quota is full, judged by the message."""
     return any(text in str(error) for text in FULL_DISK)
+
+
+ADVICE = {  # for the reasons why a path cannot be written
+    errno.ENOSPC: "Free some space and run the same command again.",
+    errno.EDQUOT: "Free some space and run the same command again.",
+    errno.EFBIG: "Free some space and run the same command again.",
+    errno.EROFS: "Make the folder writable, or choose another place.",
+    errno.EACCES: "Make the folder writable, or choose another place.",
+    errno.EPERM: "Make the folder writable, or choose another place.",
+    errno.ENAMETOOLONG: "Choose a shorter path.",
+    errno.EISDIR: "A folder has the name of this file: move it away.",
+    errno.EEXIST: "A file has the name of a folder that is needed: move it away.",
+    errno.ENOTDIR: "A file has the name of a folder that is needed: move it away.",
+    errno.ENOTEMPTY: "A folder has the name of this file: move it away.",
+}
+
+
+def reason(error: BaseException) -> str:
+    """Why a file could not be read or written, in a few words, without its path."""
+    if isinstance(error, NotSaved) and error.__cause__:
+        return reason(error.__cause__)
+    return getattr(error, "strerror", None) or str(error)
+
+
+def not_saved(path: Path, error: OSError) -> NotSaved:
+    """The error for a file or folder that could not be written: path, reason, and what to do."""
+    advice = ADVICE.get(error.errno or 0, "Mend that and run the same command again.")
+    return NotSaved(f"{path} could not be written: {reason(error)}. {advice}")
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
