@@ -90,11 +90,11 @@ def lock(folder: Path) -> Iterator[None]:
     NotSaved if the folder cannot be written. A file system without locks only gives a warning.
     """
     with contextlib.ExitStack() as stack:
-        held_by_other, path = False, Workdir(folder).lock
+        held_by_other, path, file = False, Workdir(folder).lock, None
         with hosts.fail_together():
             if hosts.is_main():
                 file = stack.enter_context(_created(path))
-        if hosts.is_main():
+        if file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -102,8 +102,7 @@ def lock(folder: Path) -> Iterator[None]:
             except OSError as error:  # some network file systems do not support locks
                 log.warning(
                     "%s cannot be locked (%s); make sure that no other process works in it",
-                    folder,
-                    error,
+                    *(folder, reason(error)),
                 )
         if hosts.from_main(int(held_by_other)):
             raise ConfigError(
