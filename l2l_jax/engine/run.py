@@ -13,7 +13,7 @@ import jax
 
 from l2l_jax.engine import reuse
 from l2l_jax.engine.evaluation import evaluate
-from l2l_jax.engine.outcome import restored, run_phases
+from l2l_jax.engine.outcome import Counts, restored, run_phases
 from l2l_jax.engine.plan import complete_config, resolve
 from l2l_jax.engine.preflight import preflight
 from l2l_jax.engine.train import train
@@ -53,7 +53,7 @@ def run(config: Mapping[str, Any], folder: str | Path) -> dict[str, Any]:
 def evaluate_again(folder: Path) -> dict[str, Any]:
     """Evaluates the last checkpoint of every phase of a workdir and writes its page again.
 
-    Damaged if a newer checkpoint than those that can be read is damaged.
+    Damaged if a newer checkpoint than those that can be read is damaged, or missing.
     """
     Workdir(folder).check_kinds()
     config = Workdir(folder).read_config()
@@ -62,10 +62,28 @@ def evaluate_again(folder: Path) -> dict[str, Any]:
     plan = resolve(config)
     with preemption.watch_sigterm() as stop, claim.lock(folder):
         experiment = preflight(plan, folder, stop)
-        results = evaluate(experiment, run_phases(experiment, restored))
+        outcome = run_phases(experiment, restored)
+        _check_steps(Workdir(folder), outcome.done)
+        results = evaluate(experiment, outcome)
         if hosts.is_main():
             page.write(folder)
     return files.as_json(results)
+
+
+def _check_steps(workdir: Workdir, done: Counts) -> None:
+    """Damaged if the results are of later steps than the checkpoints, which must have been lost."""
+    try:
+        before = workdir.read_results()["steps"]
+    except (Damaged, FileNotFoundError):
+        return
+    for phase, (step, _) in done.items():
+        if step < before.get(phase, [0])[0]:
+            raise Damaged(
+                f"{workdir.checkpoints(phase)} ends at step {step}, and {workdir.results} is of "
+                f"step {before[phase][0]}: checkpoints are missing. Remove "
+                f"{workdir.results.name}; then run the command of this run again, or evaluate what "
+                "there is."
+            )
 
 
 def finished(folder: Path) -> bool:

@@ -114,7 +114,8 @@ class Checkpoints:
             if damaged and only_newest:
                 raise Damaged(
                     f"{self.folder / str(damaged[-1])} is damaged; the newest intact checkpoint is "
-                    f"{step}. Run the command of this run again to continue from there."
+                    f"{step}. To continue from there, remove results.json, if there is one, and "
+                    "run the command of this run again."
                 )
             self._rename_damaged(damaged)
             return state

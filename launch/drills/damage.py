@@ -7,7 +7,8 @@
 Every file is flipped in one bit, cut in half, emptied, deleted, and replaced by a folder. A line
 ends well if the command names the file and stops, or finishes with the results of the undamaged
 run, bit for bit; see ending.py. A command that finishes with other results ends well only if it
-says in one line which file is incomplete. Files that hold nothing (.lock) cannot be flipped or cut.
+says in one line which file is incomplete. Files that hold nothing
+(.lock) cannot be flipped or cut; folders are deleted, and replaced by a file.
 """
 
 import argparse
@@ -99,6 +100,10 @@ IN_FINISHED = {
     ".lock": ("evaluate",),
     "checkpoints/unlearn/6/default/d/*": ("evaluate", "export", "load"),
     "checkpoints/unlearn/6/_CHECKPOINT_METADATA": ("evaluate",),
+    "checkpoints/unlearn": ("main", "evaluate", "export", "load"),
+    "checkpoints/unlearn/6": ("evaluate",),
+    "splits": ("evaluate", "report"),
+    "images": ("report",),
     "checkpoints/unlearn/6.sha256.json": ("evaluate", "export"),
 }
 IN_STOPPED = {
@@ -123,6 +128,18 @@ OUTSIDE = {  # below the scratch folder: (files, command, workdir that it is run
 }
 
 
+FOLDERS = ("checkpoints/unlearn", "checkpoints/unlearn/6", "splits", "images")
+
+
+def make_file(folder: Path) -> None:
+    """Puts a file in the place of a folder."""
+    shutil.rmtree(folder)
+    folder.touch()
+
+
+FOLDER_DAMAGE = {"deleted": shutil.rmtree, "a file": make_file}
+
+
 class Line(NamedTuple):
     """One line of the drill."""
 
@@ -144,11 +161,11 @@ def lines() -> Iterator[Line]:
         ((f"runs/stopped/{path}", c, "stopped") for path, cs in IN_STOPPED.items() for c in cs),
         ((path, command, run) for path, (command, run) in OUTSIDE.items()),
     )
-    for (pattern, command, run), damage in itertools.product(below, DAMAGE):
-        if not (
-            pattern.endswith(".lock") and damage in ("one flipped bit", "cut in half", "emptied")
-        ):
-            yield Line(pattern, damage, command, run)
+    for pattern, command, run in below:
+        damages = FOLDER_DAMAGE if pattern.endswith(FOLDERS) else DAMAGE
+        for damage in damages:
+            if not (pattern.endswith(".lock") and damage not in ("deleted", "a folder")):
+                yield Line(pattern, damage, command, run)
 
 
 def prepare(base: Path, pictures: Path) -> None:
@@ -226,7 +243,7 @@ def tried(chosen: Sequence[Line], base: Path, scratch: Path) -> Iterator[tuple[L
                     said = finish(place, line.command, words(line.command, line.run)).stdout
                     right[key] = outcome(place, line.command, line.run, said)
                 place = copied(base, scratch / f"place{job}")
-                DAMAGE[line.damage](damaged(place, line.pattern))
+                do_damage(place, line)
                 wait = stack.enter_context(
                     started(place, line.command, words(line.command, line.run))
                 )
@@ -244,10 +261,13 @@ def copied(base: Path, place: Path) -> Path:
     return shutil.copytree(base, place)
 
 
-def damaged(place: Path, pattern: str) -> Path:
-    """The largest file that fits the pattern."""
-    found = [path for path in place.glob(pattern) if path.is_file()]
-    return max(found, key=lambda path: (path.stat().st_size, str(path)))
+def do_damage(place: Path, line: Line) -> None:
+    """Damages a folder, or the largest file that fits the pattern."""
+    if line.pattern.endswith(FOLDERS):
+        FOLDER_DAMAGE[line.damage](place / line.pattern)
+        return
+    found = [path for path in place.glob(line.pattern) if path.is_file()]
+    DAMAGE[line.damage](max(found, key=lambda path: (path.stat().st_size, str(path))))
 
 
 def main() -> int:

@@ -5,11 +5,12 @@ import shutil
 
 import pytest
 
-from l2l_jax.engine.run import finished
+from l2l_jax.engine.run import _check_steps, finished
 from l2l_jax.lib import files
-from l2l_jax.lib.errors import ConfigError, UserError
+from l2l_jax.lib.errors import ConfigError, Damaged, UserError
 from l2l_jax.report import page
 from l2l_jax.report.collect import collect, collect_all
+from l2l_jax.workdir.layout import Workdir
 from tests.helpers import DAMAGE
 from tests.report import runs
 
@@ -63,6 +64,15 @@ def test_lost_metrics_are_named(damage, folder, caplog):
         return
     assert len(collect(folder).metrics) < 4
     assert "metrics.jsonl" in caplog.text
+
+
+def test_results_of_lost_checkpoints_are_not_replaced(folder):
+    workdir = Workdir(folder)
+    _check_steps(workdir, {"unlearn": (4, 6)})
+    with pytest.raises(Damaged, match=r"unlearn ends at step 2, and .*results\.json is of step 4"):
+        _check_steps(workdir, {"unlearn": (2, 6)})
+    workdir.results.unlink()
+    _check_steps(workdir, {"unlearn": (2, 6)})
 
 
 @pytest.mark.parametrize("name", ["results.json", "report.html"])

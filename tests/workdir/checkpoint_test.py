@@ -88,7 +88,7 @@ def test_older_parameters_are_not_taken_for_the_newest(tmp_path):
     save(tmp_path, 1, 2)
     flip(largest(tmp_path / "2"))
     reader = checkpoint.Checkpoints(tmp_path)
-    with pytest.raises(Damaged, match=r"/2 is damaged; the newest intact checkpoint is 1\. Run"):
+    with pytest.raises(Damaged, match=r"/2 is damaged; the newest intact checkpoint is 1\. To"):
         reader.restore(abstract_state(1), only_newest=True)
     reader.close()
     assert (tmp_path / "2").is_dir()
