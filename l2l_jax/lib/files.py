@@ -54,7 +54,8 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
         os.replace(temporary, path)
     except BaseException as error:
         if temporary:
-            Path(temporary).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
         if isinstance(error, OSError) and not isinstance(error, UserError):
             raise not_saved(path, error) from error
         raise

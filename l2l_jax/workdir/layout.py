@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from l2l_jax.lib import files
-from l2l_jax.lib.errors import ConfigError, Damaged, did_you_mean
+from l2l_jax.lib.errors import ConfigError, Damaged, did_you_mean, reason
 
 UNCHANGED = "Restore it from a copy, or remove it, if {} is still the one that the run began with."
 
@@ -102,7 +102,18 @@ class Workdir:
         return self.folder / f"{name}.json"
 
     def check_kinds(self) -> None:
-        """Damaged if a folder has the name of one of the files, or a file that of a folder."""
+        """Damaged if a folder has the name of one of the files, or a file that of a folder.
+
+        ConfigError if the path cannot be used, such as one that is too long.
+        """
+        try:
+            self._check_kinds()
+        except OSError as error:
+            raise ConfigError(
+                f"{self.folder} cannot be a workdir: {reason(error)}. Choose another one."
+            ) from error
+
+    def _check_kinds(self) -> None:
         for path in (self.config, self.versions, self.original, self.reference, self.metrics,
                      self.notes, self.results, self.report, self.lock):  # fmt: skip
             if path.is_dir():

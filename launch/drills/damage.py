@@ -213,17 +213,23 @@ def outcome(place: Path, command: str, run: str, said: str) -> Any:
         results = files.read_json(folder / "results.json")
         pictures = [path.read_bytes() for path in sorted((folder / "images").glob("*.png"))]
         weights = results["digests"]["weights"]
-        return results["tasks"], weights, results["steps"], list(map(hash, pictures))
+        return results["tasks"], weights, results["steps"], pictures
     return None
+
+
+def told_as(pattern: str) -> str:
+    """What the message about a damaged file must contain."""
+    _, phase, step = pattern.rpartition("checkpoints/")
+    if phase:
+        return "/".join(["checkpoints", *step.split("/")[:2]]).removesuffix(".sha256.json")
+    return [part.strip("*-") for part in pattern.split("/") if part.strip("*-")][-1]
 
 
 def judged(line: Line, place: Path, done: forked.Done | None, right: Any) -> str:
     """The ending of a line."""
     said = done.stdout if done else ""
     equal = done is not None and outcome(place, line.command, line.run, said) == right
-    parts = [part.strip("*-") for part in line.pattern.split("/")]
-    names = [part for part in parts[-3:] if part not in ("", "d", "default", "runs")]
-    names = [f"{names[0]}/{names[1]}"] if "checkpoints" in line.pattern else names[-1:]
+    names = [told_as(line.pattern), *(["is at step"] if "checkpoints" in line.pattern else [])]
     how = ending.ending(done, equal, names)
     told = [text for text in said.splitlines() if any(mark in text for mark in MARKS)]
     if how == "silent" and done and done.returncode == 0:

@@ -156,14 +156,14 @@ class Drill:
             how = self.how("main", run(self.place, "main", damage.words("main", "unlearn")))
         return f"a {state} cache: main", how
 
-    def name(self, what: str, folder: str) -> tuple[str, str]:
-        """A workdir that cannot be one."""
+    def no_run(self, command: str, what: str, folder: str) -> tuple[str, str]:
+        """A command that reads a workdir which cannot be one."""
         place = self.fresh(finished=True)
         (place / "file").touch()
-        words = damage.words("main", "unlearn")
-        words[-1] = folder
-        done = run(place, "main", words)
-        return f"{what} as workdir: main", ending.ending(done, False, (folder[:60],))
+        words = damage.words(command, "unlearn")
+        words[-1 if command != "export" else 0] = folder
+        done = run(place, command, words)
+        return f"{what} as workdir: {command}", ending.ending(done, False, (folder[:60],))
 
     def target(self, what: str, path: str) -> tuple[str, str]:
         """An export to a path that cannot be written."""
@@ -189,11 +189,12 @@ class Drill:
         yield self.read_only("load", finished=True, harmless=True)
         yield self.cache("full")
         yield self.cache("read-only")
-        yield self.name("a file", "file")
-        yield self.name("a folder below a file", "file/run")
-        yield self.name("a name of 300 letters", "runs/" + "n" * 300)
-        yield self.name("a path of 6,000 letters", "runs/" + "abcdefghi/" * 600)
-        yield self.name("a folder of other files", "configs")
+        for command in ("main", "evaluate", "report", "export", "load"):
+            yield self.no_run(command, "a file", "file")
+            yield self.no_run(command, "a folder below a file", "file/run")
+            yield self.no_run(command, "a name of 300 letters", "runs/" + "n" * 300)
+            yield self.no_run(command, "a path of 6,000 letters", "runs/" + "abcdefghi/" * 600)
+            yield self.no_run(command, "a folder of other files", "configs")
         yield self.target("a folder", "folder.pth")
         yield self.target("a file below a file", "file/x.safetensors")
         yield self.target("a name of 300 letters", "n" * 300 + ".safetensors")
