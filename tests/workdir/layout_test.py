@@ -6,8 +6,12 @@ from pathlib import Path
 
 import pytest
 
+import l2l_jax
+from l2l_jax.engine.run import evaluate_again
 from l2l_jax.lib import files
 from l2l_jax.lib.errors import ConfigError, Damaged, NotSaved, UserError
+from l2l_jax.report.collect import collect
+from l2l_jax.weights.__main__ import read as read_weights
 from l2l_jax.workdir import claim
 from l2l_jax.workdir.layout import Workdir
 from tests.helpers import DAMAGE
@@ -85,6 +89,16 @@ def test_paths_that_cannot_be_workdirs(tmp_path):
     below = tmp_path / "photo.jpg" / "run"
     with pytest.raises(NotSaved, match=r"could not be written: .* move it away"), claim.lock(below):
         pass
+
+
+def test_a_path_that_is_too_long_is_named_by_every_command(tmp_path):
+    path = tmp_path / ("n" * 300)
+    commands = {
+        "evaluate": evaluate_again, "report": collect, "export": read_weights, "load": l2l_jax.load
+    }  # fmt: skip
+    for command in commands.values():
+        with pytest.raises(UserError, match="n" * 300):
+            command(path)
 
 
 def test_a_read_only_workdir_is_named(tmp_path, monkeypatch):
