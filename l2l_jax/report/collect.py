@@ -77,7 +77,7 @@ def collect(folder: Path) -> Record:
     _check_digests(workdir, record)
     for phase, (done, _) in record.results["steps"].items():
         count = sum(each["phase"] == phase for each in record.metrics)
-        if count < done - 1:  # the step at which a phase ends itself may have no record
+        if count < done:
             log.warning(
                 "%s has records of %d of the %d steps of %s; its curves are incomplete",
                 *(workdir.metrics, count, done, phase),

@@ -66,6 +66,15 @@ def test_lost_metrics_are_named(damage, folder, caplog):
     assert "metrics.jsonl" in caplog.text
 
 
+def test_a_lost_last_line_is_named(folder, caplog):
+    assert len(collect(folder).metrics) == 4
+    assert not caplog.text
+    path = folder / "metrics.jsonl"
+    path.write_bytes(path.read_bytes()[:-3])
+    collect(folder)
+    assert "metrics.jsonl has records of 3 of the 4 steps of unlearn" in caplog.text
+
+
 def test_results_of_lost_checkpoints_are_not_replaced(folder):
     workdir = Workdir(folder)
     _check_steps(workdir, {"unlearn": (4, 6)})
