@@ -15,10 +15,10 @@ from tests.helpers import DAMAGE
 from tests.report import runs
 
 
-@pytest.fixture
-def folder(tmp_path):
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
     """A workdir whose results name the digests of all that belongs to them."""
-    folder = runs.make(tmp_path / "run")
+    folder = runs.make(tmp_path_factory.mktemp("made") / "run")
     paths = {
         "pictures": folder / "images" / "center_forget.png",
         "records": folder / "tsne.json",
@@ -34,18 +34,23 @@ def folder(tmp_path):
     return folder
 
 
+@pytest.fixture
+def folder(made, tmp_path):
+    """A copy that a test may change."""
+    return shutil.copytree(made, tmp_path / "run")
+
+
 FILES = ("config.json", "results.json", "versions.json", "tsne.json", "splits/forget_eval.json",
          "images/center_forget.png")  # fmt: skip
 
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_no_page_is_made_of_damaged_files(name, damage, folder):
+def test_no_page_is_made_of_damaged_files(name, damage, folder, made):
     DAMAGE[damage](folder / name)
     with pytest.raises(UserError, match=name):
         page.write(folder)
-    good = runs.make(folder.parent / "good")
-    assert list(collect_all([folder, good])[1]) == [folder], "a comparison leaves it out"
+    assert list(collect_all([folder, made])[1]) == [folder], "a comparison leaves it out"
 
 
 def test_a_split_of_another_run_is_named(folder):
