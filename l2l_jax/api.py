@@ -14,6 +14,7 @@
 Images are uint8 NumPy arrays here, as files hold them. In a mask, True means hidden, as everywhere.
 """
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,7 @@ def load(
     """
     bundled = str(source).startswith("bundled:")
     path = Path(source).expanduser()
-    if path.is_dir() or not (bundled or path.suffix):
+    if os.path.isdir(path) or not (bundled or path.suffix):  # False for a path that is too long
         return _load_run(path, model, partial, args)
     path = pretrained.locate(str(source))
     if path.suffix == ".safetensors":

@@ -29,6 +29,28 @@ FIXTURES = Path(__file__).parent / "fixtures"
 FAST_COMPILATION = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # for `command`: half the time
 
 
+def flip(path):
+    """Changes one bit in the middle of a file."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def make_folder(path):
+    """Puts an empty folder in the place of a file."""
+    path.unlink()
+    path.mkdir()
+
+
+DAMAGE = {
+    "one flipped bit": flip,
+    "cut in half": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+    "emptied": lambda path: path.write_bytes(b""),
+    "deleted": lambda path: path.unlink(),
+    "a folder": make_folder,
+}
+
+
 def small_model(name, **changes):
     """Builds the model of that name with its SMALLEST arguments and these changes."""
     module = find("model", name)

@@ -1,24 +1,29 @@
 """Caches decoded images: `Source.read` returns the same pixels, faster.
 
     memory   a dict in this process; refused if the images do not fit into the free memory
-    disk     $L2L_CACHE/images/<2>/<62 hex digits>.rgb for every image: height, width, pixels. The
-             digits are a digest of the image's stamp, so that a changed image has another file
+    disk     $L2L_CACHE/images/<2>/<62 hex digits>.rgb for every image: height, width, pixels, and a
+             digest of these. The digits are a digest of the image's stamp, so that a changed image
+             has another file
 
-Reading such a whole file takes half as long as memory-mapping it as .npy (measured, 500x375).
+Reading such a whole file takes half as long as memory-mapping it as .npy (measured, 500x375). Each
+process checks the digest of a file when it first reads it, and again if the file has changed since:
+0.3 ms for such an image once, where cropping and resizing it take 2 ms each time.
 """
 
 import hashlib
 import logging
+import os
 import re
 import threading
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
-from l2l_jax.lib import files
-from l2l_jax.lib.errors import BrokenImage, ConfigError
+from l2l_jax.lib import files, sealed
+from l2l_jax.lib.errors import BrokenImage, ConfigError, reason
 from l2l_jax.types import Source
 
 log = logging.getLogger(__name__)
@@ -88,6 +93,7 @@ def on_disk(source: Source, rows: np.ndarray) -> Source:
             "none. Use --config.data.cache=memory, or leave it empty."
         )
     chosen, folder, failures = set(rows.tolist()), files.cache_dir() / "images", []
+    checked = np.zeros(len(source.keys), np.int64)  # modification times of files found intact
 
     def read(row: int) -> np.ndarray:
         row = int(row)
@@ -97,7 +103,7 @@ def on_disk(source: Source, rows: np.ndarray) -> Source:
             path = path_of(folder, stamp(row))
         except OSError:  # the image file is missing: source.read raises the right error
             return source.read(row)
-        image = _load(path)
+        image, checked[row] = _load(path, int(checked[row]))
         if image is None:
             image = _read_only(source.read(row))
             if not failures:
@@ -105,7 +111,8 @@ def on_disk(source: Source, rows: np.ndarray) -> Source:
                     _save(path, image)
                 except OSError as error:
                     failures.append(error)
-                    log.warning("%s takes no more images (%s); no more are cached", folder, error)
+                    text = "%s takes no more images (%s); no more are cached"
+                    log.warning(text, folder, reason(error))
         return image
 
     return replace(source, read=read)
@@ -117,25 +124,36 @@ def path_of(folder: Path, stamp: str) -> Path:
     return folder / digest[:2] / f"{digest[2:]}.rgb"
 
 
+def _key(path: Path) -> str:
+    return f"{path.parent.name}{path.stem}"
+
+
 def _save(path: Path, image: np.ndarray) -> None:
-    with files.atomic_write(path) as file:
+    def write(file: BinaryIO) -> None:
         file.write(np.array(image.shape[:2], "<u4").tobytes())
         file.write(np.ascontiguousarray(image).data)
 
+    sealed.write(path, _key(path), write)
 
-def _load(path: Path) -> np.ndarray | None:
-    """The image uint8 [H, W, 3], or None if the file is missing or incomplete."""
+
+def _load(path: Path, checked: int) -> tuple[np.ndarray | None, int]:
+    """(the image uint8 [H, W, 3], or None if there is no intact file; its modification time).
+
+    checked: the modification time at which the file was found intact before; 0: never.
+    """
     try:
         with path.open("rb", buffering=0) as file:
+            changed = os.fstat(file.fileno()).st_mtime_ns
             data = file.read()
     except OSError:
-        return None
-    if len(data) < 8:
-        return None
-    height, width = np.frombuffer(data, "<u4", 2).tolist()
-    if len(data) != 8 + 3 * height * width:
-        return None
-    return np.frombuffer(data, np.uint8, offset=8).reshape(height, width, 3)
+        return None, 0
+    content = memoryview(data)[: -sealed.SIZE] if changed == checked else None
+    content = content or sealed.opened(data, _key(path))
+    if not content:
+        sealed.log_damage(path)
+        return None, 0
+    height, width = np.frombuffer(content, "<u4", 2).tolist()
+    return np.frombuffer(content, np.uint8, offset=8).reshape(height, width, 3), changed
 
 
 def _read_only(image: np.ndarray) -> np.ndarray:

@@ -1,6 +1,8 @@
 """The image files of one part of a data set, in any arrangement of folders."""
 
 import dataclasses
+import functools
+import io
 import logging
 import os
 import time
@@ -12,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from l2l_jax.data import images
-from l2l_jax.lib import files
+from l2l_jax.lib import files, sealed
 from l2l_jax.lib.errors import ConfigError, DataMissing
 from l2l_jax.types import Source
 
@@ -84,7 +86,8 @@ def list_images(base: Path, name: str) -> list[str]:
                 arrays: dict[str, Any] = dict(
                     times=times, folders=_to_bytes(folders), found=_to_bytes(paths)
                 )
-                files.write_if_possible(cache, lambda file: np.savez_compressed(file, **arrays))
+                write = functools.partial(np.savez_compressed, **arrays)
+                sealed.write_if_possible(cache, cache.name, write)
     return [f"{name}/{path}" for path in paths]
 
 
@@ -167,9 +170,9 @@ def check_name(path: str, name: str) -> None:
 
 def _read_cache(path: Path) -> list[str]:
     """The stored paths, if no folder has changed since; else []."""
-    if not path.is_file():
+    if not (stored := sealed.read(path, path.name)):
         return []
-    with np.load(path) as arrays:
+    with np.load(io.BytesIO(stored)) as arrays:
         for folder, then in zip(_from_bytes(arrays["folders"]), arrays["times"], strict=True):
             if not os.path.isdir(folder) or os.stat(folder).st_mtime_ns != then:
                 return []

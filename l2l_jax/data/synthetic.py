@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from l2l_jax.lib import files
+from l2l_jax.lib import files, sealed
+from l2l_jax.lib.errors import not_saved
 from l2l_jax.lib.rng import seed_of
 
 log = logging.getLogger(__name__)
@@ -20,6 +21,7 @@ JPEG_VERSION = 1  # to be incremented when `jpeg` returns other files; they are 
 JPEG_VARIANTS = ("RGB", "L", "RGB", "CMYK", "RGB", "rotated")  # drawn with equal probability
 EXIF_ROTATE_90 = 6  # value of the EXIF tag "orientation"
 MIN_EVAL_IMAGES = 2  # of every class
+DIGEST = ".sha256"  # the file with the digest of all others of a folder
 
 
 def stripes(key: str, label: int, classes: int, height: int, width: int) -> np.ndarray:
@@ -62,24 +64,38 @@ def eval_count(train: int) -> int:
 def write_tree(name: str, images: Sequence[tuple[str, int]], texts: Mapping[str, str]) -> Path:
     """The folder with the images (path, label) and the text files {path: text}.
 
-    It is in files.cache_dir() and written only if it is not there. Several processes may call this
-    at the same time.
+    It is in files.cache_dir() and written only if it is not there, or does not fit the digest that
+    is stored in it. Several processes may call this at the same time.
     """
     content = [f"{path} {label}" for path, label in images]
     content += [f"{path}\n{text}" for path, text in texts.items()]
     digest = files.digest_of_lines([str(JPEG_VERSION), *content])[:12]
     target = files.cache_dir() / "synthetic" / f"{name}-{digest}"
     if target.is_dir():
-        return target
+        if _is_intact(target):
+            return target
+        sealed.log_damage(target)
+        files.remove(target)
     log.info("writing %d synthetic images to %s", len(images), target)
+    try:
+        return _write_tree(target, images, texts)
+    except OSError as error:
+        raise not_saved(target, error) from error
+
+
+def _write_tree(target: Path, images: Sequence[tuple[str, int]], texts: Mapping[str, str]) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    files.sweep(target.parent)
+    temporary = Path(
+        tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=files.TEMPORARY)
+    )
     try:
         classes = 1 + max(label for _, label in images)
         for path, label in images:
             _write(temporary / path, jpeg(path, label, classes))
         for path, text in texts.items():
             _write(temporary / path, text.encode())
+        _write(temporary / DIGEST, _digest(temporary).encode())
         os.chmod(temporary, 0o755)
         if not target.is_dir():  # another process may have written it
             os.rename(temporary, target)
@@ -89,6 +105,19 @@ def write_tree(name: str, images: Sequence[tuple[str, int]], texts: Mapping[str,
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return target
+
+
+def _digest(folder: Path) -> str:
+    """SHA-256 of the paths and contents of all files of a folder except DIGEST."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != DIGEST)
+    return files.digest_of_lines([f"{p.relative_to(folder)} {files.sha256(p)}" for p in paths])
+
+
+def _is_intact(folder: Path) -> bool:
+    try:
+        return (folder / DIGEST).read_text() == _digest(folder)
+    except (OSError, ValueError):
+        return False
 
 
 def _write(path: Path, data: bytes) -> None:

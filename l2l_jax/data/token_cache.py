@@ -1,15 +1,18 @@
 """Tokens of K augmented views of each image, on disk: computed once, then read at random.
 
     FOLDER/about.json                     settings that the tokens depend on: tokenizer, views, ...
-    FOLDER/<digest of the keys>/00007.npy uint16 [512, K, h, w], images 3584 to 4095 of a split
+    FOLDER/<digest of the keys>/00007.npy uint16 [512, K, h, w], images 3584 to 4095 of a split,
+                                          then a digest of the settings, the keys and the tokens
 
-A shard is written atomically, so that a stopped run continues with the next one. Several processes
+The digest of a shard is checked once at every launch, and a shard that fails is made again. A shard
+is written atomically, so that a stopped run continues with the next one. Several processes
 share the work: process i of n computes the shards i, i + n, ... All of them must see the folder.
 """
 
 import concurrent.futures
 import dataclasses
 import functools
+import json
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,8 +22,8 @@ import numpy as np
 
 from l2l_jax.data.loader import Augment, Host
 from l2l_jax.data.splits import Split
-from l2l_jax.lib import files, hosts
-from l2l_jax.lib.errors import ConfigError
+from l2l_jax.lib import files, hosts, sealed
+from l2l_jax.lib.errors import ConfigError, Damaged
 from l2l_jax.lib.rng import seed_of
 from l2l_jax.types import Source
 
@@ -68,18 +71,19 @@ def draw_view(views: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def record_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     """Writes the settings of a new cache; ConfigError if the cache has other settings.
 
-    Called by all processes; ConfigError if one of them does not see the folder.
+    Called by all processes; ConfigError if one of them does not see the folder. A damaged record is
+    written again: shards of other settings do not fit their digest.
     """
     path, settings = folder / "about.json", files.as_json(settings)
-    if hosts.is_main() and not path.exists():
-        files.write_json(path, settings)
-    hosts.barrier("tokens")
+    with hosts.fail_together():
+        if hosts.is_main() and not _readable(path):
+            files.write_json(path, settings)
     if not path.exists():
         raise ConfigError(
             f"{folder} is not seen by all processes: let runtime.token_folder be on a file system "
             "that they share."
         )
-    recorded = files.read_json(path)
+    recorded = files.read_object(path)
     if recorded != settings:
         keys = [key for key in settings if recorded.get(key) != settings[key]]
         lines = [
@@ -93,16 +97,30 @@ def record_settings(folder: Path, settings: Mapping[str, Any]) -> None:
         )
 
 
+def _readable(path: Path) -> bool:
+    """Whether settings are recorded; one log line if they are damaged."""
+    try:
+        files.read_object(path, "It is written again.")
+    except FileNotFoundError:
+        return False
+    except Damaged as error:
+        log.warning("%s", error)
+        return False
+    return True
+
+
 def load_or_compute(
     folder: Path, source: Source, split: Split, views: int, augment: Augment, tokenize: Tokenize,
-    host: Host,
+    host: Host, settings: Mapping[str, Any],
 ) -> TokenViews:  # fmt: skip
-    """The tokens of a split; computes this process's share of the missing shards.
+    """The tokens of a split; computes this process's share of the missing and damaged shards.
 
     View v of an image is augmented by a random generator of its key and v, in any split. The first
     image of every existing shard is tokenised again: ConfigError if that gives other tokens.
+    settings: what record_settings was given.
     """
     folder = folder / split.digest[:16]
+    about = json.dumps(files.as_json(settings), sort_keys=True)
     count = -(-len(split.keys) // SHARD)
 
     def augmented(row: int) -> list[np.ndarray]:
@@ -125,12 +143,14 @@ def load_or_compute(
         for number in range(host.index, count, host.count):
             path = _path(folder, number)
             rows = range(number * SHARD, min((number + 1) * SHARD, len(split.keys)))
-            if path.exists():
+            key = f"{about} {split.digest} {number}"
+            if sealed.check(path, key):
                 _check_shard(path, split, tokens(rows[:1]))
                 continue
             log.info("tokens: %s, part %d of %d", split.name, number + 1, count)
-            with files.atomic_write(path) as file:
-                np.save(file, tokens(rows))
+            made = tokens(rows)
+            sealed.write(path, key, functools.partial(np.save, arr=made))
+            _shard.cache_clear()  # it may hold the damaged file
     return TokenViews(folder, len(split.keys))
 
 
@@ -140,5 +160,5 @@ def _check_shard(path: Path, split: Split, expected: np.ndarray) -> None:
     if stored.shape != expected.shape or np.mean(stored == expected) < MIN_EQUAL_TOKENS:
         raise ConfigError(
             f"{path} holds other tokens than the images of {split.name} give now: their files have "
-            f"changed since, or the cache is damaged. Delete {path.parent}."
+            f"changed since. Delete {path.parent}."
         )

@@ -1,6 +1,8 @@
 """Completions of held-out images by every variant of the model, and the features of each."""
 
 import collections
+import functools
+import io
 import json
 import logging
 from collections.abc import Callable, Mapping
@@ -13,7 +15,7 @@ import numpy as np
 from l2l_jax.data import images as pictures
 from l2l_jax.data import loader
 from l2l_jax.engine.experiment import Experiment
-from l2l_jax.lib import files, hosts, pixels, sharding, trees
+from l2l_jax.lib import files, hosts, pixels, sealed, sharding, trees
 from l2l_jax.lib import rng as rngs
 from l2l_jax.types import Array, Completions, FeatureNetwork, Params
 
@@ -47,6 +49,7 @@ class Completer:
         self._programs: dict[str, Program] = {}
         self._describe = jax.jit(self._features)  # compiled once for all tasks
         self._columns: dict[tuple[str, str, str], Columns] = {}
+        self.kept: dict[str, dict[str, str]] = {"pictures": {}, "records": {}}  # SHA-256 by name
 
     def completions(self, variant: str, side: str, task: str, network: str = "main") -> Completions:
         """All held-out images of a side, hidden and completed; the same masks for every variant.
@@ -76,7 +79,7 @@ class Completer:
 
         key: (variant, side, task); the variant "real" stands for the complete images, which have
         no task. The file is named after everything that decides its content, including the code
-        and the devices.
+        and the devices, and is made again if it does not fit its digest.
         """
         variant, side, task = key
         if variant == "unlearned" or not hosts.single_process():
@@ -94,22 +97,27 @@ class Completer:
         ]
         name = files.digest_of_lines([json.dumps(decides, sort_keys=True)])[:32]
         path = files.cache_dir() / "completions" / f"{name}.npz"
-        if path.exists():
-            with np.load(path) as stored:
-                return dict(stored)
+        if stored := sealed.read(path, name):
+            with np.load(io.BytesIO(stored)) as arrays:
+                return dict(arrays)
         columns = make()
-        files.write_if_possible(path, lambda file: np.savez(file, allow_pickle=False, **columns))
+        write = functools.partial(np.savez, allow_pickle=False, **columns)
+        sealed.write_if_possible(path, name, write)
         return columns
 
     def keep_picture(self, name: str, image: np.ndarray) -> None:
         """Writes images/<name>.png; image: uint8 RGB [H, W, 3]."""
+        path = self._experiment.workdir.picture(name)
         if hosts.is_main():
-            pictures.write_png(self._experiment.workdir.picture(name), image)
+            pictures.write_png(path, image)
+            self.kept["pictures"][name] = files.sha256(path)
 
     def keep_record(self, name: str, record: Any) -> None:
         """Writes <name>.json."""
+        path = self._experiment.workdir.record(name)
         if hosts.is_main():
-            files.write_json(self._experiment.workdir.record(name), record)
+            files.write_json(path, record)
+            self.kept["records"][name] = files.sha256(path)
 
     def program(self, task: str) -> Program:
         """One compiled program for a task: hide, complete, measure.

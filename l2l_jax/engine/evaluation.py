@@ -62,6 +62,7 @@ def evaluate(experiment: Experiment, outcome: Outcome) -> dict[str, Any]:
             "code": files.code_digest(),
             "splits": {name: split.digest for name, split in experiment.splits.items()},
             "weights": completer.digests,
+            **completer.kept,
         },
     }
     if hosts.is_main():
@@ -174,6 +175,9 @@ def _cost(experiment: Experiment, outcome: Outcome) -> dict[str, dict[str, float
         cost[phase] = {"seconds": seconds[phase], "steps": done}
         if "step_flops" in noted:
             cost[phase]["flops"] = done * noted["step_flops"]
+        elif done:
+            path = experiment.workdir.notes
+            log.warning("%s lacks the cost of %s: its FLOPs are not known", path, phase)
         if "memory" in noted:
             cost[phase]["memory"] = noted["memory"]
     return cost

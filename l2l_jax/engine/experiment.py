@@ -17,7 +17,7 @@ from l2l_jax.data.loader import Host
 from l2l_jax.data.splits import Split
 from l2l_jax.engine.plan import Plan
 from l2l_jax.engine.step import State, UpdateRule, rows_name
-from l2l_jax.lib import files, hosts, optim, preemption, sharding, trees
+from l2l_jax.lib import hosts, optim, preemption, sharding, trees
 from l2l_jax.lib.rng import seed_of
 from l2l_jax.types import Array, ImageToImage, Params, Source
 from l2l_jax.weights import pretrained
@@ -119,10 +119,15 @@ class Experiment:
         shardings = jax.tree.map(lambda x: x.sharding, self.abstract_state(phase))
         return jax.jit(self.update_rule(phase).init, out_shardings=shardings)(start)
 
-    def saved_state(self, phase: str, checkpoints: Checkpoints) -> State | None:
-        """The newest whole checkpoint of a phase as a state on the mesh; None if there is none."""
+    def saved_state(
+        self, phase: str, checkpoints: Checkpoints, only_newest: bool = False
+    ) -> State | None:
+        """The newest whole checkpoint of a phase as a state on the mesh; None if there is none.
+
+        only_newest: Damaged if the newest checkpoint is damaged.
+        """
         abstract = self.abstract_state(phase)
-        saved = checkpoints.restore(abstract.saved())
+        saved = checkpoints.restore(abstract.saved(), only_newest)
         return None if saved is None else dataclasses.replace(abstract, **saved)
 
     def checkpoints(self, phase: str, writes: bool) -> Checkpoints:
@@ -165,10 +170,9 @@ class Experiment:
 
     def note(self, phase: str, **values: Any) -> None:
         """Adds to the notes about a phase; every process sees them when this returns."""
-        if hosts.is_main():
-            kept = self.workdir.read_notes()
-            files.write_json(self.workdir.notes, kept | {phase: kept.get(phase, {}) | values})
-        hosts.barrier(f"noted about {phase}")
+        with hosts.fail_together():
+            if hosts.is_main():
+                self.workdir.note(phase, **values)
 
 
 def load_original(plan: Plan) -> Weights | None:

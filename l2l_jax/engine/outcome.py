@@ -53,11 +53,30 @@ def run_phases(experiment: Experiment, advance: Advance) -> Outcome:
 def restored(
     phase: str, experiment: Experiment, start: Params, original: Params
 ) -> tuple[Params, int, int]:
-    """(parameters, steps done, total steps) of a phase's newest checkpoint; `start` if none."""
+    """(parameters, steps done, total steps) of a phase's newest checkpoint; `start` if none.
+
+    Damaged if the newest checkpoint is damaged: older parameters would be taken for the result.
+    """
     del original
+    return _restored(phase, experiment, start, only_newest=True)
+
+
+def intact(
+    phase: str, experiment: Experiment, start: Params, original: Params
+) -> tuple[Params, int, int]:
+    """As `restored`, of the newest checkpoint that is intact."""
+    del original
+    return _restored(phase, experiment, start, only_newest=False)
+
+
+def _restored(
+    phase: str, experiment: Experiment, start: Params, only_newest: bool
+) -> tuple[Params, int, int]:
     checkpoints = experiment.checkpoints(phase, writes=False)
-    state = experiment.saved_state(phase, checkpoints)
-    checkpoints.close()
+    try:
+        state = experiment.saved_state(phase, checkpoints, only_newest)
+    finally:
+        checkpoints.close()
     total = experiment.plan.phases[phase].steps
     return (start, 0, total) if state is None else (start | state.result, *counted(state, total))
 
@@ -93,6 +112,7 @@ def open_workdir(folder: Path) -> Experiment:
 
     ConfigError if the folder holds no run, or if the original is another one now.
     """
+    Workdir(folder).check_kinds()
     config = Workdir(folder).read_config()
     config["runtime"]["fsdp"] = 1  # wherever it was trained, it is read here
     plan = resolve(config)
@@ -106,9 +126,10 @@ def read_run(folder: Path, partial: bool = False) -> tuple[Experiment, Outcome]:
     """The experiment of a workdir, without its data, and the result of its newest checkpoints.
 
     ConfigError if a phase is not finished, unless partial, or if the original is another one now.
+    Damaged if a newest checkpoint is damaged, unless partial.
     """
     experiment = open_workdir(folder)
-    outcome = run_phases(experiment, restored)
+    outcome = run_phases(experiment, intact if partial else restored)
     unfinished = [(p, *counts) for p, counts in outcome.done.items() if counts[0] < counts[1]]
     if unfinished and not partial:
         states = [f"{phase} is at step {done} of {total}" for phase, done, total in unfinished]

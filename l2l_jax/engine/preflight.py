@@ -46,11 +46,13 @@ def preflight(plan: Plan, folder: Path, stop: preemption.StopSignal) -> Experime
     _check_agreement(experiment)
     original = experiment.weights
     about = {**original.about, "digest": original.digest} if original else None
-    claim.claim(folder, config, about)
-    if reference := experiment.reference:
-        claim.record_reference(folder, {"weights": config["reference"], "digest": reference.digest})
-    if hosts.is_main():
-        split_files.save(folder, experiment.splits)
+    with hosts.fail_together():
+        claim.claim(folder, config, about)
+        if reference := experiment.reference:
+            named = {"weights": config["reference"], "digest": reference.digest}
+            claim.record_reference(folder, named)
+        if hosts.is_main():
+            split_files.save(folder, experiment.splits)
     return experiment
 
 
@@ -115,26 +117,40 @@ def _choose_splits(
     A continued run reads the splits from its workdir. On the first launch they are chosen, and
     broken images are left out or refused.
     """
-    config, continued = plan.config, workdir.splits.exists()
+    config, continued = plan.config, split_files.exist(workdir.folder)
     if continued:
-        chosen = split_files.load(workdir.folder, sources)
+        chosen = split_files.load(
+            workdir.folder,
+            sources,
+            lambda: _readable(plan, splits.make(config["split"], sources), sources)[0],
+        )
         _check_lists(config["split"], workdir, sources, chosen)
     else:
         chosen = splits.make(config["split"], sources)
     rows = {part: splits.training_rows(chosen, part) for part in sources}
     sources = image_cache.cached(sources, rows, config["data"]["cache"])
-    if continued:
-        return sources, chosen
-    whole, digests = {}, {}
+    if not continued:
+        chosen, digests = _readable(plan, chosen, sources)
+        duplicates.check(chosen, digests, sources, config["split"]["duplicates"])
+    return sources, chosen
+
+
+def _readable(
+    plan: Plan, chosen: Mapping[str, Split], sources: Mapping[str, Source]
+) -> tuple[dict[str, Split], dict[str, Any]]:
+    """(the splits without images that cannot be read, which the config may leave out; digests).
+
+    digests: of the pixels of each split's images, where reading them gave one.
+    """
+    whole, digests, policy = {}, {}, plan.config["data"]["broken"]
     for name, split in chosen.items():
-        source, policy = sources[split.part], config["data"]["broken"]
+        source = sources[split.part]
         left, skipped, pixels = image_folder.drop_unreadable(source, name, split.indices, policy)
         if len(left):
             digests[name] = pixels
             whole[name] = splits.pick(name, split.part, source, left, skipped)
             log.info("%s: %d images of %d classes", name, len(left), len(whole[name].classes))
-    duplicates.check(whole, digests, sources, config["split"]["duplicates"])
-    return sources, whole
+    return whole, digests
 
 
 def _check_lists(

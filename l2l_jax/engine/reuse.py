@@ -8,7 +8,6 @@ phase is reused.
 """
 
 import itertools
-import json
 import logging
 import os
 import reprlib
@@ -19,7 +18,8 @@ from typing import Any
 
 from l2l_jax.engine.experiment import Experiment
 from l2l_jax.lib import config_dicts, files, hosts, trees
-from l2l_jax.lib.errors import ConfigError, NotSaved
+from l2l_jax.lib.errors import ConfigError, Damaged, NotSaved
+from l2l_jax.lib.errors import reason as why
 from l2l_jax.workdir.layout import Workdir
 
 log = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ def _reuse_phases(experiment: Experiment, source: Path) -> list[str]:
             _link_phase(source, here, phase)
         except OSError as error:
             raise NotSaved(
-                f"{phase} could not be reused from {source}: {error}. Nothing was lost; make "
+                f"{phase} could not be reused from {source}: {why(error)}. Nothing was lost; make "
                 "room, or leave runtime.begin_from empty to do it here."
             ) from error
         taken.append(phase)
@@ -173,7 +173,11 @@ def _unfinished(folder: Path, phase: str, steps: int) -> str:
     root = _end(folder, phase, steps)
     if root is None:
         return f"{phase} is not finished there"
-    for name, digest in _read(root.with_name(f"{root.name}.sha256.json")).items():
+    try:
+        digests = _read(root.with_name(f"{root.name}.sha256.json"))
+    except Damaged as error:
+        return str(error)
+    for name, digest in digests.items():
         if not (root / name).is_file() or files.sha256(root / name) != digest:
             return f"{root} is damaged"
     return ""
@@ -195,7 +199,7 @@ def _copy_records(source: Path, here: Path, phase: str) -> None:
     kept = [r for r in Workdir(here).read_metrics() if r["phase"] != phase]
     new = [r for r in Workdir(source).read_metrics() if r["phase"] == phase]
     with files.atomic_write(Workdir(here).metrics) as file:
-        file.writelines(json.dumps(record).encode() + b"\n" for record in kept + new)
+        file.writelines(map(files.json_line, kept + new))
     entries = Workdir(source).read_notes()
     if phase in entries:
         notes = Workdir(here).read_notes() | {phase: entries[phase]}

@@ -13,11 +13,12 @@ import jax
 
 from l2l_jax.engine import reuse
 from l2l_jax.engine.evaluation import evaluate
-from l2l_jax.engine.outcome import restored, run_phases
+from l2l_jax.engine.outcome import Counts, restored, run_phases
 from l2l_jax.engine.plan import complete_config, resolve
 from l2l_jax.engine.preflight import preflight
 from l2l_jax.engine.train import train
 from l2l_jax.lib import files, hosts, preemption
+from l2l_jax.lib.errors import Damaged
 from l2l_jax.report import feature_networks, page
 from l2l_jax.workdir import claim
 from l2l_jax.workdir.layout import Workdir
@@ -50,25 +51,58 @@ def run(config: Mapping[str, Any], folder: str | Path) -> dict[str, Any]:
 
 
 def evaluate_again(folder: Path) -> dict[str, Any]:
-    """Evaluates the last checkpoint of every phase of a workdir and writes its page again."""
+    """Evaluates the last checkpoint of every phase of a workdir and writes its page again.
+
+    Damaged if a newer checkpoint than those that can be read is damaged, or missing.
+    """
+    Workdir(folder).check_kinds()
     config = Workdir(folder).read_config()
     if jax.device_count() % max(1, config["runtime"]["fsdp"]):
         config["runtime"]["fsdp"] = -1  # it was trained on other devices than these
     plan = resolve(config)
     with preemption.watch_signals("the checkpoints are unchanged") as stop, claim.lock(folder):
         experiment = preflight(plan, folder, stop)
-        results = evaluate(experiment, run_phases(experiment, restored))
+        outcome = run_phases(experiment, restored)
+        _check_steps(Workdir(folder), outcome.done)
+        results = evaluate(experiment, outcome)
         if hosts.is_main():
             page.write(folder)
     return files.as_json(results)
 
 
+def _check_steps(workdir: Workdir, done: Counts) -> None:
+    """Damaged if the results are of later steps than the checkpoints, which must have been lost."""
+    try:
+        before = workdir.read_results()["steps"]
+    except (Damaged, FileNotFoundError):
+        return
+    for phase, (step, _) in done.items():
+        if step < before.get(phase, [0])[0]:
+            raise Damaged(
+                f"{workdir.checkpoints(phase)} ends at step {step}, and {workdir.results} is of "
+                f"step {before[phase][0]}: checkpoints are missing. Remove "
+                f"{workdir.results.name}; then run the command of this run again, or evaluate what "
+                "there is."
+            )
+
+
 def finished(folder: Path) -> bool:
-    """Whether all steps of all phases are done, evaluated, and on the page."""
+    """Whether all steps of all phases are done, evaluated, and on the page.
+
+    False, with a line in the log, if the results or the page are damaged.
+    """
     workdir = Workdir(folder)
     if not (workdir.results.exists() and workdir.report.exists()):
         return False
-    return all(done == total for done, total in workdir.read_results()["steps"].values())
+    try:
+        steps = workdir.read_results()["steps"]
+    except Damaged as error:
+        log.warning("%s", error)
+        return False
+    if not page.is_intact(workdir.report):
+        log.warning("%s is damaged or was edited; it is made again", workdir.report)
+        return False
+    return all(done == total for done, total in steps.values())
 
 
 def summary(results: Mapping[str, Any]) -> str:

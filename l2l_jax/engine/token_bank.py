@@ -137,7 +137,9 @@ def cached(experiment: Experiment, sides: Mapping[str, Split], tokenizer: Tokeni
     def filled(split: Split) -> token_cache.TokenViews:
         where, source = below.get(split.part, folder), experiment.sources[split.part]
         count, host = settings["views"], experiment.host
-        return token_cache.load_or_compute(where, source, split, count, augment, tokenizer, host)
+        return token_cache.load_or_compute(
+            where, source, split, count, augment, tokenizer, host, about
+        )
 
     return {side: filled(split) for side, split in sides.items()}
 

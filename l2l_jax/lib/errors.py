@@ -1,9 +1,11 @@
 """Errors for the user. Their messages say what is wrong, what exists, and what to do."""
 
 import difflib
+import errno
 import reprlib
 import signal
 from collections.abc import Iterable
+from pathlib import Path
 from typing import ClassVar
 
 
@@ -37,6 +39,10 @@ class Unrestorable(UserError, RuntimeError):
 
 class NotSaved(UserError, OSError):
     """A checkpoint or file could not be written; earlier ones are unchanged."""
+
+
+class Damaged(UserError, ValueError):
+    """A file was cut, edited or cannot be read; the message names it and the way out."""
 
 
 class Preempted(SystemExit):
@@ -80,6 +86,34 @@ def most_similar(name: str, known: Iterable[str]) -> str:
     """The known name that is most similar to a name; "" if none is similar."""
     close = difflib.get_close_matches(str(name), [str(k) for k in known], n=1, cutoff=0.5)
     return close[0] if close else ""
+
+
+ADVICE = {  # for the reasons why a path cannot be written
+    errno.ENOSPC: "Free some space and run the same command again.",
+    errno.EDQUOT: "Free some space and run the same command again.",
+    errno.EFBIG: "Free some space and run the same command again.",
+    errno.EROFS: "Make the folder writable, or choose another place.",
+    errno.EACCES: "Make the folder writable, or choose another place.",
+    errno.EPERM: "Make the folder writable, or choose another place.",
+    errno.ENAMETOOLONG: "Choose a shorter path.",
+    errno.EISDIR: "A folder has the name of this file: move it away.",
+    errno.EEXIST: "A file has the name of a folder that is needed: move it away.",
+    errno.ENOTDIR: "A file has the name of a folder that is needed: move it away.",
+    errno.ENOTEMPTY: "A folder has the name of this file: move it away.",
+}
+
+
+def reason(error: BaseException) -> str:
+    """Why a file could not be read or written, in a few words, without its path."""
+    if isinstance(error, NotSaved) and error.__cause__:
+        return reason(error.__cause__)
+    return getattr(error, "strerror", None) or str(error)
+
+
+def not_saved(path: Path, error: OSError) -> NotSaved:
+    """The error for a file or folder that could not be written: path, reason, and what to do."""
+    advice = ADVICE.get(error.errno or 0, "Mend that and run the same command again.")
+    return NotSaved(f"{path} could not be written: {reason(error)}. {advice}")
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -1,12 +1,17 @@
 """Reads a workdir into a record; everything on a page comes from these files."""
 
 import dataclasses
+import hashlib
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from l2l_jax.lib import files
 from l2l_jax.lib.errors import ConfigError
 from l2l_jax.workdir.layout import Workdir
+
+log = logging.getLogger(__name__)
 
 MAX_LISTED = 10  # workdirs that an error names
 
@@ -52,13 +57,14 @@ class Record:
 def collect(folder: Path) -> Record:
     """Reads a workdir. ConfigError if it holds no evaluated run."""
     workdir = Workdir(folder)
+    workdir.check_kinds()
     if missing := _missing_files(workdir):
         raise ConfigError(
             f"{folder} holds no evaluated run: {missing}. Finish it with "
             "'python -m l2l_jax.main', or evaluate its last checkpoint with "
             f"'python -m l2l_jax.evaluate --workdir {folder}'."
         )
-    return Record(
+    record = Record(
         name=folder.name,
         config=workdir.read_config(),
         versions=workdir.read_versions(),
@@ -68,6 +74,43 @@ def collect(folder: Path) -> Record:
         tsne=workdir.read_record("tsne"),
         images=workdir.read_pictures(),
     )
+    _check_digests(workdir, record)
+    for phase, (done, _) in record.results["steps"].items():
+        count = sum(each["phase"] == phase for each in record.metrics)
+        if count < done:
+            log.warning(
+                "%s has records of %d of the %d steps of %s; its curves are incomplete",
+                *(workdir.metrics, count, done, phase),
+            )
+    return record
+
+
+def _check_digests(workdir: Workdir, record: Record) -> None:
+    """ConfigError if a split, picture or record is not the one that the results belong to."""
+    digests, again = (
+        record.results["digests"],
+        f"python -m l2l_jax.evaluate --workdir {workdir.folder}",
+    )
+    now = {
+        "splits": {name: split["digest"] for name, split in record.splits.items()},
+        "pictures": {n: hashlib.sha256(data).hexdigest() for n, data in record.images.items()},
+        "records": {
+            name: files.sha256(workdir.record(name))
+            for name in digests.get("records", {})
+            if workdir.record(name).is_file()
+        },
+    }
+    path_of = {
+        "splits": workdir.split, "pictures": workdir.picture, "records": workdir.record
+    }  # fmt: skip
+    for kind, present in now.items():
+        for name, digest in digests.get(kind, {}).items():
+            if present.get(name) != digest:
+                how = "is damaged or was changed" if name in present else "is missing"
+                raise ConfigError(
+                    f"{path_of[kind](name)} {how}: it is not what {workdir.results.name} was made "
+                    f"with. '{again}' makes both again."
+                )
 
 
 def _missing_files(workdir: Workdir) -> str:

@@ -21,8 +21,9 @@ def write(
 ) -> Path:
     """Writes the page that compares these runs; by default into the folder above all of them."""
     out = out or common_folder(list(runs)) / "report.html"
+    text = compared(list(runs.values()), left_out)
     with files.atomic_write(out) as file:
-        file.write(compared(list(runs.values()), left_out).encode())
+        file.write(text.encode())
     return out
 
 
@@ -43,8 +44,9 @@ def write_plot(runs: Sequence[Record], out: Path) -> Path:
     plot = tradeoff.draw(tables.rows(groups, _tasks(groups)[0]), figure) if figure else None
     if plot is None:
         raise ConfigError("Nothing to plot: fewer than two models have a FID on both sides.")
+    image = tradeoff.png(plot)
     with files.atomic_write(out) as file:
-        file.write(tradeoff.png(plot))
+        file.write(image)
     return out
 
 

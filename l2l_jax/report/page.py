@@ -4,6 +4,7 @@ Everything on it is read from the workdir. It opens from disk and loads nothing 
 """
 
 import base64
+import hashlib
 import html
 import json
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ VERBS = {"forget": "forget", "retain": "keep"}
 NOT_REACHED = (
     "not reached"  # in results["ended"], the text of a phase that missed its aim begins so
 )
+DIGEST = "<!-- SHA-256 of all above: {} -->\n"  # what a page ends with
 MIN_CHANGE = 0.01  # relative; a smaller change is neither good nor bad
 MAX_CLASSES = 24  # that are named for each side
 MAX_BROKEN = 20  # broken images that are named for each split
@@ -27,10 +29,24 @@ MAX_BROKEN = 20  # broken images that are named for each split
 
 def write(folder: Path, out: Path | None = None) -> Path:
     """Writes the page of a workdir to `out`, by default its report.html; returns the path."""
-    path = out or Workdir(folder).report
+    path, text = out or Workdir(folder).report, page(collect(folder))
     with files.atomic_write(path) as file:
-        file.write(page(collect(folder)).encode())
+        file.write((text + DIGEST.format(_digest(text))).encode())
     return path
+
+
+def is_intact(path: Path) -> bool:
+    """Whether a page fits the digest at its end."""
+    try:
+        content = path.read_bytes().decode()
+    except (OSError, ValueError):
+        return False
+    text = content[: -len(DIGEST.format(_digest("")))]
+    return content == text + DIGEST.format(_digest(text))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def page(record: Record) -> str:

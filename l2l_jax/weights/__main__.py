@@ -11,6 +11,7 @@ file, to an official file or to a .safetensors file that another run can start f
 
 import argparse
 import json
+import os
 from pathlib import Path
 
 from l2l_jax.engine.outcome import final_weights
@@ -29,9 +30,9 @@ def read(source: Path, partial: bool = False) -> Weights:
     Raises ConfigError for a workdir with unfinished phases unless `partial`, so that the result of
     an interrupted run is not taken for the unlearned model; DataMissing if there is nothing.
     """
-    if source.is_dir():
+    if os.path.isdir(source):  # False, in contrast to Path.is_dir, for a path that is too long
         return final_weights(source, partial)
-    if not source.is_file():
+    if not os.path.isfile(source):
         raise DataMissing(f"There is no weights file and no workdir {source}.")
     return safetensors.load(source)
 

@@ -1,5 +1,8 @@
 """Finds, checks and reads the files of feature networks, which evaluators measure with."""
 
+import functools
+import io
+import json
 import logging
 import os
 from collections.abc import Callable, Mapping
@@ -8,13 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from l2l_jax.lib import files, trees
+from l2l_jax.lib import files, sealed, trees
 from l2l_jax.lib.errors import DataMissing, WrongWeights
 from l2l_jax.types import RANDOM_WEIGHTS, NetworkContext, Params, Source, SplitLike
-from l2l_jax.weights import safetensors, torch_reader
+from l2l_jax.weights import torch_reader
 from l2l_jax.weights.published import NETWORK_FILES
 
 log = logging.getLogger(__name__)
+
+METADATA = "metadata"  # name in a cache file, beside those of the arrays
 
 
 def folders() -> list[Path]:
@@ -97,19 +102,17 @@ def cached(
 ) -> tuple[Params, dict[str, Any]]:
     """What make() returns, (parameters, metadata), stored in the cache under `key`.
 
-    A damaged file is replaced. If the cache cannot be written, a warning is logged.
+    A file that does not fit its digest is replaced. If the cache cannot be written, a warning is
+    logged.
     """
-    path = files.cache_dir() / f"{key}.safetensors"
-    try:
-        weights = safetensors.load(path)
-        return weights.params, weights.about
-    except FileNotFoundError:
-        pass
-    except WrongWeights as error:
-        log.warning("%s It is replaced.", error)
+    path = files.cache_dir() / f"{key}.npz"
+    if stored := sealed.read(path, key):
+        with np.load(io.BytesIO(stored)) as arrays:
+            flat = dict(arrays)
+        metadata = json.loads(str(flat.pop(METADATA)))
+        return trees.unflatten(flat), metadata
     params, metadata = make()
-    try:
-        safetensors.save(path, params, metadata)
-    except OSError as error:
-        log.warning("%s is not kept for the next run: %s", path.name, error)
-    return params, metadata | {"digest": trees.digest(params)}
+    metadata = metadata | {"digest": trees.digest(params)}
+    flat = trees.flatten(params) | {METADATA: np.array(json.dumps(metadata))}
+    sealed.write_if_possible(path, key, functools.partial(np.savez, allow_pickle=False, **flat))
+    return params, metadata

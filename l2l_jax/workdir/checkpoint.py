@@ -17,7 +17,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from l2l_jax.lib import files, hosts, trees
-from l2l_jax.lib.errors import NotSaved, Unrestorable, is_full
+from l2l_jax.lib.errors import Damaged, NotSaved, Unrestorable, is_full, not_saved, reason
 
 log = logging.getLogger(__name__)
 
@@ -40,10 +40,15 @@ class Checkpoints:
             read_only=not self._writes,
             create=self._writes,
         )
-        exists = self._writes or self.folder.is_dir()
-        self._optional_manager = (
-            ocp.CheckpointManager(self.folder, options=options) if exists else None
-        )
+        self._optional_manager = None
+        if self.folder.exists() and not self.folder.is_dir():
+            raise Damaged(f"{self.folder} is a file; it should be a folder. Move it away.")
+        if self._writes or self.folder.exists():
+            self._check_entries()
+            try:
+                self._optional_manager = ocp.CheckpointManager(self.folder, options=options)
+            except OSError as error:
+                raise not_saved(self.folder, error) from error
 
     @property
     def _manager(self) -> ocp.CheckpointManager:
@@ -86,12 +91,12 @@ class Checkpoints:
         except Exception as error:  # must not hide the error that made the caller close
             log.warning("the checkpoint in progress was not written: %s", str(error)[:200])
 
-    def restore(self, abstract: Any) -> Any | None:
+    def restore(self, abstract: Any, only_newest: bool = False) -> Any | None:
         """The newest undamaged state, or None if there is no checkpoint at all.
 
         abstract: a tree of ShapeDtypeStructs with shardings. Damaged checkpoints newer than the one
         returned are renamed, not removed. Unrestorable if there are checkpoints but none can be
-        read.
+        read. only_newest: Damaged if the newest checkpoint is damaged.
         """
         steps = self.steps()
         undamaged = self._steps_of_main([step for step in steps if self._is_undamaged(step)])
@@ -105,7 +110,14 @@ class Checkpoints:
                     "checkpoint %s is damaged: %s", self.folder / str(step), str(error)[:500]
                 )
                 continue
-            self._rename_damaged([other for other in steps if other > step])
+            damaged = [other for other in steps if other > step]
+            if damaged and only_newest:
+                raise Damaged(
+                    f"{self.folder / str(damaged[-1])} is damaged; the newest intact checkpoint is "
+                    f"{step}. To continue from there, remove results.json, if there is one, and "
+                    "run the command of this run again."
+                )
+            self._rename_damaged(damaged)
             return state
         if steps:
             raise Unrestorable(
@@ -129,10 +141,19 @@ class Checkpoints:
             target = self.folder / (f"damaged-{step}" + (f"-{earlier}" if earlier else ""))
             if hosts.is_main():
                 (self.folder / str(step)).rename(target)
-                self._digest_file(step).unlink(missing_ok=True)
+                files.remove(self._digest_file(step))
             log.warning("using the checkpoint before step %d; it is kept as %s", step, target)
         hosts.barrier("damaged checkpoints are renamed")
         self._manager.reload()
+
+    def _check_entries(self) -> None:
+        """Damaged if a file has the name of a checkpoint, which is a folder."""
+        for path in self.folder.glob("[0-9]*"):
+            if path.name.isdigit() and not path.is_dir():
+                raise Damaged(
+                    f"{path} is a file; a checkpoint is a folder. Move it away: the one before it "
+                    "is used."
+                )
 
     def _digest_file(self, step: int) -> Path:
         return self.folder / f"{step}.sha256.json"
@@ -148,21 +169,29 @@ class Checkpoints:
         files.write_json(self._digest_file(step), self._digests(step))
         kept = {self._digest_file(step) for step in self.steps()}
         for path in set(self.folder.glob("*.sha256.json")) - kept:
-            path.unlink()
+            files.remove(path)
 
     def _is_undamaged(self, step: int) -> bool:
         """Whether the files match their digests; logs a warning if not.
 
         True if no digests are stored: the writer was killed after orbax had committed the
-        checkpoint. True on all processes but the main one, whose answer counts.
+        checkpoint; and, with a warning, if the file of digests is damaged itself. True on all
+        processes but the main one, whose answer counts.
         """
         if not hosts.is_main() or not self._digest_file(step).exists():
             return True
-        stored, now = files.read_json(self._digest_file(step)), self._digests(step)
+        try:
+            stored = files.read_object(
+                self._digest_file(step), f"Checkpoint {step} is used without a check."
+            )
+        except Damaged as error:
+            log.warning("%s", error)
+            return True
+        now = self._digests(step)
         wrong = sorted(name for name in stored | now if stored.get(name) != now.get(name))
         if wrong:
-            reason = f"{len(wrong)} of its files changed or are missing, such as {wrong[0]}"
-            log.warning("checkpoint %s is damaged: %s", self.folder / str(step), reason)
+            why = f"{len(wrong)} of its files changed or are missing, such as {wrong[0]}"
+            log.warning("checkpoint %s is damaged: %s", self.folder / str(step), why)
         return not wrong
 
     @contextlib.contextmanager
@@ -171,12 +200,11 @@ class Checkpoints:
         try:
             yield
         except Exception as error:
-            reason = (
-                f"the disk is full ({str(error)[:100]})" if is_full(error) else str(error)[:500]
-            )
+            why = reason(error)
+            why = f"the disk is full ({why[:100]})" if is_full(error) else why[:500]
             others = [other for other in self.steps() if other != step]
             newest = f"checkpoint {others[-1]} is intact" if others else "there is no earlier one"
             raise NotSaved(
-                f"Step {step} could not be saved to {self.folder}: {reason}; {newest}. Free some "
+                f"Step {step} could not be saved to {self.folder}: {why}; {newest}. Free some "
                 "space and run the same command again to continue from there."
             ) from error

@@ -9,12 +9,12 @@ import re
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import jax
 
 from l2l_jax.lib import config_dicts, files, hosts
-from l2l_jax.lib.errors import ConfigError
+from l2l_jax.lib.errors import ConfigError, not_saved, reason
 from l2l_jax.workdir.layout import Workdir
 
 log = logging.getLogger(__name__)
@@ -40,13 +40,7 @@ def check_config_matches(
             "run."
         )
     workdir = Workdir(folder)
-    if not workdir.config.exists():
-        others = list(folder.glob("[!.]*")) if folder.is_dir() else []
-        if others:
-            named = ", ".join(sorted(other.name for other in others)[:5])
-            raise ConfigError(
-                f"{folder} is not empty and holds no run ({named}). Use another --workdir."
-            )
+    if not _has_config(workdir):
         return
     there, here = (
         config_dicts.leaves(config_dicts.decisive(files.as_json(each)))
@@ -65,17 +59,42 @@ def check_config_matches(
         )
 
 
+def _has_config(workdir: Workdir) -> bool:
+    """Whether the folder holds a run; False if it is new. ConfigError if it cannot be a workdir."""
+    folder = workdir.folder
+    try:
+        workdir.check_kinds()
+        if workdir.config.exists():
+            return True
+        others = sorted(path.name for path in folder.glob("[!.]*")) if folder.is_dir() else []
+    except OSError as error:  # such as a path that is too long, or that may not be read
+        raise ConfigError(
+            f"{folder} cannot be a workdir: {reason(error)}. Use another --workdir."
+        ) from error
+    if workdir.versions.name in others:
+        raise ConfigError(
+            f"{workdir.config} is missing. Restore it from a copy, or use another --workdir."
+        )
+    if others:
+        named = ", ".join(others[:5])
+        raise ConfigError(
+            f"{folder} is not empty and holds no run ({named}). Use another --workdir."
+        )
+    return False
+
+
 @contextlib.contextmanager
 def lock(folder: Path) -> Iterator[None]:
     """Locks the workdir during the block. ConfigError if another launch holds the lock.
 
-    A file system without locks only gives a warning.
+    NotSaved if the folder cannot be written. A file system without locks only gives a warning.
     """
     with contextlib.ExitStack() as stack:
-        held_by_other = False
-        if hosts.is_main():
-            folder.mkdir(parents=True, exist_ok=True)
-            file = stack.enter_context(Workdir(folder).lock.open("w"))
+        held_by_other, path, file = False, Workdir(folder).lock, None
+        with hosts.fail_together():
+            if hosts.is_main():
+                file = stack.enter_context(_created(path))
+        if file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -83,14 +102,22 @@ def lock(folder: Path) -> Iterator[None]:
             except OSError as error:  # some network file systems do not support locks
                 log.warning(
                     "%s cannot be locked (%s); make sure that no other process works in it",
-                    folder,
-                    error,
+                    *(folder, reason(error)),
                 )
         if hosts.from_main(int(held_by_other)):
             raise ConfigError(
                 f"Another process is working in {folder}; wait for it, or use another --workdir."
             )
         yield
+
+
+def _created(path: Path) -> IO[str]:
+    """The file, opened for writing. NotSaved if that is impossible."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("w")
+    except OSError as error:
+        raise not_saved(path, error) from error
 
 
 def claim(folder: Path, config: Mapping[str, Any], original: Mapping[str, Any] | None) -> None:
@@ -100,8 +127,8 @@ def claim(folder: Path, config: Mapping[str, Any], original: Mapping[str, Any] |
     """
     workdir = Workdir(folder)
     if hosts.is_main():
-        for unfinished in folder.rglob(".*.tmp"):  # of a process that was killed while writing
-            unfinished.unlink()
+        for unfinished in folder.rglob(f".*{files.TEMPORARY}"):  # of a killed process
+            files.remove(unfinished)
         if not workdir.config.exists():
             files.write_json(workdir.config, files.as_json(config))
     if original:
@@ -116,6 +143,8 @@ def record_reference(folder: Path, metadata: Mapping[str, Any]) -> None:
 
 def _record_weights(path: Path, metadata: Mapping[str, Any]) -> None:
     if hosts.is_main() and not path.exists():
+        if any(Workdir(path.parent).checkpoints("").glob("*/[0-9]*")):
+            log.warning("%s is missing: it is recorded again, from %s", path, metadata["weights"])
         files.write_json(path, dict(metadata))
 
 
@@ -161,6 +190,8 @@ def _record_versions(workdir: Workdir) -> None:
         return
     first = workdir.read_versions()
     if not first:
+        if any(workdir.checkpoints("").glob("*/[0-9]*")):
+            log.warning("%s is missing: what made the run so far is not known", workdir.versions)
         files.write_json(workdir.versions, now | {"continued_with": []})
         return
     last = (first["continued_with"] or [first])[-1]

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from l2l_jax.lib import files
-from l2l_jax.lib.errors import ConfigError, did_you_mean
+from l2l_jax.lib.errors import ConfigError, Damaged, did_you_mean, reason
+
+UNCHANGED = "Restore it from a copy, or remove it, if {} is still the one that the run began with."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,6 +101,30 @@ class Workdir:
         """The JSON file of a record that an evaluator keeps, such as "tsne"."""
         return self.folder / f"{name}.json"
 
+    def check_kinds(self) -> None:
+        """Damaged if a folder has the name of one of the files, or a file that of a folder.
+
+        ConfigError if the path cannot be used, such as one that is too long.
+        """
+        try:
+            self._check_kinds()
+        except OSError as error:
+            raise ConfigError(
+                f"{self.folder} cannot be a workdir: {reason(error)}. Choose another one."
+            ) from error
+
+    def _check_kinds(self) -> None:
+        for path in (self.config, self.versions, self.original, self.reference, self.metrics,
+                     self.notes, self.results, self.report, self.lock):  # fmt: skip
+            if path.is_dir():
+                raise Damaged(
+                    f"{path} is a folder; a workdir has a file of this name. Move it away."
+                )
+        for path in (self.folder, self.splits, self.images, self.profile, self.checkpoints(""),
+                     self.tensorboard("")):  # fmt: skip
+            if path.exists() and not path.is_dir():
+                raise Damaged(f"{path} is a file; a folder of this name is needed. Move it away.")
+
     def read_config(self) -> dict[str, Any]:
         """The config as plain dicts. ConfigError if the folder holds no run."""
         if not self.config.is_file():
@@ -108,23 +134,27 @@ class Workdir:
                 f"{did_you_mean(self.folder.name, near)} "
                 f"Runs beside it: {', '.join(sorted(near)[:10]) or 'none'}."
             )
-        return files.read_json(self.config)
+        return files.read_object(
+            self.config, "Restore it from a copy, or start again in another workdir."
+        )
 
     def read_versions(self) -> dict[str, Any]:
         """The first launch, with later ones under "continued_with"; {} if there is no file."""
-        return files.read_json(self.versions) if self.versions.exists() else {}
+        return _read(
+            self.versions, "Restore it from a copy, or remove it: its history is lost then."
+        )
 
     def read_original(self) -> dict[str, Any]:
         """{"weights", "digest", ...} of the original; {} if the run has no weights file."""
-        return files.read_json(self.original) if self.original.exists() else {}
+        return _read(self.original, UNCHANGED.format("the weights file"))
 
     def read_reference(self) -> dict[str, Any]:
         """{"weights", "digest"} of the retrained model; {} if the run has none."""
-        return files.read_json(self.reference) if self.reference.exists() else {}
+        return _read(self.reference, UNCHANGED.format("the retrained model"))
 
     def read_results(self) -> dict[str, Any]:
         """The content of results.json. FileNotFoundError if the run is not evaluated yet."""
-        return files.read_json(self.results)
+        return files.read_object(self.results, self._evaluate_again)
 
     def write_results(self, results: Mapping[str, Any]) -> None:
         """Writes results.json, atomically."""
@@ -132,11 +162,12 @@ class Workdir:
 
     def read_metrics(self) -> Iterator[dict[str, Any]]:
         """The records {"phase", "step", "seconds", metric: value, ...}, in the order written."""
-        return files.read_jsonl(self.metrics)
+        records = files.read_jsonl(self.metrics)
+        return (record for record in records if {"phase", "step"} <= record.keys())
 
     def read_notes(self) -> dict[str, dict[str, Any]]:
         """{phase: {name: value}}; {} if there is no file."""
-        return files.read_json(self.notes) if self.notes.exists() else {}
+        return _read(self.notes, "Remove it: what the run still needs is measured again.")
 
     def note(self, phase: str, **values: Any) -> None:
         """Adds values to the notes of a phase; a value of the same name is replaced."""
@@ -145,12 +176,16 @@ class Workdir:
 
     def read_splits(self) -> dict[str, dict[str, Any]]:
         """{name: the split as JSON}, sorted by name; {} if there are none."""
-        return {path.stem: files.read_json(path) for path in sorted(self.splits.glob("*.json"))}
+        remedy = "Continue the run: it is then made again, if its images are the same."
+        paths = sorted(self.splits.glob("*.json"))
+        return {path.stem: files.read_object(path, remedy) for path in paths}
 
     def read_record(self, name: str) -> Any | None:
         """The record that an evaluator kept under this name, or None."""
-        path = self.record(name)
-        return files.read_json(path) if path.exists() else None
+        try:
+            return files.read_json(self.record(name), self._evaluate_again)
+        except FileNotFoundError:
+            return None
 
     def write_record(self, name: str, record: Any) -> None:
         """Writes the record of an evaluator, atomically."""
@@ -158,4 +193,17 @@ class Workdir:
 
     def read_pictures(self) -> dict[str, bytes]:
         """{name: content of the PNG file}, sorted by name."""
-        return {path.stem: path.read_bytes() for path in sorted(self.images.glob("*.png"))}
+        paths = (path for path in sorted(self.images.glob("*.png")) if path.is_file())
+        return {path.stem: path.read_bytes() for path in paths}
+
+    @property
+    def _evaluate_again(self) -> str:
+        return f"'python -m l2l_jax.evaluate --workdir {self.folder}' makes it again."
+
+
+def _read(path: Path, remedy: str) -> dict[str, Any]:
+    """The JSON object in a file; {} if there is no file."""
+    try:
+        return files.read_object(path, remedy)
+    except FileNotFoundError:
+        return {}

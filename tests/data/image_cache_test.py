@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -9,9 +10,10 @@ import pytest
 from PIL import Image
 
 from l2l_jax.data import image_cache, image_folder
-from l2l_jax.lib import files
+from l2l_jax.lib import files, sealed
 from l2l_jax.lib.errors import BrokenImage, ConfigError
 from l2l_jax.types import Source
+from tests.helpers import DAMAGE
 
 
 def picture(path, seed=0, size=(30, 20)):
@@ -91,11 +93,39 @@ def test_a_damaged_file_is_written_again(folder):
     kept = with_cache(source, range(6), "disk")
     right = kept.read(2)
     path = image_cache.path_of(files.cache_dir() / "images", source.stamp(2))
-    for damage in (b"", path.read_bytes()[:-1]):
-        path.write_bytes(damage)
+    for damage in DAMAGE.values():
+        whole = path.read_bytes()
+        damage(path)
+        os.utime(path.parent)
         assert np.array_equal(kept.read(2), right)
-        assert path.stat().st_size == right.size + 8
-    assert seen == [2, 2, 2]
+        if path.is_dir():
+            path.rmdir()
+        else:
+            assert path.read_bytes() == whole
+    assert seen == [2] * (1 + len(DAMAGE))
+
+
+def test_the_file_of_another_image_is_not_used(folder, caplog):
+    source, _ = counted(folder)
+    kept = with_cache(source, range(6), "disk")
+    images = files.cache_dir() / "images"
+    here, other = (image_cache.path_of(images, source.stamp(row)) for row in (2, 3))
+    right = kept.read(2)
+    kept.read(3)
+    shutil.copy(other, here)
+    later = with_cache(source, range(6), "disk")
+    assert np.array_equal(later.read(2), right)
+    assert caplog.text.count("does not fit its digest") == 1
+
+
+def test_the_digest_is_checked_once(folder, monkeypatch):
+    source, _ = counted(folder)
+    with_cache(source, range(6), "disk").read(2)
+    later, checks, opened = with_cache(source, range(6), "disk"), [], sealed.opened
+    monkeypatch.setattr(sealed, "opened", lambda *a: checks.append(a) or opened(*a))
+    for _ in range(3):
+        assert np.array_equal(later.read(2), source.read(2))
+    assert len(checks) == 1
 
 
 def test_a_full_disk_gives_one_warning_and_no_error(folder, monkeypatch, caplog):

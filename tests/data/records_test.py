@@ -15,6 +15,7 @@ from PIL import Image
 from l2l_jax.data import image_tree
 from l2l_jax.data.records import convert, index, reader
 from l2l_jax.lib.errors import BrokenImage, DataMissing
+from tests.helpers import DAMAGE
 
 FIELDS = reader.Fields(key="name")
 CLASSES = ("cat", "dog", "owl")
@@ -84,6 +85,32 @@ def test_the_index_is_built_once_and_stored(pets, tmp_path, monkeypatch):
     again = read(pets)
     assert again.names == before.names
     np.testing.assert_array_equal(again.labels, before.labels)
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_index_is_built_again(damage, pets, tmp_path, caplog):
+    before = read(pets)
+    (path,) = (tmp_path / "cache" / "index").iterdir()
+    DAMAGE[damage](path)
+    again = read(pets)
+    assert again.names == before.names
+    np.testing.assert_array_equal(again.labels, before.labels)
+    assert (f"{path} " in caplog.text) == (damage != "deleted")
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_list_of_a_tree_is_made_again(damage, tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("L2L_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(image_tree, "MIN_STORED_PATHS", 1)
+    monkeypatch.setattr(image_tree, "MIN_UNCHANGED_NS", -(10**12))
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "1.jpg").touch()
+    for _ in range(2):
+        assert image_tree.list_images(tmp_path, "set") == ["set/1.jpg"]
+    (path,) = (tmp_path / "cache" / "index").iterdir()
+    DAMAGE[damage](path)
+    assert image_tree.list_images(tmp_path, "set") == ["set/1.jpg"]
+    assert (f"{path} " in caplog.text) == (damage != "deleted")
 
 
 def test_a_cache_that_cannot_be_written_gives_a_warning(pets, tmp_path, monkeypatch, caplog):

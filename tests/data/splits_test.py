@@ -11,6 +11,7 @@ from l2l_jax.lib import files
 from l2l_jax.lib.errors import ConfigError, DataMissing
 from l2l_jax.types import Source
 from l2l_jax.workdir import split_files
+from tests.helpers import DAMAGE
 
 CLASSES = ("cat", "dog", "bus", "tree", "sea")
 
@@ -194,7 +195,7 @@ def test_a_proxy_from_another_data_set_is_kept_as_a_file(tmp_path):
     given = sources() | foreign()
     found = make(given, forget=dict(classes=("cat",)), proxy=dict(images=4))
     split_files.save(tmp_path, found)
-    back = split_files.load(tmp_path, given)
+    back = split_files.load(tmp_path, given, dict)
     assert {k: v.digest for k, v in back.items()} == {k: v.digest for k, v in found.items()}
     assert np.array_equal(back["proxy"].indices, found["proxy"].indices)
     assert files.read_json(tmp_path / "splits" / "proxy.json")["part"] == "proxy"
@@ -255,10 +256,16 @@ def test_overlapping_lists_name_what_they_share(tmp_path):
         make(forget=dict(files=str(tmp_path / "c.txt")))
 
 
+def load(folder, **sides):
+    """The splits of a workdir, whose config chose these sides."""
+    return split_files.load(folder, sources(), lambda: make(**sides))
+
+
 def test_splits_are_files_with_digests(tmp_path):
     found, folder = make(forget=dict(classes=("cat",))), tmp_path / "splits"
     split_files.save(tmp_path, found)
-    back = split_files.load(tmp_path, sources())
+    back = load(tmp_path)
+    assert list(back) == list(found), "images of several splits are in the order of the splits"
     assert {k: v.keys for k, v in back.items()} == {k: v.keys for k, v in found.items()}
     assert {k: v.digest for k, v in back.items()} == {k: v.digest for k, v in found.items()}
     assert all(np.array_equal(back[k].indices, found[k].indices) for k in found)
@@ -270,7 +277,70 @@ def test_splits_are_files_with_digests(tmp_path):
 
     files.write_json(folder / "forget.json", record | {"keys": record["keys"][1:]})
     with pytest.raises(ConfigError, match="does not match its digest"):
-        split_files.load(tmp_path, sources())
+        load(tmp_path)
     files.write_json(folder / "forget.json", record | {"keys": ["train/cat/99"]})
     with pytest.raises(ConfigError, match="no longer has"):
-        split_files.load(tmp_path, sources())
+        load(tmp_path)
+
+
+CATS = dict(forget=dict(classes=("cat",)), proxy=dict(classes=("dog",)))
+
+
+@pytest.mark.parametrize("name", ["forget", "forget_eval", "retain", "retain_eval", "proxy"])
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_missing_or_damaged_split_is_made_again(damage, name, tmp_path, caplog):
+    found, path = make(**CATS), tmp_path / "splits" / f"{name}.json"
+    split_files.save(tmp_path, found)
+    DAMAGE[damage](path)
+    back = load(tmp_path, **CATS)
+    assert {k: v.keys for k, v in back.items()} == {k: v.keys for k, v in found.items()}
+    assert f"{path} " in caplog.text
+    assert caplog.text.count("It is made again from the config") == 1
+    split_files.save(tmp_path, back)
+    caplog.clear()
+    assert load(tmp_path, **CATS)[name].keys == found[name].keys
+    assert not caplog.text
+
+
+def test_a_missing_split_that_would_be_another_is_an_error(tmp_path):
+    split_files.save(tmp_path, make(**CATS))
+    (tmp_path / "splits" / "forget.json").unlink()
+    with pytest.raises(
+        ConfigError, match=r"forget\.json is missing\. The config does not give the"
+    ):
+        load(tmp_path, forget=dict(classes=("dog",)))
+
+
+def test_missing_splits_of_a_run_that_has_begun_are_an_error(tmp_path):
+    split_files.save(tmp_path, make(**CATS))
+    assert split_files.exist(tmp_path)
+    for path in (tmp_path / "splits").iterdir():
+        path.unlink()
+    assert not split_files.exist(tmp_path), "no phase has begun"
+    (tmp_path / "checkpoints" / "pretrain" / "2").mkdir(parents=True)
+    with pytest.raises(ConfigError, match="splits is missing or empty"):
+        split_files.exist(tmp_path)
+    (tmp_path / "splits").rmdir()
+    with pytest.raises(ConfigError, match="splits is missing or empty"):
+        split_files.exist(tmp_path)
+
+
+def test_edited_splits_that_share_images_are_refused(tmp_path):
+    """All digests fit: somebody has computed them again."""
+    found = make(**CATS)
+    for part in ("", "_eval"):
+        both, folder = found["retain" + part], tmp_path / f"a{part}"
+        row = int(found["forget" + part].indices[0])
+        wider = splits.pick(both.name, both.part, sources()[both.part], [*both.indices, row])
+        split_files.save(folder, found | {both.name: wider})
+        with pytest.raises(ConfigError, match=f"retain{part}.json share 1 images, such as"):
+            load(folder)
+
+
+def test_a_split_of_another_run_is_refused(tmp_path):
+    split_files.save(tmp_path / "a", make(**CATS))
+    split_files.save(tmp_path / "b", make(forget=dict(classes=("dog",))))
+    there, here = (tmp_path / run / "splits" / "retain.json" for run in "ba")
+    here.write_bytes(there.read_bytes())
+    with pytest.raises(ConfigError, match="belongs to another run than the files beside it"):
+        load(tmp_path / "a")

@@ -1,15 +1,19 @@
 """Tokens on disk: what they depend on, how they are continued, and when an error is raised."""
 
+import shutil
+
 import numpy as np
 import pytest
 
 from l2l_jax.data import images, splits, token_cache
 from l2l_jax.data.loader import Host
-from l2l_jax.lib import hosts
+from l2l_jax.lib import files, hosts, sealed
 from l2l_jax.lib.errors import ConfigError
 from l2l_jax.types import Source
+from tests.helpers import DAMAGE
 
 COUNT = 20
+FILE_DAMAGE = [name for name in DAMAGE if name != "a folder"]
 RICH = images.augmentation(8, (0.2, 1.0), flip=True)
 
 
@@ -30,10 +34,10 @@ def tokenize(pictures):
     return pictures.reshape(len(pictures), 4, 2, 4, 2, 3).sum((2, 4, 5), dtype=np.int64) % 97
 
 
-def fill(folder, rows=range(COUNT), views=3, host=Host(), seed=0, by=tokenize):  # noqa: B008
+def fill(folder, rows=range(COUNT), views=3, host=Host(), seed=0, by=tokenize, settings={}):  # noqa: B006, B008
     data = source(seed)
     split = splits.pick("retain", "train", data, np.array(rows))
-    return token_cache.load_or_compute(folder, data, split, views, RICH, by, host)
+    return token_cache.load_or_compute(folder, data, split, views, RICH, by, host, settings)
 
 
 def test_a_view_is_the_tokens_of_an_augmented_image(tmp_path):
@@ -93,11 +97,44 @@ def test_images_that_changed_are_noticed(tmp_path):
     fill(tmp_path)
     with pytest.raises(ConfigError, match="files have changed since"):
         fill(tmp_path, seed=1)
-    (shard,) = tmp_path.rglob("00002.npy")
-    np.save(shard, np.zeros_like(np.load(shard)))
-    token_cache._shard.cache_clear()
-    with pytest.raises(ConfigError, match=r"00002\.npy holds other tokens"):
-        fill(tmp_path)
+
+
+@pytest.mark.parametrize("damage", [*FILE_DAMAGE, "edited", "of another split"])
+def test_a_damaged_shard_is_made_again(damage, tmp_path, caplog):
+    whole = np.stack(list(fill(tmp_path)))
+    fill(tmp_path / "other", rows=range(2, COUNT))
+    (other,), (shard,) = (tmp_path / "other").rglob("00001.npy"), tmp_path.glob("*/00001.npy")
+    if damage == "edited":
+        data = bytearray(shard.read_bytes())
+        data[-sealed.SIZE - 1] ^= 1  # in the last image: the first one is still right
+        shard.write_bytes(data)
+    elif damage == "of another split":
+        shutil.copy(other, shard)
+    else:
+        DAMAGE[damage](shard)
+    np.testing.assert_array_equal(np.stack(list(fill(tmp_path))), whole)
+    assert caplog.text.count("made again") == (damage != "deleted")
+    caplog.clear()
+    fill(tmp_path)
+    assert not caplog.text, "it is right now"
+
+
+def test_shards_of_other_settings_are_made_again(tmp_path, caplog):
+    """The record of settings is lost, and another run uses the folder."""
+    fill(tmp_path, settings={"crop": (0.2, 1.0)})
+    fill(tmp_path, settings={"crop": [0.2, 1.0]})
+    assert not caplog.text
+    fill(tmp_path, settings={"crop": (0.5, 1.0)})
+    assert caplog.text.count("does not fit its digest") == 4
+
+
+@pytest.mark.parametrize("damage", FILE_DAMAGE)
+def test_a_damaged_record_of_settings_is_written_again(damage, tmp_path, caplog):
+    token_cache.record_settings(tmp_path, {"views": 3})
+    DAMAGE[damage](tmp_path / "about.json")
+    token_cache.record_settings(tmp_path, {"views": 3})
+    assert caplog.text.count("It is written again") == (damage != "deleted")
+    assert files.read_json(tmp_path / "about.json") == {"views": 3}
 
 
 def test_a_cache_of_another_tokenizer_is_refused(tmp_path):

@@ -17,7 +17,7 @@ from l2l_jax.report.collect import collect
 from l2l_jax.report.compare import compared as page_of
 from l2l_jax.report.compare import markdown
 from l2l_jax.types import Source
-from tests.helpers import once, small_config, trained
+from tests.helpers import DAMAGE, once, small_config, trained
 
 NETWORKS = dict(
     tiny=dict(name="clip", args=dict(size="tiny")),
@@ -89,6 +89,37 @@ def test_features_are_kept_for_a_second_evaluation(workdir, tmp_path, monkeypatc
     assert sorted(completed) == ["forget", "retain"]
     before, after = (files.read_json(path / "results.json") for path in (workdir, tmp_path / "run"))
     assert json.dumps(before["tasks"]) == json.dumps(after["tasks"])
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damaged_completions_are_made_again(damage, tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("L2L_CACHE", str(tmp_path))
+    config = dict(tasks={}, model="mae", data="fake", evaluate=dict(batch_size=4))
+    source = Source(("a",), np.zeros(1, np.int32), ("all",), lambda at: None, stamp=str)
+    split = splits.pick("retain_eval", "eval", source, np.zeros(1, int))
+    completer = completions.Completer.__new__(completions.Completer)
+    completer.seed, completer.digests, completer._networks = 0, {"original": "ab"}, {}
+    completer._experiment = SimpleNamespace(
+        config=config, splits={"retain_eval": split}, sources={"eval": source}
+    )
+    made, columns = [], {"mse": np.arange(100.0), "main/features": np.ones((100, 3))}
+
+    def completed():
+        made.append(1)
+        return columns
+
+    key = ("original", "retain", "center")
+    for _ in range(2):
+        completer.cached(key, completed)
+    assert len(made) == 1
+    (path,) = (tmp_path / "completions").iterdir()
+    DAMAGE[damage](path)
+    for _ in range(2):
+        again = completer.cached(key, completed)
+        assert again.keys() == columns.keys()
+        assert all(np.array_equal(again[name], columns[name]) for name in columns)
+    assert len(made) == (3 if damage == "a folder" else 2)
+    assert (f"{path} " in caplog.text) == (damage != "deleted")
 
 
 @pytest.mark.slow

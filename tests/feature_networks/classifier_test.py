@@ -14,6 +14,7 @@ from l2l_jax.lib import trees
 from l2l_jax.lib.errors import BrokenImage
 from l2l_jax.weights import feature_networks
 from l2l_jax.weights.feature_networks import context
+from tests.helpers import DAMAGE, flip
 
 ARGS = dict(size=16, epochs=3, batch_size=16)
 
@@ -69,7 +70,7 @@ def test_a_cache_that_cannot_be_written_stops_nothing(parts, monkeypatch, caplog
 
     kept = classifier.build(context(*parts, 20), **ARGS)
     monkeypatch.setenv("L2L_CACHE", "/elsewhere")
-    monkeypatch.setattr(feature_networks.safetensors, "save", full)
+    monkeypatch.setattr(feature_networks.sealed, "write", full)
     again = classifier.build(context(*parts, 20), **ARGS)
     assert "not kept" in caplog.text
     assert again.about == kept.about
@@ -114,11 +115,37 @@ def test_it_looks_at_the_images_of_the_splits_only(parts):
 
 
 @pytest.mark.slow
-def test_a_damaged_file_is_made_again(parts, tmp_path, caplog):
+def test_it_is_the_same_when_made_again(parts, tmp_path, caplog):
     first = classifier.build(context(*parts, 20), **ARGS)
     (path,) = (tmp_path / "cache").iterdir()
-    path.write_bytes(path.read_bytes()[:-8] + b"\0" * 8)
+    flip(path)
     with caplog.at_level(logging.WARNING):
         again = classifier.build(context(*parts, 20), **ARGS)
-    assert "damaged" in caplog.text
+    assert caplog.text.count("made again") == 1
     assert trees.digest(first.params) == trees.digest(again.params), "seeded: the same again"
+    assert first.about == again.about
+
+
+@pytest.mark.parametrize("damage", [*DAMAGE, "edited"])
+def test_damaged_weights_are_made_again(damage, tmp_path, monkeypatch, caplog):
+    """The accuracy is a figure of the report, so the metadata is under the digest, too."""
+    monkeypatch.setenv("L2L_CACHE", str(tmp_path / "cache"))
+    params, made = {"convs": {0: np.arange(4.0, dtype=np.float32)}}, []
+
+    def make():
+        made.append(1)
+        return params, {"accuracy": 0.51}
+
+    first = feature_networks.cached("x", make)
+    (path,) = (tmp_path / "cache").iterdir()
+    if damage == "edited":
+        path.write_bytes(path.read_bytes().replace(b"0.51", b"0.91"))
+        path.write_bytes(path.read_bytes().replace(b"0\0\0\0.\0\0\x005", b"0\0\0\0.\0\0\x009"))
+    else:
+        DAMAGE[damage](path)
+    for _ in range(2):
+        again = feature_networks.cached("x", make)
+        assert again[1] == first[1] == {"accuracy": 0.51, "digest": trees.digest(params)}
+        assert trees.digest(again[0]) == trees.digest(params)
+    assert len(made) == (3 if damage == "a folder" else 2)
+    assert ("made again" in caplog.text) == (damage != "deleted")

@@ -215,5 +215,3 @@ def test_a_file_is_written_completely_or_not_at_all(tmp_path):
         fail()
     assert files.read_json(path) == {"a": [1, 2]}
     assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
-    (tmp_path / "m.jsonl").write_text('{"a": 1}\n{"a": 2}\n{"a"')
-    assert [record["a"] for record in files.read_jsonl(tmp_path / "m.jsonl")] == [1, 2]

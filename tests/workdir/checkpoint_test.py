@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from l2l_jax.lib import sharding
-from l2l_jax.lib.errors import NotSaved, Unrestorable
+from l2l_jax.lib.errors import Damaged, NotSaved, Unrestorable
 from l2l_jax.workdir import checkpoint
-from tests.helpers import ROOT
+from tests.helpers import DAMAGE, ROOT, flip
 
 TREE = {"w": {i: jnp.arange(4096.0).reshape(64, 64) + i for i in range(11)}, "step": jnp.int32(3)}
 
@@ -62,19 +62,6 @@ def largest(folder):
     return max((p for p in folder.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
 
 
-def flip(path):
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
-
-
-DAMAGE = {
-    "one flipped bit": flip,
-    "cut in half": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
-    "missing": lambda path: path.unlink(),
-}
-
-
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, damage, caplog):
     save(tmp_path, 1, 2)
@@ -85,6 +72,46 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, damage, cap
     assert (tmp_path / "damaged-2").is_dir(), "the damaged checkpoint is renamed, not removed"
     save(tmp_path, 2)
     assert int(restore(tmp_path)["step"]) == 2
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_file_of_digests_is_named_and_the_checkpoint_used(damage, tmp_path, caplog):
+    save(tmp_path, 1, 2)
+    DAMAGE[damage](tmp_path / "2.sha256.json")
+    assert int(restore(tmp_path)["step"]) == 2
+    assert ("2.sha256.json" in caplog.text) == (damage != "deleted")
+    save(tmp_path, 3, keep=1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["3", "3.sha256.json"]
+
+
+def test_older_parameters_are_not_taken_for_the_newest(tmp_path):
+    save(tmp_path, 1, 2)
+    flip(largest(tmp_path / "2"))
+    reader = checkpoint.Checkpoints(tmp_path)
+    with pytest.raises(Damaged, match=r"/2 is damaged; the newest intact checkpoint is 1\. To"):
+        reader.restore(abstract_state(1), only_newest=True)
+    reader.close()
+    assert (tmp_path / "2").is_dir()
+
+
+def test_files_in_place_of_folders_are_named(tmp_path):
+    (tmp_path / "file").touch()
+    for keep in (None, 2):
+        with pytest.raises(Damaged, match="file is a file; it should be a folder"):
+            checkpoint.Checkpoints(tmp_path / "file", keep)
+    with pytest.raises(NotSaved, match="below could not be written: Not a directory"):
+        checkpoint.Checkpoints(tmp_path / "file" / "below", 2)
+    save(tmp_path / "c", 1)
+    (tmp_path / "c" / "2").touch()
+    with pytest.raises(Damaged, match="/2 is a file; a checkpoint is a folder"):
+        checkpoint.Checkpoints(tmp_path / "c")
+
+
+def test_leftovers_of_a_killed_save_are_removed(tmp_path):
+    save(tmp_path, 1)
+    (tmp_path / "2.orbax-checkpoint-tmp-0" / "default").mkdir(parents=True)
+    save(tmp_path, 3)
+    assert sorted(p.name for p in tmp_path.iterdir() if p.is_dir()) == ["1", "3"]
 
 
 def test_only_damaged_checkpoints_are_an_error_not_a_new_start(tmp_path):

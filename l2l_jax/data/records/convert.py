@@ -47,6 +47,7 @@ def convert(target: Target, splits: Mapping[str, Sequence[writer.Row]], workers:
     if not _record_plan(target, splits):
         log.info("%s is complete already", target.folder)
         return
+    files.sweep(target.folder)
     missing = [each for of_split in shards.values() for each in of_split if not each.path.exists()]
     total = sum(map(len, shards.values()))
     if len(missing) < total:

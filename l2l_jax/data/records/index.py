@@ -7,6 +7,7 @@ stored: beside the records by launch/prepare, else in files.cache_dir() on first
 import concurrent.futures
 import contextlib
 import dataclasses
+import io
 import logging
 import time
 from collections.abc import Sequence
@@ -15,11 +16,12 @@ from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 
-from l2l_jax.lib import files
+from l2l_jax.lib import files, sealed
 from l2l_jax.lib.errors import BrokenImage
 
 log = logging.getLogger(__name__)
 
+KEY = "index of records"  # of the digest in an index file, which may be moved and renamed
 THREADS = 16
 LOG_SECONDS = 10  # between two log lines
 COMPARED_RECORDS = 16  # records that an index is compared with before it is used
@@ -50,15 +52,15 @@ def load_or_build(
     location = files.digest_of_lines([str(folder.resolve()), digest])
     cached = files.cache_dir() / "index" / f"{location}.npz"
     for path in (path_beside(folder, split), cached):
-        if path.is_file():
-            with np.load(path) as arrays:
+        if stored := sealed.read(path, KEY):
+            with np.load(io.BytesIO(stored)) as arrays:
                 names = np.char.decode(arrays["names"], "utf-8").tolist()
                 labels, same_files = arrays["labels"], str(arrays["digest"]) == digest
             if same_files and _matches(names, labels, fields, data):
                 return tuple(names), labels
             log.warning("%s belongs to other files and is not used", path)
     names, labels = _read_all(folder, fields, shards)
-    files.write_if_possible(cached, lambda file: _save(file, digest, names, labels))
+    sealed.write_if_possible(cached, KEY, lambda file: _save(file, digest, names, labels))
     return tuple(names), labels
 
 
@@ -90,8 +92,7 @@ def digest_of(split: str, fields: Fields, paths: Sequence[Path]) -> str:
 
 def write(path: Path, digest: str, names: Sequence[str], labels: np.ndarray) -> None:
     """Writes an index: names and labels in the order of the records."""
-    with files.atomic_write(path) as file:
-        _save(file, digest, names, labels)
+    sealed.write(path, KEY, lambda file: _save(file, digest, names, labels))
 
 
 def _save(file: BinaryIO, digest: str, names: Sequence[str], labels: np.ndarray) -> None:

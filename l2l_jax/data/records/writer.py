@@ -10,6 +10,7 @@ from typing import Any
 from PIL import Image
 
 from l2l_jax.data.records import reader
+from l2l_jax.lib import files
 from l2l_jax.lib.errors import BrokenImage, NotSaved
 
 RESUME = "What is done is kept: fix the cause, and run the same command again."
@@ -32,7 +33,7 @@ def write(shard: Shard, fields: reader.Fields) -> int:
     """
     from array_record.python import array_record_module  # pyright: ignore[reportAttributeAccessIssue]  # a C++ extension
 
-    temporary = shard.path.with_name(f".{shard.path.name}.tmp")
+    temporary = shard.path.with_name(f".{shard.path.name}{files.TEMPORARY}")
     try:
         writer = array_record_module.ArrayRecordWriter(str(temporary), "group_size:1")
         for row in shard.rows:
