@@ -106,7 +106,8 @@ def rows_of_list(path: Path, sources: Mapping[str, Source]) -> dict[str, np.ndar
         missing -= row_of.keys()
     trained, *held_out = sources
     if missing:
-        raise key_lists.unknown(path, missing, sources[trained].keys)
+        known = [key for source in sources.values() for key in source.keys]
+        raise key_lists.unknown(path, missing, known)
     count = sum(len(rows[part]) for part in held_out)
     statement = f"{count} of the {len(set(keys))} images that {path} lists are held out"
     if not len(rows[trained]):

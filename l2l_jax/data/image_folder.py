@@ -36,8 +36,10 @@ def class_folders(root: Path) -> list[Path]:
             f"There is no folder {root}.{hint}{content} It should hold one sub-folder of images "
             "for every class."
         )
-    entries = sorted(p for p in root.iterdir() if not p.name.startswith("."))
-    folders = [path for path in entries if path.is_dir() and _has_own_place(path, root)]
+    with os.scandir(root) as found:
+        entries = sorted((e for e in found if e.name[0] != "."), key=lambda entry: entry.name)
+    folders = [root / each.name for each in entries if image_tree.is_folder(each)]
+    folders = [path for path in folders if _has_own_place(path, root)]
     if not folders:
         raise DataMissing(
             f"{root} has no sub-folders. Put the images of each class into a folder of its own, "

@@ -114,7 +114,7 @@ def list_files(
         for entry in _entries(where):
             if entry.name[0] == ".":
                 continue
-            if entry.is_dir():
+            if is_folder(entry):
                 check_name(entry.path, entry.name)
                 inner = f"{prefix}{entry.name}/"
                 if not entry.is_symlink():
@@ -137,6 +137,18 @@ def _entries(folder: str) -> list[os.DirEntry[str]]:
             f"The folder {folder} cannot be read: {error.strerror}. Correct its permissions, or "
             "move it out of the data set."
         ) from error
+
+
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a folder, or a link to one; the log names links that lead nowhere."""
+    try:
+        found = entry.is_dir()
+        broken = not found and entry.is_symlink() and not os.path.exists(entry.path)
+    except OSError:  # links in a circle
+        found, broken = False, True
+    if broken:
+        log.warning("%s is a link that leads nowhere", entry.path)
+    return found
 
 
 def leaves(target: str, root: str, link: str) -> bool:

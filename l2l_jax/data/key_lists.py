@@ -88,7 +88,7 @@ def _keys_of_json(path: Path, text: str) -> list[str]:
 def unknown(path: Path, missing: Iterable[str], known: Sequence[str]) -> ConfigError:
     """The error for keys of a list that no image has; it suggests what may be meant.
 
-    known: the keys of the images that are trained on.
+    known: the keys of all images, those that are trained on first.
     """
     missing = sorted(missing)
     suggested = [(key, near) for key in missing[:5] if (near := nearest(key, known))]

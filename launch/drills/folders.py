@@ -262,7 +262,7 @@ LISTS = [
          ("--config.split.forget.files={root}/../list.json",), refused="keys", listed=True),
     Case("a list and classes", text(b"cats/1.png"), ("--config.split.forget.classes=('cats',)",),
          refused="choose one", listed=True),
-    Case("one list for both sides", text(b"cats/1.png"),
+    Case("one list for both sides", text(b"cats/2.png"),
          ("--config.split.retain.files={root}/../list.txt",), refused="share", listed=True),
     Case("all images in the list", lambda root: text("".join(
         f"{n}/{i}.png\n" for n in ("cats", "dogs") for i in range(10)).encode())(root),

@@ -149,6 +149,16 @@ def test_a_folder_elsewhere_is_read_once(tmp_path, caplog):
     assert "kitties is read at another place already" in caplog.text
 
 
+def test_links_that_lead_nowhere_are_named(tmp_path, caplog):
+    fill(tmp_path, *[f"{name}/{i}.png" for name in ("cats", "dogs") for i in range(2)])
+    before = keys_of(tmp_path, eval_fraction=0.5)
+    for link, target in (("birds", "nowhere"), ("cats/a", "b"), ("cats/b", "a")):
+        (tmp_path / link).symlink_to(target)
+    assert keys_of(tmp_path, eval_fraction=0.5) == before
+    for link in ("birds", "cats/a", "cats/b"):
+        assert f"{tmp_path / link} is a link that leads nowhere" in caplog.text
+
+
 def test_a_link_to_a_hidden_folder_inside_is_followed(tmp_path):
     fill(tmp_path, ".store/cats/1.png", ".store/cats/2.png", "dogs/1.png", "dogs/2.png")
     (tmp_path / "cats").symlink_to(".store/cats")

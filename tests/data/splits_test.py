@@ -249,8 +249,9 @@ def test_overlapping_lists_name_what_they_share(tmp_path):
     (tmp_path / "b.txt").write_text("train/cat/1\n")
     with pytest.raises(ConfigError, match=r"share 1 images of cat \(first: train/cat/1\)"):
         make(forget=dict(files=str(tmp_path / "a.txt")), retain=dict(files=str(tmp_path / "b.txt")))
-    (tmp_path / "b.txt").write_text("cat/1\n")
-    with pytest.raises(ConfigError, match=r"key looks like 'train/bus/0'"):
+    (tmp_path / "b.txt").write_text("train/Cat/1\n")
+    message = r"Did you mean 'train/cat/1' for 'train/Cat/1'\? A key looks like 'train/bus/0'"
+    with pytest.raises(ConfigError, match=message):
         make(forget=dict(files=str(tmp_path / "b.txt")))
     with pytest.raises(DataMissing, match="one a line"):
         make(forget=dict(files=str(tmp_path / "c.txt")))
