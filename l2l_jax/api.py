@@ -94,10 +94,12 @@ def _load_run(folder: Path, model: str, partial: bool, args: Mapping[str, Any]) 
     if making == done:
         return final
     models = {"original": variant(outcome.original, making), "unlearned": final}
-    if reference := plan.config["reference"]:
-        weights = retrained.load(Path(reference).expanduser(), experiment.model)
-        claim.check_reference(folder, weights.digest)
-        models["retrained"] = _model(weights, reference, args, model)
+    if plan.references:
+        references = retrained.load_all(plan.references, experiment.model)
+        claim.check_reference(folder, retrained.combined_digest(references))
+        variants = retrained.names(len(references))
+        for name, weights, source in zip(variants, references, plan.references, strict=True):
+            models[name] = _model(weights, source, args, model)
     return Models(folder, dict(plan.config), models)
 
 

@@ -61,11 +61,11 @@ class Completer:
         if key not in self._columns:
             log.info("evaluate: %s model, %s images, %s", *key)
             params, complete = self._params[variant], self.program(task)
-            other = self._params.get("retrained") if variant != "retrained" else None
+            others = self._references(variant)
             base = rngs.key(self.seed, "evaluate", side, task)
 
             def program(images: Array, batch: int) -> dict[str, Array]:
-                completed = complete(params, other, images, rngs.fold(base, batch))
+                completed = complete(params, others, images, rngs.fold(base, batch))
                 return completed | self._describe(self._network_params, completed["completed"])
 
             self._columns[key] = self.cached(key, lambda: self.over_batches(side, program))
@@ -73,6 +73,14 @@ class Completer:
         features: dict[str, Any] = {k: columns.get(f"{network}/{k}") for k in OUTPUTS}
         features |= {f"real_{k}": real.get(f"{network}/{k}") for k in OUTPUTS}
         return Completions(**{k: x for k, x in columns.items() if "/" not in k}, **features)
+
+    def _references(self, variant: str) -> dict[str, Params]:
+        """The retrained models that a variant is compared with: all but the variant itself."""
+        return {
+            name: params
+            for name, params in self._params.items()
+            if name.startswith("retrained") and name != variant
+        }
 
     def cached(self, key: tuple[str, str, str], make: Callable[[], Columns]) -> Columns:
         """What make() returns; what many runs share, such as the original's, is kept in the cache.
@@ -86,11 +94,14 @@ class Completer:
             return make()
         experiment, config = self._experiment, self._experiment.config
         split, digest = experiment.splits[f"{side}_eval"], self.digests.get
+        references = [
+            d for v, d in self.digests.items() if v.startswith("retrained") and v != variant
+        ]
         networks = {name: network.about for name, network in self._networks.items()}
         stamp = experiment.sources[split.part].stamp  # keys alone do not tell one tree from another
         stamps = stamp and files.digest_of_lines([stamp(row) for row in split.indices])
         decides = [
-            *(variant == "real", digest(variant), digest("retrained"), split.digest, stamps, task),
+            *(variant == "real", digest(variant), references, split.digest, stamps, task),
             *(config["tasks"].get(task), self.seed, config["model"], config["data"]),
             *(config["evaluate"]["batch_size"], networks, str(jax.devices()), jax.__version__),
             files.code_digest(),
@@ -122,7 +133,7 @@ class Completer:
     def program(self, task: str) -> Program:
         """One compiled program for a task: hide, complete, measure.
 
-        (params, params of the retrained model or None, uint8 images, key) -> the columns of
+        (params, params of retrained models by name, uint8 images, key) -> the columns of
         `Completions` without features.
         """
         if task not in self._programs:
@@ -131,7 +142,7 @@ class Completer:
             visible = planned.task.visible(model.grid, **planned.args)
 
             def complete(
-                params: Params, other: Params | None, images: Array, key: Array
+                params: Params, others: Mapping[str, Params], images: Array, key: Array
             ) -> dict[str, Array]:
                 real, mask_key = pixels.to_unit_range(images), rngs.fold(key, "mask")
                 mask = planned.task.mask(mask_key, images.shape[0], model.grid, **planned.args)
@@ -154,9 +165,12 @@ class Completer:
                     "l1": mean(jnp.abs(shown - real)),
                     "mse": mean((shown - real) ** 2),
                 }
-                if other is not None:
+                distances = []
+                for other in others.values():
                     difference = shown - pixels.to_unit_range(completed_by(other))
-                    columns["retrain_distance"] = jnp.sqrt(mean(difference**2))
+                    distances.append(jnp.sqrt(mean(difference**2)))
+                if distances:
+                    columns["retrain_distance"] = sum(distances[1:], distances[0]) / len(distances)
                 return columns
 
             self._programs[task] = jax.jit(complete)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from l2l_jax.engine import networks, tokenizer
+from l2l_jax.engine import networks, provenance, retrained, tokenizer
 from l2l_jax.engine.completions import Completer
 from l2l_jax.engine.experiment import Experiment
 from l2l_jax.engine.outcome import Outcome, describe_parameters
@@ -34,11 +34,11 @@ def evaluate(experiment: Experiment, outcome: Outcome) -> dict[str, Any]:
         log.warning("evaluate: %s is left out: %s", name, reason)
     described = describe_figures(evaluators)
     tasks, measured = _measure(completer, evaluators, described)
-    last = completer.variants[-1]
+    own = "unlearned" if "unlearned" in params else completer.variants[0]
     results = {
         **tasks[completer.tasks[0]],
         "audits": {},
-        "tokenizer": tokenizer.measure(completer, model, params[last])
+        "tokenizer": tokenizer.measure(completer, model, params[own])
         if isinstance(model, TokenModel)
         else None,
         "seconds": _seconds(experiment) | {"evaluate": time.perf_counter() - began},
@@ -46,6 +46,7 @@ def evaluate(experiment: Experiment, outcome: Outcome) -> dict[str, Any]:
         "cost": _cost(experiment, outcome),
         "ended": _endings(experiment, outcome),
         "reference": plan.config["reference"],
+        **origins(experiment, outcome),
         "sampling": model.sampling,
         "evaluated": {v: describe_variant(v, experiment, outcome) for v in params},
         "trained_on": sorted(trained_on(plan, experiment.splits)),
@@ -132,31 +133,75 @@ def _titles(experiment: Experiment, name: str) -> list[str]:
     return [title[each] for each in split.classes]
 
 
-def variants(experiment: Experiment, outcome: Outcome) -> dict[str, Params]:
-    """{"original": ..., "unlearned": ...} and the reference as "retrained", if there is one.
+def variants_made(experiment: Experiment) -> tuple[str, ...]:
+    """ "original", "unlearned", and the references: "retrained", "retrained_2", ...
 
-    Of a run that only trains from scratch: {"original": ...}, or {"retrained": ...} if it spared
-    the forget images.
+    Of a run that only trains from scratch: "original", or "retrained" if it spared the forget
+    images.
     """
-    plan, reference = experiment.plan, experiment.reference
+    plan = experiment.plan
     if any(not planned.method.MAKES_ORIGINAL for planned in plan.phases.values()):
-        params = {"original": outcome.original, "unlearned": outcome.final}
-        return params | ({"retrained": experiment.place(reference.params)} if reference else {})
+        return ("original", "unlearned", *retrained.names(len(experiment.references)))
     spared = "forget" in experiment.splits
     spared = spared and "forget" not in trained_on(plan, experiment.splits)
     loaded = experiment.weights  # a whole model may have seen everything; a tokenizer is a part
     whole = loaded and loaded.params.keys() == experiment.model.template.keys()
-    return {"retrained" if spared and not whole else "original": outcome.final}
+    return ("retrained" if spared and not whole else "original",)
+
+
+def variants(experiment: Experiment, outcome: Outcome) -> dict[str, Params]:
+    """{variant: its parameters on the mesh} of `variants_made`."""
+    names = variants_made(experiment)
+    params = [outcome.original, outcome.final] if "unlearned" in names else [outcome.final]
+    params += [experiment.place(weights.params) for weights in experiment.references]
+    return dict(zip(names, params, strict=True))
 
 
 def describe_variant(variant: str, experiment: Experiment, outcome: Outcome) -> str:
     """Which parameters were evaluated as this variant, in words."""
-    plan, done, reference = experiment.plan, outcome.done, experiment.reference
-    if variant == "retrained" and reference:
-        result = reference.about["source"]["result"]
-        return f"the reference {plan.config['reference']}, {result}"
+    plan, done = experiment.plan, outcome.done
+    names = retrained.names(len(experiment.references))
+    if variant in names:
+        at = names.index(variant)
+        result = experiment.references[at].about["source"]["result"]
+        return f"the reference {plan.references[at]}, {result}"
     original = {p: n for p, n in done.items() if plan.phases[p].method.MAKES_ORIGINAL}
     return describe_parameters(plan, original if variant == "original" else done)
+
+
+def origins(experiment: Experiment, outcome: Outcome) -> dict[str, Any]:
+    """{"training": {variant: its training, with a summary}, "unclean": {variant: reasons}}.
+
+    Of every variant but the unlearned model. "unclean" holds the retrained models that are not
+    clean; see engine/retrained.py. A warning in the log says if a reference saw its images more or
+    less often than the original.
+    """
+    plan, references = experiment.plan, experiment.references
+    names = retrained.names(len(references))
+    found = {
+        name: weights.about["source"]["training"]
+        for name, weights in zip(names, references, strict=True)
+    }
+    own = next(v for v in variants_made(experiment) if v not in names)
+    making = {p: n for p, (n, _) in outcome.done.items() if plan.phases[p].method.MAKES_ORIGINAL}
+    records = experiment.workdir.read_splits()
+    found = {own: provenance.training_of(plan, records, making, experiment.weights)} | found
+    trained = {name: {**each, **provenance.summary(each)} for name, each in found.items()}
+    passes = trained[own]["passes"]
+    for name in names:
+        seen = trained[name]["passes"]
+        if passes and seen and abs(seen / passes - 1) > retrained.MAX_DIFFERENCE:
+            log.warning(
+                "%s saw each retain image %.2f times, the original %.2f times: they do not compare "
+                "on equal terms",
+                *(name, seen, passes),
+            )
+    reasons = {
+        name: retrained.problems(each, experiment.splits)
+        for name, each in found.items()
+        if name.startswith("retrained")
+    }
+    return {"training": trained, "unclean": {name: why for name, why in reasons.items() if why}}
 
 
 def _seconds(experiment: Experiment) -> dict[str, float]:

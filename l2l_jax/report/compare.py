@@ -7,7 +7,7 @@ from pathlib import Path
 
 from l2l_jax.lib import files
 from l2l_jax.lib.errors import ConfigError, unknown_name
-from l2l_jax.report import feature_networks, grids, page, tables, tradeoff
+from l2l_jax.report import feature_networks, grids, page, reference, tables, tradeoff
 from l2l_jax.report.collect import Record
 from l2l_jax.report.groups import Group, grouped
 from l2l_jax.report.metrics import Figures, merged, notes, shown
@@ -65,7 +65,8 @@ def markdown(runs: Sequence[Record], metrics: Sequence[str]) -> str:
     for task, rows in by_task.items():
         title = f"**{task}**\n\n" if len(by_task) > 1 else ""
         table = tables.figures_markdown(rows, metrics or known, figures, _untrained(runs))
-        parts.append(title + table)
+        sentences = tables.reading(rows, figures)
+        parts.append(title + table + (f"\n{' '.join(sentences)}\n" if sentences else ""))
     return "\n".join(parts)
 
 
@@ -86,13 +87,16 @@ def compared(runs: Sequence[Record], left_out: Mapping[Path, str]) -> str:
     title = f"{len(runs)} run{'s' * (len(runs) > 1)} compared"
     body = [f"<h1>{title}</h1>", *_left_out(left_out), *_unfinished(runs), *_ended(groups)]
     warnings = [text for run in runs for text in feature_networks.warnings(run.results)]
+    warnings += [text for run in runs for text in reference.warnings(run.results)]
     body += [
         f'<div class="card warn">{html.escape(text)}</div>' for text in dict.fromkeys(warnings)
     ]
     body += [*_differences(groups), *_plots(groups, figures), "<h2>Figures</h2>"]
     for task in _tasks(groups):
-        table = tables.figures_html(tables.rows(groups, task), figures, _untrained(runs))
-        body += [f"<h3>{html.escape(task)}</h3>", table]
+        rows = tables.rows(groups, task)
+        table = tables.figures_html(rows, figures, _untrained(runs))
+        reading = html.escape(" ".join(tables.reading(rows, figures)))
+        body += [f"<h3>{html.escape(task)}</h3>", table, f"<p>{reading}</p>" if reading else ""]
     body += [_explanation(groups, figures), "<h2>Cost</h2>", tables.costs_html(groups)]
     body.append(
         "<p>Means over seeds; the largest peak of memory, of the process or of its device. The "
@@ -123,8 +127,8 @@ def _explanation(groups: Sequence[Group], figures: Figures) -> str:
             "decides the masks, so that one original evaluated with several seeds varies, too."
         )
     sentences.append(
-        "An arrow shows the direction that is good for a side; green is the best of a column among "
-        "unlearned models."
+        "An arrow shows the direction that is good; green is the best of a column among unlearned "
+        "models."
     )
     if titles := [figures[metric]["title"] for metric in shown(figures, by_network)]:
         listed = html.escape(", ".join(titles))
@@ -179,10 +183,20 @@ def _differences(groups: Sequence[Group]) -> Iterator[str]:
         digests = [(r.name, r.results["digests"]["weights"].get("original", "")) for r in of_seed]
         where = f" with seed {seed}" if len({run.seed for run in runs}) > 1 else ""
         yield from _difference(f"the originals{where}", digests)
+        retrained = [(r.name, _retrained_digests(r)) for r in of_seed]
+        yield from _difference(f"the retrained models{where}", retrained)
     # An original or a retrained model has the seeds of all runs that evaluated it.
     rows = tables.rows(groups, _tasks(groups)[0])
     seeds = [(row.label, ", ".join(map(str, row.seeds))) for row in rows]
     yield from _difference("the seeds, and with them the masks,", seeds)
+
+
+def _retrained_digests(run: Record) -> str:
+    """The digests of a run's retrained models as text; "" if it has none, or trains one itself."""
+    weights = run.results["digests"]["weights"]
+    if "unlearned" not in weights:
+        return ""
+    return ", ".join(weights[v] for v in weights if reference.is_retrained(v))
 
 
 def _difference(condition: str, values: Sequence[tuple[str, str]]) -> Iterator[str]:
@@ -233,17 +247,22 @@ def _plots(groups: Sequence[Group], figures: Figures) -> Iterator[str]:
     bars = (
         "Bars are standard deviations over seeds. " if any(len(g.runs) > 1 for g in groups) else ""
     )
-    retrained = (
-        "Far from the original is not the same as like the retrained model: a model that forgets "
-        "completes these images as the retrained one does, not as badly as possible. Beyond the "
-        "retrained model, further is not better. "
-        if any(row.kind == "retrained" for row in rows)
-        else ""
-    )
+    if any(row.aim for row in rows):
+        front = (
+            "The pale band is the Pareto front of the unlearned models: no other one is better on "
+            "the retain side without being further from the retrained model on the forget side. "
+            "The broken line is the retrained model's forget figure. Far from the original is not "
+            "the same as like the retrained model: in the red area, beyond it, models are "
+            f"over-forgotten, and so marked ({reference.MARK}). "
+        )
+    else:
+        front = (
+            "There is no Pareto front: without a retrained model, no direction is good on the "
+            "forget side. "
+        )
     yield (
-        "<p>The pale band is the Pareto front of the unlearned models: no other one is better on "
-        "one side without being worse on the other. A thin line joins runs that differ in one "
-        f"number, which is written beside them. {bars}{retrained}</p>"
+        f"<p>{front}A thin line joins runs that differ in one number, which is written beside "
+        f"them. {bars}</p>"
     )
 
 

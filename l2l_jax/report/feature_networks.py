@@ -52,9 +52,8 @@ def paragraph(results: Mapping[str, Any]) -> str:
     note = html.escape(notes(results["figures"], measured(results)))
     return (
         f"<p>{text}. Compare these figures within this page, and with runs that have the same "
-        "feature networks, the same resizing and the same number of images, but with no others. An "
-        "arrow shows the direction that is good. A change in this direction is green, in the other "
-        f"direction red, and grey if it is less than one percent.{f' {note}' if note else ''}</p>"
+        "feature networks, the same resizing and the same number of images, but with no others. "
+        f"{note}</p>"
     )
 
 

@@ -11,9 +11,9 @@ from l2l_jax.report.collect import Record
 
 Figures = Mapping[str, Mapping[str, Any]]  # as results["figures"]
 
-ARROWS = {"up": "&uarr;", "down": "&darr;", "": ""}
-PLAIN_ARROWS = {"up": "\u2191", "down": "\u2193", "": ""}
-OPPOSITE = {"up": "down", "down": "up", "": ""}
+NEAR = "near"  # the good direction: as close as possible to the retrained model's figure
+ARROWS = {"up": "&uarr;", "down": "&darr;", NEAR: "&asymp;", "": ""}
+PLAIN_ARROWS = {"up": "\u2191", "down": "\u2193", NEAR: "\u2248", "": ""}
 DASH = "&ndash;"
 PLAIN_DASH = "\u2013"
 PREFIXES = ("", "k", "M", "G", "T", "P", "E", "Z")
@@ -49,10 +49,16 @@ def notes(figures: Figures, names: Collection[str]) -> str:
     return " ".join(dict.fromkeys(filter(None, texts)))
 
 
-def goal(side: str, figure: Mapping[str, Any]) -> str:
-    """The good direction of a figure on a side: "up", "down", or "" if there is none."""
-    same = side == "retain" or figure["good_on_forget"] == "same"
-    return figure["good"] if same else OPPOSITE[figure["good"]]
+def goal(side: str, figure: Mapping[str, Any], reference: bool) -> str:
+    """The good direction of a figure on a side: "up", "down", NEAR, or "" if there is none.
+
+    reference: whether there is a retrained model. Without one, no direction is good on the forget
+    side: a model that completes these images as badly as it can is damaged. A figure that is a
+    distance to the retrained model is good in the same direction on both sides.
+    """
+    if side.startswith("retain") or figure["good_on_forget"] == "same":
+        return figure["good"]
+    return NEAR if reference and figure["good"] else ""
 
 
 def number(value: float | None, digits: int) -> str:

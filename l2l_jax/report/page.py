@@ -7,14 +7,15 @@ import base64
 import hashlib
 import html
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from string import Template
+from typing import Any
 
 from l2l_jax.lib import files
-from l2l_jax.report import drawings, feature_networks
+from l2l_jax.report import drawings, feature_networks, reference
 from l2l_jax.report.collect import Record, collect
-from l2l_jax.report.metrics import ARROWS, DASH, cost_text, goal, number, shown
+from l2l_jax.report.metrics import ARROWS, DASH, NEAR, cost_text, goal, number, shown
 from l2l_jax.workdir.layout import Workdir
 
 VERBS = {"forget": "forget", "retain": "keep"}
@@ -57,6 +58,7 @@ def page(record: Record) -> str:
         _warnings,
         _pictures,
         _tables,
+        reference.training,
         _tokenizer,
         _curves,
         _tsne,
@@ -80,6 +82,8 @@ def _head(record: Record) -> Iterator[str]:
         return
     if "unlearned" in record.results:
         yield f"<h1>What a {model} forgot</h1>"
+    elif "retrained" in record.results["unclean"]:
+        yield f"<h1>A {model} retrained without what is to be forgotten, but not clean</h1>"
     elif "retrained" in record.results:
         yield f"<h1>A {model} that never saw what is to be forgotten</h1>"
     else:
@@ -115,7 +119,10 @@ def _model(record: Record) -> str:
 
 
 def _tiles(record: Record) -> Iterator[str]:
-    """The three figures that answer whether the model forgot the one side and kept the other."""
+    """The three figures that answer whether the model forgot the one side and kept the other.
+
+    With a retrained model the tile of the forget side says what that model's figure is.
+    """
     if "unlearned" not in record.results:
         return
     old, new = record.results["original"], record.results["unlearned"]
@@ -139,6 +146,12 @@ def _tiles(record: Record) -> Iterator[str]:
             value = f"{b / a:.1f}&times;" if side == "forget" else f"{b / a - 1:+.1%}"
         title, unit, digits = html.escape(figure["title"]), figure["unit"], figure["digits"]
         detail = f"{title} {a:.{digits}f} &rarr; {b:.{digits}f} {html.escape(unit)}"
+        cells = record.results["tasks"][record.results["task"]]
+        aim, floor = reference.aim_of(cells, side, metric)
+        if side == "forget" and aim is not None:
+            detail += f"; retrained {aim:.{digits}f}"
+            if reference.over_forgotten(b, a, aim, floor):
+                detail += f" {reference.MARK} {reference.OVER}"
         tiles.append(
             f'<div class="tile {side}"><span>{side}</span><b>{value}</b>'
             f"<span>{claim}<br>{detail}</span></div>"
@@ -153,7 +166,8 @@ def _warnings(record: Record) -> Iterator[str]:
             f'<div class="card warn">Not finished: the phase {html.escape(phase)} was at step '
             f"{done:,} of {total:,} when this was evaluated.</div>"
         )
-    for text in feature_networks.warnings(record.results):
+    texts = (*feature_networks.warnings(record.results), *reference.warnings(record.results))
+    for text in texts:
         yield f'<div class="card warn">{html.escape(text)}</div>'
     for text in record.results["ended"].values():
         if text.startswith(NOT_REACHED):
@@ -197,7 +211,8 @@ def picture(record: Record, task: str, side: str, title: str) -> Iterator[str]:
     """The grid of one task and side under a title, if the run made one."""
     png = record.images.get(f"{task}_{side}")
     if png is not None:
-        labels = ["image", "what it sees", *record.variants]
+        names = [reference.name(variant, record.results) for variant in record.variants]
+        labels = ["image", "what it sees", *names]
         alt = f"Grid of {side} images under the task {task}: {', '.join(labels)}"
         yield f"<h3>{html.escape(title)}</h3>" + grid(png, labels, alt)
 
@@ -216,24 +231,30 @@ def _tables(record: Record) -> Iterator[str]:
     yield "<h2>Figures</h2>"
     for task, cells in record.results["tasks"].items():
         yield f"<h3>{html.escape(task)}</h3>" + _table(record, cells)
+    if reading := _reading(record):
+        yield f"<p>{html.escape(reading)}</p>"
     yield feature_networks.paragraph(record.results)
 
 
 def _table(record: Record, cells: dict) -> str:
-    """HTML: a row for each figure; on each side all variants and the change by unlearning.
+    """HTML: a row for each figure; on each side all variants, and the change by unlearning.
 
+    With a retrained model also the difference between the unlearned and the retrained model.
     cells: {variant: {side: {figure: value}}}.
     """
     variants, sides = record.variants, record.sides
     change = "unlearned" in variants
-    width = len(variants) + change
+    compared = change and any(map(reference.is_retrained, variants))
+    width = len(variants) + change + compared
     head = "".join(
         f'<th colspan="{width}" class="side {side}">{side} '
         f"(n = {record.results['counts'][side]:,})</th>"
         for side in sides
     )
     at = variants.index("unlearned") if change else 0
-    names = [*variants[: at + 1], *(["change"] if change else []), *variants[at + 1 :]]
+    named = [html.escape(reference.name(variant, record.results)) for variant in variants]
+    names = [*named[: at + 1], *(["change"] if change else []), *named[at + 1 :]]
+    names += ["unlearned &minus; retrained"] if compared else []
     second = "".join(f"<th>{name}</th>" for _ in sides for name in names)
     rows = []
     figures, untrained = record.results["figures"], feature_networks.untrained(record.results)
@@ -246,8 +267,10 @@ def _table(record: Record, cells: dict) -> str:
             values = [cells[v][side].get(metric) for v in variants]
             texts = [f"<td>{number(value, digits)}</td>" for value in values]
             if change:
-                direction = goal(side, figure)
-                texts.insert(at + 1, _change(values[0], values[at], direction, digits))
+                aim = reference.aim_of(cells, side, metric)
+                direction = goal(side, figure, compared)
+                texts.insert(at + 1, _change(values[0], values[at], direction, digits, aim[0]))
+                texts += [_gap(side, figure, values[0], values[at], aim)] if compared else []
             row += texts
         rows.append(f"<tr>{''.join(row)}</tr>")
     return (
@@ -256,16 +279,55 @@ def _table(record: Record, cells: dict) -> str:
     )
 
 
-def _change(old: float | None, new: float | None, good: str, digits: int) -> str:
-    """HTML: the difference; green in the direction `good`, red in the other, grey if small."""
+def _change(old: float | None, new: float | None, good: str, digits: int, aim: float | None) -> str:
+    """HTML: the difference; green in the direction `good`, red in the other, grey if small.
+
+    aim: the retrained model's figure, if there is one; NEAR is the direction towards it.
+    """
     if old is None or new is None:
         return f"<td>{DASH}</td>"
     delta = round(new - old, digits) + 0.0  # turns -0.0 into 0.0
-    kind = "same" if abs(delta) <= MIN_CHANGE * abs(old) or not good else "bad"
-    if kind == "bad" and (delta > 0) == (good == "up"):
-        kind = "good"
+    if good == NEAR:
+        closer = aim is not None and abs(new - aim) < abs(old - aim)
+        kind = "good" if closer else "bad" if aim is not None else "same"
+    else:
+        kind = "good" if (delta > 0) == (good == "up") else "bad"
+    if abs(delta) <= MIN_CHANGE * abs(old) or not good:
+        kind = "same"
     direction = f" <small>good {ARROWS[good]}</small>" if good else ""
     return f'<td class="{kind}">{delta:+.{digits}f}{direction}</td>'
+
+
+def _gap(
+    side: str,
+    figure: Mapping[str, Any],
+    old: float | None,
+    new: float | None,
+    aim: tuple[float | None, float],
+) -> str:
+    """HTML: the unlearned minus the retrained model's figure, marked if it is over-forgotten.
+
+    aim: the mean figure of the retrained models, and how far these differ from each other.
+    """
+    if new is None or aim[0] is None or figure["good_on_forget"] == "same":
+        return f"<td>{DASH}</td>"
+    text = f"{round(new - aim[0], figure['digits']) + 0.0:+.{figure['digits']}f}"
+    if side == "forget" and reference.over_forgotten(new, old, *aim):
+        return f'<td class="bad">{text} {reference.MARK}<small>{reference.OVER}</small></td>'
+    return f"<td>{text}</td>"
+
+
+def _reading(record: Record) -> str:
+    """How to read the colours and marks of the tables, in words; "" if nothing was unlearned."""
+    if "unlearned" not in record.variants:
+        return ""
+    compared = any(map(reference.is_retrained, record.variants))
+    words = (
+        "An arrow shows the direction that is good. A change in this direction is green, in the "
+        "other direction red, and grey if it is less than one percent."
+    )
+    more = [reference.CLOSEST, reference.EXPLANATION] if compared else [reference.NO_BEST]
+    return " ".join([words, *(more if "forget" in record.sides else [])])
 
 
 def _tokenizer(record: Record) -> Iterator[str]:

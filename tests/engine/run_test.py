@@ -358,7 +358,7 @@ def test_loading_only_a_tokenizer_still_makes_a_retrained_model(loaded, name):
     weights = {"tokenizer": {"tokenizer": 0}, "all": groups}[loaded]
     pretrain = SimpleNamespace(method=find("method", "pretrain"), on="retain")
     experiment = SimpleNamespace(
-        plan=SimpleNamespace(proxy=None, phases={"pretrain": pretrain}), reference=None,
+        plan=SimpleNamespace(proxy=None, phases={"pretrain": pretrain}), references=(),
         splits=dict.fromkeys(("retain", "forget")), weights=SimpleNamespace(params=weights),
         model=SimpleNamespace(template=groups),
     )  # fmt: skip

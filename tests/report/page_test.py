@@ -7,9 +7,9 @@ import pytest
 
 from l2l_jax.lib import files
 from l2l_jax.lib.errors import ConfigError
-from l2l_jax.report import drawings, metrics, page
+from l2l_jax.report import drawings, metrics, page, reference
 from l2l_jax.report.collect import collect
-from tests.report.runs import HOSTILE, change, make
+from tests.report.runs import HOSTILE, cell, change, make
 
 
 @pytest.fixture
@@ -105,8 +105,57 @@ def test_names_cannot_break_the_page(workdir):
 
 
 def test_good_and_bad_depend_on_the_side(workdir):
-    assert 'class="good">+48.00' in page.write(workdir).read_text(), "a forget FID that rises"
-    assert 'class="bad">+1.00' in page.write(workdir).read_text(), "a retain FID that rises"
+    text = page.write(workdir).read_text()
+    assert 'class="bad">+1.00' in text, "a retain FID that rises"
+    assert 'class="same">+48.00<' in text, "a forget FID that rises is neither, and has no arrow"
+    assert "without a retrained model nobody knows" in text
+
+
+def compared(tmp_path, fid):
+    """The page of a run whose forget FID goes from 12 to 60, with a retrained model at `fid`."""
+    cells = {"retain": cell(10.5, 19.5), "forget": cell(fid, 14.0)}
+    tasks = {
+        "original": {"retain": cell(10.0, 20.0), "forget": cell(12.0, 19.0)},
+        "unlearned": {"retain": cell(11.0, 19.8), "forget": cell(60.0, 18.0)},
+        "retrained": cells,
+    }
+    return page.write(make(tmp_path / str(fid), tasks=tasks)).read_text()
+
+
+def test_the_retrained_model_decides_what_is_good_on_the_forget_side(tmp_path):
+    text = compared(tmp_path, 70.0)
+    assert 'class="good">+48.00' in text, "closer to the retrained model than the original is"
+    assert "<td>-10.00</td>" in text
+    assert f"{reference.MARK}<small>" not in text
+    assert "retrained 70.00" in text
+    assert "<th>unlearned &minus; retrained</th>" in text
+
+
+def test_a_figure_beyond_the_retrained_model_is_over_forgotten(tmp_path):
+    text = compared(tmp_path, 30.0)
+    assert 'class="bad">+48.00' in text, "30 beyond is further than the original's 18"
+    mark = f'<td class="bad">+30.00 {reference.MARK}<small>over-forgotten</small></td>'
+    assert mark in text
+    assert f"retrained 30.00 {reference.MARK} over-forgotten" in text, "in the tile"
+    assert "beyond the retrained model's figure".replace("'", "&#x27;") in text
+
+
+def test_models_and_what_they_were_trained_on_stand_beside_each_other(tmp_path):
+    folder = make(tmp_path / "run", tasks={
+        v: {side: cell(fid, 20.0, retrain_distance=0.1 * fid) for side in ("retain", "forget")}
+        for v, fid in (("original", 1.0), ("unlearned", 2.0), ("retrained", 3.0),
+                       ("retrained_2", 5.0))
+    })  # fmt: skip
+    tokenizer = "t.safetensors: 60 images, split retain of fake"
+    change(folder, "results.json", ["training", "retrained_2", "tokenizer"], tokenizer)
+    change(folder, "results.json", ["training", "original", "passes"], None)
+    text = page.write(folder).read_text()
+    row = "<td>60 images, split retain of fake</td><td>60</td><td>{}</td><td>4</td><td>{}</td>"
+    assert "<td>retrained</td>" + row.format("2.00", "&ndash;") in text
+    assert "<td>retrained 2</td>" + row.format("2.00", tokenizer) in text
+    assert "<td>original</td>" + row.format("&ndash;", "&ndash;") in text, "not known is a dash"
+    assert "The floor is how far these differ from each other under center: FID 2.00 (re" in text
+    assert "distance to retrained 0.4000 (forget)" in text
 
 
 def test_damage_to_the_retain_side_is_a_warning(workdir):
