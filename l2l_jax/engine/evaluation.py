@@ -10,7 +10,7 @@ from l2l_jax.engine import networks, provenance, retrained, tokenizer
 from l2l_jax.engine.completions import Completer
 from l2l_jax.engine.experiment import Experiment
 from l2l_jax.engine.outcome import Outcome, describe_parameters
-from l2l_jax.engine.plan import EvaluatorPlan
+from l2l_jax.engine.plan import EvaluatorPlan, Plan
 from l2l_jax.engine.step import mean_name
 from l2l_jax.engine.training_sets import passes, trained_on
 from l2l_jax.lib import files, hosts
@@ -140,8 +140,8 @@ def variants_made(experiment: Experiment) -> tuple[str, ...]:
     images.
     """
     plan = experiment.plan
-    if any(not planned.method.MAKES_ORIGINAL for planned in plan.phases.values()):
-        return ("original", "unlearned", *retrained.names(len(experiment.references)))
+    if _unlearns(plan):
+        return ("original", "unlearned", *_reference_names(experiment))
     spared = "forget" in experiment.splits
     spared = spared and "forget" not in trained_on(plan, experiment.splits)
     loaded = experiment.weights  # a whole model may have seen everything; a tokenizer is a part
@@ -149,18 +149,30 @@ def variants_made(experiment: Experiment) -> tuple[str, ...]:
     return ("retrained" if spared and not whole else "original",)
 
 
+def _unlearns(plan: Plan) -> bool:
+    return any(not planned.method.MAKES_ORIGINAL for planned in plan.phases.values())
+
+
+def _reference_names(experiment: Experiment) -> tuple[str, ...]:
+    """The variants that the references are; a run that only trains is compared with none."""
+    count = len(experiment.references) if _unlearns(experiment.plan) else 0
+    return retrained.names(count)
+
+
 def variants(experiment: Experiment, outcome: Outcome) -> dict[str, Params]:
     """{variant: its parameters on the mesh} of `variants_made`."""
     names = variants_made(experiment)
-    params = [outcome.original, outcome.final] if "unlearned" in names else [outcome.final]
-    params += [experiment.place(weights.params) for weights in experiment.references]
+    params = [outcome.final]
+    if "unlearned" in names:
+        references = [experiment.place(weights.params) for weights in experiment.references]
+        params = [outcome.original, outcome.final, *references]
     return dict(zip(names, params, strict=True))
 
 
 def describe_variant(variant: str, experiment: Experiment, outcome: Outcome) -> str:
     """Which parameters were evaluated as this variant, in words."""
     plan, done = experiment.plan, outcome.done
-    names = retrained.names(len(experiment.references))
+    names = _reference_names(experiment)
     if variant in names:
         at = names.index(variant)
         result = experiment.references[at].about["source"]["result"]
@@ -176,11 +188,10 @@ def origins(experiment: Experiment, outcome: Outcome) -> dict[str, Any]:
     clean; see engine/retrained.py. A warning in the log says if a reference saw its images more or
     less often than the original.
     """
-    plan, references = experiment.plan, experiment.references
-    names = retrained.names(len(references))
+    plan, names = experiment.plan, _reference_names(experiment)
     found = {
         name: weights.about["source"]["training"]
-        for name, weights in zip(names, references, strict=True)
+        for name, weights in zip(names, experiment.references, strict=False)
     }
     own = next(v for v in variants_made(experiment) if v not in names)
     making = {p: n for p, (n, _) in outcome.done.items() if plan.phases[p].method.MAKES_ORIGINAL}

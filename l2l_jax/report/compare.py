@@ -7,7 +7,7 @@ from pathlib import Path
 
 from l2l_jax.lib import files
 from l2l_jax.lib.errors import ConfigError, unknown_name
-from l2l_jax.report import feature_networks, grids, page, reference, tables, tradeoff
+from l2l_jax.report import feature_networks, grids, model_rows, page, reference, tables, tradeoff
 from l2l_jax.report.collect import Record
 from l2l_jax.report.groups import Group, grouped
 from l2l_jax.report.metrics import Figures, merged, notes, shown
@@ -41,7 +41,7 @@ def common_folder(workdirs: Sequence[Path]) -> Path:
 def write_plot(runs: Sequence[Record], out: Path) -> Path:
     """Saves the plot of the FID as PNG. ConfigError if fewer than two models have one."""
     groups, figure = grouped(runs), merged(runs).get(PLOTTED[0])
-    plot = tradeoff.draw(tables.rows(groups, _tasks(groups)[0]), figure) if figure else None
+    plot = tradeoff.draw(model_rows.rows(groups, _tasks(groups)[0]), figure) if figure else None
     if plot is None:
         raise ConfigError("Nothing to plot: fewer than two models have a FID on both sides.")
     image = tradeoff.png(plot)
@@ -56,7 +56,7 @@ def markdown(runs: Sequence[Record], metrics: Sequence[str]) -> str:
     ConfigError if no run has a figure of this name.
     """
     groups, figures = grouped(runs), merged(runs)
-    by_task = {task: tables.rows(groups, task) for task in _tasks(groups)}
+    by_task = {task: model_rows.rows(groups, task) for task in _tasks(groups)}
     known = shown(figures, _measured(groups))
     for metric in metrics:
         if metric not in known:
@@ -65,7 +65,7 @@ def markdown(runs: Sequence[Record], metrics: Sequence[str]) -> str:
     for task, rows in by_task.items():
         title = f"**{task}**\n\n" if len(by_task) > 1 else ""
         table = tables.figures_markdown(rows, metrics or known, figures, _untrained(runs))
-        sentences = tables.reading(rows, figures)
+        sentences = model_rows.reading(rows, figures)
         parts.append(title + table + (f"\n{' '.join(sentences)}\n" if sentences else ""))
     return "\n".join(parts)
 
@@ -77,7 +77,7 @@ def _untrained(runs: Sequence[Record]) -> set[str]:
 
 def _measured(groups: Sequence[Group]) -> set[str]:
     """Figures that any of the runs has a value for."""
-    rows = (row for task in _tasks(groups) for row in tables.rows(groups, task))
+    rows = (row for task in _tasks(groups) for row in model_rows.rows(groups, task))
     return {metric for row in rows for cells in row.values for _, metric in cells}
 
 
@@ -93,9 +93,9 @@ def compared(runs: Sequence[Record], left_out: Mapping[Path, str]) -> str:
     ]
     body += [*_differences(groups), *_plots(groups, figures), "<h2>Figures</h2>"]
     for task in _tasks(groups):
-        rows = tables.rows(groups, task)
+        rows = model_rows.rows(groups, task)
         table = tables.figures_html(rows, figures, _untrained(runs))
-        reading = html.escape(" ".join(tables.reading(rows, figures)))
+        reading = html.escape(" ".join(model_rows.reading(rows, figures)))
         body += [f"<h3>{html.escape(task)}</h3>", table, f"<p>{reading}</p>" if reading else ""]
     body += [_explanation(groups, figures), "<h2>Cost</h2>", tables.costs_html(groups)]
     body.append(
@@ -186,7 +186,7 @@ def _differences(groups: Sequence[Group]) -> Iterator[str]:
         retrained = [(r.name, _retrained_digests(r)) for r in of_seed]
         yield from _difference(f"the retrained models{where}", retrained)
     # An original or a retrained model has the seeds of all runs that evaluated it.
-    rows = tables.rows(groups, _tasks(groups)[0])
+    rows = model_rows.rows(groups, _tasks(groups)[0])
     seeds = [(row.label, ", ".join(map(str, row.seeds))) for row in rows]
     yield from _difference("the seeds, and with them the masks,", seeds)
 
@@ -234,7 +234,7 @@ def _conditions(run: Record) -> dict[str, str]:
 def _plots(groups: Sequence[Group], figures: Figures) -> Iterator[str]:
     """The trade-off between the sides under the first task."""
     task = _tasks(groups)[0]
-    rows = tables.rows(groups, task)
+    rows = model_rows.rows(groups, task)
     described = [figures[metric] for metric in PLOTTED if metric in figures]
     drawings = {figure["title"]: tradeoff.drawing(rows, figure) for figure in described}
     if not any(drawings.values()):

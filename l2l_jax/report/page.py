@@ -7,23 +7,22 @@ import base64
 import hashlib
 import html
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from string import Template
-from typing import Any
 
 from l2l_jax.lib import files
-from l2l_jax.report import drawings, feature_networks, reference
+from l2l_jax.report import drawings, feature_networks, reference, run_table
 from l2l_jax.report.collect import Record, collect
-from l2l_jax.report.metrics import ARROWS, DASH, NEAR, cost_text, goal, number, shown
+from l2l_jax.report.metrics import cost_text
 from l2l_jax.workdir.layout import Workdir
 
 VERBS = {"forget": "forget", "retain": "keep"}
 NOT_REACHED = (
     "not reached"  # in results["ended"], the text of a phase that missed its aim begins so
 )
-DIGEST = "<!-- SHA-256 of all above: {} -->\n"  # what a page ends with
-MIN_CHANGE = 0.01  # relative; a smaller change is neither good nor bad
+DIGEST = "<!-- SHA-256 of all above: {} -->
+"  # what a page ends with
 MAX_CLASSES = 24  # that are named for each side
 MAX_BROKEN = 20  # broken images that are named for each split
 
@@ -230,104 +229,10 @@ def grid(png: bytes, labels: list[str], alt: str) -> str:
 def _tables(record: Record) -> Iterator[str]:
     yield "<h2>Figures</h2>"
     for task, cells in record.results["tasks"].items():
-        yield f"<h3>{html.escape(task)}</h3>" + _table(record, cells)
-    if reading := _reading(record):
+        yield f"<h3>{html.escape(task)}</h3>" + run_table.table(record, cells)
+    if reading := run_table.reading(record):
         yield f"<p>{html.escape(reading)}</p>"
     yield feature_networks.paragraph(record.results)
-
-
-def _table(record: Record, cells: dict) -> str:
-    """HTML: a row for each figure; on each side all variants, and the change by unlearning.
-
-    With a retrained model also the difference between the unlearned and the retrained model.
-    cells: {variant: {side: {figure: value}}}.
-    """
-    variants, sides = record.variants, record.sides
-    change = "unlearned" in variants
-    compared = change and any(map(reference.is_retrained, variants))
-    width = len(variants) + change + compared
-    head = "".join(
-        f'<th colspan="{width}" class="side {side}">{side} '
-        f"(n = {record.results['counts'][side]:,})</th>"
-        for side in sides
-    )
-    at = variants.index("unlearned") if change else 0
-    named = [html.escape(reference.name(variant, record.results)) for variant in variants]
-    names = [*named[: at + 1], *(["change"] if change else []), *named[at + 1 :]]
-    names += ["unlearned &minus; retrained"] if compared else []
-    second = "".join(f"<th>{name}</th>" for _ in sides for name in names)
-    rows = []
-    figures, untrained = record.results["figures"], feature_networks.untrained(record.results)
-    for metric in shown(figures, {m for v in variants for side in sides for m in cells[v][side]}):
-        figure, digits = figures[metric], figures[metric]["digits"]
-        unit = feature_networks.RANDOM_MARK if metric in untrained else html.escape(figure["unit"])
-        title = html.escape(figure["title"])
-        row = [f"<td>{title}{f' <small>{unit}</small>' if unit else ''}</td>"]
-        for side in sides:
-            values = [cells[v][side].get(metric) for v in variants]
-            texts = [f"<td>{number(value, digits)}</td>" for value in values]
-            if change:
-                aim = reference.aim_of(cells, side, metric)
-                direction = goal(side, figure, compared)
-                texts.insert(at + 1, _change(values[0], values[at], direction, digits, aim[0]))
-                texts += [_gap(side, figure, values[0], values[at], aim)] if compared else []
-            row += texts
-        rows.append(f"<tr>{''.join(row)}</tr>")
-    return (
-        f'<div class="card scroll"><table><thead><tr><th></th>{head}</tr>'
-        f"<tr><th></th>{second}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
-    )
-
-
-def _change(old: float | None, new: float | None, good: str, digits: int, aim: float | None) -> str:
-    """HTML: the difference; green in the direction `good`, red in the other, grey if small.
-
-    aim: the retrained model's figure, if there is one; NEAR is the direction towards it.
-    """
-    if old is None or new is None:
-        return f"<td>{DASH}</td>"
-    delta = round(new - old, digits) + 0.0  # turns -0.0 into 0.0
-    if good == NEAR:
-        closer = aim is not None and abs(new - aim) < abs(old - aim)
-        kind = "good" if closer else "bad" if aim is not None else "same"
-    else:
-        kind = "good" if (delta > 0) == (good == "up") else "bad"
-    if abs(delta) <= MIN_CHANGE * abs(old) or not good:
-        kind = "same"
-    direction = f" <small>good {ARROWS[good]}</small>" if good else ""
-    return f'<td class="{kind}">{delta:+.{digits}f}{direction}</td>'
-
-
-def _gap(
-    side: str,
-    figure: Mapping[str, Any],
-    old: float | None,
-    new: float | None,
-    aim: tuple[float | None, float],
-) -> str:
-    """HTML: the unlearned minus the retrained model's figure, marked if it is over-forgotten.
-
-    aim: the mean figure of the retrained models, and how far these differ from each other.
-    """
-    if new is None or aim[0] is None or figure["good_on_forget"] == "same":
-        return f"<td>{DASH}</td>"
-    text = f"{round(new - aim[0], figure['digits']) + 0.0:+.{figure['digits']}f}"
-    if side == "forget" and reference.over_forgotten(new, old, *aim):
-        return f'<td class="bad">{text} {reference.MARK}<small>{reference.OVER}</small></td>'
-    return f"<td>{text}</td>"
-
-
-def _reading(record: Record) -> str:
-    """How to read the colours and marks of the tables, in words; "" if nothing was unlearned."""
-    if "unlearned" not in record.variants:
-        return ""
-    compared = any(map(reference.is_retrained, record.variants))
-    words = (
-        "An arrow shows the direction that is good. A change in this direction is green, in the "
-        "other direction red, and grey if it is less than one percent."
-    )
-    more = [reference.CLOSEST, reference.EXPLANATION] if compared else [reference.NO_BEST]
-    return " ".join([words, *(more if "forget" in record.sides else [])])
 
 
 def _tokenizer(record: Record) -> Iterator[str]:

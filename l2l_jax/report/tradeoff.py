@@ -17,7 +17,7 @@ from l2l_jax.report import labels, reference
 from l2l_jax.report.drawings import STYLE, svg
 from l2l_jax.report.groups import Group, series, written
 from l2l_jax.report.metrics import NEAR, goal
-from l2l_jax.report.tables import Row
+from l2l_jax.report.model_rows import Row
 
 # The colours of Okabe and Ito differ in every common kind of colour blindness; the shapes do, too
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#B8860B", "#7F3C8D", "#5F6B6D")

@@ -1,4 +1,4 @@
-"""What weights were trained on is known through the whole chain of files, and decides who is clean."""
+"""What weights were trained on is known through all files, and decides what is clean."""
 
 import copy
 import os
@@ -21,9 +21,7 @@ from tests.helpers import ROOT, small_config
 
 KEYS = {"retain": ["a", "b", "c"], "forget": ["d"], "proxy": ["e", "f"]}
 RECORDS = {name: {"keys": keys} for name, keys in KEYS.items()}
-CHOSEN = {
-    name: SimpleNamespace(digest=files.digest_of_lines(keys)) for name, keys in KEYS.items()
-}
+CHOSEN = {name: SimpleNamespace(digest=files.digest_of_lines(keys)) for name, keys in KEYS.items()}
 
 
 def training_of(on="retain", loaded=None, spec="", **changes):
@@ -36,7 +34,7 @@ def training_of(on="retain", loaded=None, spec="", **changes):
 def weights(groups, training, digest="abc"):
     """Weights of these groups, as a file holds them that was made with this training, or None."""
     about = {"digest": digest, "source": {"training": training} if training else {}}
-    return Weights(dict.fromkeys(groups, {}), about)
+    return Weights({group: {} for group in groups}, about)
 
 
 def test_a_training_says_images_passes_and_steps():

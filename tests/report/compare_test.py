@@ -14,7 +14,8 @@ from l2l_jax.report.__main__ import main
 from l2l_jax.report.collect import collect
 from l2l_jax.report.compare import common_folder
 from l2l_jax.report.groups import grouped
-from l2l_jax.report.tables import cost_of, rows
+from l2l_jax.report.model_rows import rows
+from l2l_jax.report.tables import cost_of
 from tests.report.runs import EVALUATORS, HOSTILE, cell, change, figures, make, phase
 
 

@@ -14,7 +14,7 @@ from l2l_jax.report import labels, tradeoff
 from l2l_jax.report.collect import collect
 from l2l_jax.report.drawings import STYLE
 from l2l_jax.report.groups import grouped
-from l2l_jax.report.tables import rows
+from l2l_jax.report.model_rows import rows
 from tests.report.runs import EVALUATORS, cell, figures, make, phase
 
 FIGURES = figures(*EVALUATORS)
