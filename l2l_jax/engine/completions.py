@@ -1,4 +1,4 @@
-"""Completions of held-out images by every variant of the model, and the features of each."""
+"""Completions of the evaluated images by every variant of the model, and the features of each."""
 
 import collections
 import functools
@@ -14,6 +14,7 @@ import numpy as np
 
 from l2l_jax.data import images as pictures
 from l2l_jax.data import loader
+from l2l_jax.engine.evaluated import HELD_OUT, evaluated_sets
 from l2l_jax.engine.experiment import Experiment
 from l2l_jax.lib import files, hosts, pixels, sealed, sharding, trees
 from l2l_jax.lib import rng as rngs
@@ -38,7 +39,8 @@ class Completer:
         networks: Mapping[str, FeatureNetwork],
     ):
         self.variants = tuple(params)
-        self.sides = tuple(s for s in ("retain", "forget") if f"{s}_eval" in experiment.splits)
+        self.sets = evaluated_sets(experiment.splits, experiment.sources, experiment.plan.seed)
+        self.sides = tuple(side for side in self.sets if side in HELD_OUT)
         self.tasks = tuple(planned.name for planned in experiment.plan.evaluate_tasks)
         self.seed = experiment.plan.seed
         self.digests = {v: trees.digest(experiment.canonical(p)) for v, p in params.items()}
@@ -52,7 +54,7 @@ class Completer:
         self.kept: dict[str, dict[str, str]] = {"pictures": {}, "records": {}}  # SHA-256 by name
 
     def completions(self, variant: str, side: str, task: str, network: str = "main") -> Completions:
-        """All held-out images of a side, hidden and completed; the same masks for every variant.
+        """All images of a side, hidden and completed; the same masks for every variant.
 
         Images are completed once and then described by all networks; `network` says whose features
         and logits are returned.
@@ -93,7 +95,7 @@ class Completer:
         if variant == "unlearned" or not hosts.single_process():
             return make()
         experiment, config = self._experiment, self._experiment.config
-        split, digest = experiment.splits[f"{side}_eval"], self.digests.get
+        split, digest = self.sets[side], self.digests.get
         references = [
             d for v, d in self.digests.items() if v.startswith("retrained") and v != variant
         ]
@@ -182,7 +184,7 @@ class Completer:
         program(uint8 images, number of the batch) returns columns; those in PICTURES are kept for
         the examples of the grids only.
         """
-        experiment, split = self._experiment, self._experiment.splits[f"{side}_eval"]
+        experiment, split = self._experiment, self.sets[side]
         picked = loader.Subset(experiment.sources[split.part], split.indices)
         size = experiment.config["evaluate"]["batch_size"]
         place, examples = sharding.batch_sharding(experiment.mesh), self._grid_examples(side)
@@ -219,7 +221,7 @@ class Completer:
 
     def _grid_examples(self, side: str) -> np.ndarray:
         """Rows of the examples for the grids: seeded, one class after the other; sorted."""
-        split = self._experiment.splits[f"{side}_eval"]
+        split = self.sets[side]
         labels = self._experiment.sources[split.part].labels[split.indices]
         rng = np.random.default_rng(rngs.seed_of(self.seed, "shown", side))
         mixed = rng.permutation(len(labels))
@@ -229,3 +231,21 @@ class Completer:
             turn[mine] = np.arange(len(mine))
         order = mixed[np.argsort(turn[mixed], kind="stable")]
         return np.sort(order[:GRID_EXAMPLES])
+
+
+class TrainingImages:
+    """`types.Evaluation` of one side of training images under the first task.
+
+    It keeps no pictures and no records: nobody wants to see the images that were to be forgotten.
+    """
+
+    def __init__(self, completer: Completer, side: str):
+        self.variants, self.seed = completer.variants, completer.seed
+        self.sides, self.tasks = (side,), completer.tasks[:1]
+        self.completions = completer.completions
+
+    def keep_picture(self, name: str, image: np.ndarray) -> None:
+        """Nothing."""
+
+    def keep_record(self, name: str, record: Any) -> None:
+        """Nothing."""

@@ -1,4 +1,4 @@
-"""Evaluates the original and the unlearned model on the same held-out images; results.json."""
+"""Evaluates the original and the unlearned model on the same images; writes results.json."""
 
 import dataclasses
 import logging
@@ -6,8 +6,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from l2l_jax.engine import networks, provenance, retrained, tokenizer
-from l2l_jax.engine.completions import Completer
+from l2l_jax.engine import evaluated, networks, provenance, retrained, tokenizer
+from l2l_jax.engine.completions import Completer, TrainingImages
 from l2l_jax.engine.experiment import Experiment
 from l2l_jax.engine.outcome import Outcome, describe_parameters
 from l2l_jax.engine.plan import EvaluatorPlan, Plan
@@ -19,6 +19,7 @@ from l2l_jax.types import Figure, Params, TokenModel
 
 log = logging.getLogger(__name__)
 
+Cells = dict[str, dict[str, dict[str, dict[str, Any]]]]  # {task: {variant: {side: {figure: ...}}}}
 BOUND_TOLERANCE = 0.05  # share by which a mean over some batches may exceed its bound
 
 
@@ -33,7 +34,8 @@ def evaluate(experiment: Experiment, outcome: Outcome) -> dict[str, Any]:
     for name, reason in skipped.items():
         log.warning("evaluate: %s is left out: %s", name, reason)
     described = describe_figures(evaluators)
-    tasks, measured = _measure(completer, evaluators, described)
+    tasks, intervals, measured = _measure(completer, evaluators, described)
+    trained = trained_on(plan, experiment.splits)
     own = "unlearned" if "unlearned" in params else completer.variants[0]
     results = {
         **tasks[completer.tasks[0]],
@@ -49,11 +51,13 @@ def evaluate(experiment: Experiment, outcome: Outcome) -> dict[str, Any]:
         **origins(experiment, outcome),
         "sampling": model.sampling,
         "evaluated": {v: describe_variant(v, experiment, outcome) for v in params},
-        "trained_on": sorted(trained_on(plan, experiment.splits)),
+        "trained_on": sorted(trained),
         "passes": {phase: passes(experiment, phase, n) for phase, (n, _) in outcome.done.items()},
         "task": completer.tasks[0],
         "tasks": tasks,
-        "counts": {side: len(experiment.splits[f"{side}_eval"].keys) for side in completer.sides},
+        "intervals": intervals,
+        "counts": {side: len(split.keys) for side, split in completer.sets.items()},
+        "sets": evaluated.describe(completer.sets, experiment.splits, trained),
         "classes": {name: _titles(experiment, name) for name in experiment.splits},
         "networks": {k: {"name": x.name, **x.about} for k, x in loaded.items()},
         "measured": measured,
@@ -77,27 +81,37 @@ def _measure(
     completer: Completer,
     evaluators: Mapping[str, EvaluatorPlan],
     described: Mapping[str, Mapping[str, Figure]],
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """({task: {variant: {side: {figure: value}}}}, {figure: evaluator and arguments}).
+) -> tuple[Cells, Cells, dict[str, Any]]:
+    """(figures, their intervals, {figure: evaluator and arguments}).
 
-    described: what describe_figures returns. TypeError if an evaluator yields another figure.
+    Figures and intervals are {task: {variant: {side: {figure: ...}}}}; training images are measured
+    under the first task only. described: what describe_figures returns. TypeError if an evaluator
+    yields another figure.
     """
-    sides, variants = completer.sides, completer.variants
-    tasks: dict = {t: {v: {s: {} for s in sides} for v in variants} for t in completer.tasks}
+    variants, first = completer.variants, completer.tasks[0]
+    sides = {task: list(completer.sets) if task == first else completer.sides
+             for task in completer.tasks}  # fmt: skip
+    tasks: Cells = {t: {v: {s: {} for s in sides[t]} for v in variants} for t in completer.tasks}
+    intervals: Cells = {t: {v: {s: {} for s in sides[t]} for v in variants} for t in tasks}
+    training = [TrainingImages(completer, s) for s in completer.sets if s not in completer.sides]
     measured = {}
     for name, planned in evaluators.items():
         origin = {"evaluator": planned.evaluator.name, **planned.args}
-        values = planned.evaluator.evaluate(completer, **planned.args)
-        for (variant, side, task), key, value in values:
-            if key not in described[name]:
-                raise TypeError(
-                    f"evaluators/{planned.evaluator.name}.py yields the figure {key!r}, which its "
-                    "FIGURES does not declare."
-                )
-            figure = described[name][key].name
-            measured[figure] = origin
-            tasks[task][variant][side][figure] = float(value)
-    return tasks, measured
+        for evaluation in [completer, *(training if described[name] else [])]:
+            values = planned.evaluator.evaluate(evaluation, **planned.args)
+            for (variant, side, task), key, value in values:
+                if key not in described[name]:
+                    raise TypeError(
+                        f"evaluators/{planned.evaluator.name}.py yields the figure {key!r}, which "
+                        "its FIGURES does not declare."
+                    )
+                figure = described[name][key].name
+                measured[figure] = origin
+                if isinstance(value, tuple):
+                    value, interval = value
+                    intervals[task][variant][side][figure] = list(interval)
+                tasks[task][variant][side][figure] = float(value)
+    return tasks, intervals, measured
 
 
 def describe_figures(evaluators: Mapping[str, EvaluatorPlan]) -> dict[str, dict[str, Figure]]:

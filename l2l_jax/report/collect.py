@@ -38,8 +38,8 @@ class Record:
 
     @property
     def sides(self) -> list[str]:
-        """The evaluated sides: "retain", "forget", or both."""
-        return list(self.results["counts"])
+        """The evaluated sides of tables: "retain", "forget", or both."""
+        return [side for side in self.results["counts"] if side in ("retain", "forget")]
 
     @property
     def seed(self) -> int:

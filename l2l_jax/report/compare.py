@@ -7,10 +7,21 @@ from pathlib import Path
 
 from l2l_jax.lib import files
 from l2l_jax.lib.errors import ConfigError, unknown_name
-from l2l_jax.report import feature_networks, grids, model_rows, page, reference, tables, tradeoff
+from l2l_jax.report import (
+    feature_networks,
+    grids,
+    model_rows,
+    page,
+    reference,
+    sets,
+    tables,
+    tradeoff,
+)
 from l2l_jax.report.collect import Record
 from l2l_jax.report.groups import Group, grouped
-from l2l_jax.report.metrics import Figures, merged, notes, shown
+from l2l_jax.report.metrics import Figures, any_interval, merged, notes, shown
+from l2l_jax.report.model_rows import Row
+from l2l_jax.report.run_table import INTERVALS
 
 PLOTTED = ("fid", "psnr")  # figures that have a plot; the first one can be saved as PNG
 MAX_NAMES = 6  # runs or groups that are named before "and N more"
@@ -95,6 +106,8 @@ def compared(runs: Sequence[Record], left_out: Mapping[Path, str]) -> str:
     for task in _tasks(groups):
         rows = model_rows.rows(groups, task)
         table = tables.figures_html(rows, figures, _untrained(runs))
+        if task == _tasks(groups)[0]:
+            body += _beside(runs, rows, figures)
         reading = html.escape(" ".join(model_rows.reading(rows, figures)))
         body += [f"<h3>{html.escape(task)}</h3>", table, f"<p>{reading}</p>" if reading else ""]
     body += [_explanation(groups, figures), "<h2>Cost</h2>", tables.costs_html(groups)]
@@ -104,6 +117,16 @@ def compared(runs: Sequence[Record], left_out: Mapping[Path, str]) -> str:
     )
     body += [*_pictures(groups), *_described(groups)]
     return page.document(title, "\n".join(body))
+
+
+def _beside(runs: Sequence[Record], rows: Sequence[Row], figures: Figures) -> Iterator[str]:
+    """HTML: training images beside held-out ones, with what each set of images is."""
+    for found in dict.fromkeys(filter(None, (sets.pair(run.results) for run in runs))):
+        yield f"<h3>{found[0]} beside {found[1]}</h3>"
+        yield tables.figures_html(rows, figures, _untrained(runs), found)
+        yield f"<p>{html.escape(sets.REASONS[found[0]])}</p>"
+    described = dict.fromkeys(text for run in runs for text in sets.sentences(run.results))
+    yield f"<p>{html.escape(' '.join(described))}</p>"
 
 
 def _tasks(groups: Sequence[Group]) -> list[str]:
@@ -126,6 +149,8 @@ def _explanation(groups: Sequence[Group], figures: Figures) -> str:
             "Means over seeds, and &plusmn; their standard deviation (n &minus; 1). A seed also "
             "decides the masks, so that one original evaluated with several seeds varies, too."
         )
+    if any(any_interval(run.results) for group in groups for run in group.runs):
+        sentences.append(html.escape(f"{INTERVALS} They stand at models of a single seed."))
     sentences.append(
         "An arrow shows the direction that is good; green is the best of a column among unlearned "
         "models."

@@ -47,7 +47,8 @@ def paragraph(results: Mapping[str, Any]) -> str:
         for name, network in results["networks"].items()
         if (which := titles(results, measured_by(results, name)))
     ]
-    counts = " and ".join(f"{n:,} {side}" for side, n in results["counts"].items())
+    sides = {k: n for k, n in results["counts"].items() if not k.endswith("_train")}
+    counts = " and ".join(f"{n:,} {side}" for side, n in sides.items())
     text = html.escape(". ".join([*sentences, f"On {counts} images"]))
     note = html.escape(notes(results["figures"], measured(results)))
     return (

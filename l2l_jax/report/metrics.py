@@ -4,7 +4,7 @@ A run's results["figures"] describes each of its figures: {name: the fields of t
 order of this dictionary is the order of tables. A figure without a description is not shown.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from l2l_jax.report.collect import Record
@@ -64,6 +64,30 @@ def goal(side: str, figure: Mapping[str, Any], reference: bool) -> str:
 def number(value: float | None, digits: int) -> str:
     """A figure as text, or a dash for None."""
     return DASH if value is None else f"{value:.{digits}f}"
+
+
+def interval(bounds: Sequence[float] | None, digits: int) -> str:
+    """A 95 % interval as text, such as "[1.20, 1.40]"; "" for None."""
+    if bounds is None:
+        return ""
+    low, high = bounds
+    return f"[{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def measured_value(
+    results: Mapping[str, Any], task: str, variant: str, side: str, figure: Mapping[str, Any]
+) -> str:
+    """HTML: a figure of one run with its interval, if it has one; a dash if there is no value."""
+    value = results["tasks"][task][variant][side].get(figure["name"])
+    bounds = results["intervals"][task][variant][side].get(figure["name"])
+    small = f" <small>{interval(bounds, figure['digits'])}</small>" if bounds else ""
+    return number(value, figure["digits"]) + small
+
+
+def any_interval(results: Mapping[str, Any]) -> bool:
+    """Whether any figure of a run has an interval."""
+    tasks = results["intervals"].values()
+    return any(cells for variants in tasks for each in variants.values() for cells in each.values())
 
 
 def si(value: float | None, unit: str) -> str:

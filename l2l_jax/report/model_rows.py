@@ -12,8 +12,10 @@ from l2l_jax.report.collect import Record
 from l2l_jax.report.groups import Group
 from l2l_jax.report.metrics import NEAR, Figures, goal, shown
 
+SIDES = ("retain", "forget")  # of tables
 Column = tuple[str, str]  # side, name of a figure
 Cells = dict[Column, float]
+Intervals = dict[Column, Sequence[float]]  # (low, high)
 MAX_DIFFERENCE = 0.01  # relative, between two measurements of the same model
 
 
@@ -26,6 +28,7 @@ class Row:
     values: tuple[Cells, ...]  # one for each seed
     seeds: tuple[int, ...]
     group: Group | None = None  # the runs of an unlearned model; None for the other kinds
+    intervals: tuple[Intervals, ...] = ()  # one for each seed
     original: Mapping[Column, float] = dataclasses.field(default_factory=dict)  # of an unlearned
     #     model: the mean figures of its originals
     aim: Mapping[Column, float] = dataclasses.field(default_factory=dict)  # and of its retrained
@@ -45,15 +48,19 @@ class Row:
         """The standard deviation over seeds (n - 1); None with fewer than two values."""
         return statistics.stdev(self.of(column)) if len(self.of(column)) > 1 else None
 
+    def interval(self, column: Column) -> Sequence[float] | None:
+        """The interval over images of a single run; None with several seeds."""
+        return self.intervals[0].get(column) if len(self.intervals) == 1 else None
+
     def distance(self, column: Column) -> float | None:
         """How far the mean is from the figure of the retrained models; None if there are none."""
         mean, aim = self.mean(column), self.aim.get(column)
         return None if mean is None or aim is None else abs(mean - aim)
 
-    def over(self, figure: Mapping[str, Any]) -> bool:
-        """Whether a figure of the forget side is over-forgotten."""
-        column = "forget", figure["name"]
-        return goal("forget", figure, reference=True) == NEAR and reference.over_forgotten(
+    def over(self, figure: Mapping[str, Any], side: str = "forget") -> bool:
+        """Whether a figure of a forget side is over-forgotten."""
+        column = side, figure["name"]
+        return goal(side, figure, reference=True) == NEAR and reference.over_forgotten(
             self.mean(column),
             self.original.get(column),
             self.aim.get(column),
@@ -81,7 +88,9 @@ def rows(groups: Sequence[Group], task: str) -> list[Row]:
             if not aim:
                 cells = [_means(row.values) for row in retrained]
                 aim, floor = _means(cells), _floors(cells)
-            table.append(Row(group.label, "unlearned", values, seeds, group, original, aim, floor))
+            spans = tuple(_intervals(run, task, "unlearned") for run in runs)
+            row = Row(group.label, "unlearned", values, seeds, group, spans, original, aim, floor)
+            table.append(row)
     return table
 
 
@@ -149,12 +158,18 @@ def _cells(run: Record, task: str, variant: str) -> Cells:
     }
 
 
+def _intervals(run: Record, task: str, variant: str) -> Intervals:
+    sides = run.results["intervals"][task][variant]
+    return {(side, name): bounds for side, each in sides.items() for name, bounds in each.items()}
+
+
 def _baselines(groups: Sequence[Group], task: str, variant: str) -> Iterator[Row]:
     """Rows of original or retrained models.
 
     Groups share a row if, for every seed that both have, this model is the same.
     """
     models: list[tuple[dict[int, tuple[str, Cells]], list[str]]] = []
+    spans: dict[tuple[str, int], Intervals] = {}  # {(digest, seed): intervals}
     for group in groups:
         by_seed = {
             run.seed: (
@@ -166,6 +181,9 @@ def _baselines(groups: Sequence[Group], task: str, variant: str) -> Iterator[Row
         }
         if not by_seed:
             continue
+        for run in group.runs:
+            if run.seed in by_seed:
+                spans[by_seed[run.seed][0], run.seed] = _intervals(run, task, variant)
         for model, owners in models:
             if all(_same(model[seed], by_seed[seed]) for seed in model.keys() & by_seed.keys()):
                 for seed, (digest, cells) in by_seed.items():
@@ -183,7 +201,9 @@ def _baselines(groups: Sequence[Group], task: str, variant: str) -> Iterator[Row
         more = f" and {len(owners) - 1} more" if len(owners) > 1 else ""
         label = name if len(models) == 1 else f"{name} of {owners[0]}{more}"
         seeds = tuple(sorted(model))
-        yield Row(label, kind, tuple(model[seed][1] for seed in seeds), seeds)
+        intervals = tuple(spans[model[seed][0], seed] for seed in seeds)
+        values = tuple(model[seed][1] for seed in seeds)
+        yield Row(label, kind, values, seeds, intervals=intervals)
 
 
 def _same(a: tuple[str, Cells], b: tuple[str, Cells]) -> bool:
@@ -193,11 +213,11 @@ def _same(a: tuple[str, Cells], b: tuple[str, Cells]) -> bool:
     return a[0] == b[0] and all(close)
 
 
-def columns(table: Sequence[Row], figures: Figures) -> list[Column]:
+def columns(table: Sequence[Row], figures: Figures, sides: Sequence[str] = SIDES) -> list[Column]:
     """Every (side, figure) for which a row has a value."""
     filled = {column for row in table for cells in row.values for column in cells}
     metrics = shown(figures, {metric for _, metric in filled})
-    return [(s, m) for s in ("retain", "forget") for m in metrics if (s, m) in filled]
+    return [(s, m) for s in sides for m in metrics if (s, m) in filled]
 
 
 def best(table: Sequence[Row], side: str, figure: Mapping[str, Any]) -> float | None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from string import Template
 
 from l2l_jax.lib import files
-from l2l_jax.report import drawings, feature_networks, reference, run_table
+from l2l_jax.report import drawings, feature_networks, reference, run_table, sets
 from l2l_jax.report.collect import Record, collect
 from l2l_jax.report.metrics import cost_text
 from l2l_jax.workdir.layout import Workdir
@@ -102,7 +102,8 @@ def _head(record: Record) -> Iterator[str]:
 
 def _evaluated_on(record: Record) -> Iterator[str]:
     """For each side: how many images, and whether the model was trained on them."""
-    for side, count in record.results["counts"].items():
+    for side in record.sides:
+        count = record.results["counts"][side]
         listed = record.splits[f"{side}_eval"]["part"] == "train"  # none of them is held out
         trained = listed and side in record.results["trained_on"]
         how = "that were trained on" if trained else "that were not trained on"
@@ -228,8 +229,10 @@ def grid(png: bytes, labels: list[str], alt: str) -> str:
 
 def _tables(record: Record) -> Iterator[str]:
     yield "<h2>Figures</h2>"
-    for task, cells in record.results["tasks"].items():
-        yield f"<h3>{html.escape(task)}</h3>" + run_table.table(record, cells)
+    for task in record.results["tasks"]:
+        yield f"<h3>{html.escape(task)}</h3>" + run_table.table(record, task)
+    yield from sets.beside(record)
+    yield f"<p>{html.escape(' '.join(sets.sentences(record.results)))}</p>"
     if reading := run_table.reading(record):
         yield f"<p>{html.escape(reading)}</p>"
     yield feature_networks.paragraph(record.results)

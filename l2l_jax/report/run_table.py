@@ -6,17 +6,21 @@ from typing import Any
 
 from l2l_jax.report import feature_networks, reference
 from l2l_jax.report.collect import Record
-from l2l_jax.report.metrics import ARROWS, DASH, NEAR, goal, number, shown
+from l2l_jax.report.metrics import ARROWS, DASH, NEAR, any_interval, goal, measured_value, shown
 
+INTERVALS = (
+    "Small figures in brackets are 95 % bootstrap intervals over images: where the mean figure of "
+    "other sets of as many images would lie. They say nothing about another seed of training."
+)
 MIN_CHANGE = 0.01  # relative; a smaller change is neither good nor bad
 
 
-def table(record: Record, cells: dict) -> str:
+def table(record: Record, task: str) -> str:
     """HTML: a row for each figure; on each side all variants, and the change by unlearning.
 
     With a retrained model also the difference between the unlearned and the retrained model.
-    cells: {variant: {side: {figure: value}}}.
     """
+    cells = record.results["tasks"][task]
     variants, sides = record.variants, record.sides
     change = "unlearned" in variants
     compared = change and any(map(reference.is_retrained, variants))
@@ -40,7 +44,10 @@ def table(record: Record, cells: dict) -> str:
         row = [f"<td>{title}{f' <small>{unit}</small>' if unit else ''}</td>"]
         for side in sides:
             values = [cells[v][side].get(metric) for v in variants]
-            texts = [f"<td>{number(value, digits)}</td>" for value in values]
+            texts = [
+                f"<td>{measured_value(record.results, task, v, side, figure)}</td>"
+                for v in variants
+            ]
             if change:
                 aim = reference.aim_of(cells, side, metric)
                 direction = goal(side, figure, compared)
@@ -49,7 +56,7 @@ def table(record: Record, cells: dict) -> str:
             row += texts
         rows.append(f"<tr>{''.join(row)}</tr>")
     return (
-        f'<div class="card scroll"><table><thead><tr><th></th>{head}</tr>'
+        f'<div class="card scroll compact"><table><thead><tr><th></th>{head}</tr>'
         f"<tr><th></th>{second}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
     )
 
@@ -93,13 +100,14 @@ def _gap(
 
 
 def reading(record: Record) -> str:
-    """How to read the colours and marks of the tables, in words; "" if nothing was unlearned."""
+    """How to read the intervals, colours and marks of the tables, in words."""
+    about = [INTERVALS] if any_interval(record.results) else []
     if "unlearned" not in record.variants:
-        return ""
+        return " ".join(about)
     compared = any(map(reference.is_retrained, record.variants))
     words = (
         "An arrow shows the direction that is good. A change in this direction is green, in the "
         "other direction red, and grey if it is less than one percent."
     )
     more = [reference.CLOSEST, reference.EXPLANATION] if compared else [reference.NO_BEST]
-    return " ".join([words, *(more if "forget" in record.sides else [])])
+    return " ".join([*about, words, *(more if "forget" in record.sides else [])])

@@ -16,22 +16,29 @@ from l2l_jax.report.metrics import (
     PLAIN_DASH,
     Figures,
     goal,
+    interval,
     number,
     si,
 )
-from l2l_jax.report.model_rows import Row, best, columns, has_aim, ordered
+from l2l_jax.report.model_rows import SIDES, Row, best, columns, has_aim, ordered
 
 
-def figures_html(table: Sequence[Row], figures: Figures, untrained: Collection[str] = ()) -> str:
+def figures_html(
+    table: Sequence[Row],
+    figures: Figures,
+    untrained: Collection[str] = (),
+    sides: Sequence[str] = SIDES,
+) -> str:
     """The table of a page; the best value of each column is green, and over-forgotten ones marked.
 
     untrained: names of figures to mark, because their feature network has random weights.
     """
-    wanted = columns(table, figures)
-    sides = [side for side, _ in wanted]
+    wanted = columns(table, figures, sides)
+    of_side = [side for side, _ in wanted]
     head = "".join(
-        f'<th colspan="{sides.count(side)}" class="side {side}">{side}</th>'
-        for side in dict.fromkeys(sides)
+        f'<th colspan="{of_side.count(side)}" class="side {side.removesuffix("_train")}">{side}'
+        "</th>"
+        for side in dict.fromkeys(of_side)
     )
     second = "".join(
         f"<th>{html.escape(_title(figures[metric], untrained))} "
@@ -66,8 +73,10 @@ def _cell_html(row: Row, side: str, figure: Mapping[str, Any], best_mean: float 
     value, spread = row.mean(column), row.deviation(column)
     good = row.group is not None and value is not None and value == best_mean
     kind = ' class="good"' if good else ""
-    details = f" {reference.MARK}" if side == "forget" and row.over(figure) else ""
+    details = f" {reference.MARK}" if row.over(figure, side) else ""
     details += "" if spread is None else f" <small>&plusmn; {number(spread, digits)}</small>"
+    if bounds := row.interval(column):
+        details += f" <small>{interval(bounds, digits)}</small>"
     if 0 < len(row.of(column)) < len(row.seeds):
         details += f" <small>{len(row.of(column))} of {len(row.seeds)} seeds</small>"
     return f"<td{kind}>{number(value, digits)}{details}</td>"
@@ -105,7 +114,9 @@ def figures_markdown(
             text = PLAIN_DASH if value is None else f"{value:.{digits}f}"
             if spread is not None:
                 text += f" ± {spread:.{digits}f}"
-            if side == "forget" and row.over(figure):
+            if bounds := row.interval(column):
+                text += f" {interval(bounds, digits)}"
+            if row.over(figure, side):
                 text += f" {reference.MARK}"
             if 0 < len(row.of(column)) < len(row.seeds):
                 text += f" ({len(row.of(column))} of {len(row.seeds)} seeds)"

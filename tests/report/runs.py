@@ -75,6 +75,9 @@ def make(folder, seed=0, phases=None, tasks=None, **more):
         "cost": {p: {"seconds": 10.0, "steps": s["steps"]} for p, s in phases.items()},
         "ended": {}, "tokenizer": None, "skipped": {}, "passes": {}, "evaluated": {},
         "sampling": "one pass", "unclean": {}, "training": training(task),
+        "intervals": {"center": {v: {side: {} for side in each} for v, each in task.items()}},
+        "sets": {s: {"part": "eval", "images": n, "of": n, "digest": "a", "trained_on": False}
+                 for s, n in (("retain", 60), ("forget", 40))},
         "digests": {"code": "c" * 64, "weights": {v: digests[v] for v in task}, "splits": {}},
         **more,
     }  # fmt: skip
