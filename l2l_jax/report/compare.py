@@ -106,10 +106,10 @@ def compared(runs: Sequence[Record], left_out: Mapping[Path, str]) -> str:
     for task in _tasks(groups):
         rows = model_rows.rows(groups, task)
         table = tables.figures_html(rows, figures, _untrained(runs))
-        if task == _tasks(groups)[0]:
-            body += _beside(runs, rows, figures)
         reading = html.escape(" ".join(model_rows.reading(rows, figures)))
         body += [f"<h3>{html.escape(task)}</h3>", table, f"<p>{reading}</p>" if reading else ""]
+        if task == _tasks(groups)[0]:
+            body += _beside(runs, rows, figures)
     body += [_explanation(groups, figures), "<h2>Cost</h2>", tables.costs_html(groups)]
     body.append(
         "<p>Means over seeds; the largest peak of memory, of the process or of its device. The "

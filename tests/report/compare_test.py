@@ -119,6 +119,25 @@ def test_the_distance_to_the_retrained_model_is_good_when_small(seeds):
     assert "not the same as like the retrained model" in text
 
 
+def test_a_single_seed_has_intervals_and_training_images(runs, capsys):
+    for folder in runs:
+        bounds = {"retain": {"fid": [10.25, 12.5]}, "forget": {}, "forget_train": {}}
+        change(folder, "results.json", ["intervals", "center", "unlearned"], bounds)
+        side = ["tasks", "center", "unlearned", "forget_train"]
+        change(folder, "results.json", side, cell(7.25, 12.0))
+        about = dict(part="train", images=40, of=90, digest="a", trained_on=True)
+        change(folder, "results.json", ["sets", "forget_train"], about)
+    text = page_of(*runs)
+    assert rows_of(text)["l2l"][1].endswith("11.00 <small>[10.25, 12.50]</small>")
+    assert "They stand at models of a single seed" in text
+    beside = text[text.index("forget_train beside forget") :]
+    assert ">7.25<" in beside
+    assert "7.25" not in text[: text.index("forget_train beside forget")]
+    assert "forget_train: 40 of the 90 training images" in beside
+    main([*map(str, runs), "--markdown", "fid"])
+    assert "11.00 [10.25, 12.50]" in capsys.readouterr().out
+
+
 @pytest.fixture
 def three(tmp_path):
     """Originals at 10 and a retrained model at 40: too little, nearly the same, and too much."""
@@ -211,7 +230,7 @@ def test_a_group_that_lacks_a_seed_is_named(seeds):
 
 
 def test_a_retrained_run_has_no_original_to_differ(runs):
-    for path in (["digests", "weights"], ["tasks", "center"]):
+    for path in (["digests", "weights"], ["tasks", "center"], ["intervals", "center"]):
         change(runs[1], "results.json", path, {"retrained": value_of(runs[1], path)["unlearned"]})
     results = ["unlearned", "original"]
     for key in results:

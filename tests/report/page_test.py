@@ -67,6 +67,49 @@ def test_the_distance_to_the_retrained_model(workdir):
     assert "smaller is closer" in text
 
 
+def with_training_images(tmp_path, name, sets):
+    """A run with a set of training images under its only task, and intervals of one figure."""
+    side = next(each for each in sets if each.endswith("_train"))
+    tasks = {
+        v: {"retain": cell(10.0, 20.0), "forget": cell(12.0, 19.0), side: cell(9.0, psnr)}
+        for v, psnr in (("original", 22.5), ("unlearned", 12.25))
+    }
+    folder = make(tmp_path / name, tasks=tasks)
+    about = dict(part="eval", images=40, of=40, digest="a", trained_on=False)
+    change(folder, "results.json", ["sets"], {k: about | v for k, v in sets.items()})
+    bounds = ["intervals", "center", "unlearned", side, "psnr"]
+    change(folder, "results.json", bounds, [11.5, 13.0])
+    change(folder, "results.json", ["intervals", "center", "original", "retain", "fid"], [9, 11.5])
+    return folder
+
+
+def test_the_images_asked_for_stand_beside_held_out_ones(tmp_path):
+    sets = {"retain": {}, "forget": {},
+            "forget_train": dict(part="train", of=5200, trained_on=True)}  # fmt: skip
+    folder = with_training_images(tmp_path, "run", sets)
+    text = page.write(folder).read_text()
+    assert "center, forget_train beside forget" in text
+    values = "<td>22.50</td><td>19.00</td><td>+3.50</td>"
+    assert values + "<td>12.25 <small>[11.50, 13.00]</small></td><td>19.00</td><td>-6.75" in text
+    assert "forget_train: 40 of the 5,200 training images that the model was asked to forget, " \
+        "drawn with the seed; they were trained on." in text  # fmt: skip
+    assert "forget: 40 held-out images; they were not trained on." in text
+    assert "10.00 <small>[9.00, 11.50]</small>" in text
+    assert "95 % bootstrap intervals" in text
+    assert "FID and Inception Score depend on the number" not in text
+    change(folder, "results.json", ["sets", "forget_train", "images"], 12)
+    assert "There are 12 images of forget_train and 40 of forget" in page.write(folder).read_text()
+
+
+def test_a_list_of_files_stands_beside_training_images(tmp_path):
+    sets = {"retain": {}, "forget": dict(part="train", trained_on=True),
+            "retain_train": dict(part="train", of=60, trained_on=True)}  # fmt: skip
+    text = page.write(with_training_images(tmp_path, "run", sets)).read_text()
+    assert "center, retain_train beside forget" in text
+    assert "forget: the 40 listed training images themselves; they were trained on." in text
+    assert "forget is compared with them, and not with the held-out retain images" in text
+
+
 def test_titles_units_and_digits_come_from_the_results(workdir):
     change(workdir, "results.json", ["figures", "l1", "title"], "L<1>")
     change(workdir, "results.json", ["figures", "l1", "unit"], "<of 1>")
