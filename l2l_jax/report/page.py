@@ -145,7 +145,7 @@ def _tiles(record: Record) -> Iterator[str]:
         else:
             value = f"{b / a:.1f}&times;" if side == "forget" else f"{b / a - 1:+.1%}"
         title, unit, digits = html.escape(figure["title"]), figure["unit"], figure["digits"]
-        detail = f"{title} {a:.{digits}f} &rarr; {b:.{digits}f} {html.escape(unit)}"
+        detail = f"{title} {a:.{digits}f} &rarr; {b:.{digits}f} {html.escape(unit)}".rstrip()
         cells = record.results["tasks"][record.results["task"]]
         aim, floor = reference.aim_of(cells, side, metric)
         if side == "forget" and aim is not None:
@@ -230,7 +230,8 @@ def grid(png: bytes, labels: list[str], alt: str) -> str:
 def _tables(record: Record) -> Iterator[str]:
     yield "<h2>Figures</h2>"
     for task in record.results["tasks"]:
-        yield f"<h3>{html.escape(task)}</h3>" + run_table.table(record, task)
+        yield f"<h3>{html.escape(task)}</h3>"
+        yield from run_table.tables(record, task)
     yield from sets.beside(record)
     yield f"<p>{html.escape(' '.join(sets.sentences(record.results)))}</p>"
     if reading := run_table.reading(record):

@@ -1,7 +1,7 @@
 """The tables of one run's page: all figures of one task, for every variant and side."""
 
 import html
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from l2l_jax.report import feature_networks, reference
@@ -15,13 +15,22 @@ INTERVALS = (
 MIN_CHANGE = 0.01  # relative; a smaller change is neither good nor bad
 
 
-def table(record: Record, task: str) -> str:
+def tables(record: Record, task: str) -> Iterator[str]:
+    """HTML: one table of both sides, or with a retrained model one for each side: forget first."""
+    if any(map(reference.is_retrained, record.variants)) and "unlearned" in record.variants:
+        for side in reversed(record.sides):
+            yield _table(record, task, [side])
+    else:
+        yield _table(record, task, record.sides)
+
+
+def _table(record: Record, task: str, sides: Sequence[str]) -> str:
     """HTML: a row for each figure; on each side all variants, and the change by unlearning.
 
     With a retrained model also the difference between the unlearned and the retrained model.
     """
     cells = record.results["tasks"][task]
-    variants, sides = record.variants, record.sides
+    variants = record.variants
     change = "unlearned" in variants
     compared = change and any(map(reference.is_retrained, variants))
     width = len(variants) + change + compared

@@ -10,10 +10,10 @@ from l2l_jax.report.metrics import DASH, measured_value, shown
 
 PAIRS = (("forget_train", "forget"), ("retain_train", "forget"))  # sets of the same kind or classes
 REASONS = {
-    "forget_train": "A model that memorised its training images completes them better than "
-    "held-out images of the same classes.",
-    "retain_train": "Both are training images: forget is compared with them, and not with the "
-    "held-out retain images.",
+    "forget_train": "The gap is the first minus the second. A model that memorised its training "
+    "images completes them better than held-out images of the same classes.",
+    "retain_train": "The gap is the first minus the second. Both are training "
+    "images: forget is compared with them, and not with the held-out retain images.",
 }
 
 
@@ -68,7 +68,8 @@ def beside(record: Record) -> Iterator[str]:
         f'<th colspan="3" class="side {second}">{html.escape(reference.name(v, results))}</th>'
         for v in variants
     )
-    second_head = f"<th>{first}</th><th>{second}</th><th>difference</th>" * len(variants)
+    heads = (first.replace("_", "_<wbr>"), second, "gap")
+    second_head = "".join(f"<th>{each}</th>" for each in heads) * len(variants)
     rows = []
     for metric in shown(figures, {m for v in variants for m in cells[v][first]}):
         figure = figures[metric]
