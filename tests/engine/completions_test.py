@@ -65,10 +65,10 @@ def test_figures_of_a_missing_network_are_skipped_and_listed(workdir):
 def test_random_weights_are_marked_on_the_page(workdir):
     text = (workdir / "report.html").read_text()
     assert "nobody trained the networks that measure cosine (clip), KID." in text
-    assert text.count("<small>random weights</small>") == 2
+    assert text.count("<small>random weights</small>") == 4, "of two tables"
     assert "<td>FID</td>" in text
     both = [collect(workdir)] * 2
-    assert page_of(both, {}).count("(random weights)") == 4, "two figures of two sides"
+    assert page_of(both, {}).count("(random weights)") == 8, "two figures of two sides, twice"
     header = markdown(both, ["fid", "kid"]).splitlines()[0]
     assert "retain FID ↓" in header
     assert "retain KID (random weights) ↓" in header

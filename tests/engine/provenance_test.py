@@ -11,12 +11,18 @@ import pytest
 from configs import common
 from l2l_jax.engine import config as config_table
 from l2l_jax.engine import provenance, retrained
+from l2l_jax.engine.outcome import run_phases
 from l2l_jax.engine.plan import complete_config, resolve
+from l2l_jax.engine.preflight import preflight
+from l2l_jax.engine.train import train
 from l2l_jax.lib import cli, files
 from l2l_jax.lib.errors import ConfigError
+from l2l_jax.lib.preemption import StopSignal
 from l2l_jax.registry import find
 from l2l_jax.weights import pretrained, safetensors
+from l2l_jax.weights.__main__ import main as weights_cli
 from l2l_jax.weights.safetensors import Weights
+from l2l_jax.workdir.layout import Workdir
 from tests.helpers import ROOT, small_config
 
 KEYS = {"retain": ["a", "b", "c"], "forget": ["d"], "proxy": ["e", "f"]}
@@ -169,3 +175,38 @@ def test_what_to_do_with_a_reference_that_is_not_clean_is_a_choice():
     config.unclean_reference = "marked"
     with pytest.raises(ConfigError, match="'stop' or 'mark'"):
         config_table.check(complete_config(config))
+
+
+def small(model, folder, on="retain", weights=""):
+    """Claims a workdir for the smallest model of that name, ready to train; returns it."""
+    config = small_config(phases=("pretrain",), weights=str(weights))
+    config.model = dict(name=model, args=find("model", model).SMALLEST)
+    config.pretrain.on = on
+    return preflight(resolve(config), folder, StopSignal())
+
+
+@pytest.mark.slow
+def test_a_reference_over_a_tokenizer_that_saw_everything_is_refused(tmp_path, caplog):
+    """From the tokenizer's run through its exported file to the reference of another run."""
+    references = {}
+    for on in ("retain", "all"):
+        tokenizer = small("vqgan", tmp_path / f"vqgan {on}", on)
+        run_phases(tokenizer, train)
+        file = tmp_path / f"{on}.safetensors"
+        weights_cli(["export", str(tokenizer.workdir.folder), str(file)])
+        mage = small("mage", tmp_path / f"mage {on}", weights=file)
+        references[on] = mage.workdir.folder
+    chosen = {
+        name: SimpleNamespace(digest=record["digest"])
+        for name, record in Workdir(references["all"]).read_splits().items()
+    }
+    retrained.check(references["retain"], chosen)
+    stated = rf"mage all is not clean: its tokenizer from {tmp_path}/all\.safetensors was trained "
+    with pytest.raises(ConfigError, match=stated):
+        retrained.check(references["all"], chosen)
+    assert "not clean" not in caplog.text
+    retrained.check(references["all"], chosen, "mark")
+    assert "is not clean: its tokenizer from" in caplog.text
+    stored = safetensors.load(tmp_path / "retain.safetensors").about["source"]["training"]
+    assert stored["loaded"] is None
+    assert stored["phases"]["pretrain"]["sides"]["retain"]["images"] == 32
