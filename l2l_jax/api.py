@@ -59,8 +59,9 @@ def load(
     the model's `build`, such as sample_steps=5 or dtype="float32"; those that the parameters depend
     on cannot change.
 
-    Returns a `Model` for a file. For a workdir it returns `Models`; if no phase of the run unlearns
-    (it pretrains or retrains), there is one model only, and it returns that `Model`.
+    Returns a `Model` for a file. For a workdir it returns `Models`: "original", "unlearned", and of
+    its references "retrained", "retrained_2", ...; if no phase of the run unlearns (it pretrains or
+    retrains), there is one model only, and it returns that `Model`.
     Raises DataMissing if there is no such file, ConfigError if there is no such run or it is not
     finished, and WrongWeights if the file is damaged or does not fit.
 

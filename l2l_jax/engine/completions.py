@@ -236,7 +236,7 @@ class Completer:
 class TrainingImages:
     """`types.Evaluation` of one side of training images under the first task.
 
-    It keeps no pictures and no records: nobody wants to see the images that were to be forgotten.
+    It keeps no pictures and no records, so that the page does not show the images asked for.
     """
 
     def __init__(self, completer: Completer, side: str):
