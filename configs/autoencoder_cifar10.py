@@ -8,7 +8,8 @@ scratch costs little. It forgets cats, deer, dogs and horses. Form words, joined
 
     bundled     the bundled Fashion-MNIST instead of CIFAR-10; forgets footwear and bags
     max_loss, ...    another method than l2l: one of common.METHODS, see use_method in
-                configs/common.py. retrain makes the retrained model, without the forget images
+                configs/common.py. retrain makes the retrained model, without the forget images;
+                its steps are fewer, so that it sees each image as often as the original does
     smoke       a few steps on a tenth of the images, for tests; the figures mean nothing
 
 Recipe. The paper does not state the network, the masks, the forget classes or any number, so all of
@@ -66,7 +67,7 @@ def get_config(form: str = "") -> common.Config:
     )
     if "bundled" in words:
         use_fashion_mnist(config)
-    common.use_method(config, common.method_of_form(words))
+    common.use_method(config, common.method_of_form(words), kept=common.SIX_OF_TEN)
     if "smoke" in words:
         common.use_few_steps(config)
     return config

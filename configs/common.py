@@ -47,7 +47,7 @@ def method_of_form(words: list[str]) -> str:
     return next((word for word in words if word in METHODS), "l2l")
 
 
-def use_method(config: Config, name: str) -> None:
+def use_method(config: Config, name: str, kept: float = 1.0) -> None:
     """Replaces config.unlearn, a phase of L2L, by the phases of another method.
 
     Every new phase has as many steps as config.unlearn. L2L's arguments and the arguments of its
@@ -65,7 +65,9 @@ def use_method(config: Config, name: str) -> None:
         siss        SISS with solvers/normalized.py, which scales the forget gradient to a tenth of
                     the norm of the retain gradient
         retrain     no unlearning: pretrains from scratch on the retain split and makes the
-                    retrained model
+                    retrained model. The steps are multiplied by `kept`, the share of the training
+                    images that are not forgotten, so that it sees each of them as often as the
+                    original does
     """
     phases, unlearn = config.phases, config.unlearn.to_dict()
     position = phases.index("unlearn") if "unlearn" in phases else 0
@@ -97,6 +99,7 @@ def use_method(config: Config, name: str) -> None:
     elif name == "retrain":
         config.phases = ("pretrain",)
         config.pretrain.on = "retain"
+        config.pretrain.steps = round(kept * config.pretrain.steps)
         return
     config.phases = (*phases[:position], *new, *phases[position + 1 :])
     for key, settings in new.items():
@@ -276,6 +279,7 @@ def use_synthetic_images(config: Config, model_args: dict) -> None:
 
 
 FASHION_FORGET = ("Sandal", "Sneaker", "Bag", "Ankle boot")  # of Fashion-MNIST; clothing is kept
+SIX_OF_TEN = 0.6  # share of the images that are kept where four of ten equal classes are forgotten
 
 # The classes of paper A's released ImageNet code: the 200 classes of ImageNet-R, sorted by wnid and
 # cut in the middle. All forget classes are animals, so this split is easier than a random one.

@@ -12,13 +12,21 @@ joined by commas:
 
     mage        MAGE instead of the masked autoencoder
     diffusion   a diffusion model for in-painting, with ten steps of DDIM sampling
-    vqgan       the VQ-GAN that is MAGE's tokenizer; only with pretrain
+    vqgan       the VQ-GAN that is MAGE's tokenizer; only with pretrain or retrain
     max_loss, ...    another method than l2l: one of common.METHODS, see use_method in
-                configs/common.py. retrain makes the retrained model, without the four classes
+                configs/common.py. retrain makes the retrained model, without the four classes;
+                its steps are fewer, so that it sees each image as often as the original does
     pretrain    train the original from scratch on all ten classes. The bundled weights were made
                 so (l2l_jax/weights/bundled/README.md). mage,pretrain loads the bundled tokenizer
     short       half as many unlearning steps, for grids of many runs
     smoke       a few steps on a tenth of the images, for tests; the figures mean nothing
+
+A retrained MAGE needs a tokenizer that never saw the four classes either, made by two commands
+before it:
+
+    python -m l2l_jax.main --config configs/fashion_mnist.py:vqgan,retrain --workdir runs/tokenizer
+    python -m l2l_jax.weights export runs/tokenizer runs/tokenizer.safetensors
+    python -m l2l_jax.main --config configs/fashion_mnist.py:mage,retrain --workdir runs/retrained
 
 Needs: nothing; images and weights are bundled. README.md has the measured figures.
 """
@@ -26,6 +34,7 @@ Needs: nothing; images and weights are bundled. README.md has the measured figur
 from configs import common
 
 FORGET = common.FASHION_FORGET
+RETRAINED_TOKENIZER = "runs/tokenizer.safetensors"  # what the docstring's commands export
 MODELS = {
     "mae": dict(size="small", image_size=32),
     "mage": dict(
@@ -43,9 +52,9 @@ def get_config(form: str = "") -> common.Config:
     """Returns the config. form: words of FORMS, joined by commas; at most one model."""
     kinds = ("mage", "vqgan", "diffusion"), ("pretrain", *common.METHODS)
     words = common.parse_form(form, "configs/fashion_mnist.py", FORMS, *kinds)
-    if "vqgan" in words and "pretrain" not in words:
+    if "vqgan" in words and not {"pretrain", "retrain"} & set(words):
         raise ValueError(
-            "configs/fashion_mnist.py: vqgan goes with pretrain, as in vqgan,pretrain."
+            "configs/fashion_mnist.py: vqgan goes with pretrain or retrain, as in vqgan,pretrain."
         )
     name = next((word for word in words if word in MODELS), "mae")
     config = common.base()
@@ -73,7 +82,9 @@ def get_config(form: str = "") -> common.Config:
     elif method == "retrain":
         use_pretraining(config)
         config.split.forget.classes = common.FASHION_FORGET
-        common.use_method(config, method)
+        common.use_method(config, method, kept=common.SIX_OF_TEN)
+        if name == "mage":
+            config.weights = RETRAINED_TOKENIZER
     else:
         use_l2l(config)
         config.unlearn.steps //= 2 if "short" in words else 1

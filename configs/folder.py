@@ -17,7 +17,8 @@ Form words, joined by commas, as in small,max_loss:
 
     small       pretrain a small MAE instead of loading the published one
     max_loss, ...    another method than l2l: one of METHODS in configs/common.py; retrain needs
-                small
+                small, and fewer steps if it is to see each image as often as the original:
+                --config.pretrain.steps=6000 times the share of the images that are kept
 """
 
 from configs import common

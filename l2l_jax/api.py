@@ -59,8 +59,9 @@ def load(
     the model's `build`, such as sample_steps=5 or dtype="float32"; those that the parameters depend
     on cannot change.
 
-    Returns a `Model` for a file. For a workdir it returns `Models`; if no phase of the run unlearns
-    (it pretrains or retrains), there is one model only, and it returns that `Model`.
+    Returns a `Model` for a file. For a workdir it returns `Models`: "original", "unlearned", and of
+    its references "retrained", "retrained_2", ...; if no phase of the run unlearns (it pretrains or
+    retrains), there is one model only, and it returns that `Model`.
     Raises DataMissing if there is no such file, ConfigError if there is no such run or it is not
     finished, and WrongWeights if the file is damaged or does not fit.
 
@@ -94,10 +95,12 @@ def _load_run(folder: Path, model: str, partial: bool, args: Mapping[str, Any]) 
     if making == done:
         return final
     models = {"original": variant(outcome.original, making), "unlearned": final}
-    if reference := plan.config["reference"]:
-        weights = retrained.load(Path(reference).expanduser(), experiment.model)
-        claim.check_reference(folder, weights.digest)
-        models["retrained"] = _model(weights, reference, args, model)
+    if plan.references:
+        references = retrained.load_all(plan.references, experiment.model)
+        claim.check_reference(folder, retrained.combined_digest(references))
+        variants = retrained.names(len(references))
+        for name, weights, source in zip(variants, references, plan.references, strict=True):
+            models[name] = _model(weights, source, args, model)
     return Models(folder, dict(plan.config), models)
 
 

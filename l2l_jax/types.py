@@ -235,15 +235,15 @@ class Completions:
     real_features: np.ndarray | None  # [N, D] of the same images, complete
     real_logits: np.ndarray | None  # [N, C]
     retrain_distance: np.ndarray | None = None  # [N] root mean square distance on hidden pixels to
-    #     the retrained model's completions, if there is such a model
+    #     the completions of the retrained model, or the mean over retrained models
 
 
 @runtime_checkable
 class Evaluation(Protocol):
     """What an evaluator may ask for. Expensive things are computed once, when first asked for."""
 
-    variants: tuple[str, ...]  # "original", "unlearned", and "retrained" if there is a reference
-    sides: tuple[str, ...]  # "retain", "forget"
+    variants: tuple[str, ...]  # "original", "unlearned", "retrained" of a reference, "retrained_2"
+    sides: tuple[str, ...]  # "retain", "forget"; or "forget_train" or "retain_train" alone
     tasks: tuple[str, ...]
     seed: int
 
@@ -260,7 +260,8 @@ class Evaluation(Protocol):
 
 
 Cell = tuple[str, str, str]  # (variant, side, task)
-FigureValues = Iterator[tuple[Cell, str, float]]  # (where, name of a figure, value)
+Estimate = tuple[float, tuple[float, float]]  # (value, its 95 % interval); see lib/bootstrap.py
+FigureValues = Iterator[tuple[Cell, str, float | Estimate]]  # (where, name of a figure, value)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -271,7 +272,8 @@ class Figure:
     title: str  # for people, e.g. "PSNR, hidden pixels"
     unit: str = ""
     good: str = ""  # on the retain side: "up", "down", or "" if no direction is good
-    good_on_forget: str = "opposite"  # "opposite", or "same": a distance to the retrained model
+    good_on_forget: str = "near"  # "near": close to the retrained model's figure, if there is one;
+    #     "same": as on the retain side, for a distance to the retrained model
     digits: int = 4  # behind the decimal point
     spread_of: str = ""  # the figure of which this one is the standard deviation; not shown alone
     note: str = ""  # a sentence for the page that explains the figure, if it needs one
@@ -281,10 +283,10 @@ class Figure:
 class Evaluator:
     """A module of evaluators/: answers one question about completions.
 
-    evaluate(evaluation, *, ...) yields ((variant, side, task), name of a figure, value) and may
-    keep pictures and records. An evaluator whose figures are one figure and its spread may stand in
-    a config under another name, e.g. fid_places=dict(evaluator="fid", network="places"); its figure
-    is then called after that name.
+    evaluate(evaluation, *, ...) yields ((variant, side, task), name of a figure, value), the value
+    maybe with its interval, and may keep pictures and records. An evaluator whose figures are one
+    figure and its spread may stand in a config under another name, e.g.
+    fid_places=dict(evaluator="fid", network="places"); its figure is then called after that name.
     """
 
     name: str

@@ -339,7 +339,7 @@ def test_completions_are_those_of_the_evaluation(models):
     experiment, outcome = read_run(finished_run())
     completer = Completer(experiment, {"unlearned": outcome.final}, {})
     images = small_images(8)
-    expected = completer.program("center")(outcome.final, None, images, jax.random.key(0))
+    expected = completer.program("center")(outcome.final, {}, images, jax.random.key(0))
     completed = models.unlearned.complete(images, CENTER)
     assert np.abs(completed.astype(int) - np.asarray(expected["completed"])).max() <= 1
     assert (completed != models.original.complete(images, CENTER)).any()

@@ -20,8 +20,8 @@ PARTS = ["main", "evaluate", "api", "weights.__main__", "flags", "engine", "repo
          "loaded", "PLUGINS", "registry", "workdir", "data", "lib", "types", "model_types",
          "bounds"]  # fmt: skip
 ENGINE = ["run", "evaluation", "train", "preflight", "measure", "token_bank", "reuse", "retrained",
-          "tokenizer", "completions", "networks", "outcome", "boundaries", "training_sets",
-          "experiment", "step", "plan", "config"]  # fmt: skip
+          "tokenizer", "completions", "evaluated", "networks", "outcome", "boundaries",
+          "provenance", "training_sets", "experiment", "step", "plan", "config"]  # fmt: skip
 PLUGINS = sorted(folder for folder in FOLDERS.values() if "." not in folder)
 SHARED = {"models.layers"}  # building blocks that several plug-ins of a folder use
 EXCEPTIONS = {("models.mage", "models.vqgan")}  # a MAGE contains a VQ-GAN

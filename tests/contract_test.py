@@ -614,6 +614,10 @@ def test_evaluators_answer_for_every_variant_and_side(name):
         assert side in FakeEvaluation.sides
         assert task == "center"
         assert isinstance(metric, str)
+        if isinstance(value, tuple):
+            value, (low, high) = value
+            assert low <= high
+            assert np.isfinite([low, high]).all()
         assert np.isfinite(value)
     if answers:
         cells = {cell for cell, _, _ in answers}

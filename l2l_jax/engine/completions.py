@@ -1,4 +1,4 @@
-"""Completions of held-out images by every variant of the model, and the features of each."""
+"""Completions of the evaluated images by every variant of the model, and the features of each."""
 
 import collections
 import functools
@@ -14,6 +14,7 @@ import numpy as np
 
 from l2l_jax.data import images as pictures
 from l2l_jax.data import loader
+from l2l_jax.engine.evaluated import HELD_OUT, evaluated_sets
 from l2l_jax.engine.experiment import Experiment
 from l2l_jax.lib import files, hosts, pixels, sealed, sharding, trees
 from l2l_jax.lib import rng as rngs
@@ -38,7 +39,8 @@ class Completer:
         networks: Mapping[str, FeatureNetwork],
     ):
         self.variants = tuple(params)
-        self.sides = tuple(s for s in ("retain", "forget") if f"{s}_eval" in experiment.splits)
+        self.sets = evaluated_sets(experiment.splits, experiment.sources, experiment.plan.seed)
+        self.sides = tuple(side for side in self.sets if side in HELD_OUT)
         self.tasks = tuple(planned.name for planned in experiment.plan.evaluate_tasks)
         self.seed = experiment.plan.seed
         self.digests = {v: trees.digest(experiment.canonical(p)) for v, p in params.items()}
@@ -52,7 +54,7 @@ class Completer:
         self.kept: dict[str, dict[str, str]] = {"pictures": {}, "records": {}}  # SHA-256 by name
 
     def completions(self, variant: str, side: str, task: str, network: str = "main") -> Completions:
-        """All held-out images of a side, hidden and completed; the same masks for every variant.
+        """All images of a side, hidden and completed; the same masks for every variant.
 
         Images are completed once and then described by all networks; `network` says whose features
         and logits are returned.
@@ -61,11 +63,11 @@ class Completer:
         if key not in self._columns:
             log.info("evaluate: %s model, %s images, %s", *key)
             params, complete = self._params[variant], self.program(task)
-            other = self._params.get("retrained") if variant != "retrained" else None
+            others = self._references(variant)
             base = rngs.key(self.seed, "evaluate", side, task)
 
             def program(images: Array, batch: int) -> dict[str, Array]:
-                completed = complete(params, other, images, rngs.fold(base, batch))
+                completed = complete(params, others, images, rngs.fold(base, batch))
                 return completed | self._describe(self._network_params, completed["completed"])
 
             self._columns[key] = self.cached(key, lambda: self.over_batches(side, program))
@@ -73,6 +75,14 @@ class Completer:
         features: dict[str, Any] = {k: columns.get(f"{network}/{k}") for k in OUTPUTS}
         features |= {f"real_{k}": real.get(f"{network}/{k}") for k in OUTPUTS}
         return Completions(**{k: x for k, x in columns.items() if "/" not in k}, **features)
+
+    def _references(self, variant: str) -> dict[str, Params]:
+        """The retrained models that a variant is compared with: all but the variant itself."""
+        return {
+            name: params
+            for name, params in self._params.items()
+            if name.startswith("retrained") and name != variant
+        }
 
     def cached(self, key: tuple[str, str, str], make: Callable[[], Columns]) -> Columns:
         """What make() returns; what many runs share, such as the original's, is kept in the cache.
@@ -85,12 +95,15 @@ class Completer:
         if variant == "unlearned" or not hosts.single_process():
             return make()
         experiment, config = self._experiment, self._experiment.config
-        split, digest = experiment.splits[f"{side}_eval"], self.digests.get
+        split, digest = self.sets[side], self.digests.get
+        references = [
+            d for v, d in self.digests.items() if v.startswith("retrained") and v != variant
+        ]
         networks = {name: network.about for name, network in self._networks.items()}
         stamp = experiment.sources[split.part].stamp  # keys alone do not tell one tree from another
         stamps = stamp and files.digest_of_lines([stamp(row) for row in split.indices])
         decides = [
-            *(variant == "real", digest(variant), digest("retrained"), split.digest, stamps, task),
+            *(variant == "real", digest(variant), references, split.digest, stamps, task),
             *(config["tasks"].get(task), self.seed, config["model"], config["data"]),
             *(config["evaluate"]["batch_size"], networks, str(jax.devices()), jax.__version__),
             files.code_digest(),
@@ -122,7 +135,7 @@ class Completer:
     def program(self, task: str) -> Program:
         """One compiled program for a task: hide, complete, measure.
 
-        (params, params of the retrained model or None, uint8 images, key) -> the columns of
+        (params, params of retrained models by name, uint8 images, key) -> the columns of
         `Completions` without features.
         """
         if task not in self._programs:
@@ -131,7 +144,7 @@ class Completer:
             visible = planned.task.visible(model.grid, **planned.args)
 
             def complete(
-                params: Params, other: Params | None, images: Array, key: Array
+                params: Params, others: Mapping[str, Params], images: Array, key: Array
             ) -> dict[str, Array]:
                 real, mask_key = pixels.to_unit_range(images), rngs.fold(key, "mask")
                 mask = planned.task.mask(mask_key, images.shape[0], model.grid, **planned.args)
@@ -154,9 +167,12 @@ class Completer:
                     "l1": mean(jnp.abs(shown - real)),
                     "mse": mean((shown - real) ** 2),
                 }
-                if other is not None:
+                distances = []
+                for other in others.values():
                     difference = shown - pixels.to_unit_range(completed_by(other))
-                    columns["retrain_distance"] = jnp.sqrt(mean(difference**2))
+                    distances.append(jnp.sqrt(mean(difference**2)))
+                if distances:
+                    columns["retrain_distance"] = sum(distances[1:], distances[0]) / len(distances)
                 return columns
 
             self._programs[task] = jax.jit(complete)
@@ -168,7 +184,7 @@ class Completer:
         program(uint8 images, number of the batch) returns columns; those in PICTURES are kept for
         the examples of the grids only.
         """
-        experiment, split = self._experiment, self._experiment.splits[f"{side}_eval"]
+        experiment, split = self._experiment, self.sets[side]
         picked = loader.Subset(experiment.sources[split.part], split.indices)
         size = experiment.config["evaluate"]["batch_size"]
         place, examples = sharding.batch_sharding(experiment.mesh), self._grid_examples(side)
@@ -205,7 +221,7 @@ class Completer:
 
     def _grid_examples(self, side: str) -> np.ndarray:
         """Rows of the examples for the grids: seeded, one class after the other; sorted."""
-        split = self._experiment.splits[f"{side}_eval"]
+        split = self.sets[side]
         labels = self._experiment.sources[split.part].labels[split.indices]
         rng = np.random.default_rng(rngs.seed_of(self.seed, "shown", side))
         mixed = rng.permutation(len(labels))
@@ -215,3 +231,21 @@ class Completer:
             turn[mine] = np.arange(len(mine))
         order = mixed[np.argsort(turn[mixed], kind="stable")]
         return np.sort(order[:GRID_EXAMPLES])
+
+
+class TrainingImages:
+    """`types.Evaluation` of one side of training images under the first task.
+
+    It keeps no pictures and no records, so that the page does not show the images asked for.
+    """
+
+    def __init__(self, completer: Completer, side: str):
+        self.variants, self.seed = completer.variants, completer.seed
+        self.sides, self.tasks = (side,), completer.tasks[:1]
+        self.completions = completer.completions
+
+    def keep_picture(self, name: str, image: np.ndarray) -> None:
+        """Nothing."""
+
+    def keep_record(self, name: str, record: Any) -> None:
+        """Nothing."""

@@ -138,7 +138,17 @@ TABLE: dict[str, "Option | Table"] = {
     "seed": Option(0, "seed of all randomness of the run", 0, MAX_SEED),
     "phases": Option(("unlearn",), "sections of this config, in the order in which they run"),
     "weights": Option("", "the original model: a file, or bundled:NAME; empty if a phase makes it"),
-    "reference": Option("", "workdir of a model retrained without the forget images, if any"),
+    "reference": Option(
+        "",
+        "workdirs of models retrained without the forget images, if any: one for each seed, "
+        "separated like the folders of PATH (runs/a:runs/b)",
+    ),
+    "unclean_reference": Option(
+        "stop",
+        "what a reference does of which a part may have seen forget images, such as a tokenizer: "
+        "stop the run, or be marked wherever it stands",
+        choices=("stop", "mark"),
+    ),
     "model": {
         "name": Option("", "a file of l2l_jax/models"),
         "args": Option({}, "arguments of the model"),

@@ -1,4 +1,4 @@
-"""Evaluates the original and the unlearned model on the same held-out images; results.json."""
+"""Evaluates the original and the unlearned model on the same images; writes results.json."""
 
 import dataclasses
 import logging
@@ -6,11 +6,11 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from l2l_jax.engine import networks, tokenizer
-from l2l_jax.engine.completions import Completer
+from l2l_jax.engine import evaluated, networks, provenance, retrained, tokenizer
+from l2l_jax.engine.completions import Completer, TrainingImages
 from l2l_jax.engine.experiment import Experiment
 from l2l_jax.engine.outcome import Outcome, describe_parameters
-from l2l_jax.engine.plan import EvaluatorPlan
+from l2l_jax.engine.plan import EvaluatorPlan, Plan
 from l2l_jax.engine.step import mean_name
 from l2l_jax.engine.training_sets import passes, trained_on
 from l2l_jax.lib import files, hosts
@@ -19,6 +19,7 @@ from l2l_jax.types import Figure, Params, TokenModel
 
 log = logging.getLogger(__name__)
 
+Cells = dict[str, dict[str, dict[str, dict[str, Any]]]]  # {task: {variant: {side: {figure: ...}}}}
 BOUND_TOLERANCE = 0.05  # share by which a mean over some batches may exceed its bound
 
 
@@ -33,12 +34,13 @@ def evaluate(experiment: Experiment, outcome: Outcome) -> dict[str, Any]:
     for name, reason in skipped.items():
         log.warning("evaluate: %s is left out: %s", name, reason)
     described = describe_figures(evaluators)
-    tasks, measured = _measure(completer, evaluators, described)
-    last = completer.variants[-1]
+    tasks, intervals, measured = _measure(completer, evaluators, described)
+    trained = trained_on(plan, experiment.splits)
+    own = "unlearned" if "unlearned" in params else completer.variants[0]
     results = {
         **tasks[completer.tasks[0]],
         "audits": {},
-        "tokenizer": tokenizer.measure(completer, model, params[last])
+        "tokenizer": tokenizer.measure(completer, model, params[own])
         if isinstance(model, TokenModel)
         else None,
         "seconds": _seconds(experiment) | {"evaluate": time.perf_counter() - began},
@@ -46,13 +48,16 @@ def evaluate(experiment: Experiment, outcome: Outcome) -> dict[str, Any]:
         "cost": _cost(experiment, outcome),
         "ended": _endings(experiment, outcome),
         "reference": plan.config["reference"],
+        **origins(experiment, outcome),
         "sampling": model.sampling,
         "evaluated": {v: describe_variant(v, experiment, outcome) for v in params},
-        "trained_on": sorted(trained_on(plan, experiment.splits)),
+        "trained_on": sorted(trained),
         "passes": {phase: passes(experiment, phase, n) for phase, (n, _) in outcome.done.items()},
         "task": completer.tasks[0],
         "tasks": tasks,
-        "counts": {side: len(experiment.splits[f"{side}_eval"].keys) for side in completer.sides},
+        "intervals": intervals,
+        "counts": {side: len(split.keys) for side, split in completer.sets.items()},
+        "sets": evaluated.describe(completer.sets, experiment.splits, trained),
         "classes": {name: _titles(experiment, name) for name in experiment.splits},
         "networks": {k: {"name": x.name, **x.about} for k, x in loaded.items()},
         "measured": measured,
@@ -76,27 +81,37 @@ def _measure(
     completer: Completer,
     evaluators: Mapping[str, EvaluatorPlan],
     described: Mapping[str, Mapping[str, Figure]],
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """({task: {variant: {side: {figure: value}}}}, {figure: evaluator and arguments}).
+) -> tuple[Cells, Cells, dict[str, Any]]:
+    """(figures, their intervals, {figure: evaluator and arguments}).
 
-    described: what describe_figures returns. TypeError if an evaluator yields another figure.
+    Figures and intervals are {task: {variant: {side: {figure: ...}}}}; training images are measured
+    under the first task only. described: what describe_figures returns. TypeError if an evaluator
+    yields another figure.
     """
-    sides, variants = completer.sides, completer.variants
-    tasks: dict = {t: {v: {s: {} for s in sides} for v in variants} for t in completer.tasks}
+    variants, first = completer.variants, completer.tasks[0]
+    sides = {task: list(completer.sets) if task == first else completer.sides
+             for task in completer.tasks}  # fmt: skip
+    tasks: Cells = {t: {v: {s: {} for s in sides[t]} for v in variants} for t in completer.tasks}
+    intervals: Cells = {t: {v: {s: {} for s in sides[t]} for v in variants} for t in tasks}
+    training = [TrainingImages(completer, s) for s in completer.sets if s not in completer.sides]
     measured = {}
     for name, planned in evaluators.items():
         origin = {"evaluator": planned.evaluator.name, **planned.args}
-        values = planned.evaluator.evaluate(completer, **planned.args)
-        for (variant, side, task), key, value in values:
-            if key not in described[name]:
-                raise TypeError(
-                    f"evaluators/{planned.evaluator.name}.py yields the figure {key!r}, which its "
-                    "FIGURES does not declare."
-                )
-            figure = described[name][key].name
-            measured[figure] = origin
-            tasks[task][variant][side][figure] = float(value)
-    return tasks, measured
+        for evaluation in [completer, *(training if described[name] else [])]:
+            values = planned.evaluator.evaluate(evaluation, **planned.args)
+            for (variant, side, task), key, value in values:
+                if key not in described[name]:
+                    raise TypeError(
+                        f"evaluators/{planned.evaluator.name}.py yields the figure {key!r}, which "
+                        "its FIGURES does not declare."
+                    )
+                figure = described[name][key].name
+                measured[figure] = origin
+                if isinstance(value, tuple):
+                    value, interval = value
+                    intervals[task][variant][side][figure] = list(interval)
+                tasks[task][variant][side][figure] = float(value)
+    return tasks, intervals, measured
 
 
 def describe_figures(evaluators: Mapping[str, EvaluatorPlan]) -> dict[str, dict[str, Figure]]:
@@ -132,31 +147,86 @@ def _titles(experiment: Experiment, name: str) -> list[str]:
     return [title[each] for each in split.classes]
 
 
-def variants(experiment: Experiment, outcome: Outcome) -> dict[str, Params]:
-    """{"original": ..., "unlearned": ...} and the reference as "retrained", if there is one.
+def variants_made(experiment: Experiment) -> tuple[str, ...]:
+    """ "original", "unlearned", and the references: "retrained", "retrained_2", ...
 
-    Of a run that only trains from scratch: {"original": ...}, or {"retrained": ...} if it spared
-    the forget images.
+    Of a run that only trains from scratch: "original", or "retrained" if it spared the forget
+    images.
     """
-    plan, reference = experiment.plan, experiment.reference
-    if any(not planned.method.MAKES_ORIGINAL for planned in plan.phases.values()):
-        params = {"original": outcome.original, "unlearned": outcome.final}
-        return params | ({"retrained": experiment.place(reference.params)} if reference else {})
+    plan = experiment.plan
+    if _unlearns(plan):
+        return ("original", "unlearned", *_reference_names(experiment))
     spared = "forget" in experiment.splits
     spared = spared and "forget" not in trained_on(plan, experiment.splits)
     loaded = experiment.weights  # a whole model may have seen everything; a tokenizer is a part
     whole = loaded and loaded.params.keys() == experiment.model.template.keys()
-    return {"retrained" if spared and not whole else "original": outcome.final}
+    return ("retrained" if spared and not whole else "original",)
+
+
+def _unlearns(plan: Plan) -> bool:
+    return any(not planned.method.MAKES_ORIGINAL for planned in plan.phases.values())
+
+
+def _reference_names(experiment: Experiment) -> tuple[str, ...]:
+    """The variants that the references are; a run that only trains is compared with none."""
+    count = len(experiment.references) if _unlearns(experiment.plan) else 0
+    return retrained.names(count)
+
+
+def variants(experiment: Experiment, outcome: Outcome) -> dict[str, Params]:
+    """{variant: its parameters on the mesh} of `variants_made`."""
+    names = variants_made(experiment)
+    params = [outcome.final]
+    if "unlearned" in names:
+        references = [experiment.place(weights.params) for weights in experiment.references]
+        params = [outcome.original, outcome.final, *references]
+    return dict(zip(names, params, strict=True))
 
 
 def describe_variant(variant: str, experiment: Experiment, outcome: Outcome) -> str:
     """Which parameters were evaluated as this variant, in words."""
-    plan, done, reference = experiment.plan, outcome.done, experiment.reference
-    if variant == "retrained" and reference:
-        result = reference.about["source"]["result"]
-        return f"the reference {plan.config['reference']}, {result}"
+    plan, done = experiment.plan, outcome.done
+    names = _reference_names(experiment)
+    if variant in names:
+        at = names.index(variant)
+        result = experiment.references[at].about["source"]["result"]
+        return f"the reference {plan.references[at]}, {result}"
     original = {p: n for p, n in done.items() if plan.phases[p].method.MAKES_ORIGINAL}
     return describe_parameters(plan, original if variant == "original" else done)
+
+
+def origins(experiment: Experiment, outcome: Outcome) -> dict[str, Any]:
+    """{"training": {variant: its training, with a summary}, "unclean": {variant: reasons}}.
+
+    Of every variant but the unlearned model. "unclean" holds the retrained models that are not
+    clean; see engine/retrained.py. A warning in the log says if a reference saw its images more or
+    less often than the original.
+    """
+    plan, names = experiment.plan, _reference_names(experiment)
+    found = {
+        name: weights.about["source"]["training"]
+        for name, weights in zip(names, experiment.references, strict=False)
+    }
+    own = next(v for v in variants_made(experiment) if v not in names)
+    making = {p: n for p, (n, _) in outcome.done.items() if plan.phases[p].method.MAKES_ORIGINAL}
+    records = experiment.workdir.read_splits()
+    found = {own: provenance.training_of(plan, records, making, experiment.weights)} | found
+    trained = {name: {**each, **provenance.summary(each)} for name, each in found.items()}
+    passes = trained[own]["passes"]
+    for name in names:
+        seen = trained[name]["passes"]
+        if passes and seen and abs(seen / passes - 1) > retrained.MAX_DIFFERENCE:
+            log.warning(
+                "%s saw each retain image %.2f times, the original %.2f times: they do not compare "
+                "on equal terms",
+                *(name, seen, passes),
+            )
+    reasons = {
+        name: retrained.problems(each, experiment.splits)
+        for name, each in found.items()
+        if name.startswith("retrained")
+    }
+    return {"training": trained, "unclean": {name: why for name, why in reasons.items() if why}}
 
 
 def _seconds(experiment: Experiment) -> dict[str, float]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from l2l_jax.engine import boundaries
+from l2l_jax.engine import boundaries, provenance
 from l2l_jax.engine.experiment import Experiment, load_original, without_data
 from l2l_jax.engine.plan import Plan, resolve
 from l2l_jax.engine.step import EndingState, State
@@ -152,9 +152,12 @@ def weights_of(experiment: Experiment, outcome: Outcome) -> Weights:
     final = experiment.canonical(outcome.final)
     about: dict[str, Any] = {"model": plan.model.plugin.name}
     about["args"] = dict(plan.model.args) | model.inferred_args(final)
+    steps = {phase: done for phase, (done, _) in outcome.done.items()}
+    records = experiment.workdir.read_splits()
     about["source"] = {
         "config": files.digest_of_lines([json.dumps(decisive, sort_keys=True)]),
-        "steps": {phase: done for phase, (done, _) in outcome.done.items()},
+        "steps": steps,
+        "training": provenance.training_of(plan, records, steps, experiment.weights),
         "result": describe_parameters(plan, outcome.done),
         "original": trees.digest(experiment.canonical(outcome.original)),
         "code": files.code_digest(),

@@ -6,7 +6,9 @@ the Plan's typed objects.
 
 import contextlib
 import dataclasses
+import os
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from l2l_jax.engine import config as config_table
@@ -140,6 +142,12 @@ class Plan:
         """The seed of all randomness."""
         return self.config["seed"]
 
+    @property
+    def references(self) -> tuple[Path, ...]:
+        """The workdirs that config.reference names."""
+        names = self.config["reference"].split(os.pathsep)
+        return tuple(Path(name).expanduser() for name in names if name)
+
     def earlier(self, phase: str) -> tuple[PhasePlan, ...]:
         """The phases before one."""
         names = list(self.phases)
@@ -150,9 +158,12 @@ def complete_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """The config as plain dicts, with the default of every argument that its plug-ins take.
 
     This is what a run writes down and what the command line can override. A name that does not
-    exist is left for `resolve` to refuse.
+    exist is left for `resolve` to refuse. A tuple of references becomes the text that the command
+    line takes.
     """
     config = {key: plain(section) for key, section in config.items()}
+    if isinstance(config.get("reference"), tuple):
+        config["reference"] = os.pathsep.join(map(str, config["reference"]))
     for section, kind, name, key in _plugins(config):
         if not isinstance(section.get(key, {}), Mapping):
             continue

@@ -39,18 +39,18 @@ def preflight(plan: Plan, folder: Path, stop: preemption.StopSignal) -> Experime
     with hosts.fail_together():
         experiment = _checked(plan, folder, stop)
     config = plan.config
-    if spec := config["reference"]:
-        reference = retrained.load(Path(spec).expanduser(), experiment.model)
-        claim.check_reference(folder, reference.digest)
-        experiment = dataclasses.replace(experiment, references=(reference,))
+    if plan.references:
+        references = retrained.load_all(plan.references, experiment.model)
+        claim.check_reference(folder, retrained.combined_digest(references))
+        experiment = dataclasses.replace(experiment, references=references)
     _check_agreement(experiment)
     original = experiment.weights
     about = {**original.about, "digest": original.digest} if original else None
     with hosts.fail_together():
         claim.claim(folder, config, about)
-        if reference := experiment.reference:
-            named = {"weights": config["reference"], "digest": reference.digest}
-            claim.record_reference(folder, named)
+        if experiment.references:
+            digest = retrained.combined_digest(experiment.references)
+            claim.record_reference(folder, {"weights": config["reference"], "digest": digest})
         if hosts.is_main():
             split_files.save(folder, experiment.splits)
     return experiment
@@ -77,8 +77,8 @@ def _checked(plan: Plan, folder: Path, stop: preemption.StopSignal) -> Experimen
             "pretrain, or name a whole model."
         )
     sources, chosen = _choose_splits(plan, workdir, sources)
-    if spec := config["reference"]:
-        retrained.check(Path(spec).expanduser(), chosen)
+    for reference in plan.references:
+        retrained.check(reference, chosen, config["unclean_reference"])
     experiment = Experiment(plan, workdir, mesh, model, sources, chosen, stop, original)
     for phase in plan.phases:
         _try_phase(experiment, phase)
@@ -237,7 +237,7 @@ def _check_agreement(experiment: Experiment) -> None:
     """ConfigError unless every process has the same config, images, weights and networks."""
     chosen = {name: split.digest for name, split in experiment.splits.items()}
     original = experiment.weights.digest if experiment.weights else ""
-    reference = experiment.reference.digest if experiment.reference else ""
+    reference = [weights.digest for weights in experiment.references]
     missing = sorted(networks.missing_files(experiment.plan))
     state = [files.as_json(experiment.config), chosen, original, reference, missing]
     digest = hashlib.sha256(json.dumps(state).encode()).digest()

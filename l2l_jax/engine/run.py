@@ -19,7 +19,7 @@ from l2l_jax.engine.preflight import preflight
 from l2l_jax.engine.train import train
 from l2l_jax.lib import files, hosts, preemption
 from l2l_jax.lib.errors import Damaged
-from l2l_jax.report import feature_networks, page
+from l2l_jax.report import feature_networks, page, reference
 from l2l_jax.workdir import claim
 from l2l_jax.workdir.layout import Workdir
 
@@ -107,7 +107,7 @@ def finished(folder: Path) -> bool:
 
 def summary(results: Mapping[str, Any]) -> str:
     """One line for the log: FID and PSNR of the first task, for every variant."""
-    names = [name for name in ("original", "unlearned", "retrained") if name in results]
+    names = list(results["tasks"][results["task"]])
     parts = []
     for side in results["counts"]:
         for metric in ("fid", "psnr"):
@@ -115,6 +115,23 @@ def summary(results: Mapping[str, Any]) -> str:
             if None not in values:
                 random = metric in feature_networks.untrained(results)
                 mark = f" ({feature_networks.RANDOM_MARK})" if random else ""
-                change = " -> ".join(f"{value:.2f}" for value in values)
+                shown = dict(zip(names, values, strict=True))
+                own = [shown.pop(name) for name in ("original", "unlearned") if name in shown]
+                change = " -> ".join(f"{value:.2f}" for value in own or shown.values())
+                mark += _compared(results, side, metric, shown) if own else ""
                 parts.append(f"{side} {metric} {change}{mark}")
     return f"{results['task']}: {', '.join(parts)}"
+
+
+def _compared(
+    results: Mapping[str, Any], side: str, metric: str, retrained: Mapping[str, float]
+) -> str:
+    """The figures of the retrained models in words, and whether the model is over-forgotten."""
+    if not retrained:
+        return ""
+    parts = [f"{reference.name(name, results)} {value:.2f}" for name, value in retrained.items()]
+    cells = results["tasks"][results["task"]]
+    new, old = (cells.get(v, {}).get(side, {}).get(metric) for v in ("unlearned", "original"))
+    aim, floor = reference.aim_of(cells, side, metric)
+    over = side == "forget" and reference.over_forgotten(new, old, aim, floor)
+    return f" ({', '.join(parts + [reference.OVER] * over)})"

@@ -31,7 +31,7 @@ def training_splits(experiment: Experiment, phase: str) -> dict[str, Split]:
         if "proxy" in available:
             available["retain"] = available["proxy"]
     if planned.on == "all":
-        names = [side for side in _own_sides(experiment.plan) if side in experiment.splits]
+        names = [side for side in own_sides(experiment.plan) if side in experiment.splits]
         rows = np.hstack([experiment.splits[name].indices for name in names])
         available["retain"] = splits.pick("all", "train", experiment.sources["train"], rows)
     for side in sides:
@@ -45,7 +45,7 @@ def training_splits(experiment: Experiment, phase: str) -> dict[str, Split]:
     return {side: available[side] for side in sides}
 
 
-def _own_sides(plan: Plan) -> tuple[str, ...]:
+def own_sides(plan: Plan) -> tuple[str, ...]:
     """The sides that on="all" means: those of the data set that is unlearned."""
     other = splits.PROXY if plan.proxy else ""
     return tuple(side for side in splits.SIDES if side != other)
@@ -75,7 +75,7 @@ def trained_on(plan: Plan, available: Mapping[str, Any]) -> set[str]:
     for planned in plan.phases.values():
         sides = set(planned.method.SIDES)
         if "retain" in sides and planned.on == "all":
-            sides = set(_own_sides(plan))
+            sides = set(own_sides(plan))
         elif "retain" in sides:
             sides = sides - {"retain"} | {planned.on}
         names |= sides & available.keys()

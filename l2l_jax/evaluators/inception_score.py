@@ -14,7 +14,8 @@ import numpy as np
 from jaxtyping import Float
 from scipy.special import logsumexp
 
-from l2l_jax.lib.evaluation import each_cell, required
+from l2l_jax.lib import bootstrap
+from l2l_jax.lib.evaluation import each_cell, interval_seed, required
 from l2l_jax.lib.rng import seed_of
 from l2l_jax.types import Bounds, Evaluation, Figure, FigureValues
 
@@ -27,6 +28,7 @@ FIGURES = (
 NEEDS_LOGITS = True
 BOUNDS = {"splits": Bounds(1, 10**6)}
 MIN_IMAGES = 10  # in a split
+RESAMPLES = 200  # of the interval
 
 
 def evaluate(
@@ -44,8 +46,14 @@ def evaluate(
             continue
         rng = np.random.default_rng(seed_of(evaluation.seed, "inception_score", cell[1]))
         rows = rng.permutation(logits) if shuffle else logits
-        mean, std = inception_score(rows, min(splits, len(logits) // MIN_IMAGES))
-        yield cell, "is", mean
+        parts = min(splits, len(logits) // MIN_IMAGES)
+        mean, std = inception_score(rows, parts)
+
+        def again(drawn: bootstrap.Rows, logits: np.ndarray = logits, parts: int = parts) -> float:
+            return inception_score(logits[drawn], parts)[0]
+
+        seed = interval_seed(evaluation, cell)
+        yield cell, "is", bootstrap.resampled(mean, again, len(logits), seed, RESAMPLES)
         yield cell, "is_std", std
 
 

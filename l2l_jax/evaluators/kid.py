@@ -11,7 +11,8 @@ import logging
 import numpy as np
 from jaxtyping import Float
 
-from l2l_jax.lib.evaluation import each_cell, required
+from l2l_jax.lib import bootstrap
+from l2l_jax.lib.evaluation import each_cell, interval_seed, required
 from l2l_jax.lib.rng import seed_of
 from l2l_jax.types import Bounds, Evaluation, Figure, FigureValues
 
@@ -19,6 +20,7 @@ log = logging.getLogger(__name__)
 
 FIGURES = (Figure("kid", "KID", good="down", digits=4),)
 BOUNDS = {"subsets": Bounds(1, 10**6), "size": Bounds(2, 10**6)}
+SUBSETS_SHARE = 20  # the interval is made with subsets / 20 random subsets in each turn
 
 
 def evaluate(
@@ -34,7 +36,20 @@ def evaluate(
             log.warning("kid needs two images; the %s side has fewer", cell[1])
             continue
         rng = np.random.default_rng(seed_of(evaluation.seed, "kid", cell[1]))
-        yield cell, "kid", distance(real, features, subsets, size, rng)
+        value = distance(real, features, subsets, size, rng)
+
+        seed, fewer = interval_seed(evaluation, cell), max(1, subsets // SUBSETS_SHARE)
+
+        def without(
+            rows: bootstrap.Rows,
+            a: np.ndarray = real,
+            b: np.ndarray = features,
+            seed: int = seed,
+            fewer: int = fewer,
+        ) -> float:
+            return distance(a[rows], b[rows], fewer, size, np.random.default_rng(seed))
+
+        yield cell, "kid", bootstrap.left_out(value, without, len(features), seed)
 
 
 def distance(

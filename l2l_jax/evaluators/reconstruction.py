@@ -8,6 +8,8 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 
 from l2l_jax.data import images
+from l2l_jax.lib import bootstrap
+from l2l_jax.lib.evaluation import interval_seed
 from l2l_jax.types import Completions, Evaluation, Figure, FigureValues
 
 FIGURES = (
@@ -26,8 +28,9 @@ def evaluate(evaluation: Evaluation, *, grids: bool = True) -> FigureValues:
             by_variant = {v: evaluation.completions(v, side, task) for v in evaluation.variants}
             for variant, completions in by_variant.items():
                 cell, mse = (variant, side, task), np.maximum(completions.mse, 1e-10)
-                yield cell, "psnr", float(np.mean(-10 * np.log10(mse)))
-                yield cell, "l1", float(np.mean(completions.l1))
+                seed = interval_seed(evaluation, cell)
+                yield cell, "psnr", bootstrap.mean(-10 * np.log10(mse), seed)
+                yield cell, "l1", bootstrap.mean(completions.l1, seed)
             if grids:
                 evaluation.keep_picture(f"{task}_{side}", grid(list(by_variant.values())))
 

@@ -1,9 +1,10 @@
-"""What several evaluators share: the loop over all completions, and arrays that must be there."""
+"""What several evaluators share: loops over completions, seeds, arrays that must be there."""
 
 from collections.abc import Iterator
 
 import numpy as np
 
+from l2l_jax.lib.rng import seed_of
 from l2l_jax.types import Cell, Completions, Evaluation
 
 
@@ -16,6 +17,12 @@ def each_cell(evaluation: Evaluation, network: str = "main") -> Iterator[tuple[C
         for side in evaluation.sides:
             for variant in evaluation.variants:
                 yield (variant, side, task), evaluation.completions(variant, side, task, network)
+
+
+def interval_seed(evaluation: Evaluation, cell: Cell) -> int:
+    """The seed of the interval of a figure: the same for all variants of a side and task."""
+    _, side, task = cell
+    return seed_of(evaluation.seed, "interval", side, task)
 
 
 def required(array: np.ndarray | None) -> np.ndarray:

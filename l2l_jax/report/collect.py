@@ -31,13 +31,15 @@ class Record:
 
     @property
     def variants(self) -> list[str]:
-        """The evaluated variants, such as ["original", "unlearned"]."""
-        return [v for v in ("original", "unlearned", "retrained") if v in self.results]
+        """The evaluated variants, such as ["original", "unlearned", "retrained", "retrained_2"]."""
+        task = self.results["tasks"][self.results["task"]]
+        first = [v for v in ("original", "unlearned") if v in task]
+        return first + [v for v in task if v not in first]
 
     @property
     def sides(self) -> list[str]:
-        """The evaluated sides: "retain", "forget", or both."""
-        return list(self.results["counts"])
+        """The evaluated sides of tables: "retain", "forget", or both."""
+        return [side for side in self.results["counts"] if side in ("retain", "forget")]
 
     @property
     def seed(self) -> int:

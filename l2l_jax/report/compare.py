@@ -7,10 +7,21 @@ from pathlib import Path
 
 from l2l_jax.lib import files
 from l2l_jax.lib.errors import ConfigError, unknown_name
-from l2l_jax.report import feature_networks, grids, page, tables, tradeoff
+from l2l_jax.report import (
+    feature_networks,
+    grids,
+    model_rows,
+    page,
+    reference,
+    sets,
+    tables,
+    tradeoff,
+)
 from l2l_jax.report.collect import Record
 from l2l_jax.report.groups import Group, grouped
-from l2l_jax.report.metrics import Figures, merged, notes, shown
+from l2l_jax.report.metrics import Figures, any_interval, merged, notes, shown
+from l2l_jax.report.model_rows import Row
+from l2l_jax.report.run_table import INTERVALS
 
 PLOTTED = ("fid", "psnr")  # figures that have a plot; the first one can be saved as PNG
 MAX_NAMES = 6  # runs or groups that are named before "and N more"
@@ -41,7 +52,7 @@ def common_folder(workdirs: Sequence[Path]) -> Path:
 def write_plot(runs: Sequence[Record], out: Path) -> Path:
     """Saves the plot of the FID as PNG. ConfigError if fewer than two models have one."""
     groups, figure = grouped(runs), merged(runs).get(PLOTTED[0])
-    plot = tradeoff.draw(tables.rows(groups, _tasks(groups)[0]), figure) if figure else None
+    plot = tradeoff.draw(model_rows.rows(groups, _tasks(groups)[0]), figure) if figure else None
     if plot is None:
         raise ConfigError("Nothing to plot: fewer than two models have a FID on both sides.")
     image = tradeoff.png(plot)
@@ -56,7 +67,7 @@ def markdown(runs: Sequence[Record], metrics: Sequence[str]) -> str:
     ConfigError if no run has a figure of this name.
     """
     groups, figures = grouped(runs), merged(runs)
-    by_task = {task: tables.rows(groups, task) for task in _tasks(groups)}
+    by_task = {task: model_rows.rows(groups, task) for task in _tasks(groups)}
     known = shown(figures, _measured(groups))
     for metric in metrics:
         if metric not in known:
@@ -65,7 +76,8 @@ def markdown(runs: Sequence[Record], metrics: Sequence[str]) -> str:
     for task, rows in by_task.items():
         title = f"**{task}**\n\n" if len(by_task) > 1 else ""
         table = tables.figures_markdown(rows, metrics or known, figures, _untrained(runs))
-        parts.append(title + table)
+        sentences = model_rows.reading(rows, figures)
+        parts.append(title + table + (f"\n{' '.join(sentences)}\n" if sentences else ""))
     return "\n".join(parts)
 
 
@@ -76,7 +88,7 @@ def _untrained(runs: Sequence[Record]) -> set[str]:
 
 def _measured(groups: Sequence[Group]) -> set[str]:
     """Figures that any of the runs has a value for."""
-    rows = (row for task in _tasks(groups) for row in tables.rows(groups, task))
+    rows = (row for task in _tasks(groups) for row in model_rows.rows(groups, task))
     return {metric for row in rows for cells in row.values for _, metric in cells}
 
 
@@ -86,13 +98,18 @@ def compared(runs: Sequence[Record], left_out: Mapping[Path, str]) -> str:
     title = f"{len(runs)} run{'s' * (len(runs) > 1)} compared"
     body = [f"<h1>{title}</h1>", *_left_out(left_out), *_unfinished(runs), *_ended(groups)]
     warnings = [text for run in runs for text in feature_networks.warnings(run.results)]
+    warnings += [text for run in runs for text in reference.warnings(run.results)]
     body += [
         f'<div class="card warn">{html.escape(text)}</div>' for text in dict.fromkeys(warnings)
     ]
     body += [*_differences(groups), *_plots(groups, figures), "<h2>Figures</h2>"]
     for task in _tasks(groups):
-        table = tables.figures_html(tables.rows(groups, task), figures, _untrained(runs))
-        body += [f"<h3>{html.escape(task)}</h3>", table]
+        rows = model_rows.rows(groups, task)
+        table = tables.figures_html(rows, figures, _untrained(runs))
+        reading = html.escape(" ".join(model_rows.reading(rows, figures)))
+        body += [f"<h3>{html.escape(task)}</h3>", table, f"<p>{reading}</p>" if reading else ""]
+        if task == _tasks(groups)[0]:
+            body += _beside(runs, rows, figures)
     body += [_explanation(groups, figures), "<h2>Cost</h2>", tables.costs_html(groups)]
     body.append(
         "<p>Means over seeds; the largest peak of memory, of the process or of its device. The "
@@ -100,6 +117,16 @@ def compared(runs: Sequence[Record], left_out: Mapping[Path, str]) -> str:
     )
     body += [*_pictures(groups), *_described(groups)]
     return page.document(title, "\n".join(body))
+
+
+def _beside(runs: Sequence[Record], rows: Sequence[Row], figures: Figures) -> Iterator[str]:
+    """HTML: training images beside held-out ones, with what each set of images is."""
+    for found in dict.fromkeys(filter(None, (sets.pair(run.results) for run in runs))):
+        yield f"<h3>{found[0]} beside {found[1]}</h3>"
+        yield tables.figures_html(rows, figures, _untrained(runs), found)
+        yield f"<p>{html.escape(sets.REASONS[found[0]])}</p>"
+    described = dict.fromkeys(text for run in runs for text in sets.sentences(run.results))
+    yield f"<p>{html.escape(' '.join(described))}</p>"
 
 
 def _tasks(groups: Sequence[Group]) -> list[str]:
@@ -122,9 +149,11 @@ def _explanation(groups: Sequence[Group], figures: Figures) -> str:
             "Means over seeds, and &plusmn; their standard deviation (n &minus; 1). A seed also "
             "decides the masks, so that one original evaluated with several seeds varies, too."
         )
+    if any(any_interval(run.results) for group in groups for run in group.runs):
+        sentences.append(html.escape(f"{INTERVALS} They stand at models of a single seed."))
     sentences.append(
-        "An arrow shows the direction that is good for a side; green is the best of a column among "
-        "unlearned models."
+        "An arrow shows the direction that is good; green is the best of a column among unlearned "
+        "models."
     )
     if titles := [figures[metric]["title"] for metric in shown(figures, by_network)]:
         listed = html.escape(", ".join(titles))
@@ -179,10 +208,20 @@ def _differences(groups: Sequence[Group]) -> Iterator[str]:
         digests = [(r.name, r.results["digests"]["weights"].get("original", "")) for r in of_seed]
         where = f" with seed {seed}" if len({run.seed for run in runs}) > 1 else ""
         yield from _difference(f"the originals{where}", digests)
+        retrained = [(r.name, _retrained_digests(r)) for r in of_seed]
+        yield from _difference(f"the retrained models{where}", retrained)
     # An original or a retrained model has the seeds of all runs that evaluated it.
-    rows = tables.rows(groups, _tasks(groups)[0])
+    rows = model_rows.rows(groups, _tasks(groups)[0])
     seeds = [(row.label, ", ".join(map(str, row.seeds))) for row in rows]
     yield from _difference("the seeds, and with them the masks,", seeds)
+
+
+def _retrained_digests(run: Record) -> str:
+    """The digests of a run's retrained models as text; "" if it has none, or trains one itself."""
+    weights = run.results["digests"]["weights"]
+    if "unlearned" not in weights:
+        return ""
+    return ", ".join(weights[v] for v in weights if reference.is_retrained(v))
 
 
 def _difference(condition: str, values: Sequence[tuple[str, str]]) -> Iterator[str]:
@@ -220,7 +259,7 @@ def _conditions(run: Record) -> dict[str, str]:
 def _plots(groups: Sequence[Group], figures: Figures) -> Iterator[str]:
     """The trade-off between the sides under the first task."""
     task = _tasks(groups)[0]
-    rows = tables.rows(groups, task)
+    rows = model_rows.rows(groups, task)
     described = [figures[metric] for metric in PLOTTED if metric in figures]
     drawings = {figure["title"]: tradeoff.drawing(rows, figure) for figure in described}
     if not any(drawings.values()):
@@ -233,17 +272,22 @@ def _plots(groups: Sequence[Group], figures: Figures) -> Iterator[str]:
     bars = (
         "Bars are standard deviations over seeds. " if any(len(g.runs) > 1 for g in groups) else ""
     )
-    retrained = (
-        "Far from the original is not the same as like the retrained model: a model that forgets "
-        "completes these images as the retrained one does, not as badly as possible. Beyond the "
-        "retrained model, further is not better. "
-        if any(row.kind == "retrained" for row in rows)
-        else ""
-    )
+    if any(row.aim for row in rows):
+        front = (
+            "The pale band is the Pareto front of the unlearned models: no other one is better on "
+            "the retain side without being further from the retrained model on the forget side. "
+            "The broken line is the retrained model's forget figure. Far from the original is not "
+            "the same as like the retrained model: in the red area, beyond it, models are "
+            f"over-forgotten, and so marked ({reference.MARK}). "
+        )
+    else:
+        front = (
+            "There is no Pareto front: without a retrained model, no direction is good on the "
+            "forget side. "
+        )
     yield (
-        "<p>The pale band is the Pareto front of the unlearned models: no other one is better on "
-        "one side without being worse on the other. A thin line joins runs that differ in one "
-        f"number, which is written beside them. {bars}{retrained}</p>"
+        f"<p>{front}A thin line joins runs that differ in one number, which is written beside "
+        f"them. {bars}</p>"
     )
 
 

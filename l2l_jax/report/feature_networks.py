@@ -47,14 +47,14 @@ def paragraph(results: Mapping[str, Any]) -> str:
         for name, network in results["networks"].items()
         if (which := titles(results, measured_by(results, name)))
     ]
-    counts = " and ".join(f"{n:,} {side}" for side, n in results["counts"].items())
+    sides = {k: n for k, n in results["counts"].items() if not k.endswith("_train")}
+    counts = " and ".join(f"{n:,} {side}" for side, n in sides.items())
     text = html.escape(". ".join([*sentences, f"On {counts} images"]))
     note = html.escape(notes(results["figures"], measured(results)))
     return (
         f"<p>{text}. Compare these figures within this page, and with runs that have the same "
-        "feature networks, the same resizing and the same number of images, but with no others. An "
-        "arrow shows the direction that is good. A change in this direction is green, in the other "
-        f"direction red, and grey if it is less than one percent.{f' {note}' if note else ''}</p>"
+        "feature networks, the same resizing and the same number of images, but with no others. "
+        f"{note}</p>"
     )
 
 

@@ -52,8 +52,10 @@ def combined(
     if any(label in grids and label not in matching for label in needed):
         return None
     rows = [(name, first[name]) for name in FIRST_ROWS]
-    for variant in ("original", "retrained"):
-        rows += _distinct(variant, matching)
+    variants = dict.fromkeys(name for grid in matching.values() for name in grid)
+    for variant in variants:
+        if variant not in (*FIRST_ROWS, "unlearned"):
+            rows += _distinct(variant, matching)
     rows += [(label, g["unlearned"]) for label, g in matching.items() if "unlearned" in g]
     buffer = io.BytesIO()
     Image.fromarray(np.concatenate([strip for _, strip in rows])).save(buffer, "PNG")

@@ -17,6 +17,7 @@ from l2l_jax.lib import config_dicts
 from l2l_jax.report.collect import Record
 
 IGNORED_SECTIONS = ("seed", "runtime")  # may differ within a group, and so may any `reference`
+IGNORED_KEYS = ("unclean_reference",)
 OMITTED_WORDS = ("args", "solver_args", "optimizer", "name")  # parts of a key that labels omit
 AMBIGUOUS_WORDS = ("seed",)  # parts of a key that a label does not use alone
 DEFAULT_SOLVER = "weighted"  # labels do not name it
@@ -89,7 +90,7 @@ def settings_of(run: Record) -> dict[str, Any]:
     return {
         key: seed.sub(r"\1*", value) if isinstance(value, str) and "/" in value else value
         for key, value in _leaves(kept)
-        if "reference" not in key.split(".")
+        if key not in IGNORED_KEYS and "reference" not in key.split(".")
     }
 
 

@@ -4,16 +4,16 @@ A run's results["figures"] describes each of its figures: {name: the fields of t
 order of this dictionary is the order of tables. A figure without a description is not shown.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from l2l_jax.report.collect import Record
 
 Figures = Mapping[str, Mapping[str, Any]]  # as results["figures"]
 
-ARROWS = {"up": "&uarr;", "down": "&darr;", "": ""}
-PLAIN_ARROWS = {"up": "\u2191", "down": "\u2193", "": ""}
-OPPOSITE = {"up": "down", "down": "up", "": ""}
+NEAR = "near"  # the good direction: as close as possible to the retrained model's figure
+ARROWS = {"up": "&uarr;", "down": "&darr;", NEAR: "&asymp;", "": ""}
+PLAIN_ARROWS = {"up": "\u2191", "down": "\u2193", NEAR: "\u2248", "": ""}
 DASH = "&ndash;"
 PLAIN_DASH = "\u2013"
 PREFIXES = ("", "k", "M", "G", "T", "P", "E", "Z")
@@ -49,15 +49,45 @@ def notes(figures: Figures, names: Collection[str]) -> str:
     return " ".join(dict.fromkeys(filter(None, texts)))
 
 
-def goal(side: str, figure: Mapping[str, Any]) -> str:
-    """The good direction of a figure on a side: "up", "down", or "" if there is none."""
-    same = side == "retain" or figure["good_on_forget"] == "same"
-    return figure["good"] if same else OPPOSITE[figure["good"]]
+def goal(side: str, figure: Mapping[str, Any], reference: bool) -> str:
+    """The good direction of a figure on a side: "up", "down", NEAR, or "" if there is none.
+
+    reference: whether there is a retrained model. Without one, no direction is good on the forget
+    side: a model that completes these images as badly as it can is damaged. A figure that is a
+    distance to the retrained model is good in the same direction on both sides.
+    """
+    if side.startswith("retain") or figure["good_on_forget"] == "same":
+        return figure["good"]
+    return NEAR if reference and figure["good"] else ""
 
 
 def number(value: float | None, digits: int) -> str:
     """A figure as text, or a dash for None."""
     return DASH if value is None else f"{value:.{digits}f}"
+
+
+def interval(bounds: Sequence[float] | None, digits: int) -> str:
+    """A 95 % interval as text, such as "[1.20, 1.40]"; "" for None."""
+    if bounds is None:
+        return ""
+    low, high = bounds
+    return f"[{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def measured_value(
+    results: Mapping[str, Any], task: str, variant: str, side: str, figure: Mapping[str, Any]
+) -> str:
+    """HTML: a figure of one run with its interval, if it has one; a dash if there is no value."""
+    value = results["tasks"][task][variant][side].get(figure["name"])
+    bounds = results["intervals"][task][variant][side].get(figure["name"])
+    small = f" <small>{interval(bounds, figure['digits'])}</small>" if bounds else ""
+    return number(value, figure["digits"]) + small
+
+
+def any_interval(results: Mapping[str, Any]) -> bool:
+    """Whether any figure of a run has an interval."""
+    tasks = results["intervals"].values()
+    return any(cells for variants in tasks for each in variants.values() for cells in each.values())
 
 
 def si(value: float | None, unit: str) -> str:

@@ -12,17 +12,17 @@ from pathlib import Path
 from string import Template
 
 from l2l_jax.lib import files
-from l2l_jax.report import drawings, feature_networks
+from l2l_jax.report import drawings, feature_networks, reference, run_table, sets
 from l2l_jax.report.collect import Record, collect
-from l2l_jax.report.metrics import ARROWS, DASH, cost_text, goal, number, shown
+from l2l_jax.report.metrics import cost_text
 from l2l_jax.workdir.layout import Workdir
 
 VERBS = {"forget": "forget", "retain": "keep"}
 NOT_REACHED = (
     "not reached"  # in results["ended"], the text of a phase that missed its aim begins so
 )
-DIGEST = "<!-- SHA-256 of all above: {} -->\n"  # what a page ends with
-MIN_CHANGE = 0.01  # relative; a smaller change is neither good nor bad
+DIGEST = "<!-- SHA-256 of all above: {} -->
+"  # what a page ends with
 MAX_CLASSES = 24  # that are named for each side
 MAX_BROKEN = 20  # broken images that are named for each split
 
@@ -57,6 +57,7 @@ def page(record: Record) -> str:
         _warnings,
         _pictures,
         _tables,
+        reference.training,
         _tokenizer,
         _curves,
         _tsne,
@@ -80,6 +81,8 @@ def _head(record: Record) -> Iterator[str]:
         return
     if "unlearned" in record.results:
         yield f"<h1>What a {model} forgot</h1>"
+    elif "retrained" in record.results["unclean"]:
+        yield f"<h1>A {model} retrained without what is to be forgotten, but not clean</h1>"
     elif "retrained" in record.results:
         yield f"<h1>A {model} that never saw what is to be forgotten</h1>"
     else:
@@ -99,7 +102,8 @@ def _head(record: Record) -> Iterator[str]:
 
 def _evaluated_on(record: Record) -> Iterator[str]:
     """For each side: how many images, and whether the model was trained on them."""
-    for side, count in record.results["counts"].items():
+    for side in record.sides:
+        count = record.results["counts"][side]
         listed = record.splits[f"{side}_eval"]["part"] == "train"  # none of them is held out
         trained = listed and side in record.results["trained_on"]
         how = "that were trained on" if trained else "that were not trained on"
@@ -115,7 +119,10 @@ def _model(record: Record) -> str:
 
 
 def _tiles(record: Record) -> Iterator[str]:
-    """The three figures that answer whether the model forgot the one side and kept the other."""
+    """The three figures that answer whether the model forgot the one side and kept the other.
+
+    With a retrained model the tile of the forget side says what that model's figure is.
+    """
     if "unlearned" not in record.results:
         return
     old, new = record.results["original"], record.results["unlearned"]
@@ -138,7 +145,13 @@ def _tiles(record: Record) -> Iterator[str]:
         else:
             value = f"{b / a:.1f}&times;" if side == "forget" else f"{b / a - 1:+.1%}"
         title, unit, digits = html.escape(figure["title"]), figure["unit"], figure["digits"]
-        detail = f"{title} {a:.{digits}f} &rarr; {b:.{digits}f} {html.escape(unit)}"
+        detail = f"{title} {a:.{digits}f} &rarr; {b:.{digits}f} {html.escape(unit)}".rstrip()
+        cells = record.results["tasks"][record.results["task"]]
+        aim, floor = reference.aim_of(cells, side, metric)
+        if side == "forget" and aim is not None:
+            detail += f"; retrained {aim:.{digits}f}"
+            if reference.over_forgotten(b, a, aim, floor):
+                detail += f" {reference.MARK} {reference.OVER}"
         tiles.append(
             f'<div class="tile {side}"><span>{side}</span><b>{value}</b>'
             f"<span>{claim}<br>{detail}</span></div>"
@@ -153,7 +166,8 @@ def _warnings(record: Record) -> Iterator[str]:
             f'<div class="card warn">Not finished: the phase {html.escape(phase)} was at step '
             f"{done:,} of {total:,} when this was evaluated.</div>"
         )
-    for text in feature_networks.warnings(record.results):
+    texts = (*feature_networks.warnings(record.results), *reference.warnings(record.results))
+    for text in texts:
         yield f'<div class="card warn">{html.escape(text)}</div>'
     for text in record.results["ended"].values():
         if text.startswith(NOT_REACHED):
@@ -197,7 +211,8 @@ def picture(record: Record, task: str, side: str, title: str) -> Iterator[str]:
     """The grid of one task and side under a title, if the run made one."""
     png = record.images.get(f"{task}_{side}")
     if png is not None:
-        labels = ["image", "what it sees", *record.variants]
+        names = [reference.name(variant, record.results) for variant in record.variants]
+        labels = ["image", "what it sees", *names]
         alt = f"Grid of {side} images under the task {task}: {', '.join(labels)}"
         yield f"<h3>{html.escape(title)}</h3>" + grid(png, labels, alt)
 
@@ -214,58 +229,14 @@ def grid(png: bytes, labels: list[str], alt: str) -> str:
 
 def _tables(record: Record) -> Iterator[str]:
     yield "<h2>Figures</h2>"
-    for task, cells in record.results["tasks"].items():
-        yield f"<h3>{html.escape(task)}</h3>" + _table(record, cells)
+    for task in record.results["tasks"]:
+        yield f"<h3>{html.escape(task)}</h3>"
+        yield from run_table.tables(record, task)
+    yield from sets.beside(record)
+    yield f"<p>{html.escape(' '.join(sets.sentences(record.results)))}</p>"
+    if reading := run_table.reading(record):
+        yield f"<p>{html.escape(reading)}</p>"
     yield feature_networks.paragraph(record.results)
-
-
-def _table(record: Record, cells: dict) -> str:
-    """HTML: a row for each figure; on each side all variants and the change by unlearning.
-
-    cells: {variant: {side: {figure: value}}}.
-    """
-    variants, sides = record.variants, record.sides
-    change = "unlearned" in variants
-    width = len(variants) + change
-    head = "".join(
-        f'<th colspan="{width}" class="side {side}">{side} '
-        f"(n = {record.results['counts'][side]:,})</th>"
-        for side in sides
-    )
-    at = variants.index("unlearned") if change else 0
-    names = [*variants[: at + 1], *(["change"] if change else []), *variants[at + 1 :]]
-    second = "".join(f"<th>{name}</th>" for _ in sides for name in names)
-    rows = []
-    figures, untrained = record.results["figures"], feature_networks.untrained(record.results)
-    for metric in shown(figures, {m for v in variants for side in sides for m in cells[v][side]}):
-        figure, digits = figures[metric], figures[metric]["digits"]
-        unit = feature_networks.RANDOM_MARK if metric in untrained else html.escape(figure["unit"])
-        title = html.escape(figure["title"])
-        row = [f"<td>{title}{f' <small>{unit}</small>' if unit else ''}</td>"]
-        for side in sides:
-            values = [cells[v][side].get(metric) for v in variants]
-            texts = [f"<td>{number(value, digits)}</td>" for value in values]
-            if change:
-                direction = goal(side, figure)
-                texts.insert(at + 1, _change(values[0], values[at], direction, digits))
-            row += texts
-        rows.append(f"<tr>{''.join(row)}</tr>")
-    return (
-        f'<div class="card scroll"><table><thead><tr><th></th>{head}</tr>'
-        f"<tr><th></th>{second}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
-    )
-
-
-def _change(old: float | None, new: float | None, good: str, digits: int) -> str:
-    """HTML: the difference; green in the direction `good`, red in the other, grey if small."""
-    if old is None or new is None:
-        return f"<td>{DASH}</td>"
-    delta = round(new - old, digits) + 0.0  # turns -0.0 into 0.0
-    kind = "same" if abs(delta) <= MIN_CHANGE * abs(old) or not good else "bad"
-    if kind == "bad" and (delta > 0) == (good == "up"):
-        kind = "good"
-    direction = f" <small>good {ARROWS[good]}</small>" if good else ""
-    return f'<td class="{kind}">{delta:+.{digits}f}{direction}</td>'
 
 
 def _tokenizer(record: Record) -> Iterator[str]:

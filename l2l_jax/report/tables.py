@@ -1,13 +1,11 @@
 """The figures of groups of runs: means and standard deviations, as HTML and as markdown."""
 
-import dataclasses
 import html
 import statistics
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
+from l2l_jax.report import reference
 from l2l_jax.report.collect import Record
 from l2l_jax.report.feature_networks import RANDOM_MARK
 from l2l_jax.report.groups import Group
@@ -18,139 +16,37 @@ from l2l_jax.report.metrics import (
     PLAIN_DASH,
     Figures,
     goal,
+    interval,
     number,
-    shown,
     si,
 )
-
-Column = tuple[str, str]  # side, name of a figure
-Cells = dict[Column, float]
-MAX_DIFFERENCE = 0.01  # relative, between two measurements of the same model
+from l2l_jax.report.model_rows import SIDES, Row, best, columns, has_aim, ordered
 
 
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """One row of a table: a model, evaluated with one or more seeds."""
-
-    label: str
-    kind: str  # "original", "retrained" or "unlearned"
-    values: tuple[Cells, ...]  # one for each seed
-    seeds: tuple[int, ...]
-    group: Group | None = None  # the runs of an unlearned model; None for the other kinds
-
-    def of(self, column: Column) -> list[float]:
-        """The values of a column, without the seeds that have none."""
-        return [cells[column] for cells in self.values if column in cells]
-
-    def mean(self, column: Column) -> float | None:
-        """The mean over seeds; None if no seed has a value."""
-        return statistics.fmean(self.of(column)) if self.of(column) else None
-
-    def deviation(self, column: Column) -> float | None:
-        """The standard deviation over seeds (n - 1); None with fewer than two values."""
-        return statistics.stdev(self.of(column)) if len(self.of(column)) > 1 else None
-
-
-def rows(groups: Sequence[Group], task: str) -> list[Row]:
-    """Original models, then retrained models, then the unlearned model of each group."""
-    table = [*_baselines(groups, task, "original"), *_baselines(groups, task, "retrained")]
-    for group in groups:
-        runs = [run for run in group.runs if "unlearned" in run.results["tasks"].get(task, {})]
-        if runs:
-            values = tuple(_cells(run, task, "unlearned") for run in runs)
-            seeds = tuple(run.seed for run in runs)
-            table.append(Row(group.label, "unlearned", values, seeds, group))
-    return table
-
-
-def _cells(run: Record, task: str, variant: str) -> Cells:
-    """The figures of one run that tables show."""
-    sides = run.results["tasks"][task][variant]
-    return {
-        (side, metric): values[metric]
-        for side, values in sides.items()
-        for metric in shown(run.results["figures"], values)
-        if values[metric] is not None
-    }
-
-
-def _baselines(groups: Sequence[Group], task: str, variant: str) -> Iterator[Row]:
-    """Rows of original or retrained models.
-
-    Groups share a row if, for every seed that both have, this model is the same.
-    """
-    models: list[tuple[dict[int, tuple[str, Cells]], list[str]]] = []
-    for group in groups:
-        by_seed = {
-            run.seed: (
-                run.results["digests"]["weights"].get(variant, ""),
-                _cells(run, task, variant),
-            )
-            for run in group.runs
-            if variant in run.results["tasks"].get(task, {})
-        }
-        if not by_seed:
-            continue
-        for model, owners in models:
-            if all(_same(model[seed], by_seed[seed]) for seed in model.keys() & by_seed.keys()):
-                for seed, (digest, cells) in by_seed.items():
-                    known = model.get(seed, (digest, {}))
-                    model[seed] = known[0], cells | known[1]
-                owners.append(group.label)
-                break
-        else:
-            models.append((by_seed, [group.label]))
-    for model, owners in models:
-        more = f" and {len(owners) - 1} more" if len(owners) > 1 else ""
-        label = variant if len(models) == 1 else f"{variant} of {owners[0]}{more}"
-        seeds = tuple(sorted(model))
-        yield Row(label, variant, tuple(model[seed][1] for seed in seeds), seeds)
-
-
-def _same(a: tuple[str, Cells], b: tuple[str, Cells]) -> bool:
-    """Whether two measurements can be of one model: (digest of its weights, figures)."""
-    shared = a[1].keys() & b[1].keys()
-    close = (np.isclose(a[1][k], b[1][k], rtol=MAX_DIFFERENCE, atol=1e-6) for k in shared)
-    return a[0] == b[0] and all(close)
-
-
-def columns(table: Sequence[Row], figures: Figures) -> list[Column]:
-    """Every (side, figure) for which a row has a value."""
-    filled = {column for row in table for cells in row.values for column in cells}
-    metrics = shown(figures, {metric for _, metric in filled})
-    return [(s, m) for s in ("retain", "forget") for m in metrics if (s, m) in filled]
-
-
-def best(table: Sequence[Row], side: str, figure: Mapping[str, Any]) -> float | None:
-    """The best mean of a figure among unlearned models.
-
-    None if the figure has no good direction or if fewer than two models differ in it.
-    """
-    means = [row.mean((side, figure["name"])) for row in table if row.kind == "unlearned"]
-    values = [value for value in means if value is not None]
-    if len(set(values)) < 2 or not (direction := goal(side, figure)):
-        return None
-    return max(values) if direction == "up" else min(values)
-
-
-def figures_html(table: Sequence[Row], figures: Figures, untrained: Collection[str] = ()) -> str:
-    """The table of a page; the best value of each column is green.
+def figures_html(
+    table: Sequence[Row],
+    figures: Figures,
+    untrained: Collection[str] = (),
+    sides: Sequence[str] = SIDES,
+) -> str:
+    """The table of a page; the best value of each column is green, and over-forgotten ones marked.
 
     untrained: names of figures to mark, because their feature network has random weights.
     """
-    wanted = columns(table, figures)
-    sides = [side for side, _ in wanted]
+    wanted = columns(table, figures, sides)
+    of_side = [side for side, _ in wanted]
     head = "".join(
-        f'<th colspan="{sides.count(side)}" class="side {side}">{side}</th>'
-        for side in dict.fromkeys(sides)
+        f'<th colspan="{of_side.count(side)}" class="side {side.removesuffix("_train")}">{side}'
+        "</th>"
+        for side in dict.fromkeys(of_side)
     )
     second = "".join(
         f"<th>{html.escape(_title(figures[metric], untrained))} "
-        f"{ARROWS[goal(side, figures[metric])]}</th>"
+        f"{ARROWS[goal(side, figures[metric], has_aim(table, (side, metric)))]}</th>"
         for side, metric in wanted
     )
     body = []
-    for row in table:
+    for row in ordered(table, figures):
         cells = "".join(
             _cell_html(row, side, figures[metric], best(table, side, figures[metric]))
             for side, metric in wanted
@@ -177,7 +73,10 @@ def _cell_html(row: Row, side: str, figure: Mapping[str, Any], best_mean: float 
     value, spread = row.mean(column), row.deviation(column)
     good = row.group is not None and value is not None and value == best_mean
     kind = ' class="good"' if good else ""
-    details = "" if spread is None else f" <small>&plusmn; {number(spread, digits)}</small>"
+    details = f" {reference.MARK}" if row.over(figure, side) else ""
+    details += "" if spread is None else f" <small>&plusmn; {number(spread, digits)}</small>"
+    if bounds := row.interval(column):
+        details += f" <small>{interval(bounds, digits)}</small>"
     if 0 < len(row.of(column)) < len(row.seeds):
         details += f" <small>{len(row.of(column))} of {len(row.seeds)} seeds</small>"
     return f"<td{kind}>{number(value, digits)}{details}</td>"
@@ -196,12 +95,18 @@ def figures_markdown(
     """The columns of these figures as a GitHub table; the best value of each column is bold."""
     wanted = [(side, figures[m]) for side, m in columns(table, figures) if m in names]
     heads = [
-        f"{side} {_title(figure, untrained)} {PLAIN_ARROWS[goal(side, figure)]}".rstrip()
+        " ".join(
+            (
+                side,
+                _title(figure, untrained),
+                PLAIN_ARROWS[goal(side, figure, has_aim(table, (side, figure["name"])))],
+            )
+        ).rstrip()
         for side, figure in wanted
     ]
     heads = [head.replace("|", "\\|") for head in heads]
     lines = [["model", "seeds", *heads], [":--", *["--:"] * (len(wanted) + 1)]]
-    for row in table:
+    for row in ordered(table, figures):
         line = [row.label.replace("|", "\\|"), str(len(row.seeds))]
         for side, figure in wanted:
             column, digits = (side, figure["name"]), figure["digits"]
@@ -209,6 +114,10 @@ def figures_markdown(
             text = PLAIN_DASH if value is None else f"{value:.{digits}f}"
             if spread is not None:
                 text += f" ± {spread:.{digits}f}"
+            if bounds := row.interval(column):
+                text += f" {interval(bounds, digits)}"
+            if row.over(figure, side):
+                text += f" {reference.MARK}"
             if 0 < len(row.of(column)) < len(row.seeds):
                 text += f" ({len(row.of(column))} of {len(row.seeds)} seeds)"
             good = (

@@ -13,20 +13,23 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from l2l_jax.report import labels
+from l2l_jax.report import labels, reference
 from l2l_jax.report.drawings import STYLE, svg
 from l2l_jax.report.groups import Group, series, written
-from l2l_jax.report.metrics import goal
-from l2l_jax.report.tables import Row
+from l2l_jax.report.metrics import NEAR, goal
+from l2l_jax.report.model_rows import Row
 
 # The colours of Okabe and Ito differ in every common kind of colour blindness; the shapes do, too
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#B8860B", "#7F3C8D", "#5F6B6D")
 MARKERS = ("o", "s", "^", "D", "v", "p", "h", "<", ">")
 BASELINES = {"original": ("#0f172a", "*"), "retrained": ("#0f172a", "P")}
 FRONT_COLOUR, FRONT_LABEL_COLOUR = "#fde68a", "#92400e"
+OVER_COLOUR, OVER_LABEL_COLOUR = "#fee2e2", "#b91c1c"
 MAX_LINEAR_RANGE = 10  # largest / smallest value; beyond it an axis is logarithmic
 EDGE_MARGIN = 0.015  # fraction of an axis, from its end to a point that lies outside
 MAX_LABEL = 40  # characters; longer labels are cut
+BETTER = {"up": "higher is better", "down": "lower is better", "": "no direction is good",
+          NEAR: "closest to retrained is best"}  # fmt: skip
 DECIBEL = "dB"  # already logarithmic, so its axis is linear
 
 
@@ -40,6 +43,8 @@ class Point:
     colour: str
     marker: str
     baseline: str  # "original", "retrained", or "" for an unlearned model
+    distance: float | None = None  # of an unlearned model, on the forget side, to the retrained one
+    over: bool = False  # whether it is over-forgotten
 
     @property
     def at(self) -> tuple[float, float]:
@@ -69,25 +74,29 @@ def draw(rows: Sequence[Row], described: Mapping[str, Any]) -> Figure | None:
     """
     name = described["name"]
     rows = [row for row in rows if all(row.of((side, name)) for side in ("retain", "forget"))]
-    lines = _lines(rows, name)
+    lines = _lines(rows, described)
     points = [point for line in lines for point in line]
     if len(points) < 2:
         return None
+    aims = [row.aim[column] for row in rows if (column := ("forget", name)) in row.aim]
+    aim = statistics.fmean(aims) if aims else None
     with rc_context(STYLE):
         figure = Figure(figsize=(9.2, 5.4), layout="constrained")
         axes = figure.subplots()
         for side, axis in (("retain", "x"), ("forget", "y")):
             spanned = [getattr(point, axis) for point in _spanned(points, axis)]
             _scale(axes, axis, spanned, described["unit"])
-            better = "lower" if goal(side, described) == "down" else "higher"
-            getattr(axes, f"set_{axis}label")(f"{side} {_title(described)}: {better} is better")
+            better = BETTER[goal(side, described, aim is not None)]
+            getattr(axes, f"set_{axis}label")(f"{side} {_title(described)}: {better}")
         lines = [[_pinned(axes, point) for point in line] for line in lines]
         points = [point for line in lines for point in line]
+        if aim is not None:
+            _draw_aim(axes, aim, [point for point in points if point.baseline == "original"])
         front_points = _front_points(points, described)
         _draw_front(axes, front_points)
         for line in lines:
             _draw_line(axes, line)
-        wanted = [labels.Label(_short(p.label), p.at, p.colour, bool(p.baseline)) for p in points]
+        wanted = [labels.Label(_marked(p), p.at, p.colour, bool(p.baseline)) for p in points]
         labels.place(axes, [*wanted, *_front_label(axes, front_points)], _strokes(lines))
     return figure
 
@@ -111,33 +120,37 @@ def drawing(rows: Sequence[Row], described: Mapping[str, Any]) -> str:
         return svg(figure)
 
 
-def _lines(rows: Sequence[Row], metric: str) -> list[list[Point]]:
+def _lines(rows: Sequence[Row], described: Mapping[str, Any]) -> list[list[Point]]:
     """Points to join by a line, one list for each series; a baseline is a list of one point."""
     lines = []
     for row in rows:
         if row.group is None:
             colour, marker = BASELINES[row.kind]
-            lines.append([_point(row, metric, row.label, colour, marker, row.kind)])
+            lines.append([_point(row, described, row.label, colour, marker, row.kind)])
     by_group = {row.label: row for row in rows if row.group is not None}
     groups = [row.group for row in by_group.values() if row.group is not None]
     for at, (key, members) in enumerate(series(groups)):
         style = COLOURS[at % len(COLOURS)], MARKERS[at % len(MARKERS)]
         lines.append(
             [
-                _point(by_group[group.label], metric, _label(group, key, first), *style, "")
+                _point(by_group[group.label], described, _label(group, key, first), *style, "")
                 for group, first in zip(members, [True] + [False] * len(members), strict=False)
             ]
         )
     return lines
 
 
-def _point(row: Row, metric: str, label: str, colour: str, marker: str, baseline: str) -> Point:
+def _point(
+    row: Row, described: Mapping[str, Any], label: str, colour: str, marker: str, baseline: str
+) -> Point:
     """The point of a row that has values on both sides."""
     x, y = (
         (statistics.fmean(row.of(column)), row.deviation(column) or 0.0)
-        for column in (("retain", metric), ("forget", metric))
+        for column in ((side, described["name"]) for side in ("retain", "forget"))
     )
-    return Point(label, x, y, colour, marker, baseline)
+    column = "forget", described["name"]
+    over = row.group is not None and row.over(described)
+    return Point(label, x, y, colour, marker, baseline, row.distance(column), over)
 
 
 def _label(group: Group, key: str, first: bool) -> str:
@@ -147,6 +160,10 @@ def _label(group: Group, key: str, first: bool) -> str:
 
 def _short(text: str) -> str:
     return text if len(text) <= MAX_LABEL else f"{text[: MAX_LABEL - 1]}\N{HORIZONTAL ELLIPSIS}"
+
+
+def _marked(point: Point) -> str:
+    return _short(point.label) + (f" {reference.MARK}" if point.over else "")
 
 
 def _title(described: Mapping[str, Any]) -> str:
@@ -212,10 +229,33 @@ def _scale(axes: Axes, name: str, values: Sequence[tuple[float, float]], unit: s
 
 
 def _front_points(points: Sequence[Point], described: Mapping[str, Any]) -> list[Point]:
-    """The unlearned models on the Pareto front."""
+    """The unlearned models on the Pareto front; none without a retrained model.
+
+    On the forget side the distance to the retrained model counts.
+    """
     unlearned = [point for point in points if not point.baseline]
-    goals = goal("retain", described), goal("forget", described)
-    return [unlearned[at] for at in front([point.at for point in unlearned], *goals)]
+    scores = [(p.x[0], p.distance) for p in unlearned if p.distance is not None]
+    if len(scores) < len(unlearned):
+        return []
+    best = front(scores, goal("retain", described, reference=True), "down")
+    return [unlearned[at] for at in best]
+
+
+def _draw_aim(axes: Axes, aim: float, originals: Sequence[Point]) -> None:
+    """A broken line at the retrained model's forget figure; the area beyond it is pale red."""
+    low, high = axes.get_ylim()
+    if not low < aim < high or not originals:
+        return
+    beyond = (aim, high) if originals[0].y[0] < aim else (low, aim)
+    axes.axhspan(*beyond, color=OVER_COLOUR, linewidth=0, zorder=0)
+    axes.axhline(aim, color=BASELINES["retrained"][0], linewidth=1, linestyle="--", zorder=1)
+    top = beyond[1] == high
+    axes.annotate(
+        reference.OVER, (1, beyond[1] if top else beyond[0]), xycoords=("axes fraction", "data"),
+        xytext=(-4, -4 if top else 4), textcoords="offset points", ha="right",
+        va="top" if top else "bottom", fontsize=9, color=OVER_LABEL_COLOUR,
+    )  # fmt: skip
+    axes.set_ylim(low, high)
 
 
 def _draw_front(axes: Axes, best: Sequence[Point]) -> None:

@@ -39,7 +39,10 @@ def _download_advice(path: Path) -> str:
     """How to get a file: where the official file of this name is published, and how to import."""
     official = next((name for name in published.MODEL_FILES if Path(name).stem == path.stem), "")
     if not official:
-        return "Make it with 'python -m l2l_jax.weights import OFFICIAL.pth OUT.safetensors'."
+        return (
+            "Make it with 'python -m l2l_jax.weights import OFFICIAL.pth OUT.safetensors', or from "
+            "a run with 'python -m l2l_jax.weights export WORKDIR OUT.safetensors'."
+        )
     file = published.MODEL_FILES[official]
     is_official = path.suffix == Path(official).suffix
     target = path if is_official else official

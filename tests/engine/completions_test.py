@@ -65,10 +65,10 @@ def test_figures_of_a_missing_network_are_skipped_and_listed(workdir):
 def test_random_weights_are_marked_on_the_page(workdir):
     text = (workdir / "report.html").read_text()
     assert "nobody trained the networks that measure cosine (clip), KID." in text
-    assert text.count("<small>random weights</small>") == 2
+    assert text.count("<small>random weights</small>") == 4, "of two tables"
     assert "<td>FID</td>" in text
     both = [collect(workdir)] * 2
-    assert page_of(both, {}).count("(random weights)") == 4, "two figures of two sides"
+    assert page_of(both, {}).count("(random weights)") == 8, "two figures of two sides, twice"
     header = markdown(both, ["fid", "kid"]).splitlines()[0]
     assert "retain FID ↓" in header
     assert "retain KID (random weights) ↓" in header
@@ -86,7 +86,7 @@ def test_features_are_kept_for_a_second_evaluation(workdir, tmp_path, monkeypatc
 
     monkeypatch.setattr(completions.Completer, "over_batches", recorded)
     evaluate_again(tmp_path / "run")
-    assert sorted(completed) == ["forget", "retain"]
+    assert sorted(completed) == ["forget", "forget_train", "retain"]
     before, after = (files.read_json(path / "results.json") for path in (workdir, tmp_path / "run"))
     assert json.dumps(before["tasks"]) == json.dumps(after["tasks"])
 
@@ -202,10 +202,11 @@ def bare_completer(stamp, weights="random"):
     source = Source(("a", "b"), np.zeros(2, np.int32), ("all",), lambda at: None, stamp=stamp)
     completer = completions.Completer.__new__(completions.Completer)
     completer.digests, completer.seed = {"original": "1"}, 0
+    forget = splits.pick("forget_eval", "eval", source, np.arange(2))
+    completer.sets = {"forget": forget}
     completer._networks = {"main": SimpleNamespace(about={"weights": weights})}
     completer._experiment = SimpleNamespace(
         config=files.as_json(complete_config(make_config())),
-        splits={"forget_eval": splits.pick("forget_eval", "eval", source, np.arange(2))},
         sources={"eval": source},
     )
     return completer

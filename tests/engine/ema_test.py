@@ -239,7 +239,7 @@ def test_descriptions_of_the_evaluated_parameters(tmp_path):
     assert describe(resolve(longer), {"unlearn": (100, 100)}) == average
     about = {"source": {"result": "last step of phase pretrain"}}
     longer.reference = "runs/retrained"
-    experiment = SimpleNamespace(plan=resolve(longer), reference=Weights({}, about))
+    experiment = SimpleNamespace(plan=resolve(longer), references=(Weights({}, about),))
     outcome = Outcome({}, {}, {"unlearn": (6, 6)})
     described = evaluation.describe_variant("retrained", experiment, outcome)
     assert described == "the reference runs/retrained, last step of phase pretrain"

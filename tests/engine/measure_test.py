@@ -234,7 +234,11 @@ def test_invalid_references_are_refused(runs, tmp_path):
     config = small_config()
     config.split.forget.classes = (0,)
     assert_refused("another forget split: its digest is .* this run's is", split=config.split)
-    assert_refused("trained on the images to forget", reference=runs("ascent"))
+    assert_refused(
+        r"not clean: it was trained on other images than the retain split \(phase pretrain: 64 "
+        r"images, split all of fake\); .*\(phase ascent: 32 images, split forget of fake\)",
+        reference=runs("ascent"),
+    )
     assert_refused("holds no run", reference=tmp_path / "nothing")
     model = small_config().model
     model.args.width = 32

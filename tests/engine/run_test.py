@@ -65,13 +65,22 @@ def test_a_run_writes_the_files_that_other_tools_need(finished):
 
 
 def test_results_have_the_documented_structure(finished):
-    _, results = finished
+    workdir, results = finished
     for variant in ("original", "unlearned"):
         for side in ("retain", "forget"):
             assert {"fid", "is", "cosine", "psnr", "l1"} <= results[variant][side].keys()
             assert results["tasks"]["center"][variant][side] == results[variant][side]
     assert results["audits"] == {}
-    assert results["counts"] == {"retain": 16, "forget": 16}
+    assert results["counts"] == {"retain": 16, "forget": 16, "forget_train": 16}
+    assert results["sets"]["forget_train"]["of"] == 32
+    asked = results["tasks"]["center"]["unlearned"]["forget_train"]
+    assert asked.keys() == results["unlearned"]["forget"].keys()
+    for side in ("retain", "forget", "forget_train"):
+        for name, (low, high) in results["intervals"]["center"]["unlearned"][side].items():
+            value = results["tasks"]["center"]["unlearned"][side][name]
+            assert low <= value <= high or name == "is", f"{name} of {side}"
+    assert results["training"]["original"]["passes"] == 2 * 8 / 64
+    assert not list((workdir / "images").glob("*_train.png")), "asked for, and not shown"
     assert set(results["seconds"]) == {"pretrain", "unlearn", "evaluate"}
     assert results["classes"]["forget"] == ["class0", "class1"]
     assert results["steps"] == {"pretrain": [2, 2], "unlearn": [6, 6]}
@@ -358,7 +367,7 @@ def test_loading_only_a_tokenizer_still_makes_a_retrained_model(loaded, name):
     weights = {"tokenizer": {"tokenizer": 0}, "all": groups}[loaded]
     pretrain = SimpleNamespace(method=find("method", "pretrain"), on="retain")
     experiment = SimpleNamespace(
-        plan=SimpleNamespace(proxy=None, phases={"pretrain": pretrain}), reference=None,
+        plan=SimpleNamespace(proxy=None, phases={"pretrain": pretrain}), references=(),
         splits=dict.fromkeys(("retain", "forget")), weights=SimpleNamespace(params=weights),
         model=SimpleNamespace(template=groups),
     )  # fmt: skip

@@ -62,7 +62,9 @@ def test_a_figure_that_is_not_declared_is_an_error():
         yield ("original", "retain", "center"), "lpip", 0.5
 
     evaluator = Evaluator("mine", evaluate, FIGURES=(Figure("lpips", "LPIPS"),))
-    completer = SimpleNamespace(variants=("original",), sides=("retain",), tasks=("center",))
+    completer = SimpleNamespace(
+        variants=("original",), sides=("retain",), tasks=("center",), sets={"retain": None}
+    )
     mine = {"mine": EvaluatorPlan("mine", evaluator, {})}
     with pytest.raises(TypeError, match=r"evaluators/mine\.py yields the figure 'lpip'"):
         evaluation._measure(completer, mine, describe_figures(mine))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from l2l_jax.evaluators import kid
-from l2l_jax.evaluators.cosine import cosine
+from l2l_jax.evaluators.cosine import cosines
 from l2l_jax.evaluators.fid import frechet
 from l2l_jax.evaluators.inception_score import inception_score
 from l2l_jax.evaluators.reconstruction import cover, grid
@@ -80,9 +80,9 @@ def test_inception_score_has_its_bounds():
 
 def test_cosine():
     x = np.random.default_rng(0).normal(size=(20, 8))
-    assert cosine(x, 3 * x) == pytest.approx(1)
-    assert cosine(x, -x) == pytest.approx(-1)
-    assert cosine(x, 0 * x) == 0
+    assert cosines(x, 3 * x) == pytest.approx(np.ones(20))
+    assert cosines(x, -x) == pytest.approx(-np.ones(20))
+    assert (cosines(x, 0 * x) == 0).all()
 
 
 def completions(made):

@@ -9,11 +9,13 @@ import pytest
 
 from l2l_jax.lib import files
 from l2l_jax.lib.errors import ConfigError
+from l2l_jax.report import reference
 from l2l_jax.report.__main__ import main
 from l2l_jax.report.collect import collect
 from l2l_jax.report.compare import common_folder
 from l2l_jax.report.groups import grouped
-from l2l_jax.report.tables import cost_of, rows
+from l2l_jax.report.model_rows import rows
+from l2l_jax.report.tables import cost_of
 from tests.report.runs import EVALUATORS, HOSTILE, cell, change, figures, make, phase
 
 
@@ -72,7 +74,11 @@ def test_runs_stand_beside_their_original(runs):
     assert found["original"][:2] == [">1", ">10.00"]
     assert found["l2l"][1] == ' class="good">11.00', "retain: the smaller FID is good"
     assert found["max_loss"][1] == ">15.00"
-    assert ' class="good">90.00' in found["max_loss"], "forget: the larger one"
+    assert ">90.00" in found["max_loss"], "forget: nothing is best without a retrained model"
+    assert "without a retrained model nobody knows how badly" in text
+    assert "There is no Pareto front" in text
+    assert reference.MARK not in text
+    assert text.count(' class="good"') == 1
     assert found["l2l"][2] == found["max_loss"][2] == ">3.00", "none is best where all are equal"
     assert "Not measured under equal conditions" not in text
     assert text.count("data:image/png;base64,") == 1, "both grids in one"
@@ -113,6 +119,81 @@ def test_the_distance_to_the_retrained_model_is_good_when_small(seeds):
     assert "not the same as like the retrained model" in text
 
 
+def test_a_single_seed_has_intervals_and_training_images(runs, capsys):
+    for folder in runs:
+        bounds = {"retain": {"fid": [10.25, 12.5]}, "forget": {}, "forget_train": {}}
+        change(folder, "results.json", ["intervals", "center", "unlearned"], bounds)
+        side = ["tasks", "center", "unlearned", "forget_train"]
+        change(folder, "results.json", side, cell(7.25, 12.0))
+        about = dict(part="train", images=40, of=90, digest="a", trained_on=True)
+        change(folder, "results.json", ["sets", "forget_train"], about)
+    text = page_of(*runs)
+    assert rows_of(text)["l2l"][1].endswith("11.00 <small>[10.25, 12.50]</small>")
+    assert "They stand at models of a single seed" in text
+    beside = text[text.index("forget_train beside forget") :]
+    assert ">7.25<" in beside
+    assert "7.25" not in text[: text.index("forget_train beside forget")]
+    assert "forget_train: 40 of the 90 training images" in beside
+    main([*map(str, runs), "--markdown", "fid"])
+    assert "11.00 [10.25, 12.50]" in capsys.readouterr().out
+
+
+@pytest.fixture
+def three(tmp_path):
+    """Originals at 10 and a retrained model at 40: too little, nearly the same, and too much."""
+    made = []
+    for method, fid in (("max_loss", 90.0), ("l2l", 20.0), ("noisy_label", 38.0)):
+        tasks = {
+            "original": {"retain": cell(3.0, 20.0), "forget": cell(10.0, 19.0)},
+            "unlearned": {"retain": cell(3.0 + fid / 100, 19.0), "forget": cell(fid, 19.0)},
+            "retrained": {"retain": cell(3.5, 19.5), "forget": cell(40.0, 14.0)},
+            "retrained_2": {"retain": cell(3.5, 19.5), "forget": cell(44.0, 14.2)},
+        }
+        made.append(make(tmp_path / method, 0, {"unlearn": phase(method)}, tasks))
+    return made
+
+
+def test_with_a_retrained_model_the_closest_is_best_and_first(three):
+    text = page_of(*three)
+    found = rows_of(text)
+    assert list(found) == ["original", "retrained", "retrained 2", "noisy_label", "l2l", "max_loss"]
+    at = found["max_loss"].index(">90.00 †")
+    assert found["noisy_label"][at] == ' class="good">38.00', "closest to 42, the mean of 40 and 44"
+    assert found["l2l"][at] == ">20.00", "less than the retrained model: nothing is over-forgotten"
+    assert "Here: max_loss in FID." in text
+    assert "over-forgotten</tspan>" in text or ">over-forgotten<" in text, "it stands in the plot"
+
+
+def test_beyond_by_less_than_the_floor_is_not_over_forgotten(three):
+    path = ["tasks", "center", "unlearned", "forget", "fid"]
+    change(three[0], "results.json", path, 45.0)
+    assert rows_of(page_of(*three))["max_loss"][6].endswith(">45.00"), "42 + 3, floor 4"
+    change(three[0], "results.json", path, 46.5)
+    assert rows_of(page_of(*three))["max_loss"][6] == ">46.50 †"
+
+
+def test_a_reference_that_is_not_clean_is_marked_wherever_it_stands(three, capsys):
+    for folder in three:
+        reasons = {"retrained": ["its tokenizer from bundled:x was trained on other images"]}
+        change(folder, "results.json", ["unclean"], reasons)
+    text = page_of(*three)
+    assert "retrained (not clean)" in rows_of(text)
+    assert "Retrained (not clean): its tokenizer from bundled:x was trained on other" in text
+    assert re.search(r"<text[^>]*>retrained \(not clean\)</text>", text), "in the plot"
+    main([*map(str, three), "--markdown"])
+    assert "| retrained (not clean) |" in capsys.readouterr().out
+    main([str(three[0])])
+    page = (three[0] / "report.html").read_text()
+    assert "<th>retrained (not clean)</th>" in page
+    assert "<td>retrained (not clean)</td>" in page, "in the table of trainings"
+    assert 'class="card warn">Retrained (not clean)' in page
+
+
+def test_retrained_models_that_differ_within_a_seed_are_named(three):
+    change(three[1], "results.json", ["digests", "weights", "retrained"], "9" * 64)
+    assert "Not measured under equal conditions: the retrained models differ" in page_of(*three)
+
+
 def test_a_value_that_some_seeds_lack_says_so(seeds):
     cells = {"fid": 11.0}
     change(seeds[0], "results.json", ["tasks", "center", "unlearned", "retain"], cells)
@@ -149,7 +230,7 @@ def test_a_group_that_lacks_a_seed_is_named(seeds):
 
 
 def test_a_retrained_run_has_no_original_to_differ(runs):
-    for path in (["digests", "weights"], ["tasks", "center"]):
+    for path in (["digests", "weights"], ["tasks", "center"], ["intervals", "center"]):
         change(runs[1], "results.json", path, {"retrained": value_of(runs[1], path)["unlearned"]})
     results = ["unlearned", "original"]
     for key in results:
@@ -245,18 +326,21 @@ def test_a_missing_cost_is_a_dash(runs):
 
 def test_the_markdown_has_the_figures_of_the_page(seeds, capsys):
     main([*map(str, seeds), "--markdown"])
-    lines = capsys.readouterr().out.splitlines()
+    printed, _, sentences = capsys.readouterr().out.partition("\n\n")
+    lines = printed.splitlines()
     table = [[part.strip() for part in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
     assert len({len(line) for line in table}) == 1, "every row has every column"
     assert set(table[1]) <= {":--", "--:"}
     head, body = table[0], {line[0]: line[1:] for line in table[2:]}
     assert head[:3] == ["model", "seeds", "retain FID ↓"]
     assert list(body) == ["original", "retrained", "l2l", "max_loss"]
-    at = head.index("forget FID ↑") - 1
+    at = head.index("forget FID ≈") - 1
     values = [6 * fid for fid in (11.0, 12.0, 16.0)]
     wanted = f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}"
-    assert body["max_loss"][at] == f"**{wanted}**", "the best one is bold"
-    assert body["l2l"][at] == "65.00 ± 13.23"
+    assert body["max_loss"][at] == f"{wanted} †", "30 would be like the retrained model"
+    assert body["l2l"][at] == "**65.00 ± 13.23 †**", "the closest one is bold"
+    assert "† over-forgotten: beyond the retrained model's figure" in sentences
+    assert "Here: l2l in FID, PSNR, hidden pixels; max_loss in FID, PSNR" in sentences
     assert not (seeds[0].parent / "report.html").exists()
     main([*map(str, seeds), "--markdown", "psnr"])
     head = capsys.readouterr().out.splitlines()[0]

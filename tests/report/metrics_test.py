@@ -20,13 +20,20 @@ def test_figures_are_shown_in_the_order_of_their_descriptions():
 
 
 @pytest.mark.parametrize(
-    ("name", "retain", "forget"),
-    [("fid", "down", "up"), ("is", "up", "down"), ("retrain_distance", "down", "down")],
+    ("name", "retain", "forget", "compared"),
+    [
+        ("fid", "down", "", "near"),
+        ("is", "up", "", "near"),
+        ("retrain_distance", "down", "down", "down"),
+    ],
 )
-def test_the_good_direction_depends_on_the_side(name, retain, forget):
-    assert goal("retain", FIGURES[name]) == retain
-    assert goal("forget", FIGURES[name]) == forget
-    assert goal("forget", FIGURES[name] | {"good": ""}) == ""
+def test_the_good_direction_depends_on_the_side(name, retain, forget, compared):
+    """Without a retrained model no direction is good on the forget side."""
+    for reference in (True, False):
+        assert goal("retain", FIGURES[name], reference) == retain
+        assert goal("forget", FIGURES[name] | {"good": ""}, reference) == ""
+    assert goal("forget", FIGURES[name], reference=False) == forget
+    assert goal("forget", FIGURES[name], reference=True) == compared
 
 
 def test_notes_explain_what_is_measured():

@@ -7,9 +7,9 @@ import pytest
 
 from l2l_jax.lib import files
 from l2l_jax.lib.errors import ConfigError
-from l2l_jax.report import drawings, metrics, page
+from l2l_jax.report import drawings, metrics, page, reference
 from l2l_jax.report.collect import collect
-from tests.report.runs import HOSTILE, change, make
+from tests.report.runs import HOSTILE, cell, change, make
 
 
 @pytest.fixture
@@ -67,6 +67,49 @@ def test_the_distance_to_the_retrained_model(workdir):
     assert "smaller is closer" in text
 
 
+def with_training_images(tmp_path, name, sets):
+    """A run with a set of training images under its only task, and intervals of one figure."""
+    side = next(each for each in sets if each.endswith("_train"))
+    tasks = {
+        v: {"retain": cell(10.0, 20.0), "forget": cell(12.0, 19.0), side: cell(9.0, psnr)}
+        for v, psnr in (("original", 22.5), ("unlearned", 12.25))
+    }
+    folder = make(tmp_path / name, tasks=tasks)
+    about = dict(part="eval", images=40, of=40, digest="a", trained_on=False)
+    change(folder, "results.json", ["sets"], {k: about | v for k, v in sets.items()})
+    bounds = ["intervals", "center", "unlearned", side, "psnr"]
+    change(folder, "results.json", bounds, [11.5, 13.0])
+    change(folder, "results.json", ["intervals", "center", "original", "retain", "fid"], [9, 11.5])
+    return folder
+
+
+def test_the_images_asked_for_stand_beside_held_out_ones(tmp_path):
+    sets = {"retain": {}, "forget": {},
+            "forget_train": dict(part="train", of=5200, trained_on=True)}  # fmt: skip
+    folder = with_training_images(tmp_path, "run", sets)
+    text = page.write(folder).read_text()
+    assert "center, forget_train beside forget" in text
+    values = "<td>22.50</td><td>19.00</td><td>+3.50</td>"
+    assert values + "<td>12.25 <small>[11.50, 13.00]</small></td><td>19.00</td><td>-6.75" in text
+    assert "forget_train: 40 of the 5,200 training images that the model was asked to forget, " \
+        "drawn with the seed; they were trained on." in text  # fmt: skip
+    assert "forget: 40 held-out images; they were not trained on." in text
+    assert "10.00 <small>[9.00, 11.50]</small>" in text
+    assert "95 % bootstrap intervals" in text
+    assert "FID and Inception Score depend on the number" not in text
+    change(folder, "results.json", ["sets", "forget_train", "images"], 12)
+    assert "There are 12 images of forget_train and 40 of forget" in page.write(folder).read_text()
+
+
+def test_a_list_of_files_stands_beside_training_images(tmp_path):
+    sets = {"retain": {}, "forget": dict(part="train", trained_on=True),
+            "retain_train": dict(part="train", of=60, trained_on=True)}  # fmt: skip
+    text = page.write(with_training_images(tmp_path, "run", sets)).read_text()
+    assert "center, retain_train beside forget" in text
+    assert "forget: the 40 listed training images themselves; they were trained on." in text
+    assert "forget is compared with them, and not with the held-out retain images" in text
+
+
 def test_titles_units_and_digits_come_from_the_results(workdir):
     change(workdir, "results.json", ["figures", "l1", "title"], "L<1>")
     change(workdir, "results.json", ["figures", "l1", "unit"], "<of 1>")
@@ -105,8 +148,57 @@ def test_names_cannot_break_the_page(workdir):
 
 
 def test_good_and_bad_depend_on_the_side(workdir):
-    assert 'class="good">+48.00' in page.write(workdir).read_text(), "a forget FID that rises"
-    assert 'class="bad">+1.00' in page.write(workdir).read_text(), "a retain FID that rises"
+    text = page.write(workdir).read_text()
+    assert 'class="bad">+1.00' in text, "a retain FID that rises"
+    assert 'class="same">+48.00<' in text, "a forget FID that rises is neither, and has no arrow"
+    assert "without a retrained model nobody knows" in text
+
+
+def compared(tmp_path, fid):
+    """The page of a run whose forget FID goes from 12 to 60, with a retrained model at `fid`."""
+    cells = {"retain": cell(10.5, 19.5), "forget": cell(fid, 14.0)}
+    tasks = {
+        "original": {"retain": cell(10.0, 20.0), "forget": cell(12.0, 19.0)},
+        "unlearned": {"retain": cell(11.0, 19.8), "forget": cell(60.0, 18.0)},
+        "retrained": cells,
+    }
+    return page.write(make(tmp_path / str(fid), tasks=tasks)).read_text()
+
+
+def test_the_retrained_model_decides_what_is_good_on_the_forget_side(tmp_path):
+    text = compared(tmp_path, 70.0)
+    assert 'class="good">+48.00' in text, "closer to the retrained model than the original is"
+    assert "<td>-10.00</td>" in text
+    assert f"{reference.MARK}<small>" not in text
+    assert "retrained 70.00" in text
+    assert "<th>unlearned &minus; retrained</th>" in text
+
+
+def test_a_figure_beyond_the_retrained_model_is_over_forgotten(tmp_path):
+    text = compared(tmp_path, 30.0)
+    assert 'class="bad">+48.00' in text, "30 beyond is further than the original's 18"
+    mark = f'<td class="bad">+30.00 {reference.MARK}<small>over-forgotten</small></td>'
+    assert mark in text
+    assert f"retrained 30.00 {reference.MARK} over-forgotten" in text, "in the tile"
+    assert "beyond the retrained model's figure".replace("'", "&#x27;") in text
+
+
+def test_models_and_what_they_were_trained_on_stand_beside_each_other(tmp_path):
+    folder = make(tmp_path / "run", tasks={
+        v: {side: cell(fid, 20.0, retrain_distance=0.1 * fid) for side in ("retain", "forget")}
+        for v, fid in (("original", 1.0), ("unlearned", 2.0), ("retrained", 3.0),
+                       ("retrained_2", 5.0))
+    })  # fmt: skip
+    tokenizer = "t.safetensors: 60 images, split retain of fake"
+    change(folder, "results.json", ["training", "retrained_2", "tokenizer"], tokenizer)
+    change(folder, "results.json", ["training", "original", "passes"], None)
+    text = page.write(folder).read_text()
+    row = "<td>60 images, split retain of fake</td><td>60</td><td>{}</td><td>4</td><td>{}</td>"
+    assert "<td>retrained</td>" + row.format("2.00", "&ndash;") in text
+    assert "<td>retrained 2</td>" + row.format("2.00", tokenizer) in text
+    assert "<td>original</td>" + row.format("&ndash;", "&ndash;") in text, "not known is a dash"
+    assert "The floor is how far these differ from each other under center: FID 2.00 (re" in text
+    assert "distance to retrained 0.4000 (forget)" in text
 
 
 def test_damage_to_the_retain_side_is_a_warning(workdir):

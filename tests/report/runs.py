@@ -30,6 +30,13 @@ def phase(method="l2l", solver="weighted", steps=4, args=None, **solver_args):
     )  # fmt: skip
 
 
+def training(variants):
+    """results["training"]: of each variant but the unlearned model."""
+    about = dict(splits="60 images, split retain of fake", images=60, passes=2.0, steps=4,
+                 tokenizer="", loaded=None, phases={})  # fmt: skip
+    return {variant: dict(about) for variant in variants if variant != "unlearned"}
+
+
 def make(folder, seed=0, phases=None, tasks=None, **more):
     """Writes the workdir of a run, with a class of a hostile name; returns the folder.
 
@@ -50,7 +57,12 @@ def make(folder, seed=0, phases=None, tasks=None, **more):
         "unlearned": {"retain": cell(11.0, 19.8), "forget": cell(60.0, 9.0)},
     }
     classes = {"forget_eval": [HOSTILE, "Bag"], "retain_eval": ["Coat"]}
-    digests = {"original": "0" * 64, "unlearned": "1" * 64, "retrained": "3" * 64}
+    digests = {
+        "original": "0" * 64,
+        "unlearned": "1" * 64,
+        "retrained": "3" * 64,
+        "retrained_2": "4" * 64,
+    }
     results = {
         **task, "audits": {}, "steps": {p: [s["steps"]] * 2 for p, s in phases.items()},
         "seconds": {**dict.fromkeys(phases, 10.0), "evaluate": 5.0},
@@ -62,7 +74,10 @@ def make(folder, seed=0, phases=None, tasks=None, **more):
         "figures": figures(*EVALUATORS),
         "cost": {p: {"seconds": 10.0, "steps": s["steps"]} for p, s in phases.items()},
         "ended": {}, "tokenizer": None, "skipped": {}, "passes": {}, "evaluated": {},
-        "sampling": "one pass",
+        "sampling": "one pass", "unclean": {}, "training": training(task),
+        "intervals": {"center": {v: {side: {} for side in each} for v, each in task.items()}},
+        "sets": {s: {"part": "eval", "images": n, "of": n, "digest": "a", "trained_on": False}
+                 for s, n in (("retain", 60), ("forget", 40))},
         "digests": {"code": "c" * 64, "weights": {v: digests[v] for v in task}, "splits": {}},
         **more,
     }  # fmt: skip

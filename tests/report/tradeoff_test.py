@@ -14,7 +14,7 @@ from l2l_jax.report import labels, tradeoff
 from l2l_jax.report.collect import collect
 from l2l_jax.report.drawings import STYLE
 from l2l_jax.report.groups import grouped
-from l2l_jax.report.tables import rows
+from l2l_jax.report.model_rows import rows
 from tests.report.runs import EVALUATORS, cell, figures, make, phase
 
 FIGURES = figures(*EVALUATORS)
@@ -41,10 +41,14 @@ def test_the_front_against_its_definition():
 @pytest.fixture
 def found(tmp_path):
     """Rows of three alphas with two seeds each, and an original."""
+    return rows_of(tmp_path)
+
+
+def rows_of(folder, more=None):
     records = []
     for at, alpha in enumerate((0.1, 0.25, 1.0)):
         for seed in (0, 1):
-            tasks = {
+            tasks = (more or {}) | {
                 "original": {"retain": cell(3.0, 20.0), "forget": cell(4.0, 19.0)},
                 "unlearned": {
                     "retain": cell(3.1 + at + seed / 10, 19.0 - at),
@@ -52,7 +56,7 @@ def found(tmp_path):
                 },
             }
             phases = {"unlearn": phase("max_loss", alpha=alpha)}
-            records.append(collect(make(tmp_path / f"{alpha}-{seed}", seed, phases, tasks)))
+            records.append(collect(make(folder / f"{alpha}-{seed}", seed, phases, tasks)))
     return rows(grouped(records), "center")
 
 
@@ -66,8 +70,24 @@ def boxes(figure):
 
 def test_labels_name_the_line_once_and_lie_apart(found):
     extents = boxes(tradeoff.draw(found, FIGURES["fid"]))
-    assert set(extents) == {"original", "max_loss, alpha 0.1", "0.25", "1", "Pareto front"}
+    assert set(extents) == {"original", "max_loss, alpha 0.1", "0.25", "1"}, "no front"
     assert not any(a.overlaps(b) for a, b in itertools.combinations(extents.values(), 2))
+
+
+def test_the_front_is_closest_to_the_retrained_model(tmp_path):
+    """Forget FID 40, 80 and 120 with 84 retrained: the first costs least, the second is closest."""
+    more = {"retrained": {"retain": cell(3.2, 19.0), "forget": cell(84.0, 8.0)}}
+    table = rows_of(tmp_path, more)
+    figure = tradeoff.draw(table, FIGURES["fid"])
+    names = set(boxes(figure))
+    assert names == {
+        "original", "retrained", "max_loss, alpha 0.1", "0.25", "1 †", "Pareto front",
+        "over-forgotten",
+    }  # fmt: skip
+    points = [point for line in tradeoff._lines(table, FIGURES["fid"]) for point in line]
+    front = tradeoff._front_points(points, FIGURES["fid"])
+    assert [point.label for point in front] == ["max_loss, alpha 0.1", "0.25"]
+    assert "closest to retrained is best" in figure.axes[0].get_ylabel()
 
 
 def test_labels_of_a_crowd_lie_apart():
