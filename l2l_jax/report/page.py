@@ -21,8 +21,7 @@ VERBS = {"forget": "forget", "retain": "keep"}
 NOT_REACHED = (
     "not reached"  # in results["ended"], the text of a phase that missed its aim begins so
 )
-DIGEST = "<!-- SHA-256 of all above: {} -->
-"  # what a page ends with
+DIGEST = "<!-- SHA-256 of all above: {} -->\n"  # what a page ends with
 MAX_CLASSES = 24  # that are named for each side
 MAX_BROKEN = 20  # broken images that are named for each split
 
