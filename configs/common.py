@@ -61,7 +61,8 @@ def use_method(config: Config, name: str, kept: float = 1.0) -> None:
         epsilon     paper C: L2L's objectives with solvers/epsilon.py; the phase full_forgetting
                     finds the boundaries, and the phase tradeoff ends between them, at r
         pcgrad      L2L's objectives with solvers/pcgrad.py
-        saliency    L2L on the half of the parameters with the largest forget gradient (SalUn)
+        saliency    L2L on the half of the parameters with the largest gradient of L2L's forget
+                    objective (SalUn takes that of the training loss)
         siss        SISS with solvers/normalized.py, which scales the forget gradient to a tenth of
                     the norm of the retain gradient
         retrain     no unlearning: pretrains from scratch on the retain split and makes the
@@ -169,6 +170,9 @@ def _use_classes(
 def use_places365(config: Config, random: bool, proxy: bool) -> None:
     """Places365: 50 classes to forget, 50 to retain; 5,000 training and 100 evaluation images each.
 
+    Paper C evaluates 500 images of each class; the validation part, which paper A's code uses, has
+    100.
+
     proxy: the proxy split is the 265 other classes, 200 images each, as in the released code.
     """
     _use_classes(config, "places365", PLACES_FORGET, PLACES_RETAIN, random, proxy)
@@ -177,7 +181,11 @@ def use_places365(config: Config, random: bool, proxy: bool) -> None:
 
 
 def use_coco_proxy(config: Config, images: int) -> None:
-    """Makes the proxy split from that many training images of COCO."""
+    """Makes the proxy split from that many training images of COCO.
+
+    Random crops then cover 0.2 to 0.5 of the area, those of all splits, as in the released code.
+    """
+    config.data.crop = (0.2, 0.5)
     config.data.proxy = dict(name="coco", args=dict(root=""))
     config.split.proxy.rest = False
     # COCO's images form a single class here, so the limit per class is the same number.
@@ -224,6 +232,8 @@ def released_l2l(tasks: tuple[str, ...], proxy: bool) -> dict:
     """Returns the L2L phase of the released ImageNet code.
 
     Six epochs of 24,000 images in batches of 128; the learning rate warms up during the first five.
+    With 100 images of each class, as in the paper, there are 20,000: each is seen 7.18 times. The
+    baselines, which were released with batches of 64 and half the learning rate, get the same.
     proxy: train on the proxy split in place of the retain split.
     """
     return phase(

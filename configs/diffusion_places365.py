@@ -20,6 +20,7 @@ Form words, joined by commas:
 Recipe. The third model of paper A, with the settings of its released code:
 
     images      256x256 pixels; at most 5,000 training images of each class, 100 validation images
+                (paper C: 500 images of each class are evaluated)
     masks       training: a random box and brush strokes. Evaluation: a central hole of 128x128
     batch       96 images (48 of each side; the released code mixes the sides)
     steps       15,600: three epochs (the released config says two); with proxy 2,950 of batch 64

@@ -28,6 +28,9 @@ before it:
     python -m l2l_jax.weights export runs/tokenizer runs/tokenizer.safetensors
     python -m l2l_jax.main --config configs/fashion_mnist.py:mage,retrain --workdir runs/retrained
 
+All phases train on the masks that are evaluated, centre and out-painting; those of the ImageNet
+configs, as released, train on random masks only.
+
 Needs: nothing; images and weights are bundled. README.md has the measured figures.
 """
 

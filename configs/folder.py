@@ -15,7 +15,9 @@ A tenth of each class is held out for evaluation. If the folder already has two 
 
 Form words, joined by commas, as in small,max_loss:
 
-    small       pretrain a small MAE instead of loading the published one
+    small       pretrain a small MAE instead of loading the published one. Its phases train on the
+                masks that are evaluated, centre and out-painting, beside random ones; the phases
+                without this word train on random masks only
     max_loss, ...    another method than l2l: one of METHODS in configs/common.py; retrain needs
                 small, and fewer steps if it is to see each image as often as the original:
                 --config.pretrain.steps=6000 times the share of the images that are kept

@@ -11,7 +11,8 @@ Form words, joined by commas:
                          100/100 classes drawn at random as in the paper; default: released
     proxy                train on a proxy instead of the retain classes: 13 images of each of the
                          800 other classes. The retain classes are then only evaluated
-    coco                 as proxy, with 10,000 COCO images
+    coco                 as proxy, with 10,000 COCO images; all random crops then cover 0.2 to 0.5
+                         of the area, as in the released VQ-GAN code
     max_loss, ...        another method than l2l: one of UNLEARNING in configs/common.py
     smoke                the same code in a minute on a CPU, for tests: synthetic images in files of
                          the real format, a tiny model that is pretrained for a few steps, untrained
@@ -23,11 +24,15 @@ config uses the settings of the released VQ-GAN code:
     optimizer   AdamW (0.9, 0.95), weight decay 0.05, gradient clipping at norm 3.0
     batch       128 images, 64 of each side
     rate        peak 1e-4 * 128 / 256; linear warm-up in five of six epochs, then a cosine to zero
-    steps       1,122: six epochs of the 24,000 images in the released lists
+    steps       1,122: six epochs of the 24,000 images in the released lists, 7.18 of the 20,000
+                images here
     alpha       0.25
     images      100 of each class as in the paper; random crops of 0.2 to 1 of the area, flips
     masks       training: a random 75 % of the patches. Evaluation: the centre 4x4 or 8x8 patches
-                are hidden, or all but the centre 8x8; 50 validation images of each class
+                are hidden, or all but the centre 8x8; 50 validation images of each class. No phase
+                trains on the masks of the evaluation (the demo does)
+    baselines   the same batch and rate, so that methods compare; the released baselines of the
+                VQ-GAN code had batches of 64 and a rate of 2.5e-5
 
 Needs: ImageNet-1K (an error message says where to get it; launch/prepare/imagenet.py checks it),
 and weights made by

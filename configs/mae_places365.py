@@ -11,7 +11,8 @@ Form words, joined by commas:
                          outdoor scenes), or 50/50 classes drawn at random; default: released
     proxy                train on a proxy instead of the retain classes: 200 images of each of the
                          265 other classes. The retain classes are then only evaluated
-    coco                 as proxy, with 10,000 COCO images
+    coco                 as proxy, with 10,000 COCO images; all random crops then cover 0.2 to 0.5
+                         of the area, as in the released VQ-GAN code
     max_loss, ...        another method than l2l: one of UNLEARNING in configs/common.py
     smoke                the same code in a minute on a CPU, for tests: synthetic images in files of
                          the real format, a tiny model that is pretrained for a few steps, untrained
@@ -19,8 +20,9 @@ Form words, joined by commas:
 
 Recipe. This combination is ours: the papers use Places365 with a diffusion model and MAE with
 ImageNet. The data are those of the papers: at most 5,000 training images of each class, 100
-validation images of each class. The training settings are those of configs/mae_imagenet.py. The
-published weights were trained on ImageNet without labels; they also complete scenes.
+validation images of each class (paper C evaluates 500 of each class). The training settings are
+those of configs/mae_imagenet.py. The published weights were trained on ImageNet without labels;
+they also complete scenes.
 
 Needs: Places365 (an error message says where to get it; launch/prepare/places365.py checks it),
 and weights made by

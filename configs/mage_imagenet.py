@@ -11,7 +11,8 @@ Paper A and its released code call this experiment VQ-GAN. Form words, joined by
                          100/100 classes drawn at random as in the paper; default: released
     proxy                train on a proxy instead of the retain classes: 13 images of each of the
                          800 other classes. The retain classes are then only evaluated
-    coco                 as proxy, with 10,000 COCO images
+    coco                 as proxy, with 10,000 COCO images; all random crops then cover 0.2 to 0.5
+                         of the area, as in the released code
     max_loss, ...        another method than l2l: one of UNLEARNING in configs/common.py
     pretrain             train the original from scratch on all images, with your own tokenizer
                          (made by configs/vqgan_imagenet.py; pass it as --config.weights)
@@ -30,10 +31,14 @@ Recipe, from the released code:
     optimizer   AdamW (0.9, 0.95), weight decay 0.05, gradient clipping at norm 3.0
     batch       128 images, 64 of each side
     rate        peak 1e-4 * 128 / 256; linear warm-up in five of six epochs, then a cosine to zero
-    steps       1,122
+    steps       1,122: six epochs of the released 24,000 images, 7.18 of the 20,000 images here
     alpha       0.25
     images      random crops of 0.2 to 1 of the area, flips
-    masks       half of the tokens are dropped; a random share of 0.5 to 1 is masked
+    masks       half of the tokens are dropped; a random share of 0.5 to 1 is masked, drawn once for
+                each side of a batch (released: once for both sides together)
+    baselines   the same batch and rate, so that methods compare. The released baselines had batches
+                of 64 and a rate of 2.5e-5: --config.unlearn.batch_size=32
+                --config.unlearn.optimizer.lr=2.5e-5
 
 Departures from the released code: 100 images of each class, as in the paper; noise is not clamped
 and has the mean and deviation of the forget images alone; no dropout; a batch has equally many
@@ -43,7 +48,9 @@ in the released code).
 
 Evaluation: the centre 8/16 or 4/16 is hidden (100 or 36 tokens with the margin), or all but the
 centre 8/16 (220 tokens); 50 validation images of each class; 20 decoding steps. Out-painting of
-r/16 hides a border of r * 8 pixels on each side. At 13/16 the margin leaves no visible token.
+r/16 hides a border of r * 8 pixels on each side. The margin is that of the released code
+(margin="released" of the tasks): where the border ends inside a token, it is one-sided, so that
+13/16 leaves one visible token. The symmetric margin would leave none there.
 
 Needs: ImageNet-1K (an error message says where to get it; launch/prepare/imagenet.py checks it),
 and weights made by
@@ -83,9 +90,9 @@ def get_config(form: str = "") -> common.Config:
 
     config.tasks = dict(
         random_ratio=dict(task="random_ratio", args=dict()),
-        center_8=dict(task="center", args=dict(cells=8)),
-        center_4=dict(task="center", args=dict(cells=4)),
-        outpaint_8=dict(task="outpaint", args=dict(cells=8)),
+        center_8=dict(task="center", args=dict(cells=8, margin="released")),
+        center_4=dict(task="center", args=dict(cells=4, margin="released")),
+        outpaint_8=dict(task="outpaint", args=dict(cells=8, margin="released")),
     )
     config.evaluate.tasks = ("center_8", "center_4", "outpaint_8")
     if "sweep" in words:
@@ -130,7 +137,7 @@ def add_outpainting_tasks(config: common.Config) -> None:
     """
     for r in range(1, 14):
         if r != 8:
-            args = dict(cells=32 - 2 * r, finer=2)
+            args = dict(cells=32 - 2 * r, finer=2, margin="released")
             config.tasks[f"outpaint_{r}"] = dict(task="outpaint", args=args)
     for edge in ("left", "right", "up", "down"):
         config.tasks[f"{edge}_8"] = dict(task="side", args=dict(cells=8, edge=edge))

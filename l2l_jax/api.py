@@ -114,16 +114,16 @@ def _weights(experiment: Experiment, params: Params, description: str) -> Weight
 
 def _model(weights: Weights, source: str | Path, args: Mapping[str, Any], model: str) -> Model:
     """The model that the weights belong to, with some arguments replaced. See `load`."""
-    name, stored = weights.about["model"], weights.about["args"]
+    name, stated = weights.about["model"], pretrained.stated_model(weights, Path(source))
     if model not in ("", name):
         raise WrongWeights(f"{source} holds a {name}, not a {model}.")
     plugin = find("model", name)
     build = plugin.build
     check_args(build, args, f"the model {name}", plugin.BOUNDS)
-    complete_args = merge_args(merge_args(keyword_defaults(build), stored), args)
+    complete_args = merge_args(merge_args(keyword_defaults(build), weights.about["args"]), args)
     functions = build(**complete_args)
     params = find_format(name).adapt(weights.params, functions)
-    lines = pretrained.differing(build(**stored).identity, functions.identity)
+    lines = pretrained.differing(stated.identity, functions.identity)
     if text := trees.difference(params, functions.canonical, str(source), "this model"):
         lines.append(text)
     if lines:

@@ -164,6 +164,10 @@ class TokenModel(ImageToImage, Protocol):
         """[B, H, W, 3] float32, not clipped."""
         ...
 
+    def unseen(self, mask: Mask, visible: Visible | None = None) -> Bool[Array, "B h w"]:
+        """[B, h, w]: cells that `reconstruct` hides from the model, a margin included."""
+        ...
+
 
 @runtime_checkable
 class NoisyModel(ImageToImage, Protocol):

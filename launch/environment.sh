@@ -15,11 +15,37 @@ find_python() {
     return 1
 }
 
+# locked_files EXTRAS: the lock files for these extras and the Python in .venv; fails if there are none.
+locked_files() {
+    local folder file names=(build base)
+    folder="launch/locks/$(.venv/bin/python -c 'import sys, platform
+print(f"cp{sys.version_info[0]}{sys.version_info[1]}-{sys.platform}-{platform.machine()}")')"
+    case "$1" in
+        "") ;;
+        "[dev]") names+=(dev torch) ;;
+        "[gpu]") names+=(gpu) ;;
+        *) return 1 ;;
+    esac
+    for file in "${names[@]}"; do
+        [ -f "$folder/$file.txt" ] || return 1
+        echo "$folder/$file.txt"
+    done
+}
+
+# install ARGUMENTS: pip install, quietly.
+install() {
+    .venv/bin/python -m pip install -qq --disable-pip-version-check "$@"
+}
+
 # environment EXTRAS: installs with these extras, such as "[dev]" or "[gpu]"; "" for none.
+#
+# For the Python and the platform of launch/locks/ it installs exactly the files listed there, checked
+# by SHA-256, and then the project without looking for dependencies. For others it installs by the
+# ranges of setup.cfg and the versions of launch/constraints.txt, without hashes.
 environment() {
-    local extras="$1" python stamp wanted
+    local extras="$1" python stamp wanted locks file
     stamp=".venv/installed$extras"
-    wanted="$(cat setup.cfg pyproject.toml launch/constraints.txt | cksum)"
+    wanted="$(cat setup.cfg pyproject.toml launch/constraints.txt launch/locks/*/*.txt | cksum)"
     if [ -x .venv/bin/python ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then
         return
     fi
@@ -34,7 +60,20 @@ environment() {
         }
     fi
     echo "Installing l2l_jax$extras (about 3 GB, a minute or more; once only) ..."
-    .venv/bin/python -m pip install -qq --disable-pip-version-check \
-        --constraint launch/constraints.txt --editable ".$extras"
+    if locks="$(locked_files "$extras")"; then
+        echo "Packages: those of $(dirname "${locks%%$'\n'*}"), checked by SHA-256."
+        while read -r file; do
+            # torch.txt names an index that may be out of reach; its dependencies are in dev.txt.
+            case "$file" in
+                */torch.txt) install --require-hashes --no-deps --retries 1 -r "$file" ;;
+                *) install --require-hashes --no-deps --no-build-isolation -r "$file" ;;
+            esac || return 1
+        done <<<"$locks"
+        install --no-deps --no-build-isolation --editable ".$extras" || return 1
+    else
+        echo "Packages: by the ranges of setup.cfg and launch/constraints.txt, not checked by hash" \
+            "(launch/locks/ has none for $(.venv/bin/python --version) on $(uname -sm)$extras)."
+        install --constraint launch/constraints.txt --editable ".$extras" || return 1
+    fi
     echo "$wanted" >"$stamp"
 }

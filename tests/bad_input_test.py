@@ -15,6 +15,7 @@ from l2l_jax.engine.run import run
 from l2l_jax.lib.errors import BrokenImage, ConfigError, DataMissing, NonFinite, WrongWeights
 from l2l_jax.lib.preemption import StopSignal
 from l2l_jax.models import mae
+from l2l_jax.registry import find
 from l2l_jax.weights import convert, safetensors, torch_reader, torch_writer
 from tests.helpers import ROOT, call, command, finished_run, small_config, unpacked
 
@@ -385,3 +386,31 @@ def test_unknown_names_in_a_checkpoint_are_refused(tmp_path):
     args = {"heads": 3, "decoder_heads": 4}
     with pytest.raises(WrongWeights, match=message):
         convert.import_file(tmp_path / "a.pth", tmp_path / "b.safetensors", "mae", args)
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        dict(task="side", args=dict(cells=7, finer=2)),
+        dict(task="center", args=dict(cells=7, finer=2)),
+        dict(task="outpaint", args=dict(cells=1, finer=2)),
+        dict(task="random", args=dict(ratio=0.99)),
+        dict(task="random_ratio", args=dict(least=0.99)),
+        dict(task="freeform", args=dict(side=1.0, shrink=0.0, margin=0.0)),
+    ],
+    ids=lambda task: task["task"],
+)
+@pytest.mark.parametrize("where", ["evaluate", "unlearn"])
+def test_no_setting_of_a_task_may_hide_the_whole_image(tmp_path, task, where):
+    config = small_config()
+    config.tasks.all = task
+    config[where].tasks = ("all",)
+    assert_refused(config, tmp_path, ConfigError, "hide all 4x4 cells of the model")
+
+
+def test_the_margin_of_a_model_may_not_hide_the_rest(tmp_path):
+    config = small_config(model=dict(name="mage", args=find("model", "mage").SMALLEST))
+    config.tasks.ring = dict(task="outpaint", args=dict(cells=2))
+    config.evaluate.tasks = ("ring",)
+    message = "The task ring leaves the model no token: it hides all but 4, and .*margin=released"
+    assert_refused(config, tmp_path, ConfigError, message)

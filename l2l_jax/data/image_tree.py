@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import io
 import logging
 import os
 import time
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from l2l_jax.data import images
-from l2l_jax.lib import files, sealed
+from l2l_jax.lib import bounded, files, sealed
 from l2l_jax.lib.errors import ConfigError, DataMissing
 from l2l_jax.types import Source
 
@@ -184,11 +183,16 @@ def _read_cache(path: Path) -> list[str]:
     """The stored paths, if no folder has changed since; else []."""
     if not (stored := sealed.read(path, path.name)):
         return []
-    with np.load(io.BytesIO(stored)) as arrays:
-        for folder, then in zip(_from_bytes(arrays["folders"]), arrays["times"], strict=True):
+    try:
+        arrays = bounded.npz_of(stored, path)
+        folders, times = _from_bytes(arrays["folders"]), arrays["times"].tolist()
+        for folder, then in zip(folders, times, strict=True):
             if not os.path.isdir(folder) or os.stat(folder).st_mtime_ns != then:
                 return []
         return _from_bytes(arrays["found"])
+    except (ValueError, KeyError) as error:  # the list is made again
+        log.warning("%s is damaged and not used: %s", path, error)
+        return []
 
 
 def _to_bytes(names: list[str]) -> np.ndarray:

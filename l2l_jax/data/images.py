@@ -2,9 +2,15 @@
 
 All images are RGB, uint8 [H, W, 3]. Greyscale is repeated, CMYK converted, EXIF rotation applied,
 16 bits scaled to 8, transparency composited over white; of an animation the first frame is used.
+
+Only regular files of at most MAX_FILE_BYTES are read, and only images of at most MAX_PIXELS are
+decoded: a file of a few kilobytes can describe an image that fills the memory. The limit is 11,585
+x 11,585 pixels or as many in another shape, 0.4 GB in memory. Pillow itself warns from 89 million
+pixels on and refuses 179 million.
 """
 
 import io
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,22 +18,45 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from l2l_jax.data import fast_resize
-from l2l_jax.lib import files
+from l2l_jax.lib import bounded, files
 from l2l_jax.lib.errors import BrokenImage, ConfigError
 
 FRAME_PIXELS = 2  # white pixels left and right of each image in a sheet
+MAX_FILE_BYTES = 1 << 29
+MAX_PIXELS = 1 << 27
 RESIZERS = ("pillow", "simd")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")  # for EPS, Pillow would run Ghostscript
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+
+# Pillow warns from 89 million pixels on; MAX_PIXELS is the limit here.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 def decode(data: bytes | Path, name: str) -> np.ndarray:
     """The image uint8 RGB [H, W, 3]. BrokenImage, with `name` and the reason, if that fails."""
     try:
-        data = data if isinstance(data, bytes) else data.read_bytes()  # one read is fastest
-        with Image.open(io.BytesIO(data)) as image:
+        data = data if isinstance(data, bytes) else bounded.read(data, MAX_FILE_BYTES)
+        with open_checked(data) as image:
             return np.asarray(_to_rgb(image))
+    except bounded.Unreadable as error:
+        reason = str(error).removeprefix(f"{name} ")
+        raise BrokenImage(f"{name}: {reason}") from error
     except Exception as error:  # decoders raise many types on damaged files
         raise BrokenImage(f"{name}: {type(error).__name__}: {error}") from error
+
+
+def open_checked(data: bytes) -> Image.Image:
+    """The image in the content of a file, not decoded yet.
+
+    Unreadable if it has more than MAX_PIXELS; Pillow's errors if it is none of FORMATS.
+    """
+    image = Image.open(io.BytesIO(data), formats=FORMATS)
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise bounded.Unreadable(
+            f"it has {width:,} x {height:,} pixels; at most {MAX_PIXELS:,} are decoded"
+        )
+    return image
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

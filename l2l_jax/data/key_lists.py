@@ -77,7 +77,7 @@ def _keys_of_json(path: Path, text: str) -> list[str]:
     """The value of "keys" in the JSON file of a split, or the list that the file consists of."""
     try:
         content: Any = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is no JSON: {error}. Name the file of a split.") from error
     keys = content.get("keys") if isinstance(content, dict) else content
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):

@@ -21,6 +21,7 @@ import numpy as np
 
 from l2l_jax.data import data_root, image_tree, synthetic
 from l2l_jax.data.records import reader
+from l2l_jax.lib import bounded
 from l2l_jax.lib.errors import ConfigError, DataMissing, unknown_name
 from l2l_jax.types import Bounds, Source
 
@@ -196,7 +197,8 @@ def _label_file(root: Path, base: Path) -> dict[str, str]:
     for folder in (base / "val", base, *(p for p in base.parents if p.is_relative_to(root))):
         for path in (folder / name for name in LABEL_FILES):
             if path.is_file():
-                rows = (re.split(r"[,\s]+", line.strip()) for line in path.read_text().splitlines())
+                lines = bounded.read_text(path).splitlines()
+                rows = (re.split(r"[,\s]+", line.strip()) for line in lines)
                 rows = [row for row in rows if len(row) > 1 and row[0] != "ImageId"]
                 if bad := [row for row in rows if not re.fullmatch(r"n\d+", row[1])]:
                     raise ConfigError(

@@ -19,6 +19,7 @@ import numpy as np
 
 from l2l_jax.data import data_root, image_tree, synthetic
 from l2l_jax.data.records import reader
+from l2l_jax.lib import bounded
 from l2l_jax.lib.errors import ConfigError, DataMissing, unknown_name
 from l2l_jax.types import Bounds, Source
 
@@ -90,7 +91,7 @@ def expected(part: str, base: Path) -> list[str]:
     if part == "eval":
         return [f"val_256/{name}" for name in _validation_classes(base)]
     path = _find_list(base, "places365_train_standard.txt")
-    lines = path.read_text().splitlines() if path else []
+    lines = bounded.read_text(path).splitlines() if path else []
     return [f"data_256{line.split()[0]}" for line in lines if line.strip()]
 
 
@@ -167,7 +168,7 @@ def _validation_classes(base: Path) -> dict[str, str]:
     """{validation image: class} of places365_val.txt; {} if there is no such file."""
     if not (path := _find_list(base, "places365_val.txt")):
         return {}
-    rows = [line.split() for line in path.read_text().splitlines() if line.strip()]
+    rows = [line.split() for line in bounded.read_text(path).splitlines() if line.strip()]
     for row in rows:
         if len(row) != 2 or not row[1].isdecimal() or int(row[1]) >= len(classes()):
             raise ConfigError(

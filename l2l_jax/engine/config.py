@@ -111,7 +111,8 @@ PHASE: Table = {
     ),
     "saliency": Option(
         1.0,
-        "share of the parameters that move: those with the largest forget gradient (SalUn)",
+        "share of the parameters that move: those with the largest gradient of the method's forget "
+        "objective (SalUn takes the gradient of the training loss)",
         0,
         1,
         open_low=True,

@@ -4,8 +4,10 @@ A method may end when a metric reaches the value that it has for a retrained mod
 B). A solver may need the forget objective at the end of earlier phases (epsilon of paper C). With
 `saliency` < 1 only the parameters with the largest forget gradient move (Fan et al., SalUn, ICLR
 2024: half of them, by the absolute value of the gradient summed over the forget set, one threshold
-for all; there over the whole set, here over BATCHES of the phase's batches). Values are noted in
-the workdir, so that a continued run uses the same ones.
+for all; there over the whole set, here over BATCHES of the phase's batches). The gradient is that
+of the forget objective L_F of the phase's method, such as the distance of latents for L2L; SalUn
+takes the gradient of the training loss of the forget images. Values are noted in the workdir, so
+that a continued run uses the same ones.
 """
 
 import contextlib

@@ -22,7 +22,7 @@ from l2l_jax.engine.step import make_update
 from l2l_jax.engine.training_sets import training_splits
 from l2l_jax.lib import files, hosts, preemption, sharding
 from l2l_jax.lib.errors import ConfigError, DataMissing
-from l2l_jax.types import Source
+from l2l_jax.types import Source, TokenModel
 from l2l_jax.weights import pretrained
 from l2l_jax.workdir import claim, split_files
 from l2l_jax.workdir.layout import Workdir
@@ -229,6 +229,17 @@ def _try_evaluation(experiment: Experiment) -> None:
         draw = functools.partial(planned.task.mask, batch=1, grid=model.grid, **planned.args)
         mask = jax.eval_shape(draw, jax.random.key(0))
         visible = planned.task.visible(model.grid, **planned.args)
+        fixed, where = visible[0] == visible[1], f"--config.tasks.{planned.name}.args"
+        if (
+            isinstance(model, TokenModel)
+            and fixed
+            and model.unseen(draw(jax.random.key(0)), visible).all()
+        ):
+            raise ConfigError(
+                f"The task {planned.name} leaves the model no token: it hides all but "
+                f"{visible[0]}, and the model hides a margin around the hole, too. Hide less, or "
+                f"set {where}.margin=released or --config.model.args.margin=0."
+            )
         complete = functools.partial(model.reconstruct, visible=visible)
         jax.eval_shape(complete, model.template, pictures, mask, jax.random.key(0))
 

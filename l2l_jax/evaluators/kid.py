@@ -4,6 +4,11 @@
 
 The FID of a few thousand images is too large, by an amount that depends on their number and
 variety. The mean of this estimate does not depend on the number of images. It may be negative.
+
+The estimate is unbiased for independent samples. A completion and its own image are not: they share
+the visible pixels. Pairs of the two are therefore left out of the mean of k(x, y), as the pairs of
+an image with itself are left out of the other two means. Otherwise perfect completions of 100
+images would have a KID clearly below 0.
 """
 
 import logging
@@ -36,7 +41,7 @@ def evaluate(
             log.warning("kid needs two images; the %s side has fewer", cell[1])
             continue
         rng = np.random.default_rng(seed_of(evaluation.seed, "kid", cell[1]))
-        value = distance(real, features, subsets, size, rng)
+        value = distance(real, features, subsets, size, rng, paired=True)
 
         seed, fewer = interval_seed(evaluation, cell), max(1, subsets // SUBSETS_SHARE)
 
@@ -47,7 +52,8 @@ def evaluate(
             seed: int = seed,
             fewer: int = fewer,
         ) -> float:
-            return distance(a[rows], b[rows], fewer, size, np.random.default_rng(seed))
+            rng = np.random.default_rng(seed)
+            return distance(a[rows], b[rows], fewer, size, rng, paired=True)
 
         yield cell, "kid", bootstrap.left_out(value, without, len(features), seed)
 
@@ -58,16 +64,25 @@ def distance(
     subsets: int,
     size: int,
     rng: np.random.Generator | np.random.RandomState,
+    paired: bool = False,
 ) -> float:
-    """Mean of the estimate over `subsets` draws of at most `size` rows of both a and b."""
+    """Mean of the estimate over `subsets` draws of at most `size` rows of both a and b.
+
+    paired: row i of a and row i of b belong to the same image, and their product is left out.
+    ValueError if paired sets have different lengths.
+    """
+    if paired and len(a) != len(b):
+        raise ValueError(f"Sets of {len(a)} and {len(b)} rows are not pairs.")
     size, width = min(len(a), len(b), size), a.shape[1]
     subsets = 1 if size == len(a) == len(b) else subsets  # every subset would be the whole set
     total = 0.0
     for _ in range(subsets):
-        y = np.asarray(b[rng.choice(len(b), size, replace=False)], np.float64)
-        x = np.asarray(a[rng.choice(len(a), size, replace=False)], np.float64)
+        rows = rng.choice(len(b), size, replace=False)
+        columns = rng.choice(len(a), size, replace=False)
+        y, x = np.asarray(b[rows], np.float64), np.asarray(a[columns], np.float64)
         within = (x @ x.T / width + 1) ** 3 + (y @ y.T / width + 1) ** 3
         across = (x @ y.T / width + 1) ** 3
         pairs = (within.sum() - np.trace(within)) / (size * (size - 1))
-        total += pairs - 2 * across.mean()
+        counted = columns[:, None] != rows if paired else np.ones(across.shape, bool)
+        total += pairs - 2 * across.mean(where=counted)
     return total / subsets

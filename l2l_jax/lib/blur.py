@@ -15,13 +15,18 @@ PASSES = 3
 
 
 def grow_mask(
-    mask: Bool[Array | np.ndarray, "B h w"], by: int
+    mask: Bool[Array | np.ndarray, "B h w"], by: int, after: int | None = None
 ) -> Bool[Array | np.ndarray, "B h w"]:
-    """The mask, True also for cells up to `by` cells away, diagonals included."""
-    if not by:
+    """The mask, True also for cells up to `by` cells away, diagonals included.
+
+    after: how far it grows to the right and downwards, if that is another distance.
+    """
+    after = by if after is None else after
+    if not by and not after:
         return mask
-    window, strides = (1, 2 * by + 1, 2 * by + 1), (1, 1, 1)
-    return jax.lax.reduce_window(mask, False, jax.lax.bitwise_or, window, strides, "SAME")
+    window, strides = (1, by + after + 1, by + after + 1), (1, 1, 1)
+    padding = ((0, 0), (after, by), (after, by))
+    return jax.lax.reduce_window(mask, False, jax.lax.bitwise_or, window, strides, padding)
 
 
 def box_radius(radius: int | float) -> float:

@@ -13,6 +13,7 @@ from typing import Any
 
 from l2l_jax.lib import quiet
 from l2l_jax.lib.errors import ConfigError, Preempted, UserError, did_you_mean, short
+from l2l_jax.lib.text import printable
 
 log = logging.getLogger(__name__)
 
@@ -25,12 +26,19 @@ class _HideOrbax(logging.Filter):
         return not ("orbax" in origin and record.levelno < logging.CRITICAL)
 
 
+class _Printable(logging.Formatter):
+    """Replaces control characters, which file names may hold and a terminal would obey."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
 def start_logging() -> None:
     """Logs to stderr with the time: this package from INFO on, other libraries from WARNING on."""
     import absl.logging  # noqa: F401 - its logger knows who called it, if it is made by absl itself
 
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    handler.setFormatter(_Printable("%(asctime)s %(message)s", "%H:%M:%S"))
     handler.addFilter(_HideOrbax())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("absl").setLevel(logging.WARNING)
@@ -77,7 +85,7 @@ def run_with_clear_errors(main: Callable[..., Any], *args: Any) -> None:
     try:
         main(*args)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         sys.exit(2)
     except Preempted as error:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while the process ends

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from l2l_jax.lib import bounded
 from l2l_jax.lib.errors import Damaged, UserError, not_saved, reason
 
 log = logging.getLogger(__name__)
@@ -103,10 +104,10 @@ def read_json(path: Path, remedy: str = "Restore it from a copy.") -> Any:
     Damaged, with what to do (`remedy`), if it cannot be read or does not fit its digest.
     """
     try:
-        value = json.loads(path.read_bytes().decode())
+        value = json.loads(bounded.read(path, bounded.MAX_JSON_BYTES).decode())
     except FileNotFoundError:
         raise
-    except OSError as error:
+    except (bounded.Unreadable, OSError) as error:
         raise Damaged(f"{path} cannot be read: {reason(error)}. {remedy}") from error
     except (ValueError, RecursionError) as error:
         raise Damaged(f"{path} is cut off or damaged: it is no JSON. {remedy}") from error
@@ -139,10 +140,10 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     kill. Damaged if the file cannot be read.
     """
     try:
-        lines = path.read_bytes().splitlines(keepends=True)
+        lines = bounded.read(path, bounded.MAX_JSON_BYTES).splitlines(keepends=True)
     except FileNotFoundError:
         return
-    except OSError as error:
+    except (bounded.Unreadable, OSError) as error:
         raise Damaged(
             f"{path} cannot be read: {reason(error)}. Restore it from a copy, or remove it."
         ) from error
@@ -160,7 +161,7 @@ def _record(line: bytes) -> dict[str, Any] | None:
     """The record in a line; None if it is no JSON object, or does not fit its check sum."""
     try:
         record = json.loads(line.decode())
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(record, dict):
         return None

@@ -2,6 +2,9 @@
 
 A task may draw its mask on a grid `finer` times as fine as the model's, so that a hole may end
 inside a cell of the model. The model then hides every cell that a hole overlaps.
+
+A model of tokens may hide a margin of cells around the hole, too. It is as wide on all sides,
+unless the task asks for the one of the released code of MAGE (MARGINS).
 """
 
 import math
@@ -11,13 +14,33 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from l2l_jax.lib.errors import ConfigError
+from l2l_jax.lib.errors import ConfigError, unknown_name
 
 MAX_CELLS = 4096  # of one side of a grid
 MAX_FINER = 64
 ROUNDING = 1e-6  # tolerance, in units of the image's side: above the rounding errors of float32
 
 AnyArray = Array | np.ndarray
+
+MARGINS = ("symmetric", "released")
+
+
+class OneSided(tuple[int, int]):
+    """(fewest, most) visible cells of a task whose margin is the released one.
+
+    The released code of MAGE rounds both ends of a hole down to whole cells before it adds the
+    margin. Where a hole ends inside a cell, the margin after it thus begins with this cell, and the
+    margin before it with the cell before.
+    """
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, OneSided) and tuple.__eq__(self, other)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __hash__(self) -> int:
+        return hash((OneSided, tuple(self)))
 
 
 def central_block(grid: tuple[int, int], cells: int) -> Bool[np.ndarray, "h w"]:
@@ -52,7 +75,24 @@ def visible_cells(hidden: Bool[np.ndarray, "h w"], finer: int) -> tuple[int, int
     rows, columns = (side // finer for side in hidden.shape)
     coarse = hidden.reshape(rows, finer, columns, finer).any(axis=(1, 3))
     visible = int((~coarse).sum())
-    return visible, visible
+    return leaves_some((visible, visible), (rows, columns))
+
+
+def leaves_some(visible: tuple[int, int], grid: tuple[int, int]) -> tuple[int, int]:
+    """(fewest, most) visible cells, unchanged. ConfigError if no mask leaves a cell visible."""
+    if visible[1] < 1:
+        raise ConfigError(
+            f"These settings hide all {grid[0]}x{grid[1]} cells of the model; nothing would be "
+            "left to complete the image from. Hide less."
+        )
+    return visible
+
+
+def with_margin(visible: tuple[int, int], margin: str) -> tuple[int, int]:
+    """(fewest, most) visible cells, as OneSided for the released margin; ConfigError if unknown."""
+    if margin not in MARGINS:
+        raise unknown_name("margin", margin, MARGINS)
+    return OneSided(visible) if margin == "released" else visible
 
 
 def draw_boxes(

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from l2l_jax.lib import files
+from l2l_jax.lib import bounded, files
 from l2l_jax.lib.errors import reason
 
 log = logging.getLogger(__name__)
@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 CANNOT_READ = "%s cannot be read (%s); it is made again"
 TAG = b"\nsha256\n"
 SIZE = len(TAG) + hashlib.sha256().digest_size  # bytes that a cache entry has after its content
+MAX_BYTES = 1 << 36  # of an entry that is read at once
 BLOCK = 1 << 20  # bytes that are read at a time
 
 
@@ -43,7 +44,10 @@ def write_if_possible(path: Path, key: str, write_content: Callable[[BinaryIO], 
 def read(path: Path, key: str) -> memoryview | None:
     """The content of a cache entry. None if there is no file, or, with a log line, if it fails."""
     try:
-        data = path.read_bytes()
+        data = bounded.read(path, MAX_BYTES)
+    except bounded.Unreadable as error:
+        log.warning(CANNOT_READ, path, error)
+        return None
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:

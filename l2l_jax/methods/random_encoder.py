@@ -7,6 +7,10 @@ E0 is the original encoder. m and s are scalars, one pair for each array of late
 Only the encoder is trained. The solver's alpha of 0.25 is that of L2L; the released runs name none
 for this baseline.
 
+z is drawn anew in every step and does not depend on the image. The encoder that minimises L_F
+therefore returns the mean of z, the one number m, at every place of every forget latent: the
+latents collapse to a constant, and do not become random.
+
 Departures from the released code of MAGE: there the forget term is multiplied by the weights of the
 retain rows, so it moves retain latents to noise and never a forget latent; and its moments are
 those of the whole batch, retain images included. The released code of diffusion weighs the rows

@@ -10,8 +10,9 @@ The released unlearning code calls this model VQ-GAN: it trains E and leaves the
 tokenizer unchanged. Completing an image (`reconstruct`) is iterative parallel decoding (Chang et
 al., CVPR 2022) with the released settings as defaults: 20 cosine steps, choice temperature 6. It
 fills the hole with a mean colour before tokenising, masks every token within `margin` tokens of the
-hole, and drops nothing. Training tokenises whole images, as published: through the convolutions of
-the tokenizer, tokens next to a masked token contain information about its pixels.
+hole (or one-sidedly, as released, if the task says so), and drops nothing. Training tokenises whole
+images, as published: through the convolutions of the tokenizer, tokens next to a masked token
+contain information about its pixels.
 
 `tying` chooses the word embeddings of the logits. "tied" uses E's, without a gradient through the
 logits, as the published weights were trained; then unlearning E changes D, too. "frozen" gives D
@@ -35,7 +36,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Bool, Float, Int, Integer
 
-from l2l_jax.lib import blur, pixels, trees
+from l2l_jax.lib import blur, masks, pixels, trees
 from l2l_jax.lib.errors import ConfigError, unknown_name
 from l2l_jax.lib.precision import compute_dtype
 from l2l_jax.lib.signatures import check_args, keyword_defaults
@@ -267,11 +268,22 @@ class MAGE(Model):
         tokens = images.astype(jnp.int32) if are_tokens else self.tokenize(params, images)
         return tokens.reshape(-1, self.length)
 
-    def _hidden(self, mask: Mask, margin: int = 0) -> Flags:
-        """[B, L] bool: tokens that overlap a hidden cell, and those at most `margin` away."""
-        return jnp.reshape(
-            blur.grow_mask(pixels.coarsen_mask(mask, self.grid), margin), (-1, self.length)
-        )
+    def _hidden(self, mask: Mask, margin: int = 0, one_sided: bool = False) -> Flags:
+        """[B, L] bool: tokens that overlap a hidden cell, and those at most `margin` away.
+
+        one_sided: as in the released code, see masks.OneSided.
+        """
+        if one_sided and margin:
+            finer = mask.shape[1] // self.grid[0]
+            grown = blur.grow_mask(mask, margin * finer, (margin - 1) * finer + 1)
+            hidden = pixels.coarsen_mask(grown, self.grid)
+        else:
+            hidden = blur.grow_mask(pixels.coarsen_mask(mask, self.grid), margin)
+        return jnp.reshape(hidden, (-1, self.length))
+
+    def unseen(self, mask: Mask, visible: Visible | None = None) -> Bool[Array, "B h w"]:
+        one_sided = isinstance(visible, masks.OneSided)
+        return self._hidden(mask, self.margin, one_sided).reshape(-1, *self.grid)
 
     def reconstruct(
         self,
@@ -282,13 +294,12 @@ class MAGE(Model):
         visible: Visible | None = None,
     ) -> Images:
         """[B, H, W, 3] in [0, 1]: sampled tokens, decoded and pasted as `composite` says."""
-        del visible  # nothing is dropped
         hole = pixels.hidden_pixels(mask, self.image_size)
         filled = jnp.where(hole, vqgan.FILL, images)
         tokens = self._tokens(params, filled)
         tokens = parallel_decoding.decode(
             tokens,
-            self._hidden(mask, self.margin),
+            self.unseen(mask, visible).reshape(-1, self.length),
             functools.partial(self.predict_tokens, params),
             rng,
             mask_id=self.codes + MASK,

@@ -30,8 +30,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Float, Integer
+from jaxtyping import Bool, Float, Integer
 
+from l2l_jax.lib import pixels
 from l2l_jax.lib.errors import ConfigError
 from l2l_jax.lib.precision import compute_dtype
 from l2l_jax.models.layers import critic, quantize
@@ -51,11 +52,13 @@ from l2l_jax.types import (
     Array,
     Bounds,
     Images,
+    Mask,
     Metrics,
     Params,
     PerImage,
     Scalar,
     Tokens,
+    Visible,
 )
 
 FILL = np.array(
@@ -167,6 +170,11 @@ class VQGAN(FillingModel):
         """[B, H, W, 3] in [0, 1] -> [B, h, w] int32, codes."""
         z = self.encoder.bind(params["encoder"])(images)
         return quantize.nearest(z, params["decoder"]["codebook"])
+
+    def unseen(self, mask: Mask, visible: Visible | None = None) -> Bool[Array, "B h w"]:
+        """[B, h, w]: cells that `reconstruct` hides from the model: those that overlap the hole."""
+        del visible
+        return pixels.coarsen_mask(mask, self.grid)
 
     def detokenize(self, params: Params, tokens: Integer[Array, "B h w"]) -> Images:
         """[B, h, w] int32 -> [B, H, W, 3] float32, not clipped."""

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from l2l_jax.lib import cli
+from l2l_jax.lib.text import one_line
 from l2l_jax.report import compare, page
 from l2l_jax.report.collect import collect, collect_all
 
@@ -35,7 +36,7 @@ def main(argv: list[str] | None = None) -> None:
     else:
         runs, left_out = collect_all(args.workdirs)
     for folder, reason in left_out.items():
-        print(f"left out: {folder}: {reason}", file=sys.stderr)
+        print(f"left out: {one_line(str(folder))}: {reason}", file=sys.stderr)
     if args.markdown is not None:
         metrics = list(filter(None, args.markdown.split(",")))
         print(compare.markdown(list(runs.values()), metrics), end="")

@@ -2,17 +2,24 @@
 
 import dataclasses
 import hashlib
+import io
 import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from l2l_jax.lib import files
 from l2l_jax.lib.errors import ConfigError
+from l2l_jax.lib.text import one_line, printable
+from l2l_jax.report import checks
+from l2l_jax.report.form import cleaned
 from l2l_jax.workdir.layout import Workdir
 
 log = logging.getLogger(__name__)
 
+MAX_PICTURE_PIXELS = 1 << 26
 MAX_LISTED = 10  # workdirs that an error names
 
 
@@ -30,11 +37,15 @@ class Record:
     images: dict[str, bytes]  # PNG files by name, such as "center_forget"
 
     @property
+    def headline(self) -> dict[str, Any]:
+        """The figures of the first task: {variant: {side: {figure: value}}}."""
+        return self.results["tasks"][self.results["task"]]
+
+    @property
     def variants(self) -> list[str]:
         """The evaluated variants, such as ["original", "unlearned", "retrained", "retrained_2"]."""
-        task = self.results["tasks"][self.results["task"]]
-        first = [v for v in ("original", "unlearned") if v in task]
-        return first + [v for v in task if v not in first]
+        first = [v for v in ("original", "unlearned") if v in self.headline]
+        return first + [v for v in self.headline if v not in first]
 
     @property
     def sides(self) -> list[str]:
@@ -66,15 +77,21 @@ def collect(folder: Path) -> Record:
             "'python -m l2l_jax.main', or evaluate its last checkpoint with "
             f"'python -m l2l_jax.evaluate --workdir {folder}'."
         )
+    config = cleaned(workdir.config, workdir.read_config())
+    checks.check_config(workdir.config, config)
+    versions = cleaned(workdir.versions, workdir.read_versions())
+    checks.check_versions(workdir.versions, versions)
+    results = cleaned(workdir.results, workdir.read_results())
+    checks.check_results(workdir.results, results, config["phases"])
     record = Record(
-        name=folder.name,
-        config=workdir.read_config(),
-        versions=workdir.read_versions(),
-        results=workdir.read_results(),
-        metrics=list(workdir.read_metrics()),
-        splits=workdir.read_splits(),
-        tsne=workdir.read_record("tsne"),
-        images=workdir.read_pictures(),
+        name=one_line(folder.name),
+        config=config,
+        versions=versions,
+        results=results,
+        metrics=_metrics(workdir),
+        splits=_splits(workdir, results),
+        tsne=_tsne(workdir),
+        images=_pictures(workdir),
     )
     _check_digests(workdir, record)
     for phase, (done, _) in record.results["steps"].items():
@@ -115,6 +132,59 @@ def _check_digests(workdir: Workdir, record: Record) -> None:
                 )
 
 
+def _metrics(workdir: Workdir) -> list[dict[str, Any]]:
+    """The checked lines of metrics.jsonl."""
+    records = cleaned(workdir.metrics, list(workdir.read_metrics()))
+    for line, record in enumerate(records, 1):
+        checks.check_metric(workdir.metrics, record, line)
+    return records
+
+
+def _splits(workdir: Workdir, results: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """{name: split}, checked; those of all evaluated sides are there."""
+    splits = {}
+    for name, split in workdir.read_splits().items():
+        splits[printable(name)] = cleaned(workdir.split(name), split)
+        checks.check_split(workdir.split(name), splits[printable(name)])
+    for side in results["counts"]:
+        name = side.removesuffix("_train") if side.endswith("_train") else f"{side}_eval"
+        if name not in splits:
+            raise ConfigError(
+                f"{workdir.results} has figures of the side {side!r}, and the split "
+                f"{workdir.split(f'{side}_eval')} is missing."
+            )
+    return splits
+
+
+def _tsne(workdir: Workdir) -> dict[str, Any] | None:
+    """The checked record tsne.json, or None."""
+    path = workdir.record("tsne")
+    if (record := workdir.read_record("tsne")) is None:
+        return None
+    record = cleaned(path, record)
+    checks.check_tsne(path, record)
+    return record
+
+
+def _pictures(workdir: Workdir) -> dict[str, bytes]:
+    """{name: PNG file}. ConfigError for a file that is no PNG picture of moderate size."""
+    pictures = {}
+    for name, content in workdir.read_pictures().items():
+        try:
+            with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
+                width, height = image.size
+                if width * height > MAX_PICTURE_PIXELS:
+                    raise ValueError(f"it has {width:,} x {height:,} pixels")
+                image.load()
+        except Exception as error:  # Pillow raises many types on damaged files
+            raise ConfigError(
+                f"{workdir.picture(name)} is not shown: {one_line(str(error))}. Remove it and "
+                "evaluate the run again."
+            ) from error
+        pictures[printable(name)] = content
+    return pictures
+
+
 def _missing_files(workdir: Workdir) -> str:
     """Which files are missing, as text; "" if the workdir holds an evaluated run."""
     needed = (workdir.config, workdir.versions, workdir.results)
@@ -138,7 +208,7 @@ def collect_all(folders: Sequence[Path]) -> tuple[dict[Path, Record], dict[Path,
                 raise ConfigError(missing)
             runs[folder] = collect(folder)
         except (OSError, ValueError) as error:  # damaged JSON is a ValueError, too
-            left_out[folder] = str(error)
+            left_out[folder] = one_line(str(error))
     if not runs:
         reasons = list(left_out.items())[:MAX_LISTED]
         listed = "".join(f"\n  {folder}: {reason}" for folder, reason in reasons)
@@ -146,5 +216,5 @@ def collect_all(folders: Sequence[Path]) -> tuple[dict[Path, Record], dict[Path,
     names = [folder.name for folder in runs]
     for folder, run in runs.items():
         if names.count(run.name) > 1:
-            runs[folder] = dataclasses.replace(run, name=str(folder))
+            runs[folder] = dataclasses.replace(run, name=one_line(str(folder)))
     return runs, left_out

@@ -74,7 +74,7 @@ def markdown(runs: Sequence[Record], metrics: Sequence[str]) -> str:
             raise unknown_name("metric", metric, known)
     parts = []
     for task, rows in by_task.items():
-        title = f"**{task}**\n\n" if len(by_task) > 1 else ""
+        title = f"**{tables.markdown_text(task)}**\n\n" if len(by_task) > 1 else ""
         table = tables.figures_markdown(rows, metrics or known, figures, _untrained(runs))
         sentences = model_rows.reading(rows, figures)
         parts.append(title + table + (f"\n{' '.join(sentences)}\n" if sentences else ""))

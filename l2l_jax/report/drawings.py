@@ -10,9 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 COLOURS = {"retain": "#2563eb", "forget": "#ea580c"}
+OTHER_COLOUR = "#475569"
+MAX_VALUE = 1e30  # larger values are not drawn: no axis could show them
 STYLE: dict[Any, Any] = {  # the keys are names of matplotlib's rcParams
     "svg.fonttype": "none",  # text stays text and takes the page's font
     "svg.hashsalt": "l2l_jax",  # the same drawing is the same file
+    "text.parse_math": False,  # a dollar sign in a name is a dollar sign
     "font.family": "sans-serif",
     "font.size": 10,
     "axes.spines.top": False,
@@ -34,7 +37,7 @@ def curves(metrics: Sequence[Mapping[str, Any]], phase: str) -> str:
     An objective that is zero at every step is not drawn; if both are, returns "".
     """
     records = [record for record in metrics if record["phase"] == phase]
-    sides = [side for side in COLOURS if any(record.get(side) for record in records)]
+    sides = [side for side in COLOURS if any(_drawn(record, side) for record in records)]
     if not sides:
         return ""
     last = max(record["step"] for record in records)
@@ -42,7 +45,7 @@ def curves(metrics: Sequence[Mapping[str, Any]], phase: str) -> str:
         figure = Figure(figsize=(9.2, 2.9), layout="constrained")
         panels = figure.subplots(1, len(sides), squeeze=False)[0]
         for axes, side in zip(panels, sides, strict=True):
-            recorded = [record for record in records if record.get(side) is not None]
+            recorded = [r for r in records if r.get(side) is not None and finite(r[side])]
             steps = np.array([record["step"] for record in recorded])
             values = np.array([record[side] for record in recorded])
             axes.plot(steps, values, color=COLOURS[side], alpha=0.25, linewidth=0.8)
@@ -54,6 +57,16 @@ def curves(metrics: Sequence[Mapping[str, Any]], phase: str) -> str:
             if np.all(values >= 0):
                 axes.set_ylim(bottom=0)
         return svg(figure)
+
+
+def finite(value: float) -> bool:
+    """Whether a value can be drawn."""
+    return abs(value) < MAX_VALUE  # false for nan
+
+
+def _drawn(record: Mapping[str, Any], side: str) -> bool:
+    """Whether a record has an objective that is not zero and can be drawn."""
+    return bool(record.get(side)) and finite(record[side])
 
 
 def moving_mean(values: np.ndarray, width: int) -> np.ndarray:
@@ -68,10 +81,12 @@ def scatter(tsne: Mapping[str, Any]) -> str:
     """SVG of the record tsne.json: one panel for each variant, coloured by side."""
     with rc_context(STYLE):
         figure = Figure(figsize=(9.2, 4.4), layout="constrained")
-        variants = list(dict.fromkeys(group["variant"] for group in tsne["groups"]))
+        groups = [{**g, "points": [p for p in g["points"] if all(map(finite, p))]}
+                  for g in tsne["groups"]]  # fmt: skip
+        variants = list(dict.fromkeys(group["variant"] for group in groups))
         panels = figure.subplots(1, len(variants), sharex=True, sharey=True, squeeze=False)[0]
         for axes, variant in zip(panels, variants, strict=True):
-            for group in tsne["groups"]:
+            for group in groups:
                 _cloud(axes, group, pale=group["variant"] != variant)
             axes.set_title(f"{variant} model", loc="left", fontsize=11, fontweight="bold")
             axes.set(xticks=[], yticks=[])
@@ -82,11 +97,11 @@ def scatter(tsne: Mapping[str, Any]) -> str:
 
 def _cloud(axes: Axes, group: Mapping[str, Any], pale: bool) -> None:
     """Draws one group of points, in pale grey if it belongs to another variant."""
-    x, y = np.array(group["points"]).T
+    x, y = np.array(group["points"], np.float64).reshape(-1, 2).T
     if pale:
         axes.scatter(x, y, s=10, color="#e2e8f0", linewidths=0, zorder=1)
     else:
-        colour = COLOURS[group["side"]]
+        colour = COLOURS.get(group["side"], OTHER_COLOUR)
         axes.scatter(x, y, s=20, color=colour, alpha=0.8, linewidths=0, zorder=2,
                      label=f"{group['side']} images")  # fmt: skip
 

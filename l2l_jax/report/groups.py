@@ -167,7 +167,7 @@ def differing(settings: Sequence[Mapping[str, Any]], phases: Sequence[str]) -> l
 
 def _short(keys: Sequence[str]) -> dict[str, str]:
     """{key: its last words, as many as make it unique}."""
-    words = {key: [w for w in key.split(".") if w not in OMITTED_WORDS] for key in keys}
+    words = {k: [w for w in k.split(".") if w not in OMITTED_WORDS] or [k] for k in keys}
     names = {}
     for key, own in words.items():
         others = [other for k, other in words.items() if k != key]

@@ -1,6 +1,7 @@
 """The models of a comparison as rows: figures over seeds, which is best, how far from retrained."""
 
 import dataclasses
+import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -46,7 +47,10 @@ class Row:
 
     def deviation(self, column: Column) -> float | None:
         """The standard deviation over seeds (n - 1); None with fewer than two values."""
-        return statistics.stdev(self.of(column)) if len(self.of(column)) > 1 else None
+        values = self.of(column)
+        if len(values) < 2:
+            return None
+        return statistics.stdev(values) if all(map(math.isfinite, values)) else math.nan
 
     def interval(self, column: Column) -> Sequence[float] | None:
         """The interval over images of a single run; None with several seeds."""

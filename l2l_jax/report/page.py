@@ -1,13 +1,15 @@
 """report.html: one run on one self-contained page, to be sent to a colleague.
 
-Everything on it is read from the workdir. It opens from disk and loads nothing from elsewhere.
+Everything on it is read from the workdir. It opens from disk and loads nothing from elsewhere: its
+Content-Security-Policy permits styles and pictures inside the page, and no script. collect.py
+checks the form of all files, and every text from them is escaped here.
 """
 
 import base64
 import hashlib
 import html
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from string import Template
 
@@ -78,11 +80,11 @@ def _head(record: Record) -> Iterator[str]:
     if "forget_eval" not in classes:
         yield f"<h1>A {model} trained on {data}</h1>"
         return
-    if "unlearned" in record.results:
+    if "unlearned" in record.variants:
         yield f"<h1>What a {model} forgot</h1>"
     elif "retrained" in record.results["unclean"]:
         yield f"<h1>A {model} retrained without what is to be forgotten, but not clean</h1>"
-    elif "retrained" in record.results:
+    elif "retrained" in record.variants:
         yield f"<h1>A {model} that never saw what is to be forgotten</h1>"
     else:
         yield f"<h1>A {model} that knows what is to be forgotten</h1>"
@@ -106,7 +108,7 @@ def _evaluated_on(record: Record) -> Iterator[str]:
         listed = record.splits[f"{side}_eval"]["part"] == "train"  # none of them is held out
         trained = listed and side in record.results["trained_on"]
         how = "that were trained on" if trained else "that were not trained on"
-        yield f"{count:,} {side} images {how}"
+        yield html.escape(f"{count:,} {side} images {how}")
 
 
 def _model(record: Record) -> str:
@@ -122,9 +124,9 @@ def _tiles(record: Record) -> Iterator[str]:
 
     With a retrained model the tile of the forget side says what that model's figure is.
     """
-    if "unlearned" not in record.results:
+    if "unlearned" not in record.variants:
         return
-    old, new = record.results["original"], record.results["unlearned"]
+    old, new = record.headline["original"], record.headline["unlearned"]
     untrained = feature_networks.untrained(record.results)
     tiles = []
     for side, metric, claim in (
@@ -133,10 +135,9 @@ def _tiles(record: Record) -> Iterator[str]:
         ("retain", "psnr", "on hidden pixels, completing images to keep"),
     ):
         figure = record.results["figures"].get(metric)
-        measured = metric in old.get(side, {}) and metric in new[side]
-        if figure is None or not measured or metric in untrained:
+        a, b = old.get(side, {}).get(metric), new.get(side, {}).get(metric)
+        if figure is None or a is None or b is None or metric in untrained:
             continue
-        a, b = old[side][metric], new[side][metric]
         if metric == "psnr":
             value = f"{b - a:+.2f} dB"
         elif a == 0:
@@ -145,8 +146,7 @@ def _tiles(record: Record) -> Iterator[str]:
             value = f"{b / a:.1f}&times;" if side == "forget" else f"{b / a - 1:+.1%}"
         title, unit, digits = html.escape(figure["title"]), figure["unit"], figure["digits"]
         detail = f"{title} {a:.{digits}f} &rarr; {b:.{digits}f} {html.escape(unit)}".rstrip()
-        cells = record.results["tasks"][record.results["task"]]
-        aim, floor = reference.aim_of(cells, side, metric)
+        aim, floor = reference.aim_of(record.headline, side, metric)
         if side == "forget" and aim is not None:
             detail += f"; retrained {aim:.{digits}f}"
             if reference.over_forgotten(b, a, aim, floor):
@@ -173,7 +173,8 @@ def _warnings(record: Record) -> Iterator[str]:
             yield f'<div class="card warn">{_sentence(text)}</div>'
     for side, wanted in record.config["split"].items():
         held_out = record.splits.get(f"{side}_eval", {"part": ""})
-        if side in VERBS and wanted["files"] and held_out["part"] == "eval":
+        listed = isinstance(wanted, Mapping) and wanted["files"]
+        if side in VERBS and listed and held_out["part"] == "eval":
             yield (
                 f'<div class="card warn">Of the images listed to {VERBS[side]}, '
                 f"{held_out['count']:,} are held out: they are evaluated, and not trained on.</div>"
@@ -182,11 +183,12 @@ def _warnings(record: Record) -> Iterator[str]:
         if split["skipped"]:
             reasons = split["skipped"][:MAX_BROKEN]
             listed = "".join(f"<li>{html.escape(reason)}</li>" for reason in reasons)
-            title = f"Broken images of {name}, left out: {len(split['skipped'])}"
+            title = html.escape(f"Broken images of {name}, left out: {len(split['skipped'])}")
             yield f'<div class="card warn">{title}<ul>{listed}</ul></div>'
-    if "unlearned" in record.results and "retain" in record.sides:
-        old, new = (record.results[v]["retain"].get("l1") for v in ("original", "unlearned"))
-        if old and new > 2 * old:
+    if "unlearned" in record.variants:
+        variants = (record.headline["original"], record.headline["unlearned"])
+        old, new = (variant.get("retain", {}).get("l1") for variant in variants)
+        if old and new and new > 2 * old:
             yield (
                 '<div class="card warn">The error on retain images more than doubled: this model '
                 "was damaged, not only made to forget.</div>"
@@ -195,7 +197,7 @@ def _warnings(record: Record) -> Iterator[str]:
 
 def _sentence(text: str) -> str:
     """HTML: the text with a capital letter and a full stop."""
-    return html.escape(text[0].upper() + text[1:].rstrip(".")) + "."
+    return html.escape(text[:1].upper() + text[1:].rstrip(".")) + "."
 
 
 def _pictures(record: Record) -> Iterator[str]:
@@ -203,7 +205,7 @@ def _pictures(record: Record) -> Iterator[str]:
         yield "<h2>Completions</h2>"
     for task in record.results["tasks"]:
         for side in reversed(record.sides):
-            yield from picture(record, task, side, f"{task}: images to {VERBS[side]}")
+            yield from picture(record, task, side, f"{task}: images to {VERBS.get(side, side)}")
 
 
 def picture(record: Record, task: str, side: str, title: str) -> Iterator[str]:
@@ -247,7 +249,8 @@ def _tokenizer(record: Record) -> Iterator[str]:
     for side, measured in sides.items():
         png = record.images.get(f"tokenizer_{side}")
         yield (
-            f"<p>Whole {side} images, tokenised and decoded: {measured['psnr']:.2f} dB PSNR, "
+            f"<p>Whole {html.escape(side)} images, tokenised and decoded: "
+            f"{measured['psnr']:.2f} dB PSNR, "
             f"{measured['codebook_usage']:.0%} of the codes in use, perplexity "
             f"{measured['codebook_perplexity']:.0f}.</p>"
         )
@@ -256,14 +259,15 @@ def _tokenizer(record: Record) -> Iterator[str]:
     margin = record.config["model"]["args"].get("margin", 0)
     if margin:
         yield (
-            f"<p>When it completes an image, the model does not see the tokens up to {margin} "
+            f"<p>When it completes an image, the model does not see the tokens up to "
+            f"{html.escape(str(margin))} "
             "from the hole either.</p>"
         )
-    cache = record.config["data"]["token_cache"]
-    if cache["views"]:
+    cache = record.config["data"].get("token_cache", {})
+    if views := cache.get("views"):
         yield (
-            f"<p>Training saw each image as {cache['views']} augmented view"
-            f"{'s' * (cache['views'] > 1)} (K), tokenised before training.</p>"
+            f"<p>Training saw each image as {views} augmented view"
+            f"{'s' * (views > 1)} (K), tokenised before training.</p>"
         )
 
 
@@ -297,7 +301,8 @@ def _tsne(record: Record) -> Iterator[str]:
 
 def _provenance(record: Record) -> Iterator[str]:
     results = record.results
-    seconds = ", ".join(f"{html.escape(k)} {v:,.0f} s" for k, v in results["seconds"].items())
+    spent = ((name, v) for name, v in results["seconds"].items() if v is not None)
+    seconds = ", ".join(f"{html.escape(name)} {v:,.0f} s" for name, v in spent)
     items = {"run": html.escape(record.name), "time": seconds}
     for phase, cost in results["cost"].items():
         items[f"cost, {html.escape(phase)}"] = cost_text(cost)
@@ -305,27 +310,29 @@ def _provenance(record: Record) -> Iterator[str]:
         seen = (
             f"{x['images']:,} {x['split']} images {x['passes']:.2f} times" for x in sides.values()
         )
-        items[f"seen, {html.escape(phase)}"] = f"{', '.join(seen)} each, on average"
+        items[f"seen, {html.escape(phase)}"] = html.escape(f"{', '.join(seen)} each, on average")
     launches = [record.versions, *record.versions["continued_with"]]
     for turn, launch in enumerate(launches, 1):
         name = "launched with" if len(launches) == 1 else f"launch {turn}"
         git = html.escape(launch["git"] or "no repository")
         items[name] = (
-            f"{html.escape(launch['devices'])}, code <code>{launch['code'][:16]}</code>, "
-            f"commit <code>{git}</code>"
+            f"{html.escape(launch['devices'])}, code "
+            f"<code>{html.escape(launch['code'][:16])}</code>, commit <code>{git}</code>"
         )
-    items["evaluated with"] = f"code <code>{results['digests']['code'][:16]}</code>"
+    items["evaluated with"] = f"code <code>{html.escape(results['digests']['code'][:16])}</code>"
     if results["sampling"]:
         items["completed by"] = html.escape(results["sampling"])
     for variant, digest in results["digests"]["weights"].items():
         description = html.escape(results["evaluated"].get(variant, ""))
         comma = ", " if description else ""
-        items[f"weights, {variant}"] = f"{description}{comma}<code>{digest}</code>"
+        code = f"<code>{html.escape(digest)}</code>"
+        items[f"weights, {html.escape(variant)}"] = f"{description}{comma}{code}"
     for name, split in record.splits.items():
         unused = "" if "eval" in name or name in results["trained_on"] else ", not trained on"
         items[f"split, {html.escape(name)}"] = (
-            f"{split['count']:,} images of the {split['part']} part, "
-            f"{len(split['classes'])} classes, <code>{split['digest'][:32]}</code>{unused}"
+            f"{split['count']:,} images of the {html.escape(split['part'])} part, "
+            f"{len(split['classes'])} classes, "
+            f"<code>{html.escape(split['digest'][:32])}</code>{unused}"
         )
     listed = "".join(f"<dt>{key}</dt><dd>{value}</dd>" for key, value in items.items())
     packages = html.escape(json.dumps(record.versions["packages"], indent=1))

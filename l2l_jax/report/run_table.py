@@ -35,7 +35,7 @@ def _table(record: Record, task: str, sides: Sequence[str]) -> str:
     compared = change and any(map(reference.is_retrained, variants))
     width = len(variants) + change + compared
     head = "".join(
-        f'<th colspan="{width}" class="side {side}">{side} '
+        f'<th colspan="{width}" class="side {html.escape(side)}">{html.escape(side)} '
         f"(n = {record.results['counts'][side]:,})</th>"
         for side in sides
     )

@@ -36,8 +36,8 @@ def figures_html(
     wanted = columns(table, figures, sides)
     of_side = [side for side, _ in wanted]
     head = "".join(
-        f'<th colspan="{of_side.count(side)}" class="side {side.removesuffix("_train")}">{side}'
-        "</th>"
+        f'<th colspan="{of_side.count(side)}" class="side {side.removesuffix("_train")}">'
+        f"{side}</th>"
         for side in dict.fromkeys(of_side)
     )
     second = "".join(
@@ -104,10 +104,10 @@ def figures_markdown(
         ).rstrip()
         for side, figure in wanted
     ]
-    heads = [head.replace("|", "\\|") for head in heads]
+    heads = [markdown_text(head) for head in heads]
     lines = [["model", "seeds", *heads], [":--", *["--:"] * (len(wanted) + 1)]]
     for row in ordered(table, figures):
-        line = [row.label.replace("|", "\\|"), str(len(row.seeds))]
+        line = [markdown_text(row.label), str(len(row.seeds))]
         for side, figure in wanted:
             column, digits = (side, figure["name"]), figure["digits"]
             value, spread = row.mean(column), row.deviation(column)
@@ -126,6 +126,13 @@ def figures_markdown(
             line.append(f"**{text}**" if good else text)
         lines.append(line)
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def markdown_text(text: str) -> str:
+    """The text as it is, in a cell of a GitHub table: no markup, no HTML, no line ends."""
+    for character in "\\`*[]|~$":
+        text = text.replace(character, f"\\{character}")
+    return html.escape(" ".join(text.split()), quote=False)
 
 
 def costs_html(groups: Sequence[Group]) -> str:
@@ -155,7 +162,7 @@ def costs_html(groups: Sequence[Group]) -> str:
 
 def cost_of(run: Record, phase: str) -> Mapping[str, float]:
     """The cost of a phase: "seconds" and "steps", and "flops" and "memory" if they are known."""
-    return run.results["cost"][phase]
+    return run.results["cost"].get(phase, {})
 
 
 def _sum(run: Record, key: str) -> float | None:

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from l2l_jax.report import labels, reference
-from l2l_jax.report.drawings import STYLE, svg
+from l2l_jax.report.drawings import STYLE, finite, svg
 from l2l_jax.report.groups import Group, series, written
 from l2l_jax.report.metrics import NEAR, goal
 from l2l_jax.report.model_rows import Row
@@ -26,6 +26,7 @@ BASELINES = {"original": ("#0f172a", "*"), "retrained": ("#0f172a", "P")}
 FRONT_COLOUR, FRONT_LABEL_COLOUR = "#fde68a", "#92400e"
 OVER_COLOUR, OVER_LABEL_COLOUR = "#fee2e2", "#b91c1c"
 MAX_LINEAR_RANGE = 10  # largest / smallest value; beyond it an axis is logarithmic
+MIN_LOGARITHMIC = 1e-30  # smallest value on a logarithmic axis
 EDGE_MARGIN = 0.015  # fraction of an axis, from its end to a point that lies outside
 MAX_LABEL = 40  # characters; longer labels are cut
 BETTER = {"up": "higher is better", "down": "lower is better", "": "no direction is good",
@@ -73,7 +74,7 @@ def draw(rows: Sequence[Row], described: Mapping[str, Any]) -> Figure | None:
     None if fewer than two models have it on both sides.
     """
     name = described["name"]
-    rows = [row for row in rows if all(row.of((side, name)) for side in ("retain", "forget"))]
+    rows = [row for row in rows if all(_finite(row, (side, name)) for side in ("retain", "forget"))]
     lines = _lines(rows, described)
     points = [point for line in lines for point in line]
     if len(points) < 2:
@@ -99,6 +100,11 @@ def draw(rows: Sequence[Row], described: Mapping[str, Any]) -> Figure | None:
         wanted = [labels.Label(_marked(p), p.at, p.colour, bool(p.baseline)) for p in points]
         labels.place(axes, [*wanted, *_front_label(axes, front_points)], _strokes(lines))
     return figure
+
+
+def _finite(row: Row, column: tuple[str, str]) -> bool:
+    """Whether a row has values in a column, and all of them can be drawn."""
+    return bool(row.of(column)) and all(map(finite, row.of(column)))
 
 
 def png(figure: Figure) -> bytes:
@@ -212,7 +218,7 @@ def _scale(axes: Axes, name: str, values: Sequence[tuple[float, float]], unit: s
     low, high = min(v - d for v, d in values), max(v + d for v, d in values)
     least = min(v for v, _ in values)
     limits = getattr(axes, f"set_{name}lim")
-    if unit != DECIBEL and least > 0 and high / least > MAX_LINEAR_RANGE:
+    if unit != DECIBEL and least > MIN_LOGARITHMIC and high / least > MAX_LINEAR_RANGE:
         getattr(axes, f"set_{name}scale")("log", nonpositive="clip")
         low = max(low, least / 2)
         room = (high / low) ** 0.08

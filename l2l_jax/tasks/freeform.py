@@ -26,6 +26,7 @@ from l2l_jax.lib.masks import (
     draw_boxes,
     draw_strokes,
     hidden_cells_of_side,
+    leaves_some,
     refine_grid,
 )
 from l2l_jax.types import Bounds, Mask, Rng, Visible
@@ -80,13 +81,15 @@ def visible(
     box_least = (
         math.prod(hidden_cells_of_side(side - shrink, n, finer)[0] for n in grid) if side else 0
     )
+    if side - shrink >= 1 - ROUNDING:  # a box as large as the image, wherever its edges round to
+        box_least = cells
     box_most = math.prod(hidden_cells_of_side(side, n, finer)[1] for n in grid) if side else 0
     if not (box_least or loops):
         raise ConfigError(
             f"The freeform task may hide nothing of {grid[0]}x{grid[1]} cells with loops={loops} "
             f"and a box of {side - shrink:.3f} of the side; use a larger `side`, or strokes."
         )
-    return 0 if loops else cells - box_most, cells - max(box_least, 1)
+    return leaves_some((0 if loops else cells - box_most, cells - max(box_least, 1)), grid)
 
 
 def mask(

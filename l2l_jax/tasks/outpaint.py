@@ -4,21 +4,43 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool
 
-from l2l_jax.lib.masks import MAX_CELLS, MAX_FINER, central_block, refine_grid, visible_cells
+from l2l_jax.lib.masks import (
+    MAX_CELLS,
+    MAX_FINER,
+    central_block,
+    refine_grid,
+    visible_cells,
+    with_margin,
+)
 from l2l_jax.types import Bounds, Mask, Rng, Visible
 
 EXAMPLE = dict(cells=2)
 BOUNDS = {"cells": Bounds(1, MAX_CELLS), "finer": Bounds(1, MAX_FINER)}
 
 
-def visible(grid: tuple[int, int], *, cells: int = 4, finer: int = 1) -> Visible:
-    """(fewest, most) visible cells: those of the block."""
-    return visible_cells(_hidden(grid, cells, finer), finer)
+def visible(
+    grid: tuple[int, int], *, cells: int = 4, finer: int = 1, margin: str = "symmetric"
+) -> Visible:
+    """(fewest, most) visible cells: those of the block. ConfigError if there are none."""
+    return with_margin(visible_cells(_hidden(grid, cells, finer), finer), margin)
 
 
-def mask(rng: Rng, batch: int, grid: tuple[int, int], *, cells: int = 4, finer: int = 1) -> Mask:
-    """The same mask for every example. finer: see lib/masks.py."""
-    del rng
+def mask(
+    rng: Rng,
+    batch: int,
+    grid: tuple[int, int],
+    *,
+    cells: int = 4,
+    finer: int = 1,
+    margin: str = "symmetric",
+) -> Mask:
+    """The same mask for every example.
+
+    finer: see lib/masks.py. margin: "symmetric", or "released" for a model of tokens that hides a
+    margin around the hole as the released code of MAGE does. It changes what the model is shown,
+    not the mask.
+    """
+    del rng, margin
     hidden = _hidden(grid, cells, finer)
     return jnp.broadcast_to(hidden, (batch, *hidden.shape))
 

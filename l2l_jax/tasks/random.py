@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from l2l_jax.lib.errors import ConfigError
+from l2l_jax.lib.masks import leaves_some
 from l2l_jax.types import Bounds, Mask, Rng, Visible
 
 EXAMPLE = dict(ratio=0.75)
@@ -16,7 +17,7 @@ def visible(grid: tuple[int, int], *, ratio: int | float = 0.75) -> Visible:
     if not 0 < ratio < 1:
         raise ConfigError(f"The random task hides a ratio between 0 and 1, not {ratio}.")
     count = int(grid[0] * grid[1] * (1 - ratio))
-    return count, count
+    return leaves_some((count, count), grid)
 
 
 def mask(rng: Rng, batch: int, grid: tuple[int, int], *, ratio: int | float = 0.75) -> Mask:

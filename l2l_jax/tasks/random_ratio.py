@@ -2,7 +2,8 @@
 
 The fraction of hidden cells is drawn once for the whole batch, from a truncated normal distribution
 (Li et al., CVPR 2023: mean 0.55, standard deviation 0.25, from 0.5 to 1). The cells differ from
-image to image.
+image to image. Each side of an unlearning batch is a batch of its own here and has its own
+fraction; in the released code retain and forget images are mixed in one batch and share one.
 """
 
 import jax
@@ -11,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from l2l_jax.lib.errors import ConfigError
+from l2l_jax.lib.masks import leaves_some
 from l2l_jax.types import Bounds, Mask, Rng, Scalar, Visible
 
 BOUNDS = {
@@ -37,7 +39,8 @@ def visible(
         )
     del mean
     cells = grid[0] * grid[1]
-    return cells - int(np.ceil(cells * most)), cells - int(np.ceil(cells * least))
+    bounds = cells - int(np.ceil(cells * most)), cells - int(np.ceil(cells * least))
+    return leaves_some(bounds, grid)
 
 
 def mask(

@@ -6,10 +6,10 @@ from typing import Any
 
 from l2l_jax.lib import trees
 from l2l_jax.lib.errors import ConfigError, DataMissing
-from l2l_jax.registry import find, find_format
+from l2l_jax.registry import find_format
 from l2l_jax.weights import published, safetensors, torch_writer
 from l2l_jax.weights.name_map import to_state_dict
-from l2l_jax.weights.pretrained import read_official
+from l2l_jax.weights.pretrained import read_official, stated_model
 from l2l_jax.weights.safetensors import Weights
 
 OWN_SUFFIX = ".safetensors"
@@ -53,7 +53,7 @@ def export_file(weights: Weights, target: Path, half: bool = False) -> None:
         params, metadata = weights.params, dict(weights.about)
         if half:  # inferred arguments must describe the rounded parameters
             params = safetensors.rounded(params)
-            model = find("model", metadata["model"]).build(**metadata["args"])
+            model = stated_model(weights, target)
             metadata["args"] = metadata["args"] | model.inferred_args(params)
         safetensors.save(target, params, metadata, half)
         return
@@ -61,7 +61,7 @@ def export_file(weights: Weights, target: Path, half: bool = False) -> None:
     file_format = find_format(name)
     if file_format.NAMES is None or file_format.to_torch is None:
         raise _no_official_format(name)
-    model = find("model", name).build(**weights.about["args"])
+    model = stated_model(weights, target)
     state = to_state_dict(weights.params, file_format.NAMES)
     torch_writer.write(target, file_format.to_torch(state, model))
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from l2l_jax.lib import files, sealed, trees
-from l2l_jax.lib.errors import DataMissing, WrongWeights
+from l2l_jax.lib.errors import DataMissing, UserError, WrongWeights
 from l2l_jax.types import RANDOM_WEIGHTS, NetworkContext, Params, Source, SplitLike
 from l2l_jax.weights import torch_reader
 from l2l_jax.weights.published import NETWORK_FILES
@@ -73,7 +73,14 @@ def load(
         state = state.get(key, state) if isinstance(state, dict) else state
     if not isinstance(state, dict):
         raise WrongWeights(f"{path} holds a {type(state).__name__}, not a state dict.")
-    params = from_torch(state, path)
+    try:
+        params = from_torch(state, path)
+    except UserError:
+        raise
+    except Exception as error:  # arrays of unexpected names and shapes can fail in any rule
+        raise WrongWeights(
+            f"{path} does not hold this network ({type(error).__name__}: {error})."
+        ) from error
     if text := trees.difference(params, template, path.name, "the network"):
         raise WrongWeights(f"{path} does not fit.\n{text}")
     return params, {"weights": path.name, "sha256": sha256, "digest": trees.digest(params)}

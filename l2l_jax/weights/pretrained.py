@@ -9,14 +9,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from l2l_jax.lib import files, trees
-from l2l_jax.lib.errors import DataMissing, WrongWeights
+from l2l_jax.lib.errors import DataMissing, UserError, WrongWeights
 from l2l_jax.lib.signatures import check_args, merge_args
 from l2l_jax.registry import find, find_format
 from l2l_jax.types import ImageToImage, Params
 from l2l_jax.weights import published, safetensors, torch_reader
 from l2l_jax.weights.name_map import EXTRA_KEY, to_params, unknown_arrays
 from l2l_jax.weights.safetensors import Weights
+from l2l_jax.weights.torch_pickle import PLAIN
 
 BUNDLED = Path(__file__).parent / "bundled"
 
@@ -68,8 +71,7 @@ def load(spec: str, name: str, args: Mapping[str, Any]) -> Weights:
         keys = (*find_format(name).AMBIGUOUS, "image_size")
         weights = read_official(path, name, {key: args[key] for key in keys if args.get(key)})
     model = find("model", name).build(**args)
-    file_args = weights.about["args"]
-    file_model = find("model", weights.about["model"]).build(**file_args)
+    file_model = stated_model(weights, path)
     params, template, expected = _fit(weights, name, model, path)
     text = trees.difference(params, template, path.name, "the config's model")
     inferred = {} if text else model.inferred_args(params)
@@ -79,8 +81,25 @@ def load(spec: str, name: str, args: Mapping[str, Any]) -> Weights:
         lines = [f"{path} does not fit the config's model."]
         lines += [f"  {line}" for line in differences]
         lines += [text] if text else []
-        raise WrongWeights("\n".join([*lines, f"It was made with model.args = {file_args}."]))
+        raise WrongWeights(
+            "\n".join([*lines, f"It was made with model.args = {weights.about['args']}."])
+        )
     return Weights(params, weights.about)
+
+
+def stated_model(weights: Weights, path: Path) -> ImageToImage:
+    """The model that the metadata of a file describe. WrongWeights if they describe none."""
+    name, args = weights.about["model"], weights.about.get("args")
+    if not isinstance(args, dict):
+        raise WrongWeights(f"{path} does not state the args of its model {name!r:.100}.")
+    build = find("model", name).build
+    check_args(build, args, f"the args of {name} in {path}")
+    try:
+        return build(**args)
+    except Exception as error:  # any value can stand in a file, and a model may fail anywhere
+        raise WrongWeights(
+            f"{path} states args that make no {name}: {error}. It states {args!r:.300}."
+        ) from error
 
 
 def _fit(
@@ -121,11 +140,21 @@ def read_official(path: Path, name: str, args: Mapping[str, Any]) -> Weights:
         raise WrongWeights(f"{path}: the model {name!r} has no official file format.")
     check_args(build, args, f"the model {name}")
     state, stored_args = _state_dict(path)
-    inferred = file_format.infer_args(state, {**stored_args, "file": path.name, **args})
-    all_args = merge_args(inferred, args)
-    model = build(**all_args)
-    state = file_format.from_torch(state)
-    params = file_format.adapt(to_params(state, file_format.NAMES), model)
+    try:
+        inferred = file_format.infer_args(state, {**stored_args, "file": path.name, **args})
+        all_args = merge_args(inferred, args)
+        model = build(**all_args)
+        state = file_format.from_torch(state)
+        params = file_format.adapt(to_params(state, file_format.NAMES), model)
+    except WrongWeights as error:
+        raise WrongWeights(f"{path}: {error}") from error
+    except UserError:
+        raise
+    except Exception as error:  # arrays of unexpected shapes can fail in any rule
+        raise WrongWeights(
+            f"{path} does not hold a {name}: its arrays have other shapes than those of official "
+            f"files ({type(error).__name__}: {error})."
+        ) from error
     if all_args["image_size"] != inferred["image_size"]:
         params = file_format.resize_positions(params, model.grid[0])
     unknown = unknown_arrays(state, file_format.NAMES)
@@ -135,6 +164,16 @@ def read_official(path: Path, name: str, args: Mapping[str, Any]) -> Weights:
     source = {"file": path.name, "sha256": files.sha256(path)}
     all_args = all_args | model.inferred_args(params)
     return Weights(params, {"model": name, "args": all_args, "source": source})
+
+
+def check_arrays(path: Path, state: Mapping[Any, Any]) -> None:
+    """WrongWeights unless a state dict consists of named arrays."""
+    for key, value in state.items():
+        if not (isinstance(key, str) and isinstance(value, np.ndarray)):
+            raise WrongWeights(
+                f"{path} holds no state dict: its entry {key!r:.60} is a {type(value).__name__}, "
+                "not an array."
+            )
 
 
 def _state_dict(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -147,5 +186,7 @@ def _state_dict(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         raise WrongWeights(f"{path} holds a {type(state).__name__}, not a state dict.")
     if isinstance(content.get(EXTRA_KEY), dict):
         state = state | content[EXTRA_KEY]
+    check_arrays(path, state)
     stored = content.get("args")
-    return state, vars(stored) if isinstance(stored, types.SimpleNamespace) else {}
+    args = vars(stored) if isinstance(stored, types.SimpleNamespace) else {}
+    return state, {key: value for key, value in args.items() if isinstance(value, PLAIN)}

@@ -10,8 +10,10 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from l2l_jax.lib import files, trees
+from l2l_jax.lib import bounded, files, trees
 from l2l_jax.lib.errors import WrongWeights
+
+DTYPES = (np.float16, np.float32, np.float64)  # of the arrays that are read
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,19 +58,47 @@ def _halved(name: str) -> bool:
 
 
 def load(path: Path) -> Weights:
-    """Reads a file and checks its digest. WrongWeights if it is damaged or has no metadata."""
+    """Reads a file and checks its digest. WrongWeights if it is damaged or has no metadata.
+
+    The library compares the sizes in the header with the size of the file; a header has at most
+    100 MB. Here only regular files, floating point numbers and metadata of the known form pass.
+    """
     try:
+        bounded.open_regular(path).close()
         with safetensors.safe_open(path, framework="np") as file:
-            about = json.loads((file.metadata() or {}).get("about", "{}"))
-            flat = {name: file.get_tensor(name).astype(np.float32) for name in file.keys()}  # noqa: SIM118
-    except safetensors.SafetensorError as error:
-        raise WrongWeights(f"{path} is not a readable weights file: {error}.") from error
-    if "digest" not in about or "model" not in about:
+            about = bounded.parse_json((file.metadata() or {}).get("about", "{}"), path)
+            stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # the library and NumPy raise many types, as for unknown dtypes
+        reason = str(error).removeprefix(f"{path} ")
+        raise WrongWeights(f"{path} is not a readable weights file: {reason}.") from error
+    _check_about(path, about)
+    if wrong := next((n for n, x in stored.items() if x.dtype not in DTYPES), None):
+        raise WrongWeights(f"{path} holds {wrong!r:.100} as {stored[wrong].dtype}, not as floats.")
+    try:
+        params = trees.unflatten({name: x.astype(np.float32) for name, x in stored.items()})
+    except (
+        TypeError,
+        ValueError,
+        LookupError,
+        AttributeError,
+    ) as error:  # a name is both an array and a group
+        raise WrongWeights(f"{path} has names that contradict each other: {error}.") from error
+    if trees.digest(params) != about["digest"]:
+        raise WrongWeights(f"{path} is damaged: its content does not match its digest.")
+    return Weights(params, about)
+
+
+def _check_about(path: Path, about: Any) -> None:
+    """WrongWeights if the metadata name no model, or are of another form."""
+    kinds = {"digest": str, "model": str}
+    if not isinstance(about, dict) or any(
+        not isinstance(about.get(key), kind) for key, kind in kinds.items()
+    ):
         raise WrongWeights(
             f"{path} does not say which model it belongs to; make it with "
             "'python -m l2l_jax.weights import'."
         )
-    params = trees.unflatten(flat)
-    if trees.digest(params) != about["digest"]:
-        raise WrongWeights(f"{path} is damaged: its content does not match its digest.")
-    return Weights(params, about)
+    if not isinstance(about.get("args", {}), dict):
+        raise WrongWeights(f"{path} states args that are no section: {about['args']!r:.100}.")

@@ -4,14 +4,20 @@ Unpickling uses an allow-list of names, each of which stands for an inert object
 an immutable built-in type. Any other name is refused, and so is every attempt to change an object
 of the allow-list. NumPy builds each tensor over its storage and checks the bounds; a tensor cannot
 be larger than its storage.
+
+The unpickler is that of Python's library written in Python, not the one in C: its memo is a dict,
+so that an index of the memo costs no memory, and what is put into a dict can be checked. Hashing a
+tuple that holds itself twice, to a depth of sixty, would never end; the keys of a dict are
+therefore plain values.
 """
 
 import pickle
+import reprlib
 import types
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from math import prod
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
 
 import ml_dtypes
 import numpy as np
@@ -30,6 +36,9 @@ STORAGES = {
     "ByteStorage": np.dtype(np.uint8),
     "BoolStorage": np.dtype(np.bool_),
 }
+
+
+PLAIN = (str, int, float, bool, type(None))  # keys of dicts
 
 
 class Refused(UserError, pickle.UnpicklingError):
@@ -93,23 +102,70 @@ class _Call(_Inert):
         return self._function(*args)
 
 
+def _checked_keys(keys: Iterable[Any]) -> None:
+    """Refused if a key of a dict is not a plain value."""
+    if any(not isinstance(key, PLAIN) for key in keys):
+        raise Refused("a dict with a key that is neither a name nor a number")
+
+
+def _ordered(*pairs: Any) -> OrderedDict:
+    """An OrderedDict, from nothing or from one list of pairs."""
+    items = [tuple(pair) for pair in pairs[0]] if pairs else []
+    _checked_keys(key for key, _ in items)
+    return OrderedDict(items)
+
+
+def _device(*parts: Any) -> str:
+    """The name of a device, such as "cuda:0"."""
+    _checked_keys(parts)
+    return ":".join(map(str, parts))
+
+
 _ALLOWED: dict[tuple[str, str], Any] = {
     ("torch._utils", "_rebuild_tensor_v2"): _Call(lambda s, o, n, t, *_: Tensor(s, o, n, t)),
     ("torch._utils", "_rebuild_parameter"): _Call(lambda tensor, *_: tensor),
-    ("torch", "device"): _Call(lambda *parts: ":".join(map(str, parts))),
+    ("torch", "device"): _Call(_device),
     ("torch", "Size"): tuple,
-    ("collections", "OrderedDict"): OrderedDict,
+    ("collections", "OrderedDict"): _Call(_ordered),
     ("argparse", "Namespace"): types.SimpleNamespace,
     **{("torch", name): name for name in STORAGES},
 }
 
 
-class Unpickler(pickle.Unpickler):
-    """Finds the names in _ALLOWED only; `storage` turns a persistent id into a Storage."""
+_Python: Any = pickle._Unpickler  # type checkers know the one in C only
+
+
+class Unpickler(_Python):
+    """Finds the names in _ALLOWED only; `storage` turns a persistent id into a Storage.
+
+    Refused for a dict with keys that are no plain values, and for sets, which no weights file has.
+    """
+
+    dispatch: ClassVar = dict(_Python.dispatch)  # {code of an instruction: its function}
 
     def __init__(self, file: BinaryIO, storage: Callable[[Any], Storage]):
         super().__init__(file)
         self._storage = storage
+
+    def _set_item(self) -> None:
+        _checked_keys(self.stack[-2:-1])
+        self.load_setitem()
+
+    def _set_items(self) -> None:
+        _checked_keys(self.stack[::2])
+        self.load_setitems()
+
+    def _make_dict(self) -> None:
+        _checked_keys(self.stack[::2])
+        self.load_dict()
+
+    def _refuse_set(self) -> None:
+        raise Refused("it holds a set, which a weights file has no use for")
+
+    dispatch[pickle.SETITEM[0]] = _set_item
+    dispatch[pickle.SETITEMS[0]] = _set_items
+    dispatch[pickle.DICT[0]] = _make_dict
+    dispatch[pickle.EMPTY_SET[0]] = dispatch[pickle.FROZENSET[0]] = _refuse_set
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _ALLOWED:
@@ -131,9 +187,13 @@ class Storages:
 
         read(key, number of bytes) returns its data, or None if `fill` reads it later.
         """
+        if type(pid) is not tuple or len(pid) < 5:
+            raise Refused(f"a storage it describes as {reprlib.repr(pid)}")
         kind, dtype, key, _, size, *_ = pid
+        _checked_keys([kind, dtype])
         if kind != "storage" or dtype not in STORAGES or type(size) is not int or size < 0:
-            raise Refused(f"a storage it describes as {str(pid)[:100]}")
+            raise Refused(f"a storage it describes as {reprlib.repr(pid)}")
+        _checked_keys([key])
         key, stated = str(key), STORAGES[dtype]
         if key not in self._storages:
             data = read(key, size * stated.itemsize)
@@ -143,29 +203,49 @@ class Storages:
             raise Refused(f"storage {key} is described in two ways")
         return storage
 
-    def fill(self, key: Any, size: int, file: BinaryIO) -> None:
+    def fill(self, key: Any, size: int, file: BinaryIO, left: int) -> None:
         """Reads the data of a storage from the current position of the file.
 
-        size: the number of elements that the file states. Refused if that is not the size.
+        size: the number of elements that the file states; left: bytes up to the end of the file.
+        Refused if the storage has another size, or if less is left.
         """
+        _checked_keys([key])
+        if str(key) not in self._storages:
+            raise Refused(f"no tensor uses the storage {key!r:.100}")
         storage = self._storages[str(key)]
-        storage.data = file.read(storage.size * storage.dtype.itemsize)
-        if size != storage.size or len(storage.data) != storage.size * storage.dtype.itemsize:
+        needed = storage.size * storage.dtype.itemsize
+        if size != storage.size or needed > left:
             raise Refused(f"storage {key} is cut off or has another size than stated")
+        storage.data = file.read(needed)
 
 
-def resolve(value: Any, done: dict[int, Any]) -> Any:
-    """`value` with every Tensor in nested dicts, lists and tuples replaced by its array.
+class Resolver:
+    """Replaces every Tensor in nested dicts, lists and tuples by its array.
 
-    done: the results so far by id, {} in the first call, so that shared parts stay shared.
+    What is shared in the file stays shared. Refused when the arrays take more than `limit` bytes:
+    many tensors over one storage would otherwise become many copies of it.
     """
-    if id(value) not in done:
-        if isinstance(value, Tensor):
-            done[id(value)] = value.array()
-        elif isinstance(value, Mapping):
-            done[id(value)] = {key: resolve(item, done) for key, item in value.items()}
-        elif isinstance(value, list | tuple):
-            done[id(value)] = type(value)(resolve(item, done) for item in value)
-        else:
-            return value
-    return done[id(value)]
+
+    def __init__(self, limit: int):
+        self._done: dict[int, Any] = {}  # the results so far, by id
+        self._left = self._limit = limit
+
+    def __call__(self, value: Any) -> Any:
+        """The value with arrays."""
+        if id(value) not in self._done:
+            if isinstance(value, Tensor):
+                self._done[id(value)] = self._array(value)
+            elif isinstance(value, Mapping):
+                self._done[id(value)] = {key: self(item) for key, item in value.items()}
+            elif isinstance(value, list | tuple):
+                self._done[id(value)] = type(value)(self(item) for item in value)
+            else:
+                return value
+        return self._done[id(value)]
+
+    def _array(self, tensor: Tensor) -> np.ndarray:
+        array = tensor.array()  # at most as large as its storage
+        self._left -= array.nbytes
+        if self._left < 0:
+            raise Refused(f"its tensors need more than {self._limit:,} bytes, which it cannot hold")
+        return array

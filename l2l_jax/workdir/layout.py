@@ -9,10 +9,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from l2l_jax.lib import files
+from l2l_jax.lib import bounded, files
 from l2l_jax.lib.errors import ConfigError, Damaged, did_you_mean, reason
 
 UNCHANGED = "Restore it from a copy, or remove it, if {} is still the one that the run began with."
+
+MAX_PICTURE_BYTES = 1 << 28
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,9 +194,17 @@ class Workdir:
         files.write_json(self.record(name), record)
 
     def read_pictures(self) -> dict[str, bytes]:
-        """{name: content of the PNG file}, sorted by name."""
-        paths = (path for path in sorted(self.images.glob("*.png")) if path.is_file())
-        return {path.stem: path.read_bytes() for path in paths}
+        """{name: content of the PNG file}, sorted by name.
+
+        Damaged for a picture that is no regular file, or a link to a file outside of the folder of
+        the run, which could otherwise end up on a page for others.
+        """
+        pictures, root = {}, self.folder.resolve()
+        for path in sorted(self.images.glob("*.png")):
+            if not path.resolve().is_relative_to(root):
+                raise Damaged(f"{path} is a link to a file outside of {self.folder}; remove it.")
+            pictures[path.stem] = bounded.read(path, MAX_PICTURE_BYTES)
+        return pictures
 
     @property
     def _evaluate_again(self) -> str:

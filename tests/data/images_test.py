@@ -1,6 +1,7 @@
 """Images of all formats and modes are decoded to RGB; crops and flips."""
 
 import io
+import os
 
 import numpy as np
 import pytest
@@ -189,3 +190,27 @@ def test_an_image_too_thin_for_any_crop_gets_the_central_one():
 def test_impossible_crops(scale):
     with pytest.raises(ConfigError, match=r"data\.crop"):
         images.augmentation(8, scale, flip=False)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_an_image_is_a_regular_file(tmp_path, kind):
+    """A pipe that nobody writes to would block for ever, and a device never ends."""
+    path = tmp_path / "x.png"
+    os.mkfifo(path) if kind == "pipe" else path.symlink_to("/dev/zero")
+    with pytest.raises(BrokenImage, match=r"x\.png: is a .*, not a regular file"):
+        images.decode(path, str(path))
+
+
+def test_pixels_are_counted_before_they_are_decoded():
+    """13,000 x 13,000 black pixels compress to 20 kB and would decode to 0.5 GB."""
+    file = io.BytesIO()
+    Image.new("1", (13_000, 13_000)).save(file, "PNG")
+    with pytest.raises(BrokenImage, match=r"13,000 x 13,000 pixels; at most 134,217,728"):
+        images.decode(file.getvalue(), "x.png")
+
+
+def test_only_formats_of_images_are_opened():
+    """Pillow would run Ghostscript for EPS, whatever the name of the file is."""
+    eps = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n"
+    with pytest.raises(BrokenImage, match="cannot identify"):
+        images.decode(eps, "x.png")

@@ -66,6 +66,39 @@ def test_kid_does_not_depend_on_the_number_of_images():
     assert np.mean([frechet(a, b) for a, b in draws[:20]]) > 1
 
 
+@pytest.mark.parametrize("count", [100, 300, 1000])
+def test_the_kid_of_perfect_completions_is_zero(count):
+    """Whole sets give 0 exactly; subsets, in which an image may be on both sides, 0 on average."""
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(count, 16)).astype(np.float32)
+    whole = kid.distance(images, images, 1, count, rng, paired=True)
+    assert whole == pytest.approx(0, abs=1e-9)
+    assert kid.distance(images, images, 1, count, rng) < -1e-3, "the fault: with the diagonal"
+    size = count // 2
+    values = [kid.distance(images, images, 1, size, rng, paired=True) for _ in range(30)]
+    assert abs(np.mean(values)) < 3 * np.std(values) / np.sqrt(len(values))
+    unpaired = [kid.distance(images, images, 1, size, rng) for _ in range(30)]
+    assert np.mean(unpaired) < -3 * np.std(unpaired) / np.sqrt(len(unpaired))
+
+
+def test_pairs_are_left_out_wherever_they_lie():
+    """Against the definition, image by image, for subsets that overlap in part."""
+    rng = np.random.default_rng(0)
+    real, made = rng.normal(size=(2, 9, 4))
+    drawn = np.random.default_rng(1)
+    rows, columns = (drawn.choice(9, 6, replace=False) for _ in range(2))
+    k = lambda x, y: (x @ y / 4 + 1) ** 3  # noqa: E731
+    across = [k(real[i], made[j]) for i in columns for j in rows if i != j]
+    within = [
+        k(s[i], s[j]) for s, of in ((real, columns), (made, rows)) for i in of for j in of if i != j
+    ]
+    expected = 2 * np.mean(within) - 2 * np.mean(across)
+    value = kid.distance(real, made, 1, 6, np.random.default_rng(1), paired=True)
+    assert value == pytest.approx(expected, rel=1e-12)
+    with pytest.raises(ValueError, match="not pairs"):
+        kid.distance(real, made[:5], 1, 3, rng, paired=True)
+
+
 def test_whole_sets_need_one_subset():
     a, b = np.random.default_rng(0).normal(size=(2, 20, 8))
     one = kid.distance(a, b, 1, 1000, np.random.default_rng(1))

@@ -11,25 +11,34 @@ from l2l_jax.lib.errors import ConfigError, DataMissing, WrongWeights
 from l2l_jax.weights import __main__
 from l2l_jax.weights.published import FILES, PublishedFile
 from launch import fetch_weights
+from tests.helpers import FIXTURES
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Serves CONTENT with ranges; server.limit cuts it off, server.ranges=False ignores ranges."""
+    """Serves server.content with ranges, unless If-Range names another version.
+
+    server.limit cuts it off, server.ranges=False ignores ranges.
+    """
 
     def do_GET(self):
         self.server.requested_ranges.append(self.headers.get("Range"))
         found = re.match(r"bytes=(\d+)-", self.headers.get("Range") or "")
-        start = int(found[1]) if found and self.server.ranges else 0
-        if start >= len(CONTENT):
+        content, known = self.server.content, self.headers.get("If-Range")
+        whole = not self.server.ranges or (known and known != self.server.version)
+        start = int(found[1]) if found and not whole else 0
+        if start >= len(content):
             self.send_error(416)
             return
         self.send_response(206 if start else 200)
-        self.send_header("Content-Length", str(len(CONTENT) - start))
+        self.send_header("Content-Length", str(len(content) - start))
+        self.send_header("Content-Type", self.server.kind)
+        if self.server.version:
+            self.send_header("ETag", self.server.version)
         self.end_headers()
-        self.wfile.write(CONTENT[start:][: self.server.limit])
+        self.wfile.write(content[start:][: self.server.limit])
 
     def log_message(self, *_):
         pass
@@ -39,6 +48,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 def server():
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         server.requested_ranges, server.limit, server.ranges = [], None, True
+        server.content, server.version, server.kind = CONTENT, '"1"', "application/octet-stream"
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield server
         server.shutdown()
@@ -72,6 +82,50 @@ def test_what_was_cut_off_goes_on(server, tmp_path, ranges):
 def test_a_whole_part_only_gets_its_name(server, tmp_path):
     (tmp_path / "a.pth.part").write_bytes(CONTENT)
     assert fetch_weights.fetch("a.pth", published(server), tmp_path).read_bytes() == CONTENT
+
+
+HTML = b"<!doctype html><title>Sign in</title>" * 100
+ZIP = (FIXTURES / "torch" / "zip.pth").read_bytes()
+OTHER = ZIP[:100] + b"changed" + ZIP[107:]
+
+
+@pytest.mark.parametrize("kind", ["text/html; charset=utf-8", "application/octet-stream"])
+def test_a_web_page_is_no_weights_file(server, tmp_path, kind):
+    server.content, server.kind = HTML, kind
+    with pytest.raises(WrongWeights, match=r"a\.pth: .*web page.*Nothing of it is kept.*browser"):
+        fetch_weights.fetch("a.pth", published(server, ""), tmp_path)
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "a.pth").write_bytes(HTML)
+    with pytest.raises(WrongWeights, match=r"Remove .*a\.pth and get the file again"):
+        fetch_weights.fetch("a.pth", published(server, ""), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["zip", "legacy"])
+def test_a_file_without_a_known_digest_must_begin_like_one(server, tmp_path, name):
+    server.content = (FIXTURES / "torch" / f"{name}.pth").read_bytes()
+    path = fetch_weights.fetch("a.pth", published(server, ""), tmp_path)
+    assert path.read_bytes() == server.content
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("version", ['"1"', ""])
+def test_a_file_that_changed_is_not_glued_to_the_old_part(server, tmp_path, version):
+    server.content, server.version, server.limit = ZIP, version, 300
+    with pytest.raises(DataMissing, match="again"):
+        fetch_weights.fetch("a.pth", published(server, ""), tmp_path)
+    server.content, server.version, server.limit = OTHER + b"more", version and '"2"', None
+    if not version:  # the server names no version: only the size tells
+        with pytest.raises(DataMissing, match=r"has changed on the server; run this again"):
+            fetch_weights.fetch("a.pth", published(server, ""), tmp_path)
+    path = fetch_weights.fetch("a.pth", published(server, ""), tmp_path)
+    assert path.read_bytes() == OTHER + b"more"
+
+
+def test_a_part_of_unknown_origin_is_not_continued(server, tmp_path):
+    server.content = ZIP
+    (tmp_path / "a.pth.part").write_bytes(b"other bytes")
+    assert fetch_weights.fetch("a.pth", published(server, ""), tmp_path).read_bytes() == ZIP
+    assert server.requested_ranges == [None]
 
 
 def test_another_file_is_not_kept(server, tmp_path):

@@ -60,9 +60,12 @@ def states():
     return made
 
 
+HEADS = {"head": 32, "groups": 32}  # of official files; these have no published size
+
+
 @functools.cache
 def model():
-    args = diffusion_format.infer_args(states()["network_Network"], {"image_size": 32})
+    args = diffusion_format.infer_args(states()["network_Network"], {"image_size": 32, **HEADS})
     shape = dict(width=32, multipliers=(1, 2), blocks=1, attention=(2,), head=32, groups=32)
     trained = dict(schedule="linear", steps=50, beta_start=1e-6, beta_end=0.2)
     assert args == dict(size="published", image_size=32, cell=16) | shape | trained
@@ -312,7 +315,7 @@ def test_a_file_with_a_teacher_in_it(tmp_path):
     state = states()["format_example_with_teacher"]
     torch_writer.write(tmp_path / "16_Network.pth", state)
     assert any(name.startswith("teacher_denoise_fn.") for name in state)
-    read = read_official(tmp_path / "16_Network.pth", "diffusion", {"image_size": 8})
+    read = read_official(tmp_path / "16_Network.pth", "diffusion", {"image_size": 8, **HEADS})
     m = diffusion.build(**read.about["args"] | dict(tying="tied"))
     given, noisy = jnp.split(last(EXAMPLE["input"]), 2, axis=-1)
     inputs = diffusion.Inputs(given, noisy, None, jnp.asarray(EXAMPLE["gammas"][:, 0]), None)
@@ -326,7 +329,7 @@ def test_a_file_with_a_teacher_in_it(tmp_path):
 def test_there_and_back_is_the_same(tmp_path):
     official = states()["network_Network"]
     torch_writer.write(tmp_path / "a.pth", official)
-    read = read_official(tmp_path / "a.pth", "diffusion", {"image_size": 32})
+    read = read_official(tmp_path / "a.pth", "diffusion", {"image_size": 32, **HEADS})
     frozen = diffusion.build(**read.about["args"])
     assert frozen.tying == "frozen"
     assert not trees.difference(read.params, frozen.canonical, "file", "model")

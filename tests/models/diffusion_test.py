@@ -507,6 +507,21 @@ def test_a_network_of_no_known_size_lacks_what_the_rest_tells_of():
         diffusion_format.infer_args(part, {})
 
 
+def test_heads_and_groups_that_leave_no_trace_are_asked_for():
+    """With another width of the heads the same arrays give other outputs."""
+    size = unet.Size(48, (1, 2), 1, (2,), 16, 16)
+    whole = {name: np.zeros((48, 48)) for name in files.expected(size)} | Schedule().buffers
+    for known in ({}, {"head": 16}, {"groups": 16}):
+        with pytest.raises(
+            WrongWeights, match=r"add --set head=N --set groups=N.*model\.args\.head"
+        ):
+            diffusion_format.infer_args(whole, known)
+    args = diffusion_format.infer_args(whole, {"head": 16, "groups": 16})
+    assert (args["head"], args["groups"], args["width"]) == (16, 16, 48)
+    published = {n: np.zeros((32, 32)) for n in files.expected(diffusion.SIZES["small"])}
+    assert diffusion_format.infer_args(published | Schedule().buffers, {})["size"] == "small"
+
+
 def test_groups_that_are_not_official_are_told_at_export(caplog):
     for groups, told in ((32, False), (8, True)):
         caplog.clear()

@@ -97,6 +97,17 @@ def test_student_and_teacher_see_the_same_tokens():
         (outpaint, dict(cells=8), 220),
         (outpaint, dict(cells=30, finer=2), 112),  # a border of half a token, and the margin
         (outpaint, dict(cells=6, finer=2), 256),  # 13/16: the margin takes the last four
+        # Released: both ends of the hole are rounded down to tokens. A central hole of r/16 is
+        # 2 r half tokens wide; out-painting of r/16 shows all but a border of r half tokens.
+        *[
+            (center, dict(cells=2 * r, finer=2, margin="released"), count)
+            for r, count in ((1, 9), (3, 25), (4, 36), (5, 49), (8, 100), (11, 169))
+        ],
+        *[
+            (outpaint, dict(cells=32 - 2 * r, finer=2, margin="released"), count)
+            for r, count in ((1, 87), (4, 156), (7, 207), (8, 220), (13, 255))
+        ],
+        (center, dict(cells=4, margin="released"), 36),
         (side, dict(cells=4, edge="left"), 80),
         (side, dict(cells=8, edge="down"), 144),
     ],
@@ -104,7 +115,42 @@ def test_student_and_teacher_see_the_same_tokens():
 def test_completing_hides_what_overlaps_and_the_margin(module, args, count):
     model = mage.build(size="test")
     mask = module.mask(jax.random.key(0), 2, model.grid, **args)
-    assert model._hidden(mask, model.margin).sum(axis=1).tolist() == [count] * 2
+    visible = module.visible(model.grid, **args)
+    assert model.unseen(mask, visible).sum(axis=(1, 2)).tolist() == [count] * 2
+
+
+def test_the_released_margin_begins_with_the_token_in_which_the_hole_ends():
+    """By the rule of the released code: tokens first // 16 - 1 to end // 16 of a hole in pixels."""
+    model = mage.build(size="test")
+    for ratio in range(1, 15):  # at 15 the hole itself overlaps every token
+        args = dict(cells=2 * ratio, finer=2, margin="released")
+        mask = center.mask(jax.random.key(0), 1, model.grid, **args)
+        first, end = 128 - 8 * ratio, 128 + 8 * ratio
+        expected = np.zeros((16, 16), bool)
+        rows = slice(max(0, first // 16 - 1), end // 16 + 1)
+        expected[rows, rows] = True
+        assert np.array_equal(model.unseen(mask, center.visible((16, 16), **args))[0], expected)
+    assert center.visible((16, 16), **args) != tuple(center.visible((16, 16), **args))
+
+
+def test_completing_uses_the_margin_of_the_task():
+    """With another margin, another number of tokens is made: the completion differs."""
+    model, params = setting()
+    seen = []
+    with pytest.MonkeyPatch.context() as patch:
+        decode = mage.parallel_decoding.decode
+
+        def recorded(tokens, hidden, *args, **keywords):
+            seen.append(hidden.sum())
+            return decode(tokens, hidden, *args, **keywords)
+
+        patch.setattr(mage.parallel_decoding, "decode", recorded)
+        for margin in ("symmetric", "released"):
+            args = dict(cells=2, finer=2, margin=margin)
+            mask = center.mask(jax.random.key(0), 1, model.grid, **args)
+            visible = center.visible(model.grid, **args)
+            model.reconstruct(params, images(1, 16), mask, jax.random.key(0), visible)
+    assert seen[1] < seen[0]
 
 
 # Frozen, tied ------------------------------------------------------------------------------------

@@ -204,7 +204,7 @@ def test_models_and_what_they_were_trained_on_stand_beside_each_other(tmp_path):
 def test_damage_to_the_retain_side_is_a_warning(workdir):
     assert "more than doubled" not in page.write(workdir).read_text()
     results = files.read_json(workdir / "results.json")
-    results["unlearned"]["retain"]["l1"] = 0.2
+    results["tasks"]["center"]["unlearned"]["retain"]["l1"] = 0.2
     files.write_json(workdir / "results.json", results)
     assert "more than doubled" in page.write(workdir).read_text()
 

@@ -140,7 +140,7 @@ def rewrite(path, change):
     [
         (lambda n, d: d[:-4] if n.endswith("data/0") else d, "has another size than stated"),
         (lambda n, d: b"big" if n.endswith("byteorder") else d, "big-endian"),
-        (lambda n, d: d[:40] if n.endswith("data.pkl") else d, "not a readable PyTorch file"),
+        (lambda n, d: d[:-1] if n.endswith("data.pkl") else d, "not a readable PyTorch file"),
     ],
 )
 def test_files_that_contradict_themselves(change, message, tmp_path):
@@ -198,3 +198,60 @@ def test_pytorch_reads_what_is_written(tmp_path):
     for name, value in STATE.items():
         np.testing.assert_array_equal(back[name].numpy(), value)
         assert tuple(back[name].shape) == value.shape
+
+
+def doubled(depth):
+    """A tuple that holds itself twice, to a depth: its hash and its text take 2^depth steps."""
+    return literal("x") + (pickle.DUP + pickle.TUPLE2) * depth
+
+
+HANGING = {
+    "a key": pickle.EMPTY_DICT + doubled(60) + literal(1) + pickle.SETITEM,
+    "keys": pickle.EMPTY_DICT + pickle.MARK + doubled(60) + literal(1) + pickle.SETITEMS,
+    "a dict": pickle.MARK + doubled(60) + literal(1) + pickle.DICT,
+    "a set": pickle.EMPTY_SET + pickle.MARK + doubled(60) + pickle.ADDITEMS,
+    "pairs": pickle.GLOBAL + b"collections\nOrderedDict\n" + pickle.MARK + pickle.EMPTY_LIST
+    + doubled(60) + literal(1) + pickle.TUPLE2 + pickle.APPEND + pickle.TUPLE + pickle.REDUCE,
+    "a device": pickle.GLOBAL + b"torch\ndevice\n" + pickle.MARK + doubled(60) + pickle.TUPLE
+    + pickle.REDUCE,
+    "a storage": doubled(60) + pickle.BINPERSID,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", HANGING)
+def test_what_would_take_for_ever_is_refused(what, tmp_path):
+    with pytest.raises(torch_pickle.Refused):
+        torch_reader.read(archive(tmp_path / "x.pth", framed(HANGING[what])))
+
+
+def test_an_index_of_the_memo_costs_no_memory(tmp_path):
+    """The unpickler in C would reserve 16 bytes for each of 2^31 places."""
+    put = pickle.LONG_BINPUT + (2**31 - 1).to_bytes(4, "little")
+    assert torch_reader.read(archive(tmp_path / "x.pth", framed(literal(1) + put))) == 1
+
+
+def test_many_tensors_over_one_storage_do_not_become_many_copies(tmp_path):
+    part = pickle.GLOBAL + b"torch._utils\n_rebuild_tensor_v2\n" + pickle.MARK + storage(1 << 18)
+    part += literal(0) + literal((1 << 18,)) + literal((1,)) + literal(False) + literal({})
+    part += pickle.TUPLE + pickle.REDUCE + pickle.APPEND
+    data = {"0": bytes(1 << 20)}
+    read = torch_reader.read(archive(tmp_path / "x.pth", framed(b"]" + part * 3), **data))
+    assert [array.nbytes for array in read] == [1 << 20] * 3
+    with pytest.raises(torch_pickle.Refused, match=r"need more than .* bytes"):
+        torch_reader.read(archive(tmp_path / "y.pth", framed(b"]" + part * 9), **data))
+
+
+def test_parts_of_an_archive_do_not_overlap(tmp_path):
+    path = archive(tmp_path / "x.pth", framed(literal({})), **{"0": bytes(5000), "1": b"x"})
+    data = bytearray(path.read_bytes())
+    entry = data.rindex(b"archive/data/1") - 46
+    data[entry + 20 : entry + 28] = (9000).to_bytes(4, "little") * 2  # its size, in the directory
+    path.write_bytes(data)
+    with pytest.raises(torch_pickle.Refused, match="overlap"):
+        torch_reader.read(path)
+
+
+def test_weights_are_a_regular_file(tmp_path):
+    os.mkfifo(tmp_path / "x.pth")
+    with pytest.raises(torch_pickle.Refused, match="is a named pipe, not a regular file"):
+        torch_reader.read(tmp_path / "x.pth")

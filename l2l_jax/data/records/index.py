@@ -7,7 +7,6 @@ stored: beside the records by launch/prepare, else in files.cache_dir() on first
 import concurrent.futures
 import contextlib
 import dataclasses
-import io
 import logging
 import time
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 
-from l2l_jax.lib import files, sealed
+from l2l_jax.lib import bounded, files, sealed
 from l2l_jax.lib.errors import BrokenImage
 
 log = logging.getLogger(__name__)
@@ -53,9 +52,13 @@ def load_or_build(
     cached = files.cache_dir() / "index" / f"{location}.npz"
     for path in (path_beside(folder, split), cached):
         if stored := sealed.read(path, KEY):
-            with np.load(io.BytesIO(stored)) as arrays:
+            try:
+                arrays = bounded.npz_of(stored, path)
                 names = np.char.decode(arrays["names"], "utf-8").tolist()
                 labels, same_files = arrays["labels"], str(arrays["digest"]) == digest
+            except (ValueError, KeyError, TypeError) as error:  # made again below
+                log.warning("%s is damaged and not used: %s", path, error)
+                continue
             if same_files and _matches(names, labels, fields, data):
                 return tuple(names), labels
             log.warning("%s belongs to other files and is not used", path)
@@ -121,6 +124,7 @@ def _read_shard(fields: Fields, shard: Any) -> list[tuple[str, int]]:
     from array_record.python import array_record_module  # pyright: ignore[reportAttributeAccessIssue]  # a C++ extension
 
     try:
+        bounded.open_regular(shard.filename).close()
         reader = array_record_module.ArrayRecordReader(str(shard.filename))
         if reader.num_records() != shard.examples_in_shard:
             count = f"{reader.num_records()} records instead of the {shard.examples_in_shard}"

@@ -79,7 +79,7 @@ def read(folder: Path, split: str, fields: Fields, help: str, root: Path) -> Rec
         missing += f"random access;\nremove {folder} first, and prepare it again"
         raise DataMissing(help.format(root=root, missing=missing))
     shards = info.splits[split].file_instructions
-    if absent := [shard.filename for shard in shards if not os.path.exists(shard.filename)]:
+    if absent := [shard.filename for shard in shards if not os.path.isfile(shard.filename)]:
         missing = f"{len(absent)} of {len(shards)} files are missing, the first {absent[0]}"
         raise DataMissing(help.format(root=root, missing=missing))
     data = array_record_data_source.ArrayRecordDataSource(shards)

@@ -1,16 +1,14 @@
 """Writes an ArrayRecord file, and the description of a set of such files, as TFDS does."""
 
 import dataclasses
-import io
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
+from l2l_jax.data import images
 from l2l_jax.data.records import reader
-from l2l_jax.lib import files
+from l2l_jax.lib import bounded, files
 from l2l_jax.lib.errors import BrokenImage, NotSaved
 
 RESUME = "What is done is kept: fix the cause, and run the same command again."
@@ -69,8 +67,8 @@ def _example(row: Row, fields: reader.Fields) -> bytes:
 def _image_bytes(path: str) -> bytes:
     """The content of an image file. BrokenImage if its header cannot be decoded."""
     try:
-        data = Path(path).read_bytes()
-        with Image.open(io.BytesIO(data)):
+        data = bounded.read(path, images.MAX_FILE_BYTES)
+        with images.open_checked(data):
             return data
     except Exception as error:  # decoders raise many types on damaged files
         raise BrokenImage(f"{path} is no image: {error}. Repair or remove it.") from error

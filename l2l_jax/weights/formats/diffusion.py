@@ -26,7 +26,7 @@ OWN = "decoder_cond_embed"  # ours; in official files D always shares E's embedd
 
 NAMES = [*unet_names(NETWORK), *embedding_names(OWN, "decoder/embed")]
 
-AMBIGUOUS = ("head", "groups")  # unless both are 32, as published
+AMBIGUOUS = ("head", "groups")  # of an unpublished size
 
 
 def from_torch(state: StateDict) -> StateDict:
@@ -69,8 +69,10 @@ def to_torch(state: StateDict, model: Diffusion) -> dict[str, Any]:
 def infer_args(state: StateDict, known: dict[str, Any]) -> dict[str, Any]:
     """The `build` arguments of an official state dict.
 
-    known: settings of the user: image_size (else 256), head, groups, and the schedule if the file
-    does not determine it. WrongWeights names every array that is missing.
+    known: settings of the user: image_size (else 256), head and groups of an unpublished size, and
+    the schedule if the file does not determine it. WrongWeights names every array that is missing,
+    and asks for head and groups: another width of the attention heads, or another number of groups,
+    gives other outputs and leaves no trace in the file.
     """
     if not any(name.startswith(NETWORK) for name in state):
         raise WrongWeights(f"This is no file of Palette: no name in it begins with {NETWORK}")
@@ -83,6 +85,14 @@ def infer_args(state: StateDict, known: dict[str, Any]) -> dict[str, Any]:
             f"This file lacks {len(missing)} arrays of the network {network}; nothing replaces "
             f"them. Missing: {', '.join(missing)}."
         )
+    if not name and not all(known.get(key) for key in AMBIGUOUS):
+        raise WrongWeights(
+            f"This network (width {size.width}, multipliers {size.multipliers}, {size.blocks} "
+            "blocks) has no published size, and the file does not determine the width of its "
+            "attention heads and its number of normalisation groups; add --set head=N --set "
+            "groups=N (in a config: model.args.head and model.args.groups). The official code has "
+            "32 of both unless its config says otherwise (num_head_channels)."
+        )
     side = int(known.get("image_size", 256))
     args = _schedule(state, known) | {"image_size": side, "cell": math.gcd(side, 16)}
     if args["steps"] < SAMPLE_STEPS:
@@ -94,7 +104,7 @@ def _size(state: StateDict, known: dict[str, Any]) -> unet.Size:
     """The size of the network in a file.
 
     head and groups leave no trace: they come from the user, or from a published size with the same
-    other dimensions, or are 32. If arrays are missing, it is the candidate (published, or inferred
+    other dimensions. If arrays are missing, it is the candidate (published, or inferred
     from the arrays) whose array names differ least from the file's.
     """
     names = {name for name in state if name.startswith(NETWORK)}

@@ -61,7 +61,12 @@ def from_torch(state: StateDict) -> StateDict:
 
 
 def to_torch(state: StateDict, model: MAGE) -> dict[str, Any]:
-    """The content of an official file; arrays that its class never uses are zeros.
+    """The content of an official file. Arrays that its class never uses are zeros.
+
+    These are cls_token, pos_embed, mask_token, decoder_pos_embed and the weights and biases of
+    patch_embed.proj and decoder_pred: official MAGE inherits them from MAE, no forward pass reads
+    them, and no model here has them. token_emb.position_ids are the numbers of the positions. An
+    official file that is imported and exported again therefore differs in these eight arrays.
 
     The official network ties the decoder's words to the encoder's. If they differ here, a warning
     is logged, and the file holds the decoder's under EXTRA_KEY, which the official code ignores.

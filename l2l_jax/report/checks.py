@@ -1,0 +1,154 @@
+"""The forms of config.json, versions.json, results.json, splits, metrics and records."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from l2l_jax.report.form import (
+    Form,
+    anything,
+    check,
+    count,
+    digits,
+    each,
+    files,
+    holding,
+    many,
+    maybe,
+    number,
+    one_of,
+    section,
+    text,
+    whole,
+)
+
+VARIANT = re.compile(r"original|unlearned|retrained(_\d{1,4})?")
+SIDES = ("retain", "forget", "retain_train", "forget_train")
+MAX_PANELS = 8  # variants in a t-SNE record
+
+_CELLS = each(maybe(number))  # {figure: value}
+_INTERVALS = each(many(number, 2, 2))  # {figure: [low, high]}
+_PHASE = section(
+    dict(method=text, solver=text, steps=count, batch_size=count), dict(saliency=number)
+)
+_LAUNCH = section(dict(devices=text, code=text, git=maybe(text)))
+_COST = section({}, dict.fromkeys(("seconds", "steps", "flops", "memory"), maybe(number)))
+_FIGURE = section(
+    dict(
+        name=text, title=text, unit=text, good=one_of("up", "down", ""), digits=digits, note=text,
+        spread_of=text, good_on_forget=text,
+    )
+)  # fmt: skip
+_NETWORK = section(
+    dict(name=text, digest=text),
+    dict(weights=text, resize=text, scale=text, dtype=text, accuracy=number),
+)
+_TOKENIZER = section(dict(psnr=number, codebook_usage=number, codebook_perplexity=number))
+_PASSES = each(section(dict(images=count, split=text, passes=number)))
+_SPLIT = section(dict(part=text, count=count, digest=text, classes=many(text), skipped=many(text)))
+_POINTS = many(many(number, 2, 2), least=1)
+_TSNE = section(
+    dict(task=text, groups=many(section(dict(variant=text, side=text, points=_POINTS)), least=1))
+)
+_RESULTS: Mapping[str, Form] = dict(
+    counts=each(count),
+    classes=each(many(text)),
+    ended=each(text),
+    figures=each(_FIGURE),
+    measured=each(section({}, dict(network=maybe(text)))),
+    networks=each(_NETWORK),
+    skipped=each(text),
+    tokenizer=maybe(each(_TOKENIZER)),
+    passes=each(_PASSES),
+    seconds=each(maybe(number)),
+    evaluated=each(text),
+    sampling=maybe(text),
+    trained_on=many(text),
+    task=text,
+    unclean=each(many(text)),
+    training=each(
+        section(
+            dict(
+                splits=text,
+                images=maybe(count),
+                passes=maybe(number),
+                steps=maybe(count),
+                tokenizer=text,
+            )
+        )
+    ),
+    sets=each(section(dict(images=count, of=count, part=text, trained_on=one_of(True, False)))),
+    digests=section(
+        dict(code=text, weights=each(text)),
+        dict(splits=files(text), pictures=files(text), records=files(text)),
+    ),
+)
+
+
+def check_config(path: Path, config: Any) -> None:
+    """ConfigError names the first key of config.json that a page cannot be made with."""
+    split = each(anything)
+    evaluate = section(dict(tasks=many(text, least=1)))
+    tokens = section({}, dict(views=count))
+    data = section(dict(name=text), dict(token_cache=tokens))
+    model = section(dict(name=text, args=each(anything)))
+    basic = dict(
+        seed=whole, phases=many(text, least=1), model=model, data=data, tasks=each(anything),
+        evaluate=evaluate, split=split,
+    )  # fmt: skip
+    check(path, config, section(basic))
+    check(path, config, section(dict.fromkeys(config["phases"], _PHASE)))
+    check(path, config["tasks"], holding(config["evaluate"]["tasks"], anything), ("tasks",))
+    for side, wanted in config["split"].items():
+        if isinstance(wanted, Mapping):
+            check(path, wanted, section(dict(files=text)), ("split", side))
+
+
+def check_versions(path: Path, versions: Any) -> None:
+    """The same for versions.json."""
+    check(path, versions, _LAUNCH)
+    check(path, versions, section(dict(packages=each(anything), continued_with=many(_LAUNCH))))
+
+
+def check_results(path: Path, results: Any, phases: list[str]) -> None:
+    """The same for results.json; phases: those of the config."""
+    steps = holding(phases, many(count, 2, 2))
+    check(path, results, section({**_RESULTS, "steps": steps, "cost": each(_COST)}))
+    sides = list(results["counts"])
+    check(path, sides, many(one_of(*SIDES)), ("counts",))
+    check(path, results, section(dict(tasks=holding([results["task"]], each(anything)))))
+    variants = list(results["tasks"][results["task"]])
+    check(path, variants, many(_variant, least=1), ("tasks", results["task"]))
+    if "unlearned" in variants:
+        check(path, variants, many(anything, least=2), ("tasks", results["task"]))
+        check(path, results["tasks"][results["task"]], section(dict(original=anything)), ("tasks",))
+    for key, inner in (("tasks", _CELLS), ("intervals", _INTERVALS)):
+        complete = holding(variants, holding(sides, inner))
+        check(path, results, section({key: holding(list(results["tasks"]), complete)}))
+    check(path, results, section(dict(sets=holding(sides, anything))))
+
+
+def _variant(value: Any, key: tuple[str, ...]) -> None:
+    """The name of a variant."""
+    text(value, key)
+    if not VARIANT.fullmatch(value):
+        one_of("original", "unlearned", "retrained")(value, key)
+
+
+def check_split(path: Path, split: Any) -> None:
+    """The same for a file in splits/."""
+    check(path, split, _SPLIT)
+
+
+def check_metric(path: Path, record: Any, line: int) -> None:
+    """The same for one line of metrics.jsonl."""
+    sides: dict[str, Form] = dict.fromkeys(("retain", "forget"), maybe(number))
+    check(path, record, section(dict(phase=text, step=count), sides), (f"line {line}",))
+
+
+def check_tsne(path: Path, record: Any) -> None:
+    """The same for tsne.json."""
+    check(path, record, _TSNE)
+    variants = list(dict.fromkeys(group["variant"] for group in record["groups"]))
+    check(path, variants, many(text, 1, MAX_PANELS), ("variants",))
