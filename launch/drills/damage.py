@@ -60,8 +60,6 @@ def get_config(form):
     return config
 '''
 MARKS = ("damaged", "missing", "lacks", "does not fit", "cannot be read", "incomplete", "no split")
-
-
 EXPORTED, WEIGHTS = "exported.safetensors", "original.safetensors"
 
 
@@ -220,6 +218,8 @@ def outcome(place: Path, command: str, run: str, said: str) -> Any:
 def told_as(pattern: str) -> str:
     """What the message about a damaged file must contain."""
     _, phase, step = pattern.rpartition("checkpoints/")
+    if pattern.endswith(FOLDERS) and phase:
+        return "checkpoints/unlearn"
     if phase:
         return "/".join(["checkpoints", *step.split("/")[:2]]).removesuffix(".sha256.json")
     return [part.strip("*-") for part in pattern.split("/") if part.strip("*-")][-1]

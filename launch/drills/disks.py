@@ -9,13 +9,15 @@ stopped on a full disk must continue to the right results once there is room. Se
 
 import argparse
 import contextlib
+import functools
+import itertools
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from launch.drills import commands, damage, ending
@@ -23,6 +25,18 @@ from launch.drills import commands, damage, ending
 SIZES = (4, 12, 24, 40, 64, 100, 160, 240, 400, 700)  # kB of a disk on which a run begins
 FREE = (0, 4, 16, 48)  # kB that are free on the disk of a finished run
 ENOUGH = 200_000  # kB
+READ_ONLY = (  # command, whether the run is finished, whether the command writes nothing there
+    ("main", False, False), ("main", True, True), ("evaluate", True, False),
+    ("report", True, False), ("export", True, False), ("export", True, True), ("load", True, True),
+)  # fmt: skip
+NO_RUNS = {
+    "a file": "file", "a folder below a file": "file/run", "a folder of other files": "configs",
+    "a name of 300 letters": "runs/" + "n" * 300, "a path of 6,000 letters": "runs/" + "abcde/" * 1000,
+}  # fmt: skip
+TARGETS = {
+    "a folder": "folder.pth", "a file below a file": "file/x.safetensors",
+    "a name of 300 letters": "n" * 300 + ".safetensors",
+}  # fmt: skip
 
 
 class Disk:
@@ -72,7 +86,7 @@ def run(place: Path, command: str, words: list[str]) -> commands.Done | None:
 
 
 class Drill:
-    """The lines, each a method's result (name, ending); `right` is what undamaged commands make."""
+    """What is tried; a method returns an ending. `right` is what undamaged commands make."""
 
     def __init__(self, base: Path, scratch: Path):
         self.base, self.place = base, scratch / "place"
@@ -108,7 +122,7 @@ class Drill:
                 shutil.copytree(aside, target, dirs_exist_ok=True)
             yield mounted
 
-    def full_from_the_start(self, size: int) -> tuple[str, str]:
+    def full_from_the_start(self, size: int) -> str:
         """A run begins on a small disk; then the disk grows, and the run goes on."""
         words = damage.words("main", "unlearn")
         with self.on_disk("runs/unlearn", finished=False) as mounted:
@@ -118,9 +132,9 @@ class Drill:
                 mounted.resize(ENOUGH)
                 again = self.how("main", run(self.place, "main", words))
                 how = how if again == "repaired" else again
-        return f"a full disk of {size} kB, then room: main", how
+        return how
 
-    def full_when_finished(self, command: str, free: int) -> tuple[str, str]:
+    def full_when_finished(self, command: str, free: int) -> str:
         """A command writes into a finished run that has little room."""
         with self.on_disk("runs/unlearn") as mounted:
             words = damage.words(command, "unlearn")
@@ -131,9 +145,9 @@ class Drill:
             how = self.how("main" if command == "evaluate" else command, done, "runs/unlearn")
             if command == "export" and done and done.returncode == 0:
                 how = "harmless"
-        return f"a full disk with {free} kB free, finished run: {command}", how
+        return how
 
-    def read_only(self, command: str, finished: bool, harmless: bool) -> tuple[str, str]:
+    def read_only(self, command: str, finished: bool, harmless: bool) -> str:
         """A command on a read-only workdir."""
         with self.on_disk("runs/unlearn", finished) as mounted:
             mounted.make_read_only()
@@ -144,60 +158,52 @@ class Drill:
             known = "main" if command in ("evaluate", "load") else command
             how = self.how(known, done, "runs/unlearn")
             how = "harmless" if harmless and done and not done.returncode else how
-        state = "finished" if finished else "new"
-        to = ", to a place that can be written" if command == "export" and harmless else ""
-        return f"a read-only disk, {state} run: {command}{to}", how
+        return how
 
-    def cache(self, state: str) -> tuple[str, str]:
+    def cache(self, state: str) -> str:
         """A run whose cache cannot be written."""
         with self.on_disk("cache", finished=False) as mounted:
             shutil.rmtree(self.place / "cache" / "completions")
             mounted.leave(0) if state == "full" else mounted.make_read_only()
-            how = self.how("main", run(self.place, "main", damage.words("main", "unlearn")))
-        return f"a {state} cache: main", how
+            return self.how("main", run(self.place, "main", damage.words("main", "unlearn")))
 
-    def no_run(self, command: str, what: str, folder: str) -> tuple[str, str]:
+    def no_run(self, command: str, folder: str) -> str:
         """A command that reads a workdir which cannot be one."""
         place = self.fresh(finished=True)
         (place / "file").touch()
         words = damage.words(command, "unlearn")
         words[-1 if command != "export" else 0] = folder
         done = run(place, command, words)
-        return f"{what} as workdir: {command}", ending.ending(done, False, (folder[:60],))
+        return ending.ending(done, False, (folder[:60],))
 
-    def target(self, what: str, path: str) -> tuple[str, str]:
+    def target(self, path: str) -> str:
         """An export to a path that cannot be written."""
         place = self.fresh(finished=True)
         (place / "file").touch()
         (place / "folder.pth").mkdir()
         done = run(place, "export", ["runs/unlearn", path])
-        return f"{what} as target: export", ending.ending(done, False, (path[:60],))
+        return ending.ending(done, False, (path[:60],))
 
-    def lines(self) -> Iterator[tuple[str, str]]:
-        """All lines."""
+    def lines(self) -> Iterator[tuple[str, Callable[[], str]]]:
+        """(what is tried, the function that tries it and returns its ending) of all lines."""
         for size in SIZES:
-            yield self.full_from_the_start(size)
-        for command in ("evaluate", "report", "export"):
-            for free in FREE:
-                yield self.full_when_finished(command, free)
-        yield self.read_only("main", finished=False, harmless=False)
-        yield self.read_only("main", finished=True, harmless=True)
-        yield self.read_only("evaluate", finished=True, harmless=False)
-        yield self.read_only("report", finished=True, harmless=False)
-        yield self.read_only("export", finished=True, harmless=False)
-        yield self.read_only("export", finished=True, harmless=True)
-        yield self.read_only("load", finished=True, harmless=True)
-        yield self.cache("full")
-        yield self.cache("read-only")
-        for command in ("main", "evaluate", "report", "export", "load"):
-            yield self.no_run(command, "a file", "file")
-            yield self.no_run(command, "a folder below a file", "file/run")
-            yield self.no_run(command, "a name of 300 letters", "runs/" + "n" * 300)
-            yield self.no_run(command, "a path of 6,000 letters", "runs/" + "abcdefghi/" * 600)
-            yield self.no_run(command, "a folder of other files", "configs")
-        yield self.target("a folder", "folder.pth")
-        yield self.target("a file below a file", "file/x.safetensors")
-        yield self.target("a name of 300 letters", "n" * 300 + ".safetensors")
+            name = f"a full disk of {size} kB, then room: main"
+            yield name, functools.partial(self.full_from_the_start, size)
+        for command, free in itertools.product(("evaluate", "report", "export"), FREE):
+            name = f"a full disk with {free} kB free, finished run: {command}"
+            yield name, functools.partial(self.full_when_finished, command, free)
+        for command, finished, harmless in READ_ONLY:
+            state, to = "finished" if finished else "new", ""
+            if command == "export" and harmless:
+                to = ", to a place that can be written"
+            name = f"a read-only disk, {state} run: {command}{to}"
+            yield name, functools.partial(self.read_only, command, finished, harmless)
+        for state in ("full", "read-only"):
+            yield f"a {state} cache: main", functools.partial(self.cache, state)
+        for command, (what, folder) in itertools.product(forked.COMMANDS, NO_RUNS.items()):
+            yield f"{what} as workdir: {command}", functools.partial(self.no_run, command, folder)
+        for what, path in TARGETS.items():
+            yield f"{what} as target: export", functools.partial(self.target, path)
 
 
 def main() -> int:
@@ -211,10 +217,10 @@ def main() -> int:
     try:
         damage.prepare(scratch / "base", scratch / "pictures")
         rows = []
-        for name, how in Drill(scratch / "base", scratch).lines():
+        for name, tried in Drill(scratch / "base", scratch).lines():
             if given.only in name:
-                rows.append((name, how))
-                print(f"{how:<10} {name}", flush=True)
+                rows.append((name, tried()))
+                print(f"{rows[-1][1]:<10} {name}", flush=True)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     print(ending.table(rows, began))
