@@ -7,8 +7,8 @@
 Every file is flipped in one bit, cut in half, emptied, deleted, and replaced by a folder. A line
 ends well if the command names the file and stops, or finishes with the results of the undamaged
 run, bit for bit; see ending.py. A command that finishes with other results ends well only if it
-says in one line which file is incomplete. Files that hold nothing
-(.lock) cannot be flipped or cut; folders are deleted, and replaced by a file.
+says in one line which file is incomplete. Files that hold nothing (.lock) cannot be flipped or cut;
+folders are deleted, and replaced by a file.
 """
 
 import argparse

@@ -31,7 +31,7 @@ READ_ONLY = (  # command, whether the run is finished, whether the command write
 )  # fmt: skip
 NO_RUNS = {
     "a file": "file", "a folder below a file": "file/run", "a folder of other files": "configs",
-    "a name of 300 letters": "runs/" + "n" * 300, "a path of 6,000 letters": "runs/" + "abcde/" * 1000,
+    "a name of 300 letters": "runs/" + "n" * 300, "a path of 6,000 letters": "abcde/" * 1000,
 }  # fmt: skip
 TARGETS = {
     "a folder": "folder.pth", "a file below a file": "file/x.safetensors",
@@ -156,9 +156,9 @@ class Drill:
                 words[-1] = "runs/unlearn/exported.safetensors"
             done = run(self.place, command, words)
             known = "main" if command in ("evaluate", "load") else command
-            how = self.how(known, done, "runs/unlearn")
-            how = "harmless" if harmless and done and not done.returncode else how
-        return how
+            if harmless and done and not done.returncode:
+                return "harmless"
+            return self.how(known, done, "runs/unlearn")
 
     def cache(self, state: str) -> str:
         """A run whose cache cannot be written."""
@@ -200,7 +200,7 @@ class Drill:
             yield name, functools.partial(self.read_only, command, finished, harmless)
         for state in ("full", "read-only"):
             yield f"a {state} cache: main", functools.partial(self.cache, state)
-        for command, (what, folder) in itertools.product(forked.COMMANDS, NO_RUNS.items()):
+        for command, (what, folder) in itertools.product(commands.COMMANDS, NO_RUNS.items()):
             yield f"{what} as workdir: {command}", functools.partial(self.no_run, command, folder)
         for what, path in TARGETS.items():
             yield f"{what} as target: export", functools.partial(self.target, path)
