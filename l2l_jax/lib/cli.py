@@ -2,6 +2,7 @@
 
 import ast
 import logging
+import multiprocessing
 import os
 import runpy
 import signal
@@ -90,7 +91,7 @@ def run_with_clear_errors(main: Callable[..., Any], *args: Any) -> None:
     except Preempted as error:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while the process ends
         print(error, file=sys.stderr)
-        sys.exit(error.code)
+        _leave(128 + error.number)
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         print(NOTHING_CHANGED, file=sys.stderr)
@@ -104,6 +105,23 @@ def run_with_clear_errors(main: Callable[..., Any], *args: Any) -> None:
             file=sys.stderr,
         )
         sys.exit(2)
+
+
+def _leave(code: int) -> None:
+    """Ends the process without Python's own clean-up, which can crash while XLA runs a program.
+
+    Everything is saved and closed by then. Of several processes each ends in the usual way, because
+    they wait for each other.
+    """
+    for child in multiprocessing.active_children():  # such as those that read images
+        child.terminate()
+    jax = sys.modules.get("jax")
+    if jax and not jax.distributed.is_initialized():
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def load_config(spec: str) -> Any:

@@ -235,21 +235,25 @@ def main() -> None:
     parser.add_argument("--only", default="", help="cases whose name contains this text")
     parser.add_argument("--verbose", action="store_true", help="print what each command said")
     args = parser.parse_args()
-    began = time.time()
+    began, begin = time.time(), forked.stop_at_step_0
     forked.warm_up()
     with tempfile.TemporaryDirectory() as folder:
         chosen = [case for case in cases(Path(folder)) if args.only in case[0]]
         results = forked.run_all([command for _, command, _, _ in chosen])
-        again = [
-            forked.Command(["--config", SMALL, "--workdir", str(workdir)], forked.stop_at_step_0)
-            for _, _, _, workdir in chosen
+        endings = [
+            ending.ending(result, names=expected)
+            for (_, _, expected, _), result in zip(chosen, results, strict=True)
         ]
-        corrected = forked.run_all(again)
+        refused = [at for at, how in enumerate(endings) if how == "explained"]
+        again = [
+            forked.Command(["--config", SMALL, "--workdir", str(chosen[at][3])], begin)
+            for at in refused
+        ]
+        corrected = dict(zip(refused, forked.run_all(again), strict=True))
     rows = []
-    for case, result, after in zip(chosen, results, corrected, strict=True):
-        name, _, expected, _ = case
-        how = ending.ending(result, names=expected)
-        if how == "explained" and not (after and forked.STEP_0 in after.stderr):
+    for at, ((name, *_), result, how) in enumerate(zip(chosen, results, endings, strict=True)):
+        after = corrected.get(at)
+        if at in corrected and not (after and forked.STEP_0 in after.stderr):
             how = "silent"  # the workdir is not free for the corrected config
             name += " (and the corrected config is refused)"
         if args.verbose and result:
