@@ -41,6 +41,7 @@ def preflight(plan: Plan, folder: Path, stop: preemption.StopSignal) -> Experime
     config = plan.config
     if plan.references:
         references = retrained.load_all(plan.references, experiment.model)
+        retrained.check_tokens(plan, experiment.model, experiment.weights, references)
         claim.check_reference(folder, retrained.combined_digest(references))
         experiment = dataclasses.replace(experiment, references=references)
     _check_agreement(experiment)

@@ -16,7 +16,7 @@ from l2l_jax.data.splits import SIDES, Split
 from l2l_jax.engine import provenance
 from l2l_jax.engine.experiment import load_original
 from l2l_jax.engine.outcome import final_weights
-from l2l_jax.engine.plan import resolve
+from l2l_jax.engine.plan import Plan, resolve
 from l2l_jax.engine.training_sets import trained_on
 from l2l_jax.lib import files, trees
 from l2l_jax.lib.errors import ConfigError
@@ -29,6 +29,7 @@ from l2l_jax.workdir.layout import Workdir
 log = logging.getLogger(__name__)
 
 CLEAN = ("retain", "proxy")  # splits that a clean reference may be trained on
+TOKENIZER = "tokenizer"  # the parameter group of a model of tokens
 MAX_DIFFERENCE = 0.05  # relative, between the passes of a reference and those of the original
 
 
@@ -90,6 +91,28 @@ def load_all(folders: Sequence[Path], model: ImageToImage) -> tuple[Weights, ...
             )
         references.append(weights)
     return tuple(references)
+
+
+def check_tokens(
+    plan: Plan, model: ImageToImage, original: Weights | None, references: Sequence[Weights]
+) -> None:
+    """ConfigError for a phase that would compare tokens of two tokenizers.
+
+    Such a phase measures the distance of its limit between outputs (types.Method.UNTIL). Outputs of
+    a model of tokens are probabilities of codes, which mean nothing under another codebook.
+    """
+    if not model.takes_tokens or original is None:
+        return
+    own = trees.digest(original.params[TOKENIZER])
+    other = [trees.digest(weights.params[TOKENIZER]) != own for weights in references]
+    for name, planned in plan.phases.items():
+        until = planned.method.UNTIL
+        if until and not planned.args[until[1]] and any(other):
+            raise ConfigError(
+                f"{name}.args.{until[1]}=0 is measured as the distance to the retrained model, and "
+                f"{plan.references[other.index(True)]} has another tokenizer than the original: "
+                "their tokens cannot be compared. Set the argument to a distance."
+            )
 
 
 def load(folder: Path, model: ImageToImage) -> Weights:

@@ -1,6 +1,7 @@
 """Phases that end by themselves: the step if the movement is known, and the measured limit."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -8,13 +9,14 @@ import numpy as np
 import optax
 import pytest
 
-from l2l_jax.engine import measure
+from l2l_jax.engine import measure, retrained
 from l2l_jax.engine.plan import TaskPlan
 from l2l_jax.engine.step import UpdateRule, make_update
 from l2l_jax.lib import sharding
 from l2l_jax.lib.errors import ConfigError
 from l2l_jax.registry import find
 from l2l_jax.types import Method
+from l2l_jax.weights.safetensors import Weights
 from tests.helpers import small_model
 
 # Three tasks whose movement differs by more than that of many steps, as it does in real runs.
@@ -99,6 +101,22 @@ def test_the_floor_between_retrained_models_is_subtracted():
     assert "the retrained model, 5" in measure.stopping_text(("moved", "lam"), single)
     with pytest.raises(ConfigError, match=r"as far from each other \(10\) as from the orig"):
         measure.stopping_value("lam", distance, [one, -one], original)
+
+
+@pytest.mark.parametrize(("lam", "refused"), [(0.0, True), (0.3, False)])
+def test_tokens_of_two_tokenizers_are_not_compared(lam, refused):
+    """lambda of ascent is a distance between probabilities of codes."""
+    planned = SimpleNamespace(method=find("method", "ascent"), args=dict(lam=lam))
+    plan = SimpleNamespace(phases={"ascent": planned}, references=("runs/a", "runs/b"))
+    model = SimpleNamespace(takes_tokens=True)
+    own, other = (Weights({"tokenizer": {"x": np.full(2, v)}}, {}) for v in (1.0, 2.0))
+    retrained.check_tokens(plan, model, own, (own, own))
+    if not refused:
+        retrained.check_tokens(plan, model, own, (own, other))
+        return
+    with pytest.raises(ConfigError, match=r"runs/b has another tokenizer .* cannot be compared"):
+        retrained.check_tokens(plan, model, own, (own, other))
+    retrained.check_tokens(plan, SimpleNamespace(takes_tokens=False), own, (own, other))
 
 
 def test_the_mean_of_a_rotation_survives_a_checkpoint():
