@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 COLOURS = {"retain": "#2563eb", "forget": "#ea580c"}
 OTHER_COLOUR = "#475569"
+MAX_LABEL = 40  # characters of a text in a drawing
 MAX_VALUE = 1e30  # larger values are not drawn: no axis could show them
 STYLE: dict[Any, Any] = {  # the keys are names of matplotlib's rcParams
     "svg.fonttype": "none",  # text stays text and takes the page's font
@@ -59,6 +60,11 @@ def curves(metrics: Sequence[Mapping[str, Any]], phase: str) -> str:
         return svg(figure)
 
 
+def short(text: str) -> str:
+    """The text, cut if it has more than MAX_LABEL characters: long ones take minutes to lay out."""
+    return text if len(text) <= MAX_LABEL else f"{text[: MAX_LABEL - 1]}\N{HORIZONTAL ELLIPSIS}"
+
+
 def finite(value: float) -> bool:
     """Whether a value can be drawn."""
     return abs(value) < MAX_VALUE  # false for nan
@@ -88,7 +94,7 @@ def scatter(tsne: Mapping[str, Any]) -> str:
         for axes, variant in zip(panels, variants, strict=True):
             for group in groups:
                 _cloud(axes, group, pale=group["variant"] != variant)
-            axes.set_title(f"{variant} model", loc="left", fontsize=11, fontweight="bold")
+            axes.set_title(f"{short(variant)} model", loc="left", fontsize=11, fontweight="bold")
             axes.set(xticks=[], yticks=[])
             axes.grid(visible=False)
         panels[0].legend(loc="best", frameon=False, fontsize=9)
@@ -103,7 +109,7 @@ def _cloud(axes: Axes, group: Mapping[str, Any], pale: bool) -> None:
     else:
         colour = COLOURS.get(group["side"], OTHER_COLOUR)
         axes.scatter(x, y, s=20, color=colour, alpha=0.8, linewidths=0, zorder=2,
-                     label=f"{group['side']} images")  # fmt: skip
+                     label=f"{short(group['side'])} images")  # fmt: skip
 
 
 def svg(figure: Figure) -> str:

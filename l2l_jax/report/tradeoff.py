@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from l2l_jax.report import labels, reference
-from l2l_jax.report.drawings import STYLE, finite, svg
+from l2l_jax.report.drawings import STYLE, finite, short, svg
 from l2l_jax.report.groups import Group, series, written
 from l2l_jax.report.metrics import NEAR, goal
 from l2l_jax.report.model_rows import Row
@@ -28,7 +28,6 @@ OVER_COLOUR, OVER_LABEL_COLOUR = "#fee2e2", "#b91c1c"
 MAX_LINEAR_RANGE = 10  # largest / smallest value; beyond it an axis is logarithmic
 MIN_LOGARITHMIC = 1e-30  # smallest value on a logarithmic axis
 EDGE_MARGIN = 0.015  # fraction of an axis, from its end to a point that lies outside
-MAX_LABEL = 40  # characters; longer labels are cut
 BETTER = {"up": "higher is better", "down": "lower is better", "": "no direction is good",
           NEAR: "closest to retrained is best"}  # fmt: skip
 DECIBEL = "dB"  # already logarithmic, so its axis is linear
@@ -164,16 +163,12 @@ def _label(group: Group, key: str, first: bool) -> str:
     return group.label if first or not key else written(group.settings[key])
 
 
-def _short(text: str) -> str:
-    return text if len(text) <= MAX_LABEL else f"{text[: MAX_LABEL - 1]}\N{HORIZONTAL ELLIPSIS}"
-
-
 def _marked(point: Point) -> str:
-    return _short(point.label) + (f" {reference.MARK}" if point.over else "")
+    return short(point.label) + (f" {reference.MARK}" if point.over else "")
 
 
 def _title(described: Mapping[str, Any]) -> str:
-    title, unit = described["title"], described["unit"]
+    title, unit = short(described["title"]), short(described["unit"])
     return f"{title} ({unit})" if unit else title
 
 

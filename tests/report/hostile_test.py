@@ -182,3 +182,17 @@ def test_damaged_json_is_one_line(tmp_path, content):
     with pytest.raises(UserError, match=r"results\.json") as error:
         collect(folder)
     assert "\n" not in str(error.value)
+
+
+def test_long_texts_are_cut_in_drawings(tmp_path):
+    """A title of 100,000 letters would take minutes to lay out, and the page would never come."""
+    folder, long = make(tmp_path / "run"), "x" * 100_000
+    change(folder, "results.json", ["figures", "fid", "title"], long)
+    change(folder, "tsne.json", ["groups", 0, "variant"], long)
+    other = make(tmp_path / "other", seed=1)
+    records, _ = collect_all([folder, other])
+    text = compare.compared(list(records.values()), {})
+    drawn = [part.split("</svg>")[0] for part in text.split("<svg")[1:]]
+    assert drawn
+    assert not any("x" * 50 in each for each in drawn)
+    assert "x" * 50 not in drawings.scatter(files.read_json(folder / "tsne.json"))
