@@ -35,7 +35,7 @@ MODELS = {
     "autoencoder": ("configs/autoencoder_cifar10.py:bundled", "autoencoder"),
 }
 TOLERANCE = 0.05
-OVERRIDES = ('--config.evaluate.tasks=("center",)', "--config.split.eval_images_per_class=100")
+OVERRIDES = ('--config.evaluate.tasks=("center",)', "--config.split.eval_images_per_class=50")
 
 
 class Point(NamedTuple):
