@@ -132,3 +132,11 @@ def test_all_variants_of_a_side_and_task_are_resampled_alike():
     assert one == other
     assert one != interval_seed(evaluation, ("original", "forget", "center"))
     assert one != interval_seed(SimpleNamespace(seed=4), ("original", "retain", "center"))
+
+
+def test_influences_of_few_images_are_computed_in_the_space_that_they_span():
+    """Features that are always zero change nothing, and with them the faster way is taken."""
+    rng = np.random.default_rng(3)
+    a, b = rng.normal(size=(8, 12)), rng.normal(size=(8, 12))
+    wide = [np.concatenate([x, np.zeros((8, 40))], axis=1) for x in (a, b)]
+    np.testing.assert_allclose(fid.influences(*wide), fid.influences(a, b), rtol=1e-6)
