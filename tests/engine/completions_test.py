@@ -99,9 +99,8 @@ def test_damaged_completions_are_made_again(damage, tmp_path, monkeypatch, caplo
     split = splits.pick("retain_eval", "eval", source, np.zeros(1, int))
     completer = completions.Completer.__new__(completions.Completer)
     completer.seed, completer.digests, completer._networks = 0, {"original": "ab"}, {}
-    completer._experiment = SimpleNamespace(
-        config=config, splits={"retain_eval": split}, sources={"eval": source}
-    )
+    completer.sets = {"retain": split}
+    completer._experiment = SimpleNamespace(config=config, sources={"eval": source})
     made, columns = [], {"mse": np.arange(100.0), "main/features": np.ones((100, 3))}
 
     def completed():
@@ -178,9 +177,9 @@ def test_without_any_network_the_rest_is_measured(tmp_path):
         (
             dict(name="inception", args=dict(weights="random", size=64)),
             ConfigError,
-            "use at least 75",
+            r"args\.size is at least 75",
         ),
-        (dict(name="clip", args=dict(size="h15")), ConfigError, "size of clip.*Did you mean 'h14'"),
+        (dict(name="clip", args=dict(size="h15")), ConfigError, r"args\.size is 'h14'.*Did you mean 'h14'"),
         (dict(name="clip", args=dict(size="tiny")), ConfigError, "is_gone.*features only"),
     ],
 )

@@ -287,6 +287,7 @@ def test_an_unfinished_run_is_marked(finished, copy, tmp_path):
     """It can be evaluated, is called unfinished, needs --partial to export, and can be finished."""
     workdir, out = copy, tmp_path / "out.safetensors"
     shutil.rmtree(workdir / "checkpoints" / "unlearn" / "6")
+    (workdir / "results.json").unlink()
     evaluate_again(workdir)
     assert files.read_json(workdir / "results.json")["steps"]["unlearn"] == [4, 6]
     assert "the phase unlearn was at step 4 of 6" in (workdir / "report.html").read_text()
