@@ -177,10 +177,17 @@ class Workdir:
         files.write_json(self.notes, notes | {phase: notes.get(phase, {}) | values})
 
     def read_splits(self) -> dict[str, dict[str, Any]]:
-        """{name: the split as JSON}, sorted by name; {} if there are none."""
+        """{name: the split as JSON}, sorted by name; {} if there are none.
+
+        Damaged if a file cannot be read, or one that another file names is missing.
+        """
         remedy = "Continue the run: it is then made again, if its images are the same."
         paths = sorted(self.splits.glob("*.json"))
-        return {path.stem: files.read_object(path, remedy) for path in paths}
+        splits = {path.stem: files.read_object(path, remedy) for path in paths}
+        named = {name for record in splits.values() for name in record.get("beside", {})}
+        if missing := sorted(named - splits.keys()):
+            raise Damaged(f"{self.split(missing[0])} is missing. {remedy}")
+        return splits
 
     def read_record(self, name: str) -> Any | None:
         """The record that an evaluator kept under this name, or None."""

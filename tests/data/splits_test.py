@@ -8,9 +8,10 @@ import pytest
 from configs import common
 from l2l_jax.data import splits
 from l2l_jax.lib import files
-from l2l_jax.lib.errors import ConfigError, DataMissing
+from l2l_jax.lib.errors import ConfigError, Damaged, DataMissing
 from l2l_jax.types import Source
 from l2l_jax.workdir import split_files
+from l2l_jax.workdir.layout import Workdir
 from tests.helpers import DAMAGE
 
 CLASSES = ("cat", "dog", "bus", "tree", "sea")
@@ -310,6 +311,15 @@ def test_a_missing_split_that_would_be_another_is_an_error(tmp_path):
         ConfigError, match=r"forget\.json is missing\. The config does not give the"
     ):
         load(tmp_path, forget=dict(classes=("dog",)))
+
+
+def test_a_missing_split_is_named_where_only_digests_are_read(tmp_path):
+    """As for a reference, or a run whose first phases are reused."""
+    split_files.save(tmp_path, make(**CATS))
+    assert len(Workdir(tmp_path).read_splits()) == 5
+    (tmp_path / "splits" / "retain.json").unlink()
+    with pytest.raises(Damaged, match=r"retain\.json is missing\. Continue the run"):
+        Workdir(tmp_path).read_splits()
 
 
 def test_missing_splits_of_a_run_that_has_begun_are_an_error(tmp_path):
