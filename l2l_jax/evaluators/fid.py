@@ -97,9 +97,9 @@ def influences(a: Float[np.ndarray, "N D"], b: Float[np.ndarray, "N D"]) -> Floa
     """N times the derivative of the FID by the weight of each pair (a[i], b[i]).
 
     With T the optimal map between the two Gaussians, the derivative by C_1 is I - T, and that by
-    C_2 is I - T^-1. Where a covariance is singular, the pseudo-inverse takes its place. Fewer images
-    than half of the features span only a part of the space; everything is computed there, since
-    matrices of 2,048 x 2,048 take many seconds.
+    C_2 is I - T^-1. Where a covariance is singular, the pseudo-inverse takes its place. Fewer
+    images than half of the features span only a part of the space; everything is computed there,
+    since matrices of 2,048 x 2,048 take many seconds.
     """
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     if 2 * len(a) < a.shape[1]:
