@@ -182,7 +182,7 @@ def test_without_any_network_the_rest_is_measured(tmp_path):
         (
             dict(name="clip", args=dict(size="h15")),
             ConfigError,
-            r"args\.size is 'h14'.*Did you mean 'h14'",
+            r"is 'h14'.*Did you mean 'h14'",
         ),
         (dict(name="clip", args=dict(size="tiny")), ConfigError, "is_gone.*features only"),
     ],
