@@ -32,8 +32,13 @@ def write(folder: Path, out: Path | None = None) -> Path:
     """Writes the page of a workdir to `out`, by default its report.html; returns the path."""
     path, text = out or Workdir(folder).report, page(collect(folder))
     with files.atomic_write(path) as file:
-        file.write((text + DIGEST.format(_digest(text))).encode())
+        file.write(with_digest(text).encode())
     return path
+
+
+def with_digest(text: str) -> str:
+    """A page as it is written: the text, and at its end the digest that `is_intact` compares."""
+    return text + DIGEST.format(_digest(text))
 
 
 def is_intact(path: Path) -> bool:
@@ -43,7 +48,7 @@ def is_intact(path: Path) -> bool:
     except (OSError, ValueError):
         return False
     text = content[: -len(DIGEST.format(_digest("")))]
-    return content == text + DIGEST.format(_digest(text))
+    return content == with_digest(text)
 
 
 def _digest(text: str) -> str:

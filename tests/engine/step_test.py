@@ -291,7 +291,7 @@ def test_masked_parameters_keep_their_bits_in_the_average():
 
 def test_a_state_without_an_average_has_no_field_for_it():
     """The arrays and their names in the step and in the checkpoint; an EMA adds one field."""
-    for method, extra in (("l2l", ()), ("ascent", ("ended",))):
+    for method, extra in (("l2l", ()), ("ascent", ("ended", "recent"))):
         rule = make_rule(method)
         _, start = start_of(rule)
         state = rule.init(start)

@@ -32,7 +32,8 @@ def test_damage_is_noticed(damage, tmp_path, caplog):
     assert sealed.read(path, "a") is None
     assert not sealed.check(path, "a")
     logged = 0 if damage == "deleted" else 2
-    assert caplog.text.count(f"{path} ") == caplog.text.count("made again") == logged
+    assert caplog.text.count("made again") == logged
+    assert (f"{path} " in caplog.text) == (logged > 0)
 
 
 @pytest.mark.parametrize("at", [0, 100, -1, -33, -40])
