@@ -80,10 +80,10 @@ class Timed(Completer):
     def program(self, task: str) -> Callable[..., dict[str, Array]]:
         complete: Any = super().program(task)
 
-        def timed(params: Params, _: Params | None, *rest: Array) -> dict[str, Array]:
-            self.compiled = self.compiled or complete.lower(params, None, *rest).compile()
+        def timed(params: Params, _: Mapping[str, Params], *rest: Array) -> dict[str, Array]:
+            self.compiled = self.compiled or complete.lower(params, {}, *rest).compile()
             started = time.perf_counter()
-            completed = jax.block_until_ready(self.compiled(params, None, *rest))
+            completed = jax.block_until_ready(self.compiled(params, {}, *rest))
             self.seconds += time.perf_counter() - started
             self.rows += len(rest[0])
             return completed
@@ -225,7 +225,9 @@ def measure(
             completer.variants, completer.seconds, completer.rows, row = (name,), 0.0, 0, {}
             for planned in experiments[sampler].plan.evaluators.values():
                 values = planned.evaluator.evaluate(completer, **planned.args)
-                row |= {f"{side} {metric.upper()}": x for (_, side, _), metric, x in values}
+                for (_, side, _), metric, value in values:
+                    value = value[0] if isinstance(value, tuple) else value  # without its interval
+                    row[f"{side} {metric.upper()}"] = value
             figures[sampler][name] = row | {"seconds": completer.seconds / completer.rows}
             files.write_json(out, record)
             done, spent = done + costs[sampler], spent + completer.seconds

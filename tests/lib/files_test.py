@@ -86,7 +86,7 @@ def test_a_last_line_cut_by_a_kill_is_no_damage(tmp_path, caplog):
 
 
 def test_a_folder_in_place_of_lines_is_named(tmp_path):
-    with pytest.raises(Damaged, match="cannot be read: .* is a folder, not a regular file"):
+    with pytest.raises(Damaged, match=r"cannot be read: .* is a folder, not a regular file"):
         steps(tmp_path)
 
 
