@@ -24,7 +24,8 @@ from l2l_jax.report.form import (
 )
 
 VARIANT = re.compile(r"original|unlearned|retrained(_\d{1,4})?")
-SIDES = ("retain", "forget", "retain_train", "forget_train")
+HELD_OUT = ("retain", "forget")  # sides that every task has; the first task may have more
+SIDES = (*HELD_OUT, "retain_train", "forget_train")
 MAX_PANELS = 8  # variants in a t-SNE record
 
 _CELLS = each(maybe(number))  # {figure: value}
@@ -124,8 +125,11 @@ def check_results(path: Path, results: Any, phases: list[str]) -> None:
         check(path, variants, many(anything, least=2), ("tasks", results["task"]))
         check(path, results["tasks"][results["task"]], section(dict(original=anything)), ("tasks",))
     for key, inner in (("tasks", _CELLS), ("intervals", _INTERVALS)):
-        complete = holding(variants, holding(sides, inner))
-        check(path, results, section({key: holding(list(results["tasks"]), complete)}))
+        held_out = holding([side for side in sides if side in HELD_OUT], inner)
+        tasks = holding(list(results["tasks"]), holding(variants, held_out))
+        first = section({results["task"]: holding(variants, holding(sides, inner))})
+        check(path, results, section({key: tasks}))
+        check(path, results[key], first, (key,))
     check(path, results, section(dict(sets=holding(sides, anything))))
 
 

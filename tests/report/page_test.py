@@ -272,3 +272,25 @@ def test_moving_mean():
 )  # fmt: skip
 def test_si(value, expected):
     assert metrics.si(value, "B") == expected
+
+
+def test_only_the_first_task_has_training_images(workdir):
+    """Of other tasks, the held-out sides are enough; those of the first task must be complete."""
+    results = files.read_json(workdir / "results.json")
+    for key, values in (("tasks", dict(results["tasks"]["center"]["original"]["forget"])),
+                      ("intervals", {})):  # fmt: skip
+        first = results[key]["center"]
+        results[key]["outpaint"] = {v: dict(sides) for v, sides in first.items()}
+        results[key]["center"] = {v: sides | {"forget_train": values} for v, sides in first.items()}
+    results["counts"]["forget_train"] = 40
+    results["sets"]["forget_train"] = dict(results["sets"]["forget"], part="train")
+    config = files.read_json(workdir / "config.json")
+    config["tasks"]["outpaint"] = config["tasks"]["center"]
+    config["evaluate"]["tasks"] = ["center", "outpaint"]
+    files.write_json(workdir / "config.json", config)
+    files.write_json(workdir / "results.json", results)
+    assert "forget_train beside forget" in page.write(workdir).read_text()
+    del results["tasks"]["center"]["unlearned"]["forget_train"]
+    files.write_json(workdir / "results.json", results)
+    with pytest.raises(ConfigError, match=r"center\.unlearned\.forget_train should be there"):
+        page.write(workdir)
