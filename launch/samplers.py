@@ -225,9 +225,8 @@ def measure(
             completer.variants, completer.seconds, completer.rows, row = (name,), 0.0, 0, {}
             for planned in experiments[sampler].plan.evaluators.values():
                 values = planned.evaluator.evaluate(completer, **planned.args)
-                for (_, side, _), metric, value in values:
-                    value = value[0] if isinstance(value, tuple) else value  # without its interval
-                    row[f"{side} {metric.upper()}"] = value
+                for (_, side, _), metric, x in values:  # x may be (value, interval)
+                    row[f"{side} {metric.upper()}"] = x[0] if isinstance(x, tuple) else x
             figures[sampler][name] = row | {"seconds": completer.seconds / completer.rows}
             files.write_json(out, record)
             done, spent = done + costs[sampler], spent + completer.seconds
