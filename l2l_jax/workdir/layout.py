@@ -184,7 +184,8 @@ class Workdir:
         remedy = "Continue the run: it is then made again, if its images are the same."
         paths = sorted(self.splits.glob("*.json"))
         splits = {path.stem: files.read_object(path, remedy) for path in paths}
-        named = {name for record in splits.values() for name in record.get("beside", {})}
+        beside = (record.get("beside") for record in splits.values())
+        named = {name for names in beside if isinstance(names, dict) for name in names}
         if missing := sorted(named - splits.keys()):
             raise Damaged(f"{self.split(missing[0])} is missing. {remedy}")
         return splits

@@ -14,7 +14,7 @@ from l2l_jax.engine.preflight import preflight
 from l2l_jax.engine.run import run
 from l2l_jax.engine.train import train
 from l2l_jax.lib import files, hosts
-from l2l_jax.lib.errors import ConfigError, NotSaved
+from l2l_jax.lib.errors import ConfigError, Damaged, NotSaved
 from l2l_jax.lib.preemption import StopSignal
 from l2l_jax.workdir import claim as workdirs
 from l2l_jax.workdir.layout import Workdir
@@ -180,10 +180,6 @@ DIFFERENCES = {
         changed("splits/forget.json", lambda s: s.update(digest="abc")),
         "the digest of the split.forget is 'abc' there",
     ),
-    "fewer splits": (
-        lambda folder: (folder / "splits/forget.json").unlink(),
-        "the digest of the split.forget is None there",
-    ),
     "task": (
         config(lambda c: c["tasks"]["random"]["args"].update(ratio=0.5)),
         "tasks.random.args.ratio is 0.5 there, 0.75 here",
@@ -225,6 +221,14 @@ def test_at_any_difference_nothing_is_reused(kind, source, unstarted, tmp_path, 
     assert reason in line
     assert not (unstarted.workdir.folder / "checkpoints").exists()
     assert not unstarted.workdir.metrics.exists()
+
+
+def test_a_lost_split_of_the_other_run_is_named(source, unstarted, tmp_path):
+    other = shutil.copytree(source, tmp_path / "other")
+    (other / "splits/forget.json").unlink()
+    with pytest.raises(Damaged, match=r"other/splits/forget\.json is missing"):
+        reuse.reuse_phases(beginning_from(unstarted, other))
+    assert not (unstarted.workdir.folder / "checkpoints").exists()
 
 
 def test_differences_that_do_not_matter(source, unstarted, tmp_path):
