@@ -240,7 +240,7 @@ class Completions:
 
 @runtime_checkable
 class Evaluation(Protocol):
-    """What an evaluator may ask for. Expensive things are computed once, when first asked for."""
+    """What an evaluator may ask for. Expensive things are computed once, at their first use."""
 
     variants: tuple[str, ...]  # "original", "unlearned", "retrained" of a reference, "retrained_2"
     sides: tuple[str, ...]  # "retain", "forget"; or "forget_train" or "retain_train" alone

@@ -63,7 +63,7 @@ class Completer:
         if key not in self._columns:
             log.info("evaluate: %s model, %s images, %s", *key)
             params, complete = self._params[variant], self.program(task)
-            others = self._references(variant)
+            others = {name: self._params[name] for name in self._references(variant)}
             base = rngs.key(self.seed, "evaluate", side, task)
 
             def program(images: Array, batch: int) -> dict[str, Array]:
@@ -76,13 +76,9 @@ class Completer:
         features |= {f"real_{k}": real.get(f"{network}/{k}") for k in OUTPUTS}
         return Completions(**{k: x for k, x in columns.items() if "/" not in k}, **features)
 
-    def _references(self, variant: str) -> dict[str, Params]:
+    def _references(self, variant: str) -> list[str]:
         """The retrained models that a variant is compared with: all but the variant itself."""
-        return {
-            name: params
-            for name, params in self._params.items()
-            if name.startswith("retrained") and name != variant
-        }
+        return [v for v in self.digests if v.startswith("retrained") and v != variant]
 
     def cached(self, key: tuple[str, str, str], make: Callable[[], Columns]) -> Columns:
         """What make() returns; what many runs share, such as the original's, is kept in the cache.
@@ -96,9 +92,7 @@ class Completer:
             return make()
         experiment, config = self._experiment, self._experiment.config
         split, digest = self.sets[side], self.digests.get
-        references = [
-            d for v, d in self.digests.items() if v.startswith("retrained") and v != variant
-        ]
+        references = [self.digests[name] for name in self._references(variant)]
         networks = {name: network.about for name, network in self._networks.items()}
         stamp = experiment.sources[split.part].stamp  # keys alone do not tell one tree from another
         stamps = stamp and files.digest_of_lines([stamp(row) for row in split.indices])
@@ -236,7 +230,7 @@ class Completer:
 class TrainingImages:
     """`types.Evaluation` of one side of training images under the first task.
 
-    It keeps no pictures and no records, so that the page does not show the images asked for.
+    It keeps no pictures and no records, so that the page does not show the images to forget.
     """
 
     def __init__(self, completer: Completer, side: str):

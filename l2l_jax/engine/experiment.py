@@ -48,11 +48,6 @@ class Experiment:
         return self.plan.config
 
     @property
-    def reference(self) -> Weights | None:
-        """The first retrained model, or None."""
-        return self.references[0] if self.references else None
-
-    @property
     def host(self) -> Host:
         """This process among all that read the data."""
         runtime = self.config["runtime"]
