@@ -26,6 +26,7 @@ Visible = tuple[int, int]  # (fewest, most) visible cells of any image of the ba
 
 Inputs = Any  # what T returns: a pytree of arrays that only the model itself looks into
 Latents = Any  # what E returns: a pytree of arrays, what unlearning compares
+Activations = dict[str, Float[Array, "B _"]]  # {block: float32, the mean over its positions}
 Outputs = Float[Array, "B ..."]  # what D returns; logits for a model of tokens
 
 RANDOM_WEIGHTS = "random"  # in place of a weights file: seeded random values, for tests
@@ -117,6 +118,14 @@ class ImageToImage(Protocol):
 
     def decode(self, params: Params, latents: Latents, inputs: Inputs) -> Array:
         """D: [B, ...] float32, pixels or logits."""
+        ...
+
+    def activations(self, params: Params, inputs: Inputs) -> Activations:
+        """What every block of E and D returns, averaged over the positions that it sees.
+
+        The names are "encoder.0", "encoder.1", ..., "decoder.0", ...; the numbers say in which
+        order the blocks run.
+        """
         ...
 
     def loss_mask(self, inputs: Inputs) -> Array:

@@ -17,6 +17,7 @@ from typing import Any, Literal, overload
 
 from l2l_jax.lib.errors import unknown_name
 from l2l_jax.types import (
+    Audit,
     Dataset,
     Evaluator,
     FileFormat,
@@ -34,6 +35,7 @@ FOLDERS = {
     "task": "tasks",
     "dataset": "datasets",
     "evaluator": "evaluators",
+    "audit": "audits",
     "feature_network": "feature_networks",
     "format": "weights.formats",
 }
@@ -44,6 +46,7 @@ CONTENTS: dict[str, Any] = {
     "task": Task,
     "dataset": Dataset,
     "evaluator": Evaluator,
+    "audit": Audit,
     "feature_network": NetworkFile,
     "format": FileFormat,
 }
@@ -54,6 +57,7 @@ FUNCTIONS = {  # the function of a plug-in whose keyword-only arguments the conf
     "task": "mask",
     "dataset": "load",
     "evaluator": "evaluate",
+    "audit": "audit",
     "feature_network": "build",
 }
 
@@ -76,6 +80,8 @@ def find(kind: Literal["task"], name: str) -> Task: ...
 def find(kind: Literal["dataset"], name: str) -> Dataset: ...
 @overload
 def find(kind: Literal["evaluator"], name: str) -> Evaluator: ...
+@overload
+def find(kind: Literal["audit"], name: str) -> Audit: ...
 @overload
 def find(kind: Literal["feature_network"], name: str) -> NetworkFile: ...
 @overload

@@ -26,6 +26,17 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import UInt8
 
+from l2l_jax.audit_types import (  # noqa: F401 - plug-ins import these from here
+    IMAGE_SETS,
+    Audit,
+    AuditFigure,
+    Finding,
+    Findings,
+    ImageSet,
+    Measure,
+    Place,
+    Subject,
+)
 from l2l_jax.bounds import (  # noqa: F401 - plug-ins import these from here
     DEPTH_BOUNDS,
     PIXEL_BOUNDS,
@@ -35,6 +46,7 @@ from l2l_jax.bounds import (  # noqa: F401 - plug-ins import these from here
 )
 from l2l_jax.model_types import (  # noqa: F401 - as above
     RANDOM_WEIGHTS,
+    Activations,
     Array,
     Batch,
     Images,

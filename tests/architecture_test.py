@@ -16,12 +16,13 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 LOOP = ("l2l_jax/engine/train.py", "train")  # the only function with a higher length limit
 
 # The layers of the package from top to bottom: a layer imports from itself and from lower layers.
-PARTS = ["main", "evaluate", "api", "weights.__main__", "flags", "engine", "report", "weights",
-         "loaded", "PLUGINS", "registry", "workdir", "data", "lib", "types", "model_types",
-         "bounds"]  # fmt: skip
-ENGINE = ["run", "evaluation", "train", "preflight", "measure", "token_bank", "reuse", "retrained",
-          "tokenizer", "completions", "evaluated", "networks", "outcome", "boundaries",
-          "provenance", "training_sets", "experiment", "step", "plan", "config"]  # fmt: skip
+PARTS = ["main", "evaluate", "audit", "api", "weights.__main__", "flags", "engine", "report",
+         "weights", "loaded", "PLUGINS", "registry", "workdir", "data", "lib", "types",
+         "audit_types", "model_types", "bounds"]  # fmt: skip
+ENGINE = ["run", "auditing", "evaluation", "subject", "train", "preflight", "audit_sets", "measure",
+          "token_bank", "reuse", "retrained", "tokenizer", "completions", "evaluated", "networks",
+          "outcome", "boundaries", "provenance", "training_sets", "experiment", "step", "plan",
+          "config"]  # fmt: skip
 PLUGINS = sorted(folder for folder in FOLDERS.values() if "." not in folder)
 SHARED = {"models.layers"}  # building blocks that several plug-ins of a folder use
 EXCEPTIONS = {("models.mage", "models.vqgan")}  # a MAGE contains a VQ-GAN

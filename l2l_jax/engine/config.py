@@ -180,6 +180,10 @@ TABLE: dict[str, "Option | Table"] = {
             "name": Option("", "another data set from which split.proxy is taken"),
             "args": Option({}, "its arguments"),
         },
+        "other": {
+            "name": Option("", "a data set that nothing was trained on, for audits"),
+            "args": Option({}, "its arguments"),
+        },
         "broken": Option(
             "stop",
             "what an unreadable image does: stop the run, or be skipped",
@@ -236,6 +240,14 @@ TABLE: dict[str, "Option | Table"] = {
         "{name: arguments}; `evaluator` names the file of l2l_jax/evaluators if `name` is none, "
         "and `network` the feature network",
     ),
+    "audits": Option(
+        (),
+        "audits to run: names of l2l_jax/audits, or quick, or all; () = none",
+    ),
+    "audit": {
+        "images": Option(256, "images of each set at most; 0 = all", 0, MAX_IMAGES),
+        "args": Option({}, "{audit: its arguments}, in place of its defaults or quick ones"),
+    },
     "runtime": {  # changes no result; may differ when a run is continued
         "fsdp": Option(
             1,

@@ -14,6 +14,7 @@ from l2l_jax.engine.plan import EvaluatorPlan, Plan
 from l2l_jax.engine.step import mean_name
 from l2l_jax.engine.training_sets import passes, trained_on
 from l2l_jax.lib import files, hosts
+from l2l_jax.lib.errors import Damaged
 from l2l_jax.report import page
 from l2l_jax.types import Figure, Params, TokenModel
 
@@ -39,7 +40,7 @@ def evaluate(experiment: Experiment, outcome: Outcome) -> dict[str, Any]:
     own = "unlearned" if "unlearned" in params else completer.variants[0]
     results = {
         **tasks[completer.tasks[0]],
-        "audits": {},
+        "audits": _earlier_audits(experiment, completer.digests),
         "tokenizer": tokenizer.measure(completer, model, params[own])
         if isinstance(model, TokenModel)
         else None,
@@ -75,6 +76,15 @@ def evaluate(experiment: Experiment, outcome: Outcome) -> dict[str, Any]:
         experiment.workdir.report.unlink(missing_ok=True)
         files.write_json(experiment.workdir.results, results)
     return results
+
+
+def _earlier_audits(experiment: Experiment, digests: Mapping[str, str]) -> dict[str, Any]:
+    """What audits found before, if it was of the same weights."""
+    try:
+        before = experiment.workdir.read_results()
+        return before["audits"] if before["digests"]["weights"] == dict(digests) else {}
+    except (FileNotFoundError, Damaged, KeyError):
+        return {}
 
 
 def _measure(

@@ -16,7 +16,9 @@ from l2l_jax.engine.config import is_phase
 from l2l_jax.lib.errors import ConfigError, unknown_name
 from l2l_jax.lib.signatures import check_args, keyword_defaults, merge_args
 from l2l_jax.registry import find, main_function
+from l2l_jax.registry import names as registry_names
 from l2l_jax.types import (
+    Audit,
     Dataset,
     Evaluator,
     Figure,
@@ -30,6 +32,7 @@ from l2l_jax.types import (
 )
 
 Args = Mapping[str, Any]
+QUICK, ALL = "quick", "all"  # groups of audits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,6 +128,14 @@ class EvaluatorPlan:
 
 
 @dataclasses.dataclass(frozen=True)
+class AuditPlan:
+    """An audit that config.audits names, itself or as one of a group."""
+
+    audit: Audit
+    args: Args
+
+
+@dataclasses.dataclass(frozen=True)
 class Plan:
     """A checked config with its plug-ins. Only the sections that are plain values are in config."""
 
@@ -136,6 +147,8 @@ class Plan:
     evaluate_tasks: tuple[TaskPlan, ...]
     networks: Mapping[str, NetworkPlan]
     evaluators: Mapping[str, EvaluatorPlan]
+    audits: Mapping[str, AuditPlan]
+    other: DatasetPlan | None  # a data set that nothing was trained on
 
     @property
     def seed(self) -> int:
@@ -162,6 +175,8 @@ def complete_config(config: Mapping[str, Any]) -> dict[str, Any]:
     line takes.
     """
     config = {key: plain(section) for key, section in config.items()}
+    if isinstance(config.get("audits"), str):
+        config["audits"] = tuple(name for name in config["audits"].split(",") if name)
     if isinstance(config.get("reference"), tuple):
         config["reference"] = os.pathsep.join(map(str, config["reference"]))
     for section, kind, name, key in _plugins(config):
@@ -190,6 +205,8 @@ def _plugins(config: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str, str,
     data = config.get("data")
     proxy = data.get("proxy") if isinstance(data, dict) else None
     named += [(proxy, "dataset")] if isinstance(proxy, dict) and proxy.get("name") else []
+    other = data.get("other") if isinstance(data, dict) else None
+    named += [(other, "dataset")] if isinstance(other, dict) and other.get("name") else []
     named += [(section, "feature_network") for _, section in _sections(config, "networks")]
     for section, kind in named:
         if isinstance(section, dict) and {"name", "args"} <= section.keys():
@@ -219,7 +236,7 @@ def resolve(config: Mapping[str, Any]) -> Plan:
     config_table.check(config)
     tasks = {name: _task(name, section) for name, section in config["tasks"].items()}
     phases = _phases(config, tasks)
-    data, proxy = config["data"], config["data"]["proxy"]
+    data, proxy, other = config["data"], config["data"]["proxy"], config["data"]["other"]
     names = sorted(config["networks"], key=lambda name: (name != "main", name))  # main is first
     networks = {name: _network(name, config["networks"][name]) for name in names}
     plan = Plan(
@@ -231,6 +248,8 @@ def resolve(config: Mapping[str, Any]) -> Plan:
         evaluate_tasks=_chosen_tasks("evaluate.tasks", config["evaluate"]["tasks"], tasks),
         networks=networks,
         evaluators=_evaluators(config["evaluators"], networks),
+        audits=choose_audits(config["audits"], config["audit"]["args"]),
+        other=DatasetPlan(*_plugin("dataset", other, "data.other.args")) if other["name"] else None,
     )
     if proxy["args"] and not proxy["name"]:
         raise ConfigError("data.proxy.args belong to no data set: set data.proxy.name.")
@@ -323,6 +342,33 @@ def _evaluator(
             "another name."
         )
     return EvaluatorPlan(name, evaluator, args)
+
+
+def choose_audits(chosen: tuple[str, ...], given: Mapping[str, Args]) -> dict[str, AuditPlan]:
+    """The audits that config.audits names, in that order; a group stands for its members.
+
+    given: config.audit.args. ConfigError for an unknown name or a wrong argument.
+    """
+    known = {name: find("audit", name) for name in registry_names("audit")}
+    args: dict[str, Args] = {}
+    for name in chosen:
+        if name == QUICK:
+            args |= {k: a.QUICK for k, a in known.items() if a.QUICK is not None}
+        elif name == ALL:
+            args |= {k: {} for k, a in known.items() if not a.BY_NAME_ONLY}
+        elif name in known:
+            args[name] = {}
+        else:
+            raise unknown_name("audit", name, [*known, QUICK, ALL])
+    for name in given:
+        if name not in known:
+            raise unknown_name("audit", name, known, "It is named in audit.args.")
+    found = {}
+    for name, own in args.items():
+        audit, own = known[name], {**own, **given.get(name, {})}
+        check_args(audit.audit, own, f"audit.args.{name}", audit.BOUNDS)
+        found[name] = AuditPlan(audit, keyword_defaults(audit.audit) | own)
+    return found
 
 
 def _is_one_figure(evaluator: Evaluator) -> bool:

@@ -15,7 +15,7 @@ import numpy as np
 
 from l2l_jax.data import duplicates, image_cache, image_folder, images, splits
 from l2l_jax.data.splits import Split
-from l2l_jax.engine import boundaries, networks, retrained, token_bank
+from l2l_jax.engine import audit_sets, boundaries, networks, retrained, token_bank
 from l2l_jax.engine.experiment import Experiment, load_original
 from l2l_jax.engine.plan import Plan, complete_config
 from l2l_jax.engine.step import make_update
@@ -100,6 +100,8 @@ def _load_sources(plan: Plan) -> dict[str, Source]:
     parts = {part: (part, plan.dataset) for part in splits.PARTS}
     if plan.proxy:
         parts[splits.PROXY] = ("train", plan.proxy)
+    if plan.other and any(audit_sets.OTHER in each.audit.SETS for each in plan.audits.values()):
+        parts[audit_sets.OTHER] = ("eval", plan.other)
     for name, (part, dataset) in parts.items():
         try:
             sources[name] = dataset.load(part)

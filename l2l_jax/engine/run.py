@@ -4,21 +4,25 @@ Running it again on the same workdir continues it: finished phases, and whatever
 holds, are not done again.
 """
 
+import contextlib
+import dataclasses
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 
 from l2l_jax.engine import reuse
+from l2l_jax.engine.auditing import audit
 from l2l_jax.engine.evaluation import evaluate
-from l2l_jax.engine.outcome import Counts, restored, run_phases
-from l2l_jax.engine.plan import complete_config, resolve
+from l2l_jax.engine.experiment import Experiment
+from l2l_jax.engine.outcome import Counts, Outcome, restored, run_phases
+from l2l_jax.engine.plan import QUICK, choose_audits, complete_config, resolve
 from l2l_jax.engine.preflight import preflight
 from l2l_jax.engine.train import train
 from l2l_jax.lib import files, hosts, preemption
-from l2l_jax.lib.errors import Damaged
+from l2l_jax.lib.errors import ConfigError, Damaged
 from l2l_jax.report import feature_networks, page, reference
 from l2l_jax.workdir import claim
 from l2l_jax.workdir.layout import Workdir
@@ -43,7 +47,9 @@ def run(config: Mapping[str, Any], folder: str | Path) -> dict[str, Any]:
     with preemption.watch_signals() as stop, claim.lock(folder):
         experiment = preflight(plan, folder, stop)
         reuse.reuse_phases(experiment)
-        results = evaluate(experiment, run_phases(experiment, train))
+        outcome = run_phases(experiment, train)
+        results = evaluate(experiment, outcome)
+        results = add_audits(experiment, outcome, results)
         if hosts.is_main():
             log.info("%s", summary(results))
             log.info("the page is %s", page.write(folder))
@@ -55,19 +61,65 @@ def evaluate_again(folder: Path) -> dict[str, Any]:
 
     Damaged if a newer checkpoint than those that can be read is damaged, or missing.
     """
+    with _opened(folder) as (experiment, outcome):
+        results = evaluate(experiment, outcome)
+        results = add_audits(experiment, outcome, results)
+        if hosts.is_main():
+            page.write(folder)
+    return files.as_json(results)
+
+
+def audit_again(folder: Path, only: Sequence[str] = ()) -> dict[str, Any]:
+    """Audits an evaluated run and writes its page again; what is known is not measured again.
+
+    only: names of audits, or of groups of them; () = those of the config, or the quick ones.
+    ConfigError if the run is not evaluated yet, unlearns nothing, or there is no such audit.
+    """
+    with _opened(folder, only) as (experiment, outcome):
+        try:
+            results = experiment.workdir.read_results()
+        except FileNotFoundError:
+            raise ConfigError(
+                f"{folder} is not evaluated yet: run its command, or 'python -m l2l_jax.evaluate "
+                f"--workdir {folder}'."
+            ) from None
+        if "unlearned" not in results["tasks"][results["task"]]:
+            raise ConfigError(f"{folder} unlearns nothing: there is no forgetting to audit.")
+        results = add_audits(experiment, outcome, results)
+        if hosts.is_main():
+            page.write(folder)
+    return files.as_json(results)
+
+
+@contextlib.contextmanager
+def _opened(
+    folder: Path, audits: Sequence[str] | None = None
+) -> Iterator[tuple[Experiment, Outcome]]:
+    """A run and the result of its newest checkpoints, locked; audits: see audit_again."""
     Workdir(folder).check_kinds()
     config = Workdir(folder).read_config()
     if jax.device_count() % max(1, config["runtime"]["fsdp"]):
         config["runtime"]["fsdp"] = -1  # it was trained on other devices than these
     plan = resolve(config)
+    if audits is not None:
+        chosen = tuple(audits) or plan.config["audits"] or (QUICK,)
+        plan = dataclasses.replace(plan, audits=choose_audits(chosen, plan.config["audit"]["args"]))
     with preemption.watch_signals("the checkpoints are unchanged") as stop, claim.lock(folder):
         experiment = preflight(plan, folder, stop)
         outcome = run_phases(experiment, restored)
         _check_steps(Workdir(folder), outcome.done)
-        results = evaluate(experiment, outcome)
+        yield experiment, outcome
+
+
+def add_audits(experiment: Experiment, outcome: Outcome, results: dict[str, Any]) -> dict[str, Any]:
+    """The results with what the audits of the plan found, which is also written to results.json."""
+    found = audit(experiment, outcome)
+    if found:
+        results = results | {"audits": results["audits"] | found}
         if hosts.is_main():
-            page.write(folder)
-    return files.as_json(results)
+            experiment.workdir.report.unlink(missing_ok=True)
+            experiment.workdir.write_results(files.as_json(results))
+    return results
 
 
 def _check_steps(workdir: Workdir, done: Counts) -> None:

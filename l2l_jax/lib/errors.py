@@ -37,6 +37,10 @@ class Unrestorable(UserError, RuntimeError):
     """Checkpoints exist, but none of them can be read."""
 
 
+class CannotRun(Exception):
+    """Raised by an audit that cannot run on these images or this model; the text says why."""
+
+
 class NotSaved(UserError, OSError):
     """A checkpoint or file could not be written; earlier ones are unchanged."""
 

@@ -34,12 +34,15 @@ from l2l_jax.models.layers.base import (
     check_divides,
     check_groups,
     choose_size,
+    mean_map,
+    named_activations,
 )
 from l2l_jax.models.layers.vit import Dtype
 from l2l_jax.types import (
     DEPTH_BOUNDS,
     PIXEL_BOUNDS,
     WIDTH_BOUNDS,
+    Activations,
     Array,
     Bounds,
     Images,
@@ -110,10 +113,12 @@ class Encoder(nnx.Module):
         self.out = _conv(deepest, size.latent, 1, dtype, rngs)
 
     def __call__(self, images: Images) -> Maps:
-        x = (images - 0.5) / 0.5
-        for layer in (*self.down, *self.middle):
-            x = layer(x)
-        return self.out(x).astype(jnp.float32)
+        return self.out(self.maps(images)[-1]).astype(jnp.float32)
+
+    def maps(self, images: Images) -> list[Float[Array, "B _ _ _"]]:
+        """What every layer but the last returns."""
+        layers, x = (*self.down, *self.middle), (images - 0.5) / 0.5
+        return list(itertools.accumulate(layers, lambda x, layer: layer(x), initial=x))[1:]
 
 
 class Decoder(nnx.Module):
@@ -129,12 +134,18 @@ class Decoder(nnx.Module):
         self.out = _conv(widths[-1], 3, 1, dtype, rngs)
 
     def __call__(self, latents: Maps) -> Images:
-        x = latents
+        return 0.5 + 0.5 * self.out(self.maps(latents)[-1]).astype(jnp.float32)
+
+    def maps(self, latents: Maps) -> list[Float[Array, "B _ _ _"]]:
+        """What every layer but the last returns."""
+        maps, x = [], latents
         for layer in self.middle:
             x = layer(x)
+            maps.append(x)
         for layer in self.up:
             x = layer(x).repeat(2, axis=1).repeat(2, axis=2)
-        return 0.5 + 0.5 * self.out(x).astype(jnp.float32)
+            maps.append(x)
+        return maps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,6 +182,13 @@ class Autoencoder(FillingModel):
         """[B, H, W, 3] float32 around [0, 1]."""
         del inputs
         return self.decoder.bind(params["decoder"])(latents)
+
+    def activations(self, params: Params, inputs: Inputs) -> Activations:
+        encoder = self.encoder.bind(params["encoder"])
+        maps = encoder.maps(inputs.images)
+        latents = encoder.out(maps[-1]).astype(jnp.float32)
+        decoded = self.decoder.bind(params["decoder"]).maps(latents)
+        return named_activations([mean_map(x) for x in maps], [mean_map(x) for x in decoded])
 
     def loss(self, params: Params, inputs: Inputs) -> PerImage:
         """[B] mean squared error of all pixels."""

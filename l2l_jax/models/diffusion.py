@@ -49,13 +49,20 @@ from l2l_jax.lib.errors import ConfigError, unknown_name
 from l2l_jax.lib.nnx_pure import PureModule
 from l2l_jax.lib.precision import compute_dtype, full_precision
 from l2l_jax.models.layers import denoising, unet
-from l2l_jax.models.layers.base import Model, check_divides, choose_size
+from l2l_jax.models.layers.base import (
+    Model,
+    check_divides,
+    choose_size,
+    mean_map,
+    named_activations,
+)
 from l2l_jax.models.layers.noise_schedule import BOUNDLESS, Schedule
 from l2l_jax.models.layers.vit import Dtype
 from l2l_jax.types import (
     DEPTH_BOUNDS,
     PIXEL_BOUNDS,
     WIDTH_BOUNDS,
+    Activations,
     Array,
     Bounds,
     Images,
@@ -223,10 +230,21 @@ class Diffusion(Model):
 
     def decode(self, params: Params, latents: unet.Maps, inputs: Inputs) -> Images:
         """[B, H, W, 3] float32, the noise; values outside the hole are meaningless."""
-        embedding = params["decoder" if self.tying == "frozen" else "encoder"]["embed"]
         decoder = self.decoder.bind(params["decoder"])
         with full_precision(self.dtype):
-            return decoder(latents, self.embedding.bind(embedding)(inputs.gamma))
+            return decoder(latents, self._level(params, inputs))
+
+    def _level(self, params: Params, inputs: Inputs) -> unet.Level:
+        """The embedded noise level that D reads."""
+        embedding = params["decoder" if self.tying == "frozen" else "encoder"]["embed"]
+        return self.embedding.bind(embedding)(inputs.gamma)
+
+    def activations(self, params: Params, inputs: Inputs) -> Activations:
+        maps = self.encode(params, inputs)
+        decoder = self.decoder.bind(params["decoder"])
+        with full_precision(self.dtype):
+            decoded = decoder.maps(maps, self._level(params, inputs))
+        return named_activations([mean_map(x) for x in maps], [mean_map(x) for x in decoded])
 
     def loss_mask(self, inputs: Inputs) -> Bool[Array, "B H W 1"]:
         """[B, H, W, 1]: the hole."""

@@ -29,11 +29,18 @@ from l2l_jax.lib import pixels
 from l2l_jax.lib.errors import ConfigError
 from l2l_jax.lib.precision import compute_dtype
 from l2l_jax.models.layers import positions, vit
-from l2l_jax.models.layers.base import Model, check_divides, choose_size, masked_mean
+from l2l_jax.models.layers.base import (
+    Model,
+    check_divides,
+    choose_size,
+    masked_mean,
+    named_activations,
+)
 from l2l_jax.types import (
     DEPTH_BOUNDS,
     PIXEL_BOUNDS,
     WIDTH_BOUNDS,
+    Activations,
     Array,
     Bounds,
     Images,
@@ -116,10 +123,18 @@ class Encoder(nnx.Module):
         return jnp.concatenate([jnp.broadcast_to(cls, (x.shape[0], 1, x.shape[2])), x], axis=1)
 
     def __call__(self, inputs: Inputs, table: Table) -> Latents:
-        x = self.embed(inputs, table)
-        attend = None if inputs.attend is None else _with_class(inputs.attend)
+        x, attend = self.embed(inputs, table), self.attended(inputs)
         x = self.norm(vit.apply_blocks(self.blocks, x, attend, self.remat))
         return x if attend is None else jnp.where(attend[..., None], x, 0)
+
+    def attended(self, inputs: Inputs) -> vit.Attend | None:
+        """[B, 1 + K] bool, class token first; None if all tokens are attended to."""
+        return None if inputs.attend is None else _with_class(inputs.attend)
+
+    def activations(self, inputs: Inputs, table: Table) -> list[Float[Array, "B D"]]:
+        """The mean token after each block."""
+        x, attend = self.embed(inputs, table), self.attended(inputs)
+        return [vit.mean_tokens(x, attend) for x in vit.block_outputs(self.blocks, x, attend)]
 
 
 class Decoder(nnx.Module):
@@ -155,6 +170,13 @@ class Decoder(nnx.Module):
     ) -> Patches:
         x = vit.apply_blocks(self.blocks, self.fill(latents, inputs, table), remat=self.remat)
         return self.pred(self.norm(x))[:, 1:].astype(jnp.float32)
+
+    def activations(
+        self, latents: Latents, inputs: Inputs, table: Float[Array | np.ndarray, "N E"]
+    ) -> list[Float[Array, "B E"]]:
+        """The mean token after each block."""
+        outputs = vit.block_outputs(self.blocks, self.fill(latents, inputs, table))
+        return [vit.mean_tokens(x) for x in outputs]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,6 +248,15 @@ class MAE(Model):
         """[B, L, P] float32, normalised pixels (patch-normalised with norm_pix)."""
         decoder = self.decoder.bind(params["decoder"])
         return decoder(latents, inputs, params["positions"]["decoder"])
+
+    def activations(self, params: Params, inputs: Inputs) -> Activations:
+        tables, encoder = params["positions"], self.encoder.bind(params["encoder"])
+        latents = encoder(inputs, tables["encoder"])
+        decoder = self.decoder.bind(params["decoder"])
+        return named_activations(
+            encoder.activations(inputs, tables["encoder"]),
+            decoder.activations(latents, inputs, tables["decoder"]),
+        )
 
     def loss_mask(self, inputs: Inputs) -> Bool[Array, "B L 1"]:
         """[B, L, 1]: the hidden patches."""

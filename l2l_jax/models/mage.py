@@ -42,7 +42,7 @@ from l2l_jax.lib.precision import compute_dtype
 from l2l_jax.lib.signatures import check_args, keyword_defaults
 from l2l_jax.models import vqgan
 from l2l_jax.models.layers import parallel_decoding, vit
-from l2l_jax.models.layers.base import Model, choose_size, masked_mean
+from l2l_jax.models.layers.base import Model, choose_size, named_activations
 from l2l_jax.models.layers.masked_tokens import (
     Decoder,
     Encoder,
@@ -51,12 +51,14 @@ from l2l_jax.models.layers.masked_tokens import (
     Inputs,
     Latents,
     arrange,
+    cross_entropy,
 )
 from l2l_jax.models.layers.parallel_decoding import Logits
 from l2l_jax.types import (
     DEPTH_BOUNDS,
     PIXEL_BOUNDS,
     WIDTH_BOUNDS,
+    Activations,
     Array,
     Bounds,
     Images,
@@ -72,7 +74,6 @@ from l2l_jax.types import (
 
 CLASS, MASK = 76, 1000  # ids of the class token and of the mask token, beyond the codes
 SPARE = 1001  # number of ids beyond the codes: 1,000 classes, of which one is used, and the mask
-SMOOTHING = 0.1  # of the labels
 TYINGS, COMPOSITES = ("tied", "frozen"), ("exact", "blurred")
 
 
@@ -234,20 +235,26 @@ class MAGE(Model):
         decoder = self.decoder.bind(params["decoder"])
         return decoder(latents, inputs, owner["words"][:count])
 
+    def activations(self, params: Params, inputs: Inputs) -> Activations:
+        encoder = self.encoder.bind(params["encoder"])
+        decoder = self.decoder.bind(params["decoder"])
+        maps = decoder.activations(encoder(inputs), inputs)
+        return named_activations(encoder.activations(inputs), maps)
+
     def loss_mask(self, inputs: Inputs) -> Bool[Array, "B L 1"]:
         """[B, L, 1]: the masked tokens."""
         return inputs.hidden[..., None]
 
     def loss(self, params: Params, inputs: Inputs) -> PerImage:
         """[B] label-smoothed cross-entropy, mean over the masked tokens of each image."""
-        return _cross_entropy(self.predict(params, inputs), inputs)
+        return cross_entropy(self.predict(params, inputs), inputs)
 
     def training_loss(self, params: Params, inputs: Inputs) -> tuple[Scalar, Metrics]:
         """(mean of `loss`, fraction of masked tokens that are predicted correctly)."""
         logits = self.predict(params, inputs)
         right = (jnp.argmax(logits, axis=-1) == inputs.target) & inputs.hidden
         accuracy = jnp.sum(right) / jnp.maximum(jnp.sum(inputs.hidden), 1)
-        return jnp.mean(_cross_entropy(logits, inputs)), {"token_accuracy": accuracy}
+        return jnp.mean(cross_entropy(logits, inputs)), {"token_accuracy": accuracy}
 
     def predict_tokens(self, params: Params, tokens: Ids, opened: Flags) -> Logits:
         """[B, L, codes] logits for ids with the mask token where `opened`; nothing is dropped."""
@@ -382,14 +389,6 @@ def _check_tokenizer(args: Mapping[str, Any]) -> None:
             f"model.args.tokenizer does not take {', '.join(sorted(fixed))} in a MAGE: the "
             "tokenizer has the image size of the MAGE and is not trained."
         )
-
-
-def _cross_entropy(logits: Logits, inputs: Inputs) -> PerImage:
-    """[B] label-smoothed cross-entropy, mean over the masked tokens of each image."""
-    logp = jax.nn.log_softmax(logits)
-    of_target = jnp.take_along_axis(logp, inputs.target[..., None], axis=-1)[..., 0]
-    values = -(1 - SMOOTHING) * of_target - SMOOTHING * jnp.mean(logp, axis=-1)
-    return masked_mean(values, inputs.hidden)
 
 
 def _rank(values: Float[Array, "B L"]) -> Int[Array, "B L"]:

@@ -42,6 +42,8 @@ from l2l_jax.models.layers.base import (
     check_divides,
     check_groups,
     choose_size,
+    mean_map,
+    named_activations,
 )
 from l2l_jax.models.layers.conv import Decoder, Encoder, Size
 from l2l_jax.models.layers.vit import Dtype
@@ -49,6 +51,7 @@ from l2l_jax.types import (
     DEPTH_BOUNDS,
     PIXEL_BOUNDS,
     WIDTH_BOUNDS,
+    Activations,
     Array,
     Bounds,
     Images,
@@ -133,6 +136,12 @@ class VQGAN(FillingModel):
         del inputs
         decoder = self._bound_decoder(params)
         return decoder(quantize.straight_through(latents, _quantized(decoder, latents)))
+
+    def activations(self, params: Params, inputs: Inputs) -> Activations:
+        maps = self.encoder.bind(params["encoder"]).maps(inputs.images)
+        codes = _quantized(decoder := self._bound_decoder(params), self.encode(params, inputs))
+        decoded = decoder.maps(codes)
+        return named_activations([mean_map(x) for x in maps], [mean_map(x) for x in decoded])
 
     def _bound_decoder(self, params: Params) -> Decoder:
         return cast(Decoder, self.decoder.bind(params["decoder"]))

@@ -103,6 +103,10 @@ class Workdir:
         """The JSON file of a record that an evaluator keeps, such as "tsne"."""
         return self.folder / f"{name}.json"
 
+    def audit(self, name: str, variant: str) -> Path:
+        """What an audit found of a variant, JSON with a digest."""
+        return self.folder / "audits" / f"{name}_{variant}.json"
+
     def check_kinds(self) -> None:
         """Damaged if a folder has the name of one of the files, or a file that of a folder.
 

@@ -16,7 +16,18 @@ from jaxtyping import Bool, Float
 from l2l_jax.lib import pixels
 from l2l_jax.lib.errors import ConfigError, unknown_name
 from l2l_jax.lib.nnx_pure import PureModule
-from l2l_jax.types import Array, Images, Mask, Metrics, Params, PerImage, Rng, Scalar, Visible
+from l2l_jax.types import (
+    Activations,
+    Array,
+    Images,
+    Mask,
+    Metrics,
+    Params,
+    PerImage,
+    Rng,
+    Scalar,
+    Visible,
+)
 
 S = TypeVar("S", bound=Any)  # a frozen dataclass of dimensions
 
@@ -91,6 +102,10 @@ class Model(abc.ABC):
     def decode(self, params: Params, latents: Any, inputs: Any) -> Array:
         """D: the outputs."""
 
+    @abc.abstractmethod
+    def activations(self, params: Params, inputs: Any) -> Activations:
+        """What every block of E and D returns, averaged over positions."""
+
     def predict(self, params: Params, inputs: Any) -> Array:
         """D(E(inputs))."""
         return self.decode(params, self.encode(params, inputs), inputs)
@@ -152,6 +167,19 @@ class FillingModel(Model):
     def loss_mask(self, inputs: FilledImages) -> Bool[Array, "B 1 1 1"]:
         """True: all pixels count."""
         return jnp.ones((len(inputs.images), 1, 1, 1), bool)
+
+
+def named_activations(
+    encoder: Sequence[Float[Array, "B _"]], decoder: Sequence[Float[Array, "B _"]]
+) -> Activations:
+    """{"encoder.0": ..., "decoder.0": ...}: what the blocks of E and D return, in order."""
+    sides = {"encoder": encoder, "decoder": decoder}
+    return {f"{name}.{at}": x for name, blocks in sides.items() for at, x in enumerate(blocks)}
+
+
+def mean_map(x: Float[Array, "B h w C"]) -> Float[Array, "B C"]:
+    """[B, C] float32: the mean of a feature map over its positions."""
+    return jnp.mean(x.astype(jnp.float32), axis=(1, 2))
 
 
 def masked_mean(values: Float[Array, "B L"], mask: Bool[Array, "B L"]) -> PerImage:

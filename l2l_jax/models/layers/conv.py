@@ -91,11 +91,16 @@ class Encoder(nnx.Module):
         self.conv_out = _conv(deepest, size.code_width, 1, True, dtype, rngs)
 
     def __call__(self, images: Images) -> Maps:
-        x = self.conv_in(images)
+        x = self.maps(images)[-1]
+        return self.conv_out(jax.nn.swish(self.norm_out(x))).astype(jnp.float32)
+
+    def maps(self, images: Images) -> list[Float[Array, "B _ _ _"]]:
+        """What every level returns, and the blocks after them."""
+        x, maps = self.conv_in(images), []
         for at, level in enumerate(self.down):
             x = level(x if at == 0 else nnx.avg_pool(x, (2, 2), (2, 2)))
-        x = self.block_2(self.block_1(x))
-        return self.conv_out(jax.nn.swish(self.norm_out(x))).astype(jnp.float32)
+            maps.append(x)
+        return [*maps, self.block_2(self.block_1(x))]
 
 
 class Decoder(nnx.Module):
@@ -121,12 +126,18 @@ class Decoder(nnx.Module):
 
     def features(self, codes: Maps) -> Float[Array, "B H W D"]:
         """[B, H, W, width]: all layers except the last convolution."""
+        return jax.nn.swish(self.norm_out(self.maps(codes)[-1]))
+
+    def maps(self, codes: Maps) -> list[Float[Array, "B _ _ _"]]:
+        """What the first blocks return, and every level after them."""
         x = self.block_2(self.block_1(self.conv_in(codes)))
+        maps = [x]
         for level in reversed(list(self.up)):
             x = level(x)
             if level.upsample is not None:
                 x = level.upsample(x.repeat(2, axis=1).repeat(2, axis=2))
-        return jax.nn.swish(self.norm_out(x))
+            maps.append(x)
+        return maps
 
     def __call__(self, codes: Maps) -> Images:
         return self.conv_out(self.features(codes)).astype(jnp.float32)

@@ -14,8 +14,10 @@ from flax import nnx
 from jaxtyping import Bool, Float, Int
 
 from l2l_jax.models.layers import vit
-from l2l_jax.types import Array
+from l2l_jax.models.layers.base import masked_mean
+from l2l_jax.types import Array, PerImage
 
+SMOOTHING = 0.1  # of the labels
 LOGITS_EPSILON = 1e-5  # of the LayerNorm before the logits; 1e-6 everywhere else
 
 
@@ -79,12 +81,20 @@ class Encoder(nnx.Module):
         return self.norm_in(jnp.concatenate([first, words[tokens] + table[1:][places]], axis=1))
 
     def __call__(self, inputs: Inputs) -> Latents:
-        attend = inputs.attend
-        if attend is not None:  # the class token is always attended to
-            attend = jnp.pad(attend, ((0, 0), (1, 0)), constant_values=True)
-        x = self.embed(inputs.tokens, inputs.places)
+        x, attend = self.embed(inputs.tokens, inputs.places), self.attended(inputs)
         x = self.norm(vit.apply_blocks(self.blocks, x, attend, self.remat))
         return x if attend is None else jnp.where(attend[..., None], x, 0)
+
+    def attended(self, inputs: Inputs) -> vit.Attend | None:
+        """[B, 1 + K] bool: the class token, first, always is. None if all tokens are."""
+        if inputs.attend is None:
+            return None
+        return jnp.pad(inputs.attend, ((0, 0), (1, 0)), constant_values=True)
+
+    def activations(self, inputs: Inputs) -> list[Float[Array, "B D"]]:
+        """The mean token after each block."""
+        x, attend = self.embed(inputs.tokens, inputs.places), self.attended(inputs)
+        return [vit.mean_tokens(x, attend) for x in vit.block_outputs(self.blocks, x, attend)]
 
 
 class Decoder(nnx.Module):
@@ -121,6 +131,11 @@ class Decoder(nnx.Module):
         placed = jnp.where(inputs.hidden[..., None], x[:, :1], placed)
         return jnp.concatenate([x[:, :1], placed], axis=1) + self.positions[...].astype(x.dtype)
 
+    def activations(self, latents: Latents, inputs: Inputs) -> list[Float[Array, "B E"]]:
+        """The mean token after each block."""
+        outputs = vit.block_outputs(self.blocks, self.fill(latents, inputs))
+        return [vit.mean_tokens(x) for x in outputs]
+
     def predict(self, x: Float[Array, "*dims E"]) -> Float[Array, "*dims D"]:
         """[..., D]: what is multiplied with the word embeddings."""
         return self.ln(jax.nn.gelu(self.fc(self.norm(x)), approximate=False))
@@ -132,3 +147,11 @@ class Decoder(nnx.Module):
             self.predict(x), words.T.astype(x.dtype), preferred_element_type=jnp.float32
         )
         return logits + self.bias[...][: words.shape[0]]
+
+
+def cross_entropy(logits: Float[Array, "B L V"], inputs: Inputs) -> PerImage:
+    """[B] label-smoothed cross-entropy, mean over the masked tokens of each image."""
+    logp = jax.nn.log_softmax(logits)
+    of_target = jnp.take_along_axis(logp, inputs.target[..., None], axis=-1)[..., 0]
+    values = -(1 - SMOOTHING) * of_target - SMOOTHING * jnp.mean(logp, axis=-1)
+    return masked_mean(values, inputs.hidden)

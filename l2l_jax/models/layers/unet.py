@@ -256,10 +256,16 @@ class Decoder(nnx.Module):
         self.conv_out = make.conv(x, 3, scale=0.1)
 
     def __call__(self, maps: Maps, level: Level) -> Images:
-        *skips, x = maps
+        x = self.maps(maps, level)[-1]
+        return self.conv_out(jax.nn.silu(self.norm_out(x))).astype(jnp.float32)
+
+    def maps(self, maps: Maps, level: Level) -> Maps:
+        """What every output block returns."""
+        outputs, (*skips, x) = [], maps
         for block in self.blocks:
             x = run(block, jnp.concatenate([x, skips.pop()], axis=-1), level, self.remat)
-        return self.conv_out(jax.nn.silu(self.norm_out(x))).astype(jnp.float32)
+            outputs.append(x)
+        return tuple(outputs)
 
 
 def _skips(size: Size) -> list[int]:

@@ -6,9 +6,11 @@ published MAE and MAGE weights were trained with LayerNorm epsilon 1e-6.
 
 import dataclasses
 import functools
+import itertools
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Bool, Float
 
@@ -138,3 +140,24 @@ def apply_blocks(
     if remat:
         body = jax.checkpoint(body, prevent_cse=False)
     return jax.lax.scan(body, x, state)[0]
+
+
+def block_outputs(blocks: nnx.Module, x: Features, attend: Attend | None = None) -> list[Features]:
+    """The output of every block of the stack, in order."""
+    if isinstance(blocks, nnx.List):
+        outputs = itertools.accumulate(blocks, lambda x, block: block(x, attend), initial=x)
+        return list(outputs)[1:]
+    graph, state = nnx.split(blocks)
+
+    def body(x: Features, state: nnx.State) -> tuple[Features, Features]:
+        x = nnx.merge(graph, state)(x, attend)
+        return x, x
+
+    return list(jax.lax.scan(body, x, state)[1])
+
+
+def mean_tokens(x: Features, attend: Attend | None = None) -> Float[Array, "B D"]:
+    """[B, D] float32: the mean over the tokens that are attended to."""
+    weights = jnp.ones(x.shape[:2]) if attend is None else attend.astype(jnp.float32)
+    total = jnp.einsum("bnd,bn->bd", x.astype(jnp.float32), weights)
+    return total / jnp.maximum(jnp.sum(weights, axis=1, keepdims=True), 1)

@@ -1,0 +1,97 @@
+"""The images that audits use: the same for every variant, chosen before anything is trained.
+
+    forget_train    the very images asked for
+    forget_eval     held-out images of their classes, which nothing was trained on
+    retain_train    images that the model may keep
+    retain_eval     held-out images of the other side
+    other           images of a data set that nothing was trained on: config.data.other
+
+If the forget side is a list of training images, the held-out images of its classes are divided
+between forget_eval and retain_eval.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from l2l_jax.data.images import resize_crop
+from l2l_jax.engine.experiment import Experiment
+from l2l_jax.lib.rng import seed_of
+from l2l_jax.types import ImageSet, Source
+
+OTHER = "other"  # the set, and the name of its source
+Rows = Mapping[str, tuple[Source, np.ndarray]]  # {set: (source, rows of it)}
+
+
+def load(experiment: Experiment, wanted: set[str]) -> dict[str, ImageSet]:
+    """{name: images} of those sets that the run has; at most config.audit.images of each.
+
+    They are drawn with the seed of the run, evenly over the classes.
+    """
+    limit, seed = experiment.config["audit"]["images"], experiment.plan.seed
+    size, found = experiment.model.image_size, {}
+    for name, (source, rows) in available(experiment).items():
+        if name in wanted:
+            chosen = balanced(source.labels[rows], limit, seed_of(seed, "audit", name))
+            images = np.stack([resize_crop(source.read(int(row)), size) for row in rows[chosen]])
+            classes = tuple(source.classes[source.labels[row]] for row in rows[chosen])
+            found[name] = ImageSet(name, images, classes)
+    return found
+
+
+def available(experiment: Experiment) -> Rows:
+    """All images of every set that the run has."""
+    splits, sources = experiment.splits, experiment.sources
+    rows = {}
+    for name in ("forget", "retain"):
+        if name in splits:
+            rows[f"{name}_train"] = (sources[splits[name].part], splits[name].indices)
+    if "retain" not in splits and "proxy" in splits:
+        rows["retain_train"] = (sources[splits["proxy"].part], splits["proxy"].indices)
+    held_out = {name: splits[f"{name}_eval"] for name in ("forget", "retain")
+                if f"{name}_eval" in splits}  # fmt: skip
+    for name, split in held_out.items():
+        if split.part == "eval":
+            rows[f"{name}_eval"] = (sources["eval"], split.indices)
+    if "forget" in held_out and held_out["forget"].part != "eval" and "retain_eval" in rows:
+        rows |= _divided(experiment, rows["retain_eval"][1])
+    if OTHER in sources:
+        rows[OTHER] = (sources[OTHER], np.arange(len(sources[OTHER].keys)))
+    return rows
+
+
+def is_list(experiment: Experiment) -> bool:
+    """Whether the forget side is a list of training images."""
+    split = experiment.splits.get("forget_eval")
+    return split is not None and split.part != "eval"
+
+
+def _divided(experiment: Experiment, held_out: np.ndarray) -> Rows:
+    """forget_eval: at most half of the held-out images of every listed class; the rest: retain."""
+    source = experiment.sources["eval"]
+    listed = set(experiment.splits["forget"].classes)
+    labels = np.array([source.classes[label] for label in source.labels[held_out]])
+    mixed = np.random.default_rng(seed_of(experiment.plan.seed, "audit", "list")).permutation(
+        len(held_out)
+    )
+    taken = np.concatenate(
+        [mixed[:0]]
+        + [(mine := mixed[labels[mixed] == name])[: (len(mine) + 1) // 2] for name in listed]
+    )
+    rest = np.setdiff1d(np.arange(len(held_out)), taken)
+    return {
+        "forget_eval": (source, held_out[np.sort(taken)]),
+        "retain_eval": (source, held_out[rest]),
+    }
+
+
+def balanced(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Positions of `count` labels, ascending, as many of each value as possible; 0 = all."""
+    if not count or count >= len(labels):
+        return np.arange(len(labels))
+    mixed = np.random.default_rng(seed).permutation(len(labels))
+    turn = np.empty(len(labels), np.int64)  # how many of its class come before an image
+    for label in np.unique(labels):
+        mine = mixed[labels[mixed] == label]
+        turn[mine] = np.arange(len(mine))
+    return np.sort(mixed[np.argsort(turn[mixed], kind="stable")][:count])

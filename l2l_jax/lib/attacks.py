@@ -1,0 +1,26 @@
+"""What attacks by training share: a few images of every class, and the curve of completions."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from l2l_jax.lib import per_image
+from l2l_jax.types import ImageSet, Subject
+
+
+def curve(
+    subject: Subject, images: ImageSet, held_out: ImageSet, steps: Sequence[int], lr: float
+) -> Iterator[tuple[int, np.ndarray]]:
+    """(steps done, PSNR [N] of the held-out images) while the model is trained on the images."""
+    for step, params in subject.attack(images, steps, lr=lr):
+        yield step, subject.measure(per_image.psnr, held_out, params=params)
+
+
+def few(images: ImageSet, each: int) -> ImageSet:
+    """The first `each` images of every class, or all that there are."""
+    rows = [
+        row
+        for name in dict.fromkeys(images.classes)
+        for row in [at for at, of in enumerate(images.classes) if of == name][:each]
+    ]
+    return images.take(rows)
