@@ -11,7 +11,7 @@ import subprocess
 import pytest
 
 from l2l_jax.lib import files
-from tests.helpers import FAST_COMPILATION, ROOT, call, command
+from tests.helpers import ROOT, call, command
 
 PLUGINS = {
     "model": "example_linear",
@@ -65,7 +65,7 @@ def test_a_run_trains_evaluates_reports_and_exports_with_them(plugins, tmp_path)
     config, workdir = plugins / "configs" / "mine.py", tmp_path / "run"
     config.parent.mkdir()
     config.write_text(CONFIG)
-    environment = dict(L2L_PLUGINS=str(plugins), **FAST_COMPILATION)
+    environment = dict(L2L_PLUGINS=str(plugins))
     words = ("--config", config, "--workdir", workdir)
     done = call("l2l_jax.main", *words, "--config.unlearn.args.length=2.0", **environment)
     assert done.returncode == 0, done.stderr

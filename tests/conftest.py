@@ -25,13 +25,13 @@ if jax.__version_info__[:2] == (0, 10):  # XLA ends the process at an unknown fl
     )
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_default_matmul_precision", "highest")
-# Tests compile many programs and run each for a moment, so compiling takes most of the time.
-# Processes that helpers.command starts compile with all optimizations, as users do.
+# Tests compile many programs and run each for a moment, so compiling takes most of the time. The
+# fixture `optimised` and JAX_DISABLE_MOST_OPTIMIZATIONS=0 compile as users do.
 jax.config.update("jax_disable_most_optimizations", True)
 # Many tests run the same small experiment. They and the processes that helpers.command starts share
 # the compiled programs.
 jax.config.update("jax_compilation_cache_dir", f"{os.environ['L2L_TEST_CACHE']}/programs")
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 @pytest.fixture

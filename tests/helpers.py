@@ -26,7 +26,6 @@ from tests import _torchlike
 
 ROOT = Path(__file__).parents[1]
 FIXTURES = Path(__file__).parent / "fixtures"
-FAST_COMPILATION = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # for `command`: half the time
 
 
 def flip(path):
@@ -144,9 +143,11 @@ def images(count, size, seed=0):
 def command(*words, devices=1, **environment):
     """Returns (arguments, environment) to start `python -m ...` as a new process.
 
-    The process uses the compilation cache of conftest.py unless JAX_ENABLE_COMPILATION_CACHE=0.
+    The process uses the compilation cache of conftest.py unless JAX_ENABLE_COMPILATION_CACHE=0, and
+    compiles with few optimizations, as the tests do, unless JAX_DISABLE_MOST_OPTIMIZATIONS=0.
     """
     env = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices)}
+    env["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
     env["JAX_COMPILATION_CACHE_DIR"] = jax.config.jax_compilation_cache_dir
     seconds = jax.config.jax_persistent_cache_min_compile_time_secs
     env["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = str(seconds)

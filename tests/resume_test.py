@@ -14,7 +14,6 @@ import pytest
 from l2l_jax.engine.run import run
 from l2l_jax.lib import files
 from tests.helpers import (
-    FAST_COMPILATION,
     ROOT,
     assert_same_bits,
     call,
@@ -117,7 +116,7 @@ def test_ctrl_c_saves_the_step_in_progress_of_a_run_with_workers(tmp_path):
     """A terminal sends SIGINT to all processes: those that read the images have to ignore it."""
     words = (*SMALL, tmp_path / "run", "--config.unlearn.steps=4000",
              "--config.runtime.save_every=4000", "--config.runtime.workers=1")  # fmt: skip
-    arguments, env = command(*words, **FAST_COMPILATION)
+    arguments, env = command(*words)
     process = subprocess.Popen(
         arguments, env=env, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
@@ -175,7 +174,9 @@ def test_the_number_of_devices_may_change(uninterrupted, tmp_path):
     words = (*SMALL, workdir, "--config.runtime.save_every=2")
     for devices, marker in ((8, '"phase": "unlearn", "step": 2'), (1, '"step": 4')):
         arguments, env = command(
-            *words, "--config.runtime.fsdp=-1", devices=devices, **FAST_COMPILATION
+            *words,
+            "--config.runtime.fsdp=-1",
+            devices=devices,
         )
         process = subprocess.Popen(arguments, env=env, cwd=ROOT, stderr=subprocess.DEVNULL)
         try:
@@ -183,7 +184,7 @@ def test_the_number_of_devices_may_change(uninterrupted, tmp_path):
         finally:
             process.kill()
             process.wait()
-    done = call(*words, "--config.runtime.fsdp=2", devices=4, **FAST_COMPILATION)
+    done = call(*words, "--config.runtime.fsdp=2", devices=4)
     assert done.returncode == 0, done.stderr
     losses = [
         {(r["phase"], r["step"]): r["loss"] for r in files.read_jsonl(w / "metrics.jsonl")}
@@ -208,7 +209,7 @@ def call_pair(*words, second=()):
     processes, address = [], f"localhost:{free_port()}"
     for rank, more in enumerate(((), second)):
         arguments = (str(word).format(f"{address},2,{rank}") for word in words)
-        arguments, env = command(*arguments, *more, **FAST_COMPILATION)
+        arguments, env = command(*arguments, *more)
         pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         processes.append(subprocess.Popen(arguments, env=env, cwd=ROOT, **pipes))
     ended = []
