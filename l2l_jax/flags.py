@@ -21,6 +21,8 @@ from l2l_jax.engine import config as config_table
 from l2l_jax.engine.plan import complete_config, plain
 from l2l_jax.lib import cli, config_dicts
 from l2l_jax.lib.errors import ConfigError, did_you_mean
+from l2l_jax.lib.signatures import keyword_defaults
+from l2l_jax.registry import find
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +45,7 @@ def _run(main: Callable[[Any, flags.FlagValues], None]) -> None:
         print(help_text())
         return
     spec, argv = split(sys.argv)
+    argv = [with_audits(word) for word in argv]
     config = ml_collections.ConfigDict(with_names(cli.load_config(spec), argv))
     check_keys(config, argv, spec)
     config_flags.DEFINE_config_dict("config", config, lock_config=True, sys_argv=argv)
@@ -116,7 +119,30 @@ def with_names(config: Any, argv: list[str]) -> dict[str, Any]:
             if node[args]:
                 log.info("--%s=%s: the %s of %s are dropped", key, value, args, node[path[-1]])
             node[path[-1]], node[args] = value, {}
+    add_audit_args(completed, argv)
     return complete_config(completed)
+
+
+def with_audits(word: str) -> str:
+    """--config.audits=relearn,probe as the tuple that the flag takes; other words as they are."""
+    key, _, value = word.partition("=")
+    if key.lstrip("-") != "config.audits" or not value[:1].isalpha():
+        return word
+    return f"{key}={tuple(name for name in value.split(',') if name)!r}"
+
+
+def add_audit_args(config: dict[str, Any], argv: Sequence[str]) -> None:
+    """Gives the config the default of every argument of an audit that a word overrides.
+
+    Others stay out of it: quick audits have other defaults than complete ones.
+    """
+    for word in argv[1:]:
+        path = word.lstrip("-").partition("=")[0].split(".")
+        if path[:3] == ["config", "audit", "args"] and len(path) == 5:
+            defaults = keyword_defaults(find("audit", path[3]).audit)
+            if path[4] in defaults:
+                own = config["audit"]["args"].setdefault(path[3], {})
+                own.setdefault(path[4], defaults[path[4]])
 
 
 def check_keys(config: Any, argv: list[str], spec: str) -> None:

@@ -60,8 +60,13 @@ def check(experiment: Experiment) -> None:
 
 
 def load(experiment: Experiment) -> dict[str, FeatureNetwork]:
-    """The feature networks whose files are there, with equal parameters on every process."""
-    planned, missing = experiment.plan.networks, missing_files(experiment.plan)
+    """The feature networks that evaluators read and whose files are there.
+
+    Their parameters are equal on every process.
+    """
+    plan, missing = experiment.plan, missing_files(experiment.plan)
+    read = {planned.network for planned in plan.evaluators.values()}
+    planned = {name: network for name, network in plan.networks.items() if name in read}
     if others := hosts.disagreeing(np.array([name in missing for name in planned])):
         raise ConfigError(f"Processes {others} have files of other networks; give all the same.")
     with hosts.fail_together():

@@ -24,6 +24,7 @@ def config_of(method, rate=3e-2, **changes):
     config = small_config(**changes)
     config.unlearn.optimizer.update(dict(lr=rate, warmup=0.0))
     config.evaluate.batch_size = 8
+    config.evaluators = dict(reconstruction=dict(), output_distance=dict())
     common.use_method(config, method)
     return config
 

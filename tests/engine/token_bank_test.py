@@ -19,6 +19,7 @@ def mage_config(folder="", **cache):
     config.tasks.random_ratio = dict(task="random_ratio", args=dict())
     config.pretrain.tasks = config.unlearn.tasks = ("random_ratio",)
     config.unlearn.steps = 4
+    config.evaluators = dict(reconstruction=dict())
     config.data.token_cache.update(dict(noise=16) | cache)
     config.runtime.token_folder = folder
     return config
