@@ -63,6 +63,7 @@ def get_config(form: str = "") -> common.Config:
     config = common.base()
     config.model = dict(name=name, args=MODELS[name])
     config.data.name = "fashion_mnist"
+    config.data.other = dict(name="digits", args=dict())  # for audits
     config.tasks = common.section(
         random=dict(task="random", args=dict(ratio=0.75)),
         random_ratio=dict(task="random_ratio", args=dict()),
@@ -123,6 +124,7 @@ def use_l2l(config: common.Config) -> None:
         config.split.eval_images_per_class = 45  # ten calls of the network per completion
         config.evaluate.batch_size = 90  # divides the 270 and 180 images: no padding
     config.runtime.save_every = 100
+    config.audits = ("quick",)
 
 
 def use_pretraining(config: common.Config) -> None:

@@ -59,7 +59,7 @@ class Subject(Protocol):
     params: Params  # on the mesh
     seed: int
     others: Mapping[str, Params]  # the variants that COMPARES names, on the mesh
-    sets: Mapping[str, ImageSet]  # those that SETS names
+    sets: Mapping[str, ImageSet]  # those that SETS names, and those of OPTIONAL that there are
     tasks: tuple[str, ...]  # the tasks of the evaluation; the first is the headline
     training_tasks: tuple[str, ...]  # those of the last phase
 
@@ -132,8 +132,9 @@ class Audit:
     audit: Callable[..., Findings]
     TITLE: str  # the question, for people
     FIGURES: tuple[AuditFigure, ...]
-    SETS: tuple[str, ...]  # of IMAGE_SETS
+    SETS: tuple[str, ...]  # of IMAGE_SETS, all of which it needs
     COST: str  # in words
+    OPTIONAL: tuple[str, ...] = ()  # of IMAGE_SETS: it says less without them
     TRAINS: bool = False  # whether it trains the model
     ATTACKS: bool = False  # whether what it finds was hidden: the verdict names it
     COMPARES: tuple[str, ...] = ()  # of "original", "unlearned" and "retrained": variants that it

@@ -16,6 +16,7 @@ import numpy as np
 
 from l2l_jax.data.images import resize_crop
 from l2l_jax.engine.experiment import Experiment
+from l2l_jax.engine.plan import Plan
 from l2l_jax.lib.rng import seed_of
 from l2l_jax.types import ImageSet, Source
 
@@ -58,6 +59,12 @@ def available(experiment: Experiment) -> Rows:
     if OTHER in sources:
         rows[OTHER] = (sources[OTHER], np.arange(len(sources[OTHER].keys)))
     return rows
+
+
+def reads_other(plan: Plan) -> bool:
+    """Whether an audit of the plan uses images of another data set."""
+    audits = [planned.audit for planned in plan.audits.values()]
+    return any(OTHER in audit.SETS + audit.OPTIONAL for audit in audits)
 
 
 def is_list(experiment: Experiment) -> bool:

@@ -26,7 +26,7 @@ from l2l_jax.engine.subject import RESAMPLES, Examination, Laboratory
 from l2l_jax.lib import files, hosts, placement, sealed, trees
 from l2l_jax.lib.errors import CannotRun
 from l2l_jax.lib.rng import seed_of
-from l2l_jax.types import Finding, ImageSet, Params
+from l2l_jax.types import Audit, Finding, ImageSet, Params
 from l2l_jax.weights.pretrained import BUNDLED
 
 log = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ def audit(experiment: Experiment, outcome: Outcome) -> dict[str, Any]:
     variants = evaluation.variants(experiment, outcome)
     if not chosen or "unlearned" not in variants:
         return {}
-    wanted = {name for planned in chosen.values() for name in planned.audit.SETS}
+    wanted = {name for each in chosen.values() for name in each.audit.SETS + each.audit.OPTIONAL}
     sets = audit_sets.load(experiment, wanted)
     run = _Run(experiment, variants, sets)
     return {name: run.compared(planned) for name, planned in chosen.items()}
@@ -132,11 +132,15 @@ class _Run:
         decides = [
             *(audit.name, planned.args, plan.seed, RESAMPLES, config["model"]),
             *(self.digests[variant], {name: self.digests[name] for name in others}),
-            {name: self.pixels[name] for name in audit.SETS},
+            {name: self.pixels[name] for name in self.used(audit)},
             [(task.name, task.task.name, task.args) for task in plan.evaluate_tasks],
             [(t.name, t.task.name, t.args) for t in list(plan.phases.values())[-1].tasks],
         ]
         return files.digest_of_lines([json.dumps(files.as_json(decides), sort_keys=True)])
+
+    def used(self, audit: Audit) -> list[str]:
+        """The image sets that an audit uses and that there are."""
+        return [name for name in audit.SETS + audit.OPTIONAL if name in self.sets]
 
     def others(self, planned: AuditPlan, variant: str) -> dict[str, Params]:
         """The variants that an audit reads besides the one it examines."""
@@ -155,7 +159,7 @@ class _Run:
             variant=variant,
             params=self.variants[variant],
             others=self.others(planned, variant),
-            sets={name: self.sets[name] for name in audit.SETS},
+            sets={name: self.sets[name] for name in self.used(audit)},
         )
         declared = {figure.name for figure in audit.FIGURES}
         findings = []

@@ -8,7 +8,6 @@ import contextlib
 import dataclasses
 import os
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from l2l_jax.engine import config as config_table
@@ -156,10 +155,12 @@ class Plan:
         return self.config["seed"]
 
     @property
-    def references(self) -> tuple[Path, ...]:
-        """The workdirs that config.reference names."""
-        names = self.config["reference"].split(os.pathsep)
-        return tuple(Path(name).expanduser() for name in names if name)
+    def references(self) -> tuple[str, ...]:
+        """The workdirs and weights files that config.reference names."""
+        mark = f"bundled{os.pathsep}"  # of bundled:NAME, where ":" is the separator, too
+        kept = self.config["reference"].replace(mark, "bundled\0")
+        names = kept.split(os.pathsep)
+        return tuple(name.replace("\0", ":") for name in names if name)
 
     def earlier(self, phase: str) -> tuple[PhasePlan, ...]:
         """The phases before one."""

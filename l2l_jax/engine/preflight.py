@@ -100,7 +100,7 @@ def _load_sources(plan: Plan) -> dict[str, Source]:
     parts = {part: (part, plan.dataset) for part in splits.PARTS}
     if plan.proxy:
         parts[splits.PROXY] = ("train", plan.proxy)
-    if plan.other and any(audit_sets.OTHER in each.audit.SETS for each in plan.audits.values()):
+    if plan.other and audit_sets.reads_other(plan):
         parts[audit_sets.OTHER] = ("eval", plan.other)
     for name, (part, dataset) in parts.items():
         try:

@@ -72,10 +72,17 @@ def _phase(plan: Plan, planned: PhasePlan, records: SplitRecords, steps: int) ->
 
 
 def _loaded(weights: Weights, spec: str) -> dict[str, Any]:
-    stored = weights.about.get("digest", weights.digest)
-    training = weights.about.get("source", {}).get("training") or bundled().get(stored)
-    groups = sorted(weights.params)
-    return {"weights": spec, "digest": stored, "groups": groups, "training": training}
+    training, groups = training_of_weights(weights), sorted(weights.params)
+    return {"weights": spec, "digest": _digest(weights), "groups": groups, "training": training}
+
+
+def training_of_weights(weights: Weights) -> Training | None:
+    """The training that a weights file carries, or that of a bundled file; None: not recorded."""
+    return weights.about.get("source", {}).get("training") or bundled().get(_digest(weights))
+
+
+def _digest(weights: Weights) -> str:
+    return weights.about.get("digest", weights.digest)
 
 
 def bundled() -> dict[str, Any]:

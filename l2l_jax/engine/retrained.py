@@ -1,10 +1,10 @@
 """Retrained models: trained from scratch without the forget images, the standard of comparison.
 
-They are results of other runs (`pretrain` on the retain split) whose workdirs config.reference
-names, such as one for each of several seeds. They are evaluated beside the original and the
-unlearned model, on the same images. A reference is clean if no part of it has seen other images
-than the retain split or its proxy: its phases, and the weights files that it started from, such as
-the tokenizer of a MAGE.
+They are results of other runs (`pretrain` on the retain split), which config.reference names by
+their workdirs or weights files, such as one for each of several seeds. They are evaluated beside
+the original and the unlearned model, on the same images. A reference is clean if no part of it has
+seen other images than the retain split or its proxy: its phases, and the weights files that it
+started from, such as the tokenizer of a MAGE.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ from l2l_jax.lib import files, trees
 from l2l_jax.lib.errors import ConfigError
 from l2l_jax.registry import find, find_format
 from l2l_jax.types import ImageToImage
-from l2l_jax.weights import pretrained
+from l2l_jax.weights import pretrained, safetensors
 from l2l_jax.weights.safetensors import Weights
 from l2l_jax.workdir.layout import Workdir
 
@@ -38,12 +38,38 @@ def names(count: int) -> tuple[str, ...]:
     return tuple("retrained" if at == 1 else f"retrained_{at}" for at in range(1, count + 1))
 
 
-def check(folder: Path, chosen: Mapping[str, Split], unclean: str = "stop") -> None:
-    """Raises ConfigError unless the folder is a run on these splits that is clean.
+def check(spec: str, chosen: Mapping[str, Split], unclean: str = "stop") -> None:
+    """Raises ConfigError unless a reference was made with these splits and is clean.
 
-    unclean: config.unclean_reference; with "mark" a reference that is not clean is a warning in the
-    log. It does not communicate with other processes.
+    spec: a workdir, a weights file, or bundled:NAME. unclean: config.unclean_reference; with "mark"
+    a reference that is not clean is a warning in the log. It does not communicate with other
+    processes.
     """
+    training = _of_file(spec) if is_file(spec) else _of_run(Path(spec).expanduser(), chosen)
+    reasons = problems(training, chosen)
+    if reasons and unclean == "stop":
+        raise ConfigError(
+            f"The reference {spec} is not clean: {'; '.join(reasons)}. A retrained model never "
+            "saw the images to forget. Retrain it with --config.pretrain.on=retain and the same "
+            "config.split, and its tokenizer too if it has one; or say "
+            "--config.unclean_reference=mark to use it with a mark."
+        )
+    for reason in reasons:
+        log.warning("the reference %s is not clean: %s", spec, reason)
+
+
+def is_file(spec: str) -> bool:
+    """Whether a reference is a weights file and not the workdir of a run."""
+    return spec.startswith("bundled:") or Path(spec).suffix == ".safetensors"
+
+
+def _of_file(spec: str) -> provenance.Training | None:
+    """The training of a weights file, which it carries; None if nobody recorded it."""
+    return provenance.training_of_weights(safetensors.load(pretrained.locate(spec)))
+
+
+def _of_run(folder: Path, chosen: Mapping[str, Split]) -> provenance.Training:
+    """The training of a run. ConfigError if it was made with other splits."""
     workdir = Workdir(folder)
     plan, records = resolve(workdir.read_config()), workdir.read_splits()
     used = trained_on(plan, records)
@@ -59,36 +85,30 @@ def check(folder: Path, chosen: Mapping[str, Split], unclean: str = "stop") -> N
                 "and data, or leave config.reference empty."
             )
     steps = {name: planned.steps for name, planned in plan.phases.items()}
-    training = provenance.training_of(plan, records, steps, load_original(plan))
-    reasons = problems(training, chosen)
-    if reasons and unclean == "stop":
-        raise ConfigError(
-            f"The reference {folder} is not clean: {'; '.join(reasons)}. A retrained model never "
-            "saw the images to forget. Retrain it with --config.pretrain.on=retain, and its "
-            "tokenizer too if it has one; or say --config.unclean_reference=mark to use it with a "
-            "mark."
-        )
-    for reason in reasons:
-        log.warning("the reference %s is not clean: %s", folder, reason)
+    return provenance.training_of(plan, records, steps, load_original(plan))
 
 
-def problems(training: provenance.Training, chosen: Mapping[str, Split]) -> list[str]:
+def problems(training: provenance.Training | None, chosen: Mapping[str, Split]) -> list[str]:
     """Why a model is not clean for a run with these splits; [] if it is."""
+    if training is None:
+        return ["nobody recorded what it was trained on"]
     allowed = {chosen[name].digest for name in CLEAN if name in chosen}
     return list(provenance.problems(training, allowed))
 
 
-def load_all(folders: Sequence[Path], model: ImageToImage) -> tuple[Weights, ...]:
+def load_all(specs: Sequence[str], model: ImageToImage) -> tuple[Weights, ...]:
     """The parameters of all references; see `load`. ConfigError if two of them are the same."""
-    loaded: dict[str, Path] = {}
+    loaded: dict[str, str] = {}
     references = []
-    for folder in folders:
-        weights = load(folder, model)
-        if (other := loaded.setdefault(weights.digest, folder)) is not folder:
+    for spec in specs:
+        weights = load(spec, model)
+        if weights.digest in loaded:
             raise ConfigError(
-                f"config.reference names one model twice: {other} and {folder} hold the same "
+                f"config.reference names one model twice: {loaded[weights.digest]} and {spec} hold "
+                "the same "
                 "parameters. Retrain with another --config.seed, or name one of them."
             )
+        loaded[weights.digest] = spec
         references.append(weights)
     return tuple(references)
 
@@ -115,21 +135,28 @@ def check_tokens(
             )
 
 
-def load(folder: Path, model: ImageToImage) -> Weights:
-    """The parameters of a finished workdir, on the host, in the canonical layout.
+def load(spec: str, model: ImageToImage) -> Weights:
+    """The parameters of a reference, on the host, in the canonical layout.
 
-    All processes must call it. ConfigError if the run is not finished, or is of another model.
+    All processes must call it. ConfigError if a run is not finished, or the reference is of another
+    model; DataMissing if there is no such file.
     """
-    weights = final_weights(folder)
+    if is_file(spec):
+        weights = safetensors.load(pretrained.locate(spec))
+        source = {"training": provenance.training_of_weights(weights), "result": "a weights file"}
+        about = {**weights.about, "source": {**source, **weights.about.get("source", {})}}
+        weights = dataclasses.replace(weights, about=about)
+    else:
+        weights = final_weights(Path(spec).expanduser())
     name, params, differences = weights.about["model"], weights.params, []
     reference = find("model", name).build(**weights.about["args"])
     if type(reference) is type(model):
         params = find_format(name).adapt(params, model)
         differences = pretrained.differing(reference.identity, model.identity)
-    text = trees.difference(params, model.canonical, folder.name, "the config's model")
+    text = trees.difference(params, model.canonical, Path(spec).name, "the config's model")
     if text or differences:
         listed = "; ".join([*differences, *([text] if text else [])])
-        raise ConfigError(f"The reference {folder} is another model than the config's. {listed}")
+        raise ConfigError(f"The reference {spec} is another model than the config's. {listed}")
     return dataclasses.replace(weights, params=params)
 
 

@@ -249,12 +249,15 @@ def test_invalid_references_are_refused(runs, tmp_path):
 @pytest.mark.slow
 def test_a_reference_may_have_no_proxy(runs):
     folder = runs("retrain")
-    digests = {p.stem: files.read_json(p)["digest"] for p in (folder / "splits").glob("*.json")}
+    spec, digests = (
+        str(folder),
+        {p.stem: files.read_json(p)["digest"] for p in (folder / "splits").glob("*.json")},
+    )
     chosen = {name: SimpleNamespace(digest=x) for name, x in digests.items()}
     other = SimpleNamespace(digest="0" * 64)
-    retrained.check(folder, chosen | {"proxy": other})
+    retrained.check(spec, chosen | {"proxy": other})
     with pytest.raises(ConfigError, match="made with another retain split"):
-        retrained.check(folder, chosen | {"retain": other})
+        retrained.check(spec, chosen | {"retain": other})
 
 
 @pytest.mark.slow

@@ -15,15 +15,15 @@ from l2l_jax.engine.outcome import run_phases
 from l2l_jax.engine.plan import complete_config, resolve
 from l2l_jax.engine.preflight import preflight
 from l2l_jax.engine.train import train
-from l2l_jax.lib import cli, files
-from l2l_jax.lib.errors import ConfigError
+from l2l_jax.lib import cli, files, trees
+from l2l_jax.lib.errors import ConfigError, DataMissing
 from l2l_jax.lib.preemption import StopSignal
 from l2l_jax.registry import find
 from l2l_jax.weights import pretrained, safetensors
 from l2l_jax.weights.__main__ import main as weights_cli
 from l2l_jax.weights.safetensors import Weights
 from l2l_jax.workdir.layout import Workdir
-from tests.helpers import ROOT, small_config
+from tests.helpers import ROOT, assert_same_bits, params_of, small_config
 
 KEYS = {"retain": ["a", "b", "c"], "forget": ["d"], "proxy": ["e", "f"]}
 RECORDS = {name: {"keys": keys} for name, keys in KEYS.items()}
@@ -148,10 +148,10 @@ def test_a_retrained_mage_does_not_start_from_the_bundled_tokenizer():
 def test_a_config_names_several_references():
     config = small_config()
     assert resolve(config).references == ()
-    config.reference = os.pathsep.join(["runs/a,seed=0", "~/b"])
-    expected = (Path("runs/a,seed=0"), Path("~/b").expanduser())
+    expected = ("runs/a,seed=0", "bundled:b", "~/c", "bundled:d")
+    config.reference = os.pathsep.join(expected)
     assert resolve(config).references == expected
-    plain = complete_config(config) | {"reference": ("runs/a,seed=0", Path("~/b"))}
+    plain = complete_config(config) | {"reference": (Path(expected[0]), *expected[1:])}
     assert resolve(plain).references == expected, "a tuple in Python"
     assert resolve(plain).config["reference"] == config.reference
 
@@ -159,11 +159,11 @@ def test_a_config_names_several_references():
 def test_one_model_under_two_names_is_refused(monkeypatch):
     """It would make a floor of zero."""
     made = {name: Weights({"encoder": np.ones(at)}, {}) for name, at in zip("abc", (1, 2, 1))}  # noqa: B905
-    monkeypatch.setattr(retrained, "load", lambda folder, model: made[folder.name])
-    loaded = retrained.load_all([Path("a"), Path("b")], None)
+    monkeypatch.setattr(retrained, "load", lambda spec, model: made[spec])
+    loaded = retrained.load_all(["a", "b"], None)
     assert loaded == (made["a"], made["b"])
     with pytest.raises(ConfigError, match="names one model twice: a and c hold the same"):
-        retrained.load_all([Path("a"), Path("b"), Path("c")], None)
+        retrained.load_all(["a", "b", "c"], None)
     both, one = retrained.combined_digest(loaded), retrained.combined_digest(loaded[:1])
     assert one == made["a"].digest != both
 
@@ -188,14 +188,14 @@ def small(model, folder, on="retain", weights=""):
 @pytest.mark.slow
 def test_a_reference_over_a_tokenizer_that_saw_everything_is_refused(tmp_path, caplog):
     """From the tokenizer's run through its exported file to the reference of another run."""
-    references = {}
+    references: dict[str, str] = {}
     for on in ("retain", "all"):
         tokenizer = small("vqgan", tmp_path / f"vqgan {on}", on)
         run_phases(tokenizer, train)
         file = tmp_path / f"{on}.safetensors"
         weights_cli(["export", str(tokenizer.workdir.folder), str(file)])
         mage = small("mage", tmp_path / f"mage {on}", weights=file)
-        references[on] = mage.workdir.folder
+        references[on] = str(mage.workdir.folder)
     chosen = {
         name: SimpleNamespace(digest=record["digest"])
         for name, record in Workdir(references["all"]).read_splits().items()
@@ -210,3 +210,33 @@ def test_a_reference_over_a_tokenizer_that_saw_everything_is_refused(tmp_path, c
     stored = safetensors.load(tmp_path / "retain.safetensors").about["source"]["training"]
     assert stored["loaded"] is None
     assert stored["phases"]["pretrain"]["sides"]["retain"]["images"] == 32
+
+
+@pytest.mark.slow
+def test_a_reference_may_be_a_weights_file(tmp_path):
+    """It carries what it was trained on, and a file that carries nothing is refused."""
+    files_of, chosen = {}, {}
+    for on in ("retain", "all"):
+        run = small("mae", tmp_path / on, on)
+        run_phases(run, train)
+        files_of[on] = str(tmp_path / f"{on}.safetensors")
+        weights_cli(["export", str(run.workdir.folder), files_of[on]])
+        chosen = run.splits
+    retrained.check(files_of["retain"], chosen)
+    with pytest.raises(
+        ConfigError, match=r"all\.safetensors is not clean: it was trained on other"
+    ):
+        retrained.check(files_of["all"], chosen)
+    others = {name: SimpleNamespace(digest="0" * 64) for name in chosen}
+    with pytest.raises(ConfigError, match="trained on other images than the retain split"):
+        retrained.check(files_of["retain"], others)
+    read = retrained.load(files_of["retain"], run.model)
+    expected = params_of(tmp_path / "retain")
+    assert_same_bits(trees.flatten(read.params), expected)
+    assert read.about["source"]["training"]["phases"]["pretrain"]["sides"]["retain"]["images"] == 32
+    unknown = safetensors.load(files_of["retain"])
+    safetensors.save(tmp_path / "bare.safetensors", unknown.params, {"model": "mae", "args": {}})
+    with pytest.raises(ConfigError, match="nobody recorded what it was trained on"):
+        retrained.check(str(tmp_path / "bare.safetensors"), chosen)
+    with pytest.raises(DataMissing, match="Bundled are: "):
+        retrained.load("bundled:nothing", run.model)

@@ -668,11 +668,11 @@ def test_a_retrained_reference_may_share_its_embedding(monkeypatch, tmp_path):
     made = Weights(params, {"model": "diffusion", "args": args})
     monkeypatch.setattr(retrained, "final_weights", lambda _: made)
     model = small_model("diffusion")
-    read = retrained.load(tmp_path, model)
+    read = retrained.load(str(tmp_path), model)
     assert not trees.difference(read.params, model.canonical, "read", "model")
     other = small_model("diffusion", beta_end=0.4)
     with pytest.raises(ConfigError, match=r"another model .*beta_end: 0\.5 there, 0\.4 in the"):
-        retrained.load(tmp_path, other)
+        retrained.load(str(tmp_path), other)
 
 
 def test_the_docstring_says_how_the_released_evaluation_sampled():
