@@ -122,3 +122,16 @@ def test_a_mistake_in_a_config_file_is_named_with_its_line(text, message, tmp_pa
     path.write_text(text)
     with pytest.raises(ConfigError, match=message):
         cli.load_config(str(path))
+
+
+def test_audits_are_named_on_the_command_line():
+    assert flags.with_audits("--config.audits=quick,probe") == "--config.audits=('quick', 'probe')"
+    assert flags.with_audits("--config.audits=('all',)") == "--config.audits=('all',)"
+    assert flags.with_audits("--config.seed=1") == "--config.seed=1"
+    words = ["main", "--config.audit.args.relearn.steps=(0, 3)", "--config.audit.args.relearn.no=1"]
+    completed = flags.with_names(small_config(), words)
+    assert completed["audit"]["args"] == {"relearn": {"steps": (0, 5, 10, 20, 40)}}, (
+        "an argument that is overridden is a key; others keep the defaults of their group"
+    )
+    with pytest.raises(ConfigError, match="No audit called 'relern'"):
+        flags.with_names(small_config(), ["main", "--config.audit.args.relern.steps=(0, 3)"])

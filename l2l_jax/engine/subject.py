@@ -5,6 +5,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from l2l_jax.data import loader
@@ -148,7 +149,7 @@ class Examination:
         try:
             for step in range(max(steps) + 1):
                 if step in steps:
-                    yield step, begin | state.result
+                    yield step, begin | jax.tree.map(jnp.copy, state.result)  # it is donated
                 if step == max(steps):
                     break
                 batch = jax.make_array_from_process_local_data(self._batch_sharding(), next(stream))

@@ -124,7 +124,7 @@ def test_other_audits_are_added_to_those_that_there_are(copy):
         "neighbors", "benign", "precision"
     ]  # fmt: skip
     assert "int4" in (copy / "report.html").read_text()
-    with pytest.raises(ConfigError, match=r"no audit .relern.*relearn"):
+    with pytest.raises(ConfigError, match=r"No audit called .relern.*relearn"):
         audit_again(copy, ("relern",))
 
 
@@ -186,9 +186,9 @@ def test_groups_of_audits_stand_for_their_members():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (dict(audits=("relern",)), "no audit 'relern'"),
+        (dict(audits=("relern",)), "No audit called .relern."),
         (dict(audits=("relearn",), args=dict(relearn=dict(stepz=3))), "audit.args.relearn.*stepz"),
-        (dict(audits=(), args=dict(relern=dict())), "no audit 'relern'.*audit.args"),
+        (dict(audits=(), args=dict(relern=dict())), "No audit called .relern.*audit.args"),
         (dict(audits=("relearn",), args=dict(relearn=dict(lrs=(-1.0,)))), "audit.args.relearn.lrs"),
     ],
 )
