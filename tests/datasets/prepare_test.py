@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import importlib.util
-import os
 import shutil
 import signal
 import subprocess
@@ -15,18 +14,21 @@ import pytest
 
 from l2l_jax.data.records import convert, index, prepare_cli, reader
 from l2l_jax.datasets import coco, imagenet, places365
+from l2l_jax.lib import files
 from l2l_jax.lib.errors import BrokenImage, ConfigError, NotSaved
 from tests.datasets import miniature
 from tests.helpers import ROOT
 
 SETS = {"imagenet": imagenet, "places365": places365, "coco": coco}
 STUCK = """
-import os, sys
+import sys, time
 from pathlib import Path
 from l2l_jax.data.records import convert, reader
+from l2l_jax.lib import bounded
 folder, pictures = map(Path, sys.argv[1:])
 rows = [(str(pictures / f"{at}.jpg"), f"{at}.jpg", 0) for at in range(10)]
-os.mkfifo(pictures / "7.jpg")  # reading it never returns
+read = bounded.read
+bounded.read = lambda path, most: time.sleep(600) if "7.jpg" in str(path) else read(path, most)
 target = convert.Target(folder, "pets", ("cat", "dog"), reader.Fields("name"), per_file=2)
 convert.convert(target, {"train": rows})
 """
@@ -210,24 +212,24 @@ def test_archives_are_compared_with_published_digests(tmp_path, capsys):
 
 def test_a_killed_conversion_continues(pictures):
     target, rows = pictures
-    path = Path(rows[7][0])
-    path.rename(f"{path}.aside")
-    words = [sys.executable, "-c", STUCK, target.folder, path.parent]
+    words = [sys.executable, "-c", STUCK, target.folder, Path(rows[7][0]).parent]
     process = subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE)
     until = time.monotonic() + 60
-    while not list(target.folder.glob(".*-00003-*.tmp")) and time.monotonic() < until:
+    while not (begun := list(target.folder.glob(f".*-00003-*{files.TEMPORARY}"))):
+        assert time.monotonic() < until, "it never began the fourth file"
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.communicate()
+    assert begun[0].exists(), "it was killed in the middle of a file"
     before = files_of(target)
     assert len(before) == 3
     assert reader.find(target.folder.parent, "") is None, "an incomplete set is not found"
-    os.replace(f"{path}.aside", path)
     same = [(path, name, 0) for path, name, _ in rows]
     convert.convert(target, {"train": same})
     after = files_of(target)
     assert len(after) == 5
     assert before.items() <= after.items(), "finished files are kept"
+    files.sweep(target.folder, seconds=0)
     assert not list(target.folder.glob(".*"))
     found = reader.read(target.folder, "train", target.fields, "", target.folder)
     assert found.names == tuple(name for _, name, _ in rows)
