@@ -52,6 +52,22 @@ _POINTS = many(many(number, 2, 2), least=1)
 _TSNE = section(
     dict(task=text, groups=many(section(dict(variant=text, side=text, points=_POINTS)), least=1))
 )
+_MEASURED = section(dict(value=maybe(number), interval=maybe(many(number, 2, 2))))
+_PLACE = section(dict(value=number, interval=maybe(many(number, 2, 2))))
+_AUDIT = section(dict(title=text, cost=text, args=each(anything)), dict(skipped=text))
+_AUDIT_FIGURE = section(dict(name=text, title=text, unit=text, digits=digits, over=text))
+_RAN = section(
+    dict(
+        figures=many(_AUDIT_FIGURE),
+        rows=many(anything),
+        sentence=text,
+        seconds=each(number),
+        attack=one_of(True, False),
+    )
+)
+_ROW = dict(
+    at=each(anything), gap=maybe(number), floor=maybe(number), place=maybe(_PLACE), why=text
+)
 _RESULTS: Mapping[str, Form] = dict(
     counts=each(count),
     classes=each(many(text)),
@@ -131,6 +147,28 @@ def check_results(path: Path, results: Any, phases: list[str]) -> None:
         check(path, results, section({key: tasks}))
         check(path, results[key], first, (key,))
     check(path, results, section(dict(sets=holding(sides, anything))))
+    check(path, results, section({}, dict(audits=each(_audit))))
+
+
+def _audit(value: Any, key: tuple[str, ...]) -> None:
+    """What an audit found, or why it was left out."""
+    _AUDIT(value, key)
+    if "skipped" in value:
+        return
+    _RAN(value, key)
+    figure = one_of(*(each["name"] for each in value["figures"]))
+    row = section({**_ROW, "figure": figure, "values": each(_MEASURED)})
+    many(row)(value["rows"], (*key, "rows"))
+    for at, each_row in enumerate(value["rows"]):
+        inner = (*key, "rows", str(at))
+        each(_place_on_axis)(each_row["at"], (*inner, "at"))
+        for name in each_row["values"]:
+            _variant(name, (*inner, "values"))
+
+
+def _place_on_axis(value: Any, key: tuple[str, ...]) -> None:
+    """A number or a text: where on one axis a figure was measured."""
+    text(value, key) if isinstance(value, str) else number(value, key)
 
 
 def _variant(value: Any, key: tuple[str, ...]) -> None:

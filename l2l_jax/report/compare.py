@@ -8,6 +8,7 @@ from pathlib import Path
 from l2l_jax.lib import files
 from l2l_jax.lib.errors import ConfigError, unknown_name
 from l2l_jax.report import (
+    audit_columns,
     feature_networks,
     grids,
     model_rows,
@@ -102,7 +103,8 @@ def compared(runs: Sequence[Record], left_out: Mapping[Path, str]) -> str:
     body += [
         f'<div class="card warn">{html.escape(text)}</div>' for text in dict.fromkeys(warnings)
     ]
-    body += [*_differences(groups), *_plots(groups, figures), "<h2>Figures</h2>"]
+    body += [*_differences(groups), *_plots(groups, figures)]
+    body += [*audit_columns.section(groups), "<h2>Figures</h2>"]
     for task in _tasks(groups):
         rows = model_rows.rows(groups, task)
         table = tables.figures_html(rows, figures, _untrained(runs))
@@ -210,6 +212,8 @@ def _differences(groups: Sequence[Group]) -> Iterator[str]:
         yield from _difference(f"the originals{where}", digests)
         retrained = [(r.name, _retrained_digests(r)) for r in of_seed]
         yield from _difference(f"the retrained models{where}", retrained)
+    for audit, arguments in audit_columns.arguments(runs):
+        yield from _difference(f"the arguments of the audit {html.escape(audit)}", arguments)
     # An original or a retrained model has the seeds of all runs that evaluated it.
     rows = model_rows.rows(groups, _tasks(groups)[0])
     seeds = [(row.label, ", ".join(map(str, row.seeds))) for row in rows]

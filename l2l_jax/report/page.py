@@ -14,7 +14,7 @@ from pathlib import Path
 from string import Template
 
 from l2l_jax.lib import files
-from l2l_jax.report import drawings, feature_networks, reference, run_table, sets
+from l2l_jax.report import audits, drawings, feature_networks, reference, run_table, sets
 from l2l_jax.report.collect import Record, collect
 from l2l_jax.report.metrics import cost_text
 from l2l_jax.workdir.layout import Workdir
@@ -60,9 +60,12 @@ def page(record: Record) -> str:
     sections = (
         _head,
         _tiles,
+        audits.card,
         _warnings,
+        audits.lines,
         _pictures,
         _tables,
+        audits.details,
         reference.training,
         _tokenizer,
         _curves,

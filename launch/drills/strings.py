@@ -126,7 +126,7 @@ TAGS = {
     "i", "b", "span", "br", "table", "thead", "tbody", "tr", "th", "td", "small", "img", "details",
     "summary", "pre", "code", "dl", "dt", "dd", "ul", "li", "svg", "metadata", "rdf:rdf", "cc:work",
     "dc:type", "dc:format", "dc:creator", "cc:agent", "dc:title", "defs", "clippath", "rect", "g",
-    "path", "use", "text", "tspan",
+    "path", "use", "text", "tspan", "a",
 }  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from l2l_jax.lib.errors import UserError
 from l2l_jax.report import compare, drawings, page
 from l2l_jax.report.collect import collect, collect_all
 from launch.drills.strings import foreign
-from tests.report import runs
+from tests.report import planted, runs
 from tests.report.runs import JSON_FILES, change, hostile, make, places
 
 EVIL = (
@@ -53,7 +53,7 @@ def undrawn(monkeypatch):
 def small(tmp_path, monkeypatch):
     """A run with two figures."""
     monkeypatch.setattr(runs, "EVALUATORS", ("fid", "reconstruction"))
-    return make(tmp_path / "run")
+    return make(tmp_path / "run", audits=planted.audits())
 
 
 @pytest.mark.usefixtures("undrawn")

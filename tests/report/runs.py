@@ -9,6 +9,7 @@ from PIL import Image
 
 from l2l_jax.lib import files
 from l2l_jax.registry import find
+from tests.report import planted
 
 HOSTILE = "<script>alert(1)</script>"
 JSON_FILES = (
@@ -164,7 +165,8 @@ def hostile(folder, evil):
         intervals={evil: {v: {side: {evil: [1.0, 2.0]} for side in task[v]} for v in task}},
         unclean={"retrained": [evil], evil: [evil]}, task=evil,
         measured={evil: {"network": evil}}, networks={evil: results["networks"]["main"]},
-        cost={evil: {"seconds": 1.0}}, seconds={evil: 1.0}, steps={evil: [4, 4]},
+        audits=planted.hostile(evil), cost={evil: {"seconds": 1.0}}, seconds={evil: 1.0},
+        steps={evil: [4, 4]},
     )  # fmt: skip
     write(folder / "results.json", results | extra)
     config = files.read_json(folder / "config.json")
