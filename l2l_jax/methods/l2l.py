@@ -22,6 +22,11 @@ own n, and the forget latents spread as those of noise do. The metric forget_spr
 apart: the variance of the student's forget latents across the images of the batch, divided by that
 of the latents of T(n). It is 1 where they spread as noise does, and 0 where they are all equal. (n
 has the moments of the batch, so it still changes a little with the other images of the batch.)
+Measured on the bundled MAE, seed 0, False and True: with 5,200 images to forget and 200 steps, each
+seen 2.5 times, forget_spread is .31 and .31; with 16 images and 100 steps, each seen 400 times, .35
+and .42. Figures and attacks see no difference: PSNR of unseen forget images 9.0 and 9.1 dB, and
+10.0 and 10.1; after relearning for 10 steps on 16 images 15.5 and 15.5, and 15.7 and 15.8 dB. So
+the default is that of the paper.
 
 `target` chooses the forget target. "paper": the latents of T(n), as above. "released", for
 diffusion models only: what the released diffusion code does, the latents of T(x_f) with pure noise

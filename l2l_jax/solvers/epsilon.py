@@ -13,7 +13,8 @@ control function psi demands, and f2 as fast as this allows. `goal` chooses f1 a
 
     control="norm"           psi = scale |grad f1|^power
     control="gap"            psi = scale sign(f1 - epsilon) |f1 - epsilon|^power |grad f1|^2
-    control="relative_gap"   the same with (f1 - epsilon) / (epsilon_max - epsilon_min)
+    control="relative_gap"   the same with (f1 - epsilon) / (epsilon_max - epsilon_min), and eta may
+                             be negative
 
 Phase I finds the boundaries, both measured by engine/measure.py. epsilon_min is the forget
 objective where a "full_forgetting" phase ends. epsilon_max is the forget objective at full utility.
@@ -36,6 +37,12 @@ are not verified as the paper's. That re-implementation takes control="gap" in p
 depends on the unit of the objective, so that the forget objective of a model with large latents
 overshoots and that of a model with small latents never arrives. Therefore the default here is
 "relative_gap". On the linear problem of tests/solvers/epsilon_test.py it ends nearer to the front.
+
+Its eta has both signs, so that <grad f1, g> = psi on both sides of the bound. The objectives of a
+batch scatter: if only batches above the bound acted, the phase would drift below it, because near
+the original the gradient of the retain objective is too small to pull it back. On the linear
+problem with a scatter of 20 %, r = 1 then ends at 78 % of the original's forget objective; with
+both signs it ends within 5 %.
 
 As there, g is the gradient that the optimizer receives. AdamW rescales it value by value, so the
 inequality for <grad f1, g> holds for g exactly and for the update only approximately.
@@ -96,7 +103,8 @@ def update(
         gap = f1 - epsilon
         gap = gap / (unit or abs(epsilon) or 1.0) if control == "relative_gap" else gap
         psi = scale * jnp.sign(gap) * jnp.abs(gap) ** (power or 1.0) * squared_norm
-    eta = jnp.maximum((psi - dot(g1, g2)) / squared_norm, 0.0)
+    eta = (psi - dot(g1, g2)) / squared_norm
+    eta = eta if control == "relative_gap" else jnp.maximum(eta, 0.0)
     added = {"loss": f2, "eta": eta, "psi": psi, "epsilon": jnp.float32(epsilon)}
     return weighted_sum(1.0, g2, eta, g1), metrics | added
 

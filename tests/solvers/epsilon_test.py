@@ -91,7 +91,7 @@ def recipe(problem, steps=300, rate=0.05, **args):
     return ends, found
 
 
-@pytest.mark.parametrize(("unit", "noise"), [(1.0, 0.0), (0.01, 0.0), (0.01, 0.01)])
+@pytest.mark.parametrize(("unit", "noise"), [(1.0, 0.0), (0.01, 0.0), (0.01, 0.2)])
 def test_r_covers_the_whole_range_from_the_optimum(unit, noise):
     """Five points from full forgetting to the original, each near the front at its epsilon."""
     problem = Linear(unit, noise)
