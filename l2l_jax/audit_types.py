@@ -48,6 +48,8 @@ class Finding:
 
 Findings = Iterator[Finding]
 Measure = Callable[..., Any]  # (model, params, Batch, rng, **static) -> pytree of arrays [B, ...]
+TaskName = str | tuple[str, Mapping[str, Any]]  # a name in config.tasks, "" = the headline; or a
+#     file of tasks/ and its arguments
 
 
 @runtime_checkable
@@ -62,6 +64,8 @@ class Subject(Protocol):
     sets: Mapping[str, ImageSet]  # those that SETS names, and those of OPTIONAL that there are
     tasks: tuple[str, ...]  # the tasks of the evaluation; the first is the headline
     training_tasks: tuple[str, ...]  # those of the last phase
+    other_tasks: Mapping[str, TaskName]  # by file: tasks that no phase and no evaluation of the run
+    #     uses, with arguments that fit the model's grid
 
     def measure(
         self,
@@ -69,15 +73,17 @@ class Subject(Protocol):
         images: ImageSet,
         *,
         params: Params | None = None,
-        task: str = "",
+        task: TaskName = "",
         draw: int = 0,
+        given: Any = None,
         **static: Any,
     ) -> Any:
         """What the function returns for every image: a pytree of NumPy arrays [N, ...].
 
         The function is of module level and runs compiled, on batches over all devices. params: in
-        place of those of the variant. task: a name in config.tasks; "" = the headline. Masks and
-        random numbers depend on the images, the task and `draw`; no variant gets others.
+        place of those of the variant. Masks and random numbers depend on the name of the set, the
+        task and `draw`; no variant gets others. given: a pytree of arrays that the function takes
+        as its keyword `given`, the same for every batch; None: it takes none.
         """
         ...
 
@@ -90,11 +96,25 @@ class Subject(Protocol):
         batch_size: int = 16,
         start: Params | None = None,
         method: str = "finetune",
+        groups: tuple[str, ...] = (),
     ) -> Iterator[tuple[int, Params]]:
         """Trains the model on the images; yields (steps done, parameters) at each of `steps`.
 
-        Encoder and decoder are trained under the headline task, with the own train step of the
-        project. steps: ascending; 0 is the start. Random numbers are the same for every variant.
+        It is trained under the headline task, with the own train step of the project. steps:
+        ascending; 0 is the start. groups: the parameter groups that are trained, () = those of the
+        method. Random numbers are the same for every variant. CannotRun if a metric becomes
+        non-finite.
+        """
+        ...
+
+    def unlearn(
+        self, forget: ImageSet, retain: ImageSet, steps: int, *, start: Params | None = None
+    ) -> Params:
+        """What the run's own unlearning makes of the variant, or of `start`, for these images.
+
+        Method, solver, tasks and optimizer are those of the run's last phase that has a forget
+        side; the parameters are both the start and the teacher. Random numbers are the same for
+        every variant. CannotRun if no phase has a forget side or a metric becomes non-finite.
         """
         ...
 
@@ -139,6 +159,8 @@ class Audit:
     ATTACKS: bool = False  # whether what it finds was hidden: the verdict names it
     COMPARES: tuple[str, ...] = ()  # of "original", "unlearned" and "retrained": variants that it
     #     reads besides the one examined
+    READS: tuple[str, ...] = ()  # of "unlearning" and "other_tasks": what else of the run decides
+    #     its figures: the phase that Subject.unlearn repeats, Subject.other_tasks
     QUICK: Mapping[str, Any] | None = None  # its arguments in the quick set; None: it is not in it
     BY_NAME_ONLY: bool = False  # whether `all` leaves it out
     refuses: Callable[[ImageToImage], str] | None = None  # why it cannot take a model; "" if it can
@@ -156,4 +178,5 @@ __all__ = [
     "ImageSet",
     "Place",
     "Subject",
+    "TaskName",
 ]

@@ -36,6 +36,7 @@ from l2l_jax.audit_types import (  # noqa: F401 - plug-ins import these from her
     Measure,
     Place,
     Subject,
+    TaskName,
 )
 from l2l_jax.bounds import (  # noqa: F401 - plug-ins import these from here
     DEPTH_BOUNDS,

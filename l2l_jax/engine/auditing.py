@@ -135,12 +135,27 @@ class _Run:
             {name: self.pixels[name] for name in self.used(audit)},
             [(task.name, task.task.name, task.args) for task in plan.evaluate_tasks],
             [(t.name, t.task.name, t.args) for t in list(plan.phases.values())[-1].tasks],
+            *self.read(planned),
         ]
         return files.digest_of_lines([json.dumps(files.as_json(decides), sort_keys=True)])
 
     def used(self, audit: Audit) -> list[str]:
         """The image sets that an audit uses and that there are."""
         return [name for name in audit.SETS + audit.OPTIONAL if name in self.sets]
+
+    def read(self, planned: AuditPlan) -> list[Any]:
+        """What Audit.READS names, as values that a digest is made of."""
+        found: list[Any] = []
+        for name in planned.audit.READS:
+            if name == "other_tasks":
+                found.append(self.laboratory.other_tasks)
+                continue
+            phase = self.laboratory.forgetting()
+            values = [phase.name, phase.method.name, phase.args, phase.solver.name]
+            values += [phase.solver_args, phase.batch_size, phase.accumulate, phase.optimizer]
+            values += [phase.saliency, phase.ema]
+            found.append([*values, [(t.name, t.task.name, t.args) for t in phase.tasks]])
+        return found
 
     def others(self, planned: AuditPlan, variant: str) -> dict[str, Params]:
         """The variants that an audit reads besides the one it examines."""

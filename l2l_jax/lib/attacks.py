@@ -1,6 +1,7 @@
 """What attacks by training share: a few images of every class, and the curve of completions."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -9,10 +10,18 @@ from l2l_jax.types import ImageSet, Subject
 
 
 def curve(
-    subject: Subject, images: ImageSet, held_out: ImageSet, steps: Sequence[int], lr: float
+    subject: Subject,
+    images: ImageSet,
+    held_out: ImageSet,
+    steps: Sequence[int],
+    lr: float,
+    **how: Any,
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """(steps done, PSNR [N] of the held-out images) while the model is trained on the images."""
-    for step, params in subject.attack(images, steps, lr=lr):
+    """(steps done, PSNR [N] of the held-out images) while the model is trained on the images.
+
+    how: further arguments of Subject.attack.
+    """
+    for step, params in subject.attack(images, steps, lr=lr, **how):
         yield step, subject.measure(per_image.psnr, held_out, params=params)
 
 

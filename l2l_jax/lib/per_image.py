@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from l2l_jax.lib import pixels
 from l2l_jax.types import (
@@ -60,16 +60,41 @@ def activations(model: ImageToImage, params: Params, batch: Batch, rng: Rng) -> 
     return model.activations(params, corrupted(model, params, batch, rng))
 
 
+def encoder_end(model: ImageToImage, params: Params, batch: Batch, rng: Rng) -> Float[Array, "B D"]:
+    """What the last block of the encoder returns, averaged over positions."""
+    found = activations(model, params, batch, rng)
+    names = [name for name in found if name.startswith("encoder.")]
+    return found[max(names, key=lambda name: int(name.rpartition(".")[2]))]
+
+
 def hidden_colours(
     model: ImageToImage, params: Params, batch: Batch, rng: Rng
 ) -> Float[Array, "B D"]:
     """The colours of the hole on a grid of 4 x 4, and of the mean pixel of each cell: [B, 48]."""
     del params, rng
-    hidden = pixels.hidden_pixels(batch.mask, model.image_size)
-    side = model.image_size // 4
-    cells = jnp.where(hidden, batch.images, 0.0).reshape(-1, 4, side, 4, side, 3)
+    return colours_of(batch.images, batch.mask, model.image_size)
+
+
+def completed_colours(
+    model: ImageToImage, params: Params, batch: Batch, rng: Rng
+) -> Float[Array, "B D"]:
+    """The same colours of the completion."""
+    return colours_of(completed(model, params, batch, rng), batch.mask, model.image_size)
+
+
+def colours_of(images: Images, mask: Mask, image_size: int) -> Float[Array, "B D"]:
+    """The mean colour of the hidden pixels in each of 4 x 4 parts of the images; 0 without any."""
+    hidden = pixels.hidden_pixels(mask, image_size)
+    side = image_size // 4
+    cells = jnp.where(hidden, images, 0.0).reshape(-1, 4, side, 4, side, 3)
     counts = hidden.astype(jnp.float32).reshape(-1, 4, side, 4, side, 1).sum((2, 4))
-    return (cells.sum((2, 4)) / jnp.maximum(counts, 1)).reshape(len(batch.images), -1)
+    return (cells.sum((2, 4)) / jnp.maximum(counts, 1)).reshape(len(images), -1)
+
+
+def hidden(model: ImageToImage, params: Params, batch: Batch, rng: Rng) -> Bool[Array, "B H W 1"]:
+    """True for the hidden pixels."""
+    del params, rng
+    return pixels.hidden_pixels(batch.mask, model.image_size)
 
 
 def mean_loss(
