@@ -1,0 +1,44 @@
+"""Every audit of FEW runs on every model, and yields the same places for all variants."""
+
+import numpy as np
+import pytest
+
+from l2l_jax.registry import find, names
+from tests.audits import fakes
+
+FEW = {  # arguments with which an audit takes seconds
+    "stitching": dict(steps=(0, 2)),
+    "other_tasks": dict(),
+    "adversarial": dict(steps=2),
+    "retrain_distance": dict(draws=2),
+    "distinguish": dict(folds=2),
+    "duplicates": dict(),
+    "sequence": dict(steps=3),
+    "backdoor": dict(steps=2, unlearn_steps=3),
+}
+QUICK = "autoencoder"
+
+
+@pytest.mark.parametrize(
+    ("model", "audit"),
+    [
+        pytest.param(model, audit, marks=() if model == QUICK else pytest.mark.slow)
+        for model in names("model")
+        if not model.startswith("example_")
+        for audit in FEW
+    ],
+)
+def test_an_audit_runs(model, audit):
+    plugin = find("audit", audit)
+    if plugin.refuses and plugin.refuses(fakes.laboratory(model).experiment.model):
+        assert (model, audit) == ("mage", "adversarial")
+        return
+    found = {
+        variant: fakes.findings(audit, variant, model=model, **FEW[audit])
+        for variant in fakes.VARIANTS
+    }
+    for each in found.values():
+        assert all(np.isfinite(x.value) for x in each.values())
+        assert {figure for figure, _ in each} <= {figure.name for figure in plugin.FIGURES}
+    compared = fakes.compared(found)
+    assert plugin.conclude(compared).endswith(".")
