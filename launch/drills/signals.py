@@ -91,9 +91,9 @@ def main() -> None:
             words = ["-m", "l2l_jax.main", "--config", "tests/configs/small.py", "--workdir",
                      f"{folder}/run{at}", "--config.runtime.log_every=0.0", *more]  # fmt: skip
             result = stop(words, line, delay, numbers, Path(folder) / f"{at}.log")
-            rows.append((name, judge(result, numbers)))
-            if args.verbose and result:
-                print(f"--- {name}: exit code {result.returncode}\n{result.stderr[-700:]}")
+            rows.append((name, how := judge(result, numbers)))
+            if result and (args.verbose or how != "explained"):
+                print(f"--- {name}: exit code {result.returncode}\n{result.stderr[-4000:]}")
     print(ending.table(rows, began))
     sys.exit(ending.failed(rows))
 
