@@ -124,7 +124,8 @@ def use_l2l(config: common.Config) -> None:
         config.split.eval_images_per_class = 45  # ten calls of the network per completion
         config.evaluate.batch_size = 90  # divides the 270 and 180 images: no padding
     config.runtime.save_every = 100
-    config.audits = ("quick",)
+    if name == "mae":  # the other models take minutes for completions of so many images
+        config.audits = ("quick",)
 
 
 def use_pretraining(config: common.Config) -> None:

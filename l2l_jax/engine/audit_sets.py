@@ -67,12 +67,6 @@ def reads_other(plan: Plan) -> bool:
     return any(OTHER in audit.SETS + audit.OPTIONAL for audit in audits)
 
 
-def is_list(experiment: Experiment) -> bool:
-    """Whether the forget side is a list of training images."""
-    split = experiment.splits.get("forget_eval")
-    return split is not None and split.part != "eval"
-
-
 def _divided(experiment: Experiment, held_out: np.ndarray) -> Rows:
     """forget_eval: at most half of the held-out images of every listed class; the rest: retain."""
     source = experiment.sources["eval"]

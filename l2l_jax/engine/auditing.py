@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 SHIPPED = BUNDLED / "audits.json"
 FEWEST = 8  # images of a set; with fewer an interval means nothing
-DIGITS = 7  # significant ones of stored values
+DIGITS = 6  # significant ones of stored values
 
 Record = dict[str, Any]  # {"findings": [...], "seconds"}: what an audit found of one variant
 
@@ -44,10 +44,22 @@ def audit(experiment: Experiment, outcome: Outcome) -> dict[str, Any]:
     variants = evaluation.variants(experiment, outcome)
     if not chosen or "unlearned" not in variants:
         return {}
-    wanted = {name for each in chosen.values() for name in each.audit.SETS + each.audit.OPTIONAL}
-    sets = audit_sets.load(experiment, wanted)
-    run = _Run(experiment, variants, sets)
+    run = _Run(experiment, variants, audit_sets.load(experiment, _wanted(chosen)))
     return {name: run.compared(planned) for name, planned in chosen.items()}
+
+
+def shared_records(experiment: Experiment, outcome: Outcome) -> dict[str, Record]:
+    """{key: record} of every audit of the plan and every variant but the unlearned model."""
+    chosen = experiment.plan.audits
+    variants = evaluation.variants(experiment, outcome)
+    run = _Run(experiment, variants, audit_sets.load(experiment, _wanted(chosen)))
+    pairs = [(each, name) for each in chosen.values() for name in variants if name != "unlearned"]
+    return {run.key(each, name): run.record(each, name) for each, name in pairs}
+
+
+def _wanted(chosen: Mapping[str, AuditPlan]) -> set[str]:
+    """The image sets that audits read."""
+    return {name for each in chosen.values() for name in each.audit.SETS + each.audit.OPTIONAL}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -61,7 +61,7 @@ def evaluate_again(folder: Path) -> dict[str, Any]:
 
     Damaged if a newer checkpoint than those that can be read is damaged, or missing.
     """
-    with _opened(folder) as (experiment, outcome):
+    with opened(folder) as (experiment, outcome):
         results = evaluate(experiment, outcome)
         results = add_audits(experiment, outcome, results)
         if hosts.is_main():
@@ -75,7 +75,7 @@ def audit_again(folder: Path, only: Sequence[str] = ()) -> dict[str, Any]:
     only: names of audits, or of groups of them; () = those of the config, or the quick ones.
     ConfigError if the run is not evaluated yet, unlearns nothing, or there is no such audit.
     """
-    with _opened(folder, only) as (experiment, outcome):
+    with opened(folder, only) as (experiment, outcome):
         try:
             results = experiment.workdir.read_results()
         except FileNotFoundError:
@@ -92,10 +92,13 @@ def audit_again(folder: Path, only: Sequence[str] = ()) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _opened(
+def opened(
     folder: Path, audits: Sequence[str] | None = None
 ) -> Iterator[tuple[Experiment, Outcome]]:
-    """A run and the result of its newest checkpoints, locked; audits: see audit_again."""
+    """A run and the result of its newest checkpoints, locked while the block runs.
+
+    audits: those of the plan, as in audit_again; None = those of the config.
+    """
     Workdir(folder).check_kinds()
     config = Workdir(folder).read_config()
     if jax.device_count() % max(1, config["runtime"]["fsdp"]):

@@ -52,7 +52,8 @@ def subject(audit, variant="unlearned", params=None, model="autoencoder", **imag
         for name, value in params.items()
         if name in audit.COMPARES or (name != variant and name.partition("_")[0] in audit.COMPARES)
     }
-    chosen = {name: images.get(name, sets(model)[name]) for name in audit.SETS}
+    used = audit.SETS + audit.OPTIONAL
+    chosen = {name: images.get(name, sets(model)[name]) for name in used}
     return Examination(laboratory(model), variant, params[variant], others, chosen)
 
 
