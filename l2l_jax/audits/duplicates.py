@@ -61,9 +61,8 @@ def hashes(images: Pictures) -> Bool[np.ndarray, "N 64"]:
     found = np.zeros((len(images), SIDE * SIDE), bool)
     for row, image in enumerate(images):
         grey = Image.fromarray((image @ GREY).astype(np.float32))
-        small = np.rint(
-            np.asarray(grey.resize(size, Image.Resampling.BOX))
-        )  # flat places are equal
+        small = np.asarray(grey.resize(size, Image.Resampling.BOX))
+        small = np.rint(small)  # in a flat place all are equal
         found[row] = (small[:, :-1] < small[:, 1:]).ravel()
     return found
 
