@@ -7,7 +7,8 @@ phase) and on the autoencoder (150 steps a phase), which launch/sweep.py does; a
 two cores. Then it prints a page with both tables, and checks for each seed:
 
     monotone    from r = 0 to r = 1, the retain objective falls and the forget objective rises, and
-                PSNR on hidden pixels of held-out images rises on both sides
+                PSNR on hidden pixels of held-out images rises on the forget side, and on the retain
+                side but for differences below 0.05 dB (its 95 % interval is about +-0.2 dB)
     original    at r = 1 the forget objective is within 5 % of the original's
     range       the forget objective at r = 0 is within 5 % of the range of epsilon_min
 
@@ -35,6 +36,7 @@ MODELS = {
     "autoencoder": ("configs/autoencoder_cifar10.py:bundled", "autoencoder"),
 }
 TOLERANCE = 0.05
+TIE = 0.05  # dB of retain PSNR
 OVERRIDES = ('--config.evaluate.tasks=("center",)', "--config.split.eval_images_per_class=50")
 
 
@@ -76,12 +78,12 @@ def checks(points: list[Point]) -> dict[str, bool]:
     found = points[0].boundaries
     low, high = found["full_forgetting"], found["full_utility"]
 
-    def ordered(name: str, sign: int) -> bool:
-        return bool(np.all(sign * np.diff([getattr(point, name) for point in points]) > 0))
+    def ordered(name: str, sign: int, tie: float = 0.0) -> bool:
+        return bool(np.all(sign * np.diff([getattr(point, name) for point in points]) > -tie))
 
-    signs = {"retain": -1, "forget": 1, "retain_psnr": 1, "forget_psnr": 1}
+    orders = (("retain", -1), ("forget", 1), ("forget_psnr", 1), ("retain_psnr", 1, TIE))
     return {
-        "monotone": all(itertools.starmap(ordered, signs.items())),
+        "monotone": all(itertools.starmap(ordered, orders)),
         "original": abs(points[-1].forget - high) <= TOLERANCE * high,
         "range": points[0].forget - low <= TOLERANCE * (high - low),
     }
