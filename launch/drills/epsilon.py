@@ -8,7 +8,7 @@ two cores. Then it prints a page with both tables, and checks for each seed:
 
     monotone    from r = 0 to r = 1, the retain objective falls and the forget objective rises, and
                 PSNR on hidden pixels of held-out images rises on the forget side, and on the retain
-                side but for differences below 0.05 dB (its 95 % interval is about +-0.2 dB)
+                side but for differences below 0.05 dB (its 95 % interval is about +-0.3 dB)
     original    at r = 1 the forget objective is within 5 % of the original's
     range       the forget objective at r = 0 is within 5 % of the range of epsilon_min
 
