@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+import pytest
 
 from l2l_jax.audits import adversarial
 from l2l_jax.lib import per_image, pixels
@@ -40,8 +41,9 @@ def test_the_universal_change_lowers_the_loss_of_the_images_it_is_made_on():
     assert better.mean() > subject.measure(per_image.psnr, asked).mean()
 
 
-def test_hidden_pixels_have_no_slope_and_do_not_move():
-    model = small_model("autoencoder")
+@pytest.mark.parametrize("name", ["autoencoder", pytest.param("diffusion", marks=pytest.mark.slow)])
+def test_hidden_pixels_have_no_slope_and_do_not_move(name):
+    model = small_model(name)  # E of a diffusion model is shown hidden pixels, under noise
     params, batch = model.init(jax.random.key(0)), batch_of(model)
     change = np.full(batch.images.shape, 0.03, np.float32)
     hidden = np.broadcast_to(pixels.hidden_pixels(batch.mask, 16), batch.images.shape)
