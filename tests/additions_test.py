@@ -21,6 +21,7 @@ PLUGINS = {
     "dataset": "example_gradients",
     "evaluator": "example_brightness",
     "feature_network": "example_means",
+    "audit": "example_brightness_kept",
 }
 CONFIG = """
 from configs import common
@@ -39,6 +40,7 @@ def get_config():
     config.evaluate.update(dict(tasks=("checkers",), batch_size=16))
     config.networks = dict(main=dict(name="example_means", args=dict()))
     config.evaluators = dict(example_brightness=dict(), fid=dict(), reconstruction=dict())
+    config.audits = ("example_brightness_kept",)
     config.runtime.tensorboard = False
     return config
 """
@@ -76,6 +78,9 @@ def test_a_run_trains_evaluates_reports_and_exports_with_them(plugins, tmp_path)
     page = (workdir / "report.html").read_text()
     assert "mean brightness" in page
     assert "grey levels" in page
+    (row,) = results["audits"]["example_brightness_kept"]["rows"]
+    assert row["figure"] == "difference"
+    assert "Does it still know how bright the images are?" in page
     for target in ("out.safetensors", "out.pth"):
         done = call("l2l_jax.weights", "export", workdir, tmp_path / target, **environment)
         supported = target.endswith(".safetensors")

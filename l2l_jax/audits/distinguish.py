@@ -24,11 +24,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression, RidgeCV
-from sklearn.model_selection import KFold, StratifiedKFold, cross_val_predict
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from l2l_jax.lib import per_image
 from l2l_jax.lib.detection import auc
@@ -76,6 +71,12 @@ def held_out_scores(
     positives: Features, negatives: Features, folds: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """How much each image looks like a positive one, by models that were not fitted to it."""
+    from sklearn.exceptions import ConvergenceWarning  # here because importing takes a second
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedKFold, cross_val_predict
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     features = np.concatenate([positives, negatives])
     labels = np.repeat([1, 0], [len(positives), len(negatives)])
     folds = min(folds, len(positives), len(negatives))
@@ -99,6 +100,11 @@ def components(colours: Features) -> Features:
 
 def held_out_reading(made: Features, real: Features, folds: int, seed: int) -> Features:
     """What ridge regressions that were not fitted to an image read of it from its completion."""
+    from sklearn.linear_model import RidgeCV  # here because importing takes a second
+    from sklearn.model_selection import KFold, cross_val_predict
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     strengths: Any = STRENGTHS
     reader = make_pipeline(StandardScaler(), RidgeCV(strengths))
     split = KFold(min(folds, len(real)), shuffle=True, random_state=seed)

@@ -14,10 +14,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegressionCV, RidgeCV
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from l2l_jax.lib import per_image
 from l2l_jax.lib.errors import CannotRun
@@ -66,8 +62,7 @@ def audit(
         real = np.concatenate([subject.measure(per_image.hidden_colours, x) for x in fit])
         hidden = subject.measure(per_image.hidden_colours, sets["forget_eval"])
         for name in names:
-            reader = make_pipeline(StandardScaler(), RidgeCV(1 / STRENGTHS)).fit(inside[name], real)
-            read = reader.predict(outside[name])
+            read = colour_reader(inside[name], real).predict(outside[name])
             yield subject.estimate("r2", explained, hidden, read, at={"block": name})
     if similarity:
         yield from _similarities(subject, names)
@@ -94,8 +89,13 @@ def order(name: str) -> int:
     return int(name.rpartition(".")[2])
 
 
-def class_reader(features: Float[np.ndarray, "N D"], labels: np.ndarray, folds: int) -> Pipeline:
+def class_reader(features: Float[np.ndarray, "N D"], labels: np.ndarray, folds: int) -> Any:
     """A logistic regression fitted to the features; its strength is chosen by cross-validation."""
+    from sklearn.exceptions import ConvergenceWarning  # here because importing takes a second
+    from sklearn.linear_model import LogisticRegressionCV
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     smallest = int(np.unique(labels, return_counts=True)[1].min())
     folds = min(folds, smallest)
     if folds < 2:
@@ -107,6 +107,16 @@ def class_reader(features: Float[np.ndarray, "N D"], labels: np.ndarray, folds: 
         warnings.simplefilter("ignore", ConvergenceWarning)
         warnings.simplefilter("ignore", FutureWarning)
         return reader.fit(features, labels)
+
+
+def colour_reader(features: Float[np.ndarray, "N D"], colours: np.ndarray) -> Any:
+    """A ridge regression fitted to the features; its strength is chosen by leaving images out."""
+    from sklearn.linear_model import RidgeCV  # here because importing takes a second
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    strengths: Any = 1 / STRENGTHS
+    return make_pipeline(StandardScaler(), RidgeCV(strengths)).fit(features, colours)
 
 
 def explained(real: Float[np.ndarray, "N D"], read: Float[np.ndarray, "N D"]) -> float:

@@ -141,8 +141,8 @@ TABLE: dict[str, "Option | Table"] = {
     "weights": Option("", "the original model: a file, or bundled:NAME; empty if a phase makes it"),
     "reference": Option(
         "",
-        "models retrained without the forget images, if any: workdirs, weights files, or "
-        "bundled:NAME; one for each seed, separated like the folders of PATH (runs/a:runs/b)",
+        "models retrained without the forget images, if any: workdirs, weights files or "
+        "bundled:NAME, one for each seed, separated like those of PATH (runs/a:runs/b)",
     ),
     "unclean_reference": Option(
         "stop",

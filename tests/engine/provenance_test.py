@@ -198,7 +198,7 @@ def test_a_reference_over_a_tokenizer_that_saw_everything_is_refused(tmp_path, c
         references[on] = str(mage.workdir.folder)
     chosen = {
         name: SimpleNamespace(digest=record["digest"])
-        for name, record in Workdir(references["all"]).read_splits().items()
+        for name, record in Workdir(Path(references["all"])).read_splits().items()
     }
     retrained.check(references["retain"], chosen)
     stated = rf"mage all is not clean: its tokenizer from {tmp_path}/all\.safetensors was trained "

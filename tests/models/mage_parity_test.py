@@ -362,7 +362,7 @@ def relabelled():
     def loss(trained, targets, sign):
         logits = model.decode(trained, model.encode(trained, inputs), inputs)
         kept, gone = (
-            mage._cross_entropy(logits, inputs.replace(target=t)) for t in (codes, targets)
+            mage.cross_entropy(logits, inputs.replace(target=t)) for t in (codes, targets)
         )
         retain, forget = (
             jnp.sum(each[np.array(rows)]) / len(each)

@@ -13,8 +13,14 @@ from typing import ClassVar
 import jax.numpy as jnp
 from flax import nnx
 
-from l2l_jax.models.layers.base import FilledImages, FillingModel, check_divides
-from l2l_jax.types import Array, Images, Params, PerImage
+from l2l_jax.models.layers.base import (
+    FilledImages,
+    FillingModel,
+    check_divides,
+    mean_map,
+    named_activations,
+)
+from l2l_jax.types import Activations, Array, Images, Params, PerImage
 
 SMALLEST = dict(image_size=16, width=8)
 
@@ -53,6 +59,10 @@ class Linear(FillingModel):
         (h, w), c, batch = self.grid, self.cell, latents.shape[0]
         patches = self.decoder.bind(params["decoder"])(latents).reshape(batch, h, w, c, c, 3)
         return patches.swapaxes(2, 3).reshape(batch, h * c, w * c, 3)
+
+    def activations(self, params: Params, inputs: FilledImages) -> Activations:
+        """The mean latent: E and D have one block each, and D returns pixels."""
+        return named_activations([mean_map(self.encode(params, inputs))], [])
 
     def loss(self, params: Params, inputs: FilledImages) -> PerImage:
         """[B] mean squared error over all pixels."""
