@@ -1,6 +1,6 @@
 """What the latents still tell: classes and hidden pixels, read from every block by linear models.
 
-A multinomial logistic regression tells the class of an image from what a block returns (averaged
+A multinomial logistic regression reads the class of an image from what a block returns (averaged
 over positions); its accuracy on unseen images of the forgotten classes is compared with that of a
 retrained model. Chance is not the baseline: even a random network lets classes be read. A ridge
 regression reads the colours of the hidden part (R^2). CKA says how similar a block is to the same
@@ -76,17 +76,14 @@ def joined(subject: Subject, sets: list[ImageSet], params: Params | None = None)
 
 def chosen(names: list[str], count: int) -> list[str]:
     """`count` blocks, evenly spaced from the first to the last; the encoder's last one first."""
-    ordered = sorted(names, key=lambda name: (not name.startswith("encoder"), order(name)))
+    ordered = sorted(
+        names, key=lambda name: (not name.startswith("encoder"), per_image.block_number(name))
+    )
     encoder = [name for name in ordered if name.startswith("encoder")]
     if count and count < len(encoder):
         picked = {encoder[round(at)] for at in np.linspace(len(encoder) - 1, 0, count)}
         ordered = [name for name in encoder if name in picked]
     return sorted(ordered, key=lambda name: name != encoder[-1])
-
-
-def order(name: str) -> int:
-    """The number of a block: 3 of "encoder.3"."""
-    return int(name.rpartition(".")[2])
 
 
 def class_reader(features: Float[np.ndarray, "N D"], labels: np.ndarray, folds: int) -> Any:
@@ -160,7 +157,7 @@ def conclude(compared: Compared) -> str:
     """One sentence for the page."""
     at = compared.headline["at"]
     own = compared.value("unlearned", "accuracy", **at)
-    words = f"A linear reader of block {at['block']} tells the forgotten classes in {own:.0%}"
+    words = f"A linear reader of block {at['block']} finds the forgotten classes in {own:.0%}"
     aim = compared.reference("accuracy", **at)
     before = compared.value("original", "accuracy", **at)
     end = f"; of the original {before:.0%}"

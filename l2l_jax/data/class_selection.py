@@ -117,3 +117,15 @@ def rows_of_list(path: Path, sources: Mapping[str, Source]) -> dict[str, np.ndar
     if count:
         log.warning("%s: they are evaluated, and not trained on", statement)
     return rows
+
+
+def balanced(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Positions of `count` labels, ascending, as many of each value as possible; 0 = all."""
+    if not count or count >= len(labels):
+        return np.arange(len(labels))
+    mixed = np.random.default_rng(seed).permutation(len(labels))
+    turn = np.empty(len(labels), np.int64)  # how many of its class come before an image
+    for label in np.unique(labels):
+        mine = mixed[labels[mixed] == label]
+        turn[mine] = np.arange(len(mine))
+    return np.sort(mixed[np.argsort(turn[mixed], kind="stable")][:count])

@@ -1,6 +1,6 @@
 """The images that audits use: the same for every variant, chosen before anything is trained.
 
-    forget_train    the very images asked for
+    forget_train    the very images to forget
     forget_eval     held-out images of their classes, which nothing was trained on
     retain_train    images that the model may keep
     retain_eval     held-out images of the other side
@@ -14,6 +14,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from l2l_jax.data import class_selection
 from l2l_jax.data.images import resize_crop
 from l2l_jax.engine.experiment import Experiment
 from l2l_jax.engine.plan import Plan
@@ -33,7 +34,9 @@ def load(experiment: Experiment, wanted: set[str]) -> dict[str, ImageSet]:
     size, found = experiment.model.image_size, {}
     for name, (source, rows) in available(experiment).items():
         if name in wanted:
-            chosen = balanced(source.labels[rows], limit, seed_of(seed, "audit", name))
+            chosen = class_selection.balanced(
+                source.labels[rows], limit, seed_of(seed, "audit", name)
+            )
             images = np.stack([resize_crop(source.read(int(row)), size) for row in rows[chosen]])
             classes = tuple(source.classes[source.labels[row]] for row in rows[chosen])
             found[name] = ImageSet(name, images, classes)
@@ -84,15 +87,3 @@ def _divided(experiment: Experiment, held_out: np.ndarray) -> Rows:
         "forget_eval": (source, held_out[np.sort(taken)]),
         "retain_eval": (source, held_out[rest]),
     }
-
-
-def balanced(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Positions of `count` labels, ascending, as many of each value as possible; 0 = all."""
-    if not count or count >= len(labels):
-        return np.arange(len(labels))
-    mixed = np.random.default_rng(seed).permutation(len(labels))
-    turn = np.empty(len(labels), np.int64)  # how many of its class come before an image
-    for label in np.unique(labels):
-        mine = mixed[labels[mixed] == label]
-        turn[mine] = np.arange(len(mine))
-    return np.sort(mixed[np.argsort(turn[mixed], kind="stable")][:count])

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from l2l_jax.data import class_selection, loader
 from l2l_jax.data import images as pictures
-from l2l_jax.data import loader
 from l2l_jax.engine.evaluated import HELD_OUT, evaluated_sets
 from l2l_jax.engine.experiment import Experiment
 from l2l_jax.lib import files, hosts, pixels, sealed, sharding, trees
@@ -217,14 +217,8 @@ class Completer:
         """Rows of the examples for the grids: seeded, one class after the other; sorted."""
         split = self.sets[side]
         labels = self._experiment.sources[split.part].labels[split.indices]
-        rng = np.random.default_rng(rngs.seed_of(self.seed, "shown", side))
-        mixed = rng.permutation(len(labels))
-        turn = np.empty(len(labels), np.int64)  # how many of its class come before an example
-        for label in np.unique(labels):
-            mine = mixed[labels[mixed] == label]
-            turn[mine] = np.arange(len(mine))
-        order = mixed[np.argsort(turn[mixed], kind="stable")]
-        return np.sort(order[:GRID_EXAMPLES])
+        seed = rngs.seed_of(self.seed, "shown", side)
+        return class_selection.balanced(labels, GRID_EXAMPLES, seed)
 
 
 class TrainingImages:

@@ -60,11 +60,16 @@ def activations(model: ImageToImage, params: Params, batch: Batch, rng: Rng) -> 
     return model.activations(params, corrupted(model, params, batch, rng))
 
 
+def block_number(name: str) -> int:
+    """The number of a block: 3 of "encoder.3"."""
+    return int(name.rpartition(".")[2])
+
+
 def encoder_end(model: ImageToImage, params: Params, batch: Batch, rng: Rng) -> Float[Array, "B D"]:
     """What the last block of the encoder returns, averaged over positions."""
     found = activations(model, params, batch, rng)
     names = [name for name in found if name.startswith("encoder.")]
-    return found[max(names, key=lambda name: int(name.rpartition(".")[2]))]
+    return found[max(names, key=block_number)]
 
 
 def hidden_colours(
