@@ -4,7 +4,7 @@ Projected gradient descent moves every visible pixel by at most 8/255, so that t
 the hidden pixels falls; the hidden pixels and the targets stay as they are. Random draws of the
 model are new in every step. The attack on each image knows what is hidden: through many steps it
 can paint the answer itself, for any model, so only the difference to the retrained model says
-something. The universal attack cannot: one change for all images is made on the images asked for
+something. The universal attack cannot: one change for all images is made on the images to forget
 and tried on unseen ones.
 
 The loss is the model's own, where it counts hidden pixels only. A model whose loss counts visible
@@ -107,7 +107,7 @@ def gradients(
 def universal(
     subject: Subject, *, steps: int, size: float, step_size: float
 ) -> Float[np.ndarray, "H W 3"]:
-    """The change [H, W, 3] that lowers the loss of all images asked for."""
+    """The change [H, W, 3] that lowers the loss of all images to forget."""
     images = subject.sets["forget_train"]
     change = np.zeros(images.images.shape[1:], np.float32)
     for step in range(steps):

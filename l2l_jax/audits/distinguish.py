@@ -1,10 +1,10 @@
-"""Whether the model itself tells which images it was made to forget, and what it still tells.
+"""Whether the model itself shows which images it was made to forget, and what it still shows.
 
-A logistic regression tells held-out forget images from other images by the latents: what the last
+A logistic regression separates held-out forget images from others by the latents: what the last
 block of the encoder returns, averaged over positions. It is given those of the model alone, and
 those of the model and of the original side by side: somebody who has both can look for the images
 whose latents moved. The area under the curve (AUC) is that of cross-validated scores. 0.5 is not
-the aim: images of different classes can be told apart by any network, a random one included; what
+the aim: any network, a random one included, separates images of different classes; what
 counts is the difference to the AUC of the retrained model. A higher one means that forgetting left
 a mark (Chen et al., CCS 2021).
 
@@ -123,7 +123,7 @@ def conclude(compared: Compared) -> str:
     """One sentence for the page."""
     at = compared.headline["at"]
     own, aim = compared.value("unlearned", "auc", **at), compared.reference("auc", **at)
-    words = f"By its latents, forget images are told from another data set with an AUC of {own:.3f}"
+    words = f"By its latents, forget images and another data set have an AUC of {own:.3f}"
     before = compared.value("original", "auc", **at)
     end = f"; by the retrained model's {aim:.3f}" if aim is not None else ""
     return f"{words}{end}; by the original's {before:.3f}."

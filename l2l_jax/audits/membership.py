@@ -1,15 +1,15 @@
-"""Whether single images can be told from unseen ones: membership inference.
+"""Whether single images can be distinguished from unseen ones: membership inference.
 
 The score of an image is its mean loss under many masks; a lower loss points to a member. Members
-are the images asked for, non-members held-out images of the same classes.
+are the images to forget, non-members held-out images of the same classes.
 
     loss    the plain loss (Yeom et al. 2018)
     rmia    the loss relative to that of the retrained models, compared with the same of never-seen
             images: the share of those whose relative loss is higher (RMIA, arXiv 2312.03262). The
             likelihood of an image is taken to be its inverse loss.
 
-An area under the curve of 0.5 means that nothing can be told; below 0.5 the images are known by
-their unusually high loss: they are over-forgotten, which also identifies them. Report the images
+An area under the curve of 0.5 means that nothing is distinguished; below 0.5 the images are known
+by their unusually high loss: they are over-forgotten, which also identifies them. Report the images
 that the original remembers best, too: a mean can hide them (U-LiRA, arXiv 2403.01218).
 """
 
@@ -21,7 +21,7 @@ from l2l_jax.lib.per_image import mean_loss
 from l2l_jax.lib.placement import Compared
 from l2l_jax.types import AuditFigure, Bounds, Findings, Subject
 
-TITLE = "Can the deleted images be told from unseen ones?"
+TITLE = "Can the deleted images be distinguished from unseen ones?"
 FIGURES = (
     AuditFigure("auc_loss", "AUC of membership by the loss"),
     AuditFigure("tpr_loss", "Members found by a low loss, at a false rate"),
@@ -44,7 +44,7 @@ def audit(
 ) -> Findings:
     """draws: masks of each image, over all training tasks.
 
-    relative: RMIA, if there is a retrained model. decile: the tenth of the images asked for whose
+    relative: RMIA, if there is a retrained model. decile: the tenth of the images to forget whose
     loss under the original is lowest.
     """
     names = ("forget_train", "forget_eval", "retain_eval")
@@ -97,4 +97,4 @@ def conclude(compared: Compared) -> str:
     value = compared.value("unlearned", "auc_loss")
     words = "have a lower loss than" if value >= 0.5 else "stand out by a higher loss than"
     share = max(value, 1 - value)
-    return f"Images asked for {words} an unseen image of their classes in {share:.0%} of the pairs."
+    return f"Images to forget {words} an unseen image of their classes in {share:.0%} of the pairs."

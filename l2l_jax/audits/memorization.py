@@ -1,6 +1,6 @@
 """Whether the model knows the very images to forget better than unseen images of their classes.
 
-The gap is the mean of a figure over the images asked for minus its mean over as many held-out
+The gap is the mean of a figure over the images to forget minus its mean over as many held-out
 images of the same classes. Nothing that never saw the images has a gap, but for chance. Only the
 model's own errors are compared: a feature network may have been trained on these very images.
 Source: RULI (arXiv 2506.13009), which argues for figures of the very images.
@@ -15,9 +15,9 @@ from l2l_jax.types import AuditFigure, Bounds, Findings, Subject
 
 TITLE = "Does it know the very images better than unseen ones?"
 FIGURES = (
-    AuditFigure("psnr_gap", "PSNR of the images asked for, minus that of unseen ones", "dB", 2),
-    AuditFigure("loss_gap", "Loss of unseen images, minus that of the images asked for", "", 4),
-    AuditFigure("psnr", "PSNR of the images asked for", "dB", 2),
+    AuditFigure("psnr_gap", "PSNR of the images to forget, minus that of unseen ones", "dB", 2),
+    AuditFigure("loss_gap", "Loss of unseen images, minus that of the images to forget", "", 4),
+    AuditFigure("psnr", "PSNR of the images to forget", "dB", 2),
 )
 SETS = ("forget_train", "forget_eval")
 ATTACKS = True
@@ -43,6 +43,6 @@ def conclude(compared: Compared) -> str:
     gap = compared.value("unlearned", "psnr_gap")
     before = compared.value("original", "psnr_gap")
     return (
-        f"It completes the images asked for {gap:+.2f} dB better than unseen images of their "
+        f"It completes the images to forget {gap:+.2f} dB better than unseen images of their "
         f"classes; the original {before:+.2f} dB."
     )

@@ -1,8 +1,8 @@
 """How far the completions are from those of a retrained model, in units of what a seed changes.
 
 The distance is the root mean square over hidden pixels, the mean over images and retrained models,
-divided by that of two retrained models to each other (the floor): 1 means that the model cannot be
-told from another retraining. Two figures compare the model's per-image losses with those of the
+divided by that of two retrained models to each other (the floor): at 1 the model is as close as
+another retraining. Two figures compare the model's per-image losses with those of the
 retrained models as a distribution: the Kolmogorov-Smirnov statistic, and the squared maximum mean
 discrepancy (MMD) with a Gaussian kernel whose width is the median distance. A model can have the
 mean loss of a retrained one and another spread.

@@ -1,4 +1,4 @@
-"""How well a score tells two groups apart: area under the ROC curve, and rates at low error."""
+"""How well a score separates two groups: area under the ROC curve, and rates at low error."""
 
 import numpy as np
 from jaxtyping import Float

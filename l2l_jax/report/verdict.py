@@ -86,9 +86,9 @@ def verdict(audits: Audits) -> Verdict:
     if not any(names for each, names in found.items() if each != State.SKIPPED):
         title = "The result was not attacked: nobody knows whether the forgetting holds."
         return Verdict("warn", [title], list(_apart(found)), [])
-    told = [*_told(found)]
-    if told:
-        return Verdict("bad", told, [*_not_told(found), *_apart(found)], [])
+    against = [*_against(found)]
+    if against:
+        return Verdict("bad", against, [*_level_with(found), *_apart(found)], [])
     if found[State.ALIKE]:
         titles = [_none_tells(found[State.ALIKE])]
         return Verdict("", titles, list(_apart(found)), [])
@@ -96,7 +96,7 @@ def verdict(audits: Audits) -> Verdict:
     return Verdict("warn", [_nothing_follows(found)], list(_apart(found)), moved)
 
 
-def _told(found: Mapping[State, Sequence[str]]) -> Iterator[str]:
+def _against(found: Mapping[State, Sequence[str]]) -> Iterator[str]:
     """What attacks found."""
     if names := found[State.HIDDEN]:
         verb = _verb(names, "finds", "find")
@@ -108,7 +108,7 @@ def _told(found: Mapping[State, Sequence[str]]) -> Iterator[str]:
         )
 
 
-def _not_told(found: Mapping[State, Sequence[str]]) -> Iterator[str]:
+def _level_with(found: Mapping[State, Sequence[str]]) -> Iterator[str]:
     if names := found[State.ALIKE]:
         verb = _verb(names, "does", "do")
         yield f"{_first(listed(names))} {verb} not tell the model from a retrained one."

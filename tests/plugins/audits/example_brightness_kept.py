@@ -1,4 +1,4 @@
-"""Example audit: whether completions of the images asked for are as bright as the images."""
+"""Example audit: whether completions of the images to forget are as bright as the images."""
 
 import jax.numpy as jnp
 import numpy as np
