@@ -152,7 +152,7 @@ class Solver:
     """A module of solvers/: turns the two objectives into one update direction.
 
     update(objectives, student, step, *, ...) returns (gradient, metrics); the gradient has the
-    structure of `student`, the trainable groups; metrics include "loss". The last four fields come
+    structure of `student`, the trainable groups; metrics include "loss". The fields from `boundaries` on come
     together: they carry the value of the forget objective at a boundary to a later phase.
     """
 
@@ -167,6 +167,8 @@ class Solver:
     #     starts; "" = where the phase before it ends
     resolve: Callable[..., dict[str, Any]] | None = None  # resolve(found, **args) returns the
     #     arguments completed by {boundary: value} of earlier phases; ConfigError if one is missing
+    solved: Callable[..., bool] | None = None  # solved(**args): whether the start of the phase is
+    #     its solution already; then the phase takes no step
     BOUNDS: Bounded = dataclasses.field(default_factory=_no_bounds)
 
 

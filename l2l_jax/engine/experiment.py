@@ -88,7 +88,7 @@ class Experiment:
     def update_rule(self, phase: str) -> UpdateRule:
         """What one step of a phase does."""
         planned = self.plan.phases[phase]
-        optimizer, rate = optim.make_optimizer(steps=planned.steps, **planned.optimizer)
+        optimizer, rate = optim.make_optimizer(steps=max(planned.steps, 1), **planned.optimizer)
         return UpdateRule(
             phase=phase,
             model=self.model,

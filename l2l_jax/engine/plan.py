@@ -76,7 +76,7 @@ class PhasePlan:
     args: Args
     solver: Solver
     solver_args: Args
-    steps: int
+    steps: int  # 0 if its start is its solution
     batch_size: int
     accumulate: int
     tasks: tuple[TaskPlan, ...]
@@ -312,6 +312,8 @@ def _phase(name: str, section: Mapping[str, Any], tasks: Mapping[str, TaskPlan])
     chosen = section["tasks"]
     values = {key: section[key] for key in config_table.PHASE if key not in ("method", "solver")}
     values |= dict(tasks=_chosen_tasks(f"{name}.tasks", chosen, tasks) if chosen else ())
+    if solver.solved and solver.solved(**section["solver_args"]):
+        values["steps"] = 0
     return PhasePlan(name=name, method=method, solver=solver, **values)
 
 

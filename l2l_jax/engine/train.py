@@ -70,6 +70,9 @@ def train(
         _log_sizes(rule, total, state, fixed, step_flops)
         experiment.note(phase, step_flops=step_flops)
 
+        if not total:
+            log.info("%s starts at its solution: no step is taken", phase)
+
         # 3. The loop. A step is dispatched, then the metrics of the step before it are fetched.
         writer = Writer(experiment.workdir.folder, phase, first, runtime["tensorboard"])
         stack.callback(writer.close)
@@ -150,7 +153,7 @@ def _log_sizes(
         sizes = {"of their moving average": state.average, **sizes}
     parts = [f"{trees.nbytes(tree) / 2**20:.0f} MiB {name}" for name, tree in sizes.items()]
     log.info("%s, %.3g GFLOP a step", ", ".join([trained, *parts]), step_flops / 1e9)
-    if (initial_share := rule.ema**total) > MAX_INITIAL_SHARE:
+    if total and (initial_share := rule.ema**total) > MAX_INITIAL_SHARE:
         log.warning(
             "%s.ema=%s is slow for %d steps: in the moving average, which is the result, what the "
             "phase begins with will still count %.0f %%",

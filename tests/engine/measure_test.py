@@ -155,6 +155,24 @@ def test_epsilon_ends_between_the_boundaries_of_phase_one(runs, tmp_path):
     assert again["retain"] == notes["full_forgetting"]["retain"]
 
 
+@pytest.mark.slow
+def test_full_utility_takes_no_step_and_is_the_original(runs, tmp_path):
+    config = config_of("epsilon", reference=str(runs("retrain")))
+    config.tradeoff.solver_args.r = 1
+    config.runtime.begin_from = str(runs("epsilon"))
+    workdir = tmp_path / "run"
+    run(config, workdir)
+    end = files.read_json(workdir / "phases.json")["tradeoff"]
+    assert end["retain"] < 1e-9
+    assert end["forget"] == pytest.approx(end["bound"], rel=0.05), "of other batches"
+    found = results(workdir)
+    assert found["steps"]["tradeoff"] == [0, 0]
+    assert found["ended"]["tradeoff"].startswith("tradeoff starts at its solution, no step is")
+    for side in ("retain", "forget"):
+        assert found["unlearned"][side]["psnr"] == found["original"][side]["psnr"]
+    assert not list(records(workdir, "tradeoff"))
+
+
 @pytest.mark.parametrize(("r", "where"), [(0.4, "full_forgetting"), (0.6, "pretrain")])
 def test_a_tradeoff_starts_at_the_nearer_boundary(tmp_path, r, where):
     """Where the phase full_forgetting ends, or where it starts: at the pretrained original."""
