@@ -310,7 +310,9 @@ def _bounded(phase: str, total: int, noted: Mapping[str, float]) -> str:
     over = noted["forget"] - noted["bound"]
     where = f"the forget objective is {noted['forget']:.4g}, its bound is {noted['bound']:.4g}"
     if over <= BOUND_TOLERANCE * abs(noted["bound"]):
-        spent = f"ended after {total} steps" if total else "starts at its solution, no step is taken"
+        spent = (
+            f"ended after {total} steps" if total else "starts at its solution, no step is taken"
+        )
         return f"{phase} {spent}: {where}"
     return (
         f"{page.NOT_REACHED}: after {total} steps of {phase} {where}; give it more steps or a "

@@ -24,10 +24,10 @@ Otherwise a phase with goal="full_utility" comes first, and epsilon_max is measu
 
 Phase II has the bound epsilon = epsilon_min + r (epsilon_max - epsilon_min). It starts at the
 boundary that is nearer to epsilon: at full forgetting if r < 0.5, else at full utility. So r = 0
-forgets as far as phase I does. At r = 1 the start is the solution: no step is taken. `epsilon`, if not 0,
-sets the bound itself; r must then have its default, and without phases of phase I the "tradeoff"
-phase starts where the phase before it ends. At its end the forget objective is measured again, and
-the run reports whether it is below epsilon.
+forgets as far as phase I does. At r = 1 the start is the solution: no step is taken. `epsilon`, if
+not 0, sets the bound itself; r must then have its default, and without phases of phase I the
+"tradeoff" phase starts where the phase before it ends. At its end the forget objective is measured
+again, and the run reports whether it is below epsilon.
 
 Sources: the formulation, the boundaries and the two phases are the paper's; its algorithm was not
 available. The formulas for eta and psi of the controls "norm" and "gap", scale = 1, and power = 2
@@ -136,7 +136,11 @@ def boundaries(*, goal: str = "tradeoff", **others: object) -> Boundaries:
 
 
 def solved(
-    *, goal: str = "tradeoff", r: int | float = DEFAULT_R, epsilon: int | float = 0.0, **others: object
+    *,
+    goal: str = "tradeoff",
+    r: int | float = DEFAULT_R,
+    epsilon: int | float = 0.0,
+    **others: object,
 ) -> bool:
     """Whether a phase starts at its solution: at full utility, which is what r = 1 demands."""
     del others
