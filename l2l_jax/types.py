@@ -152,8 +152,9 @@ class Solver:
     """A module of solvers/: turns the two objectives into one update direction.
 
     update(objectives, student, step, *, ...) returns (gradient, metrics); the gradient has the
-    structure of `student`, the trainable groups; metrics include "loss". The fields from `boundaries` on
-    come together: they carry the value of the forget objective at a boundary to a later phase.
+    structure of `student`, the trainable groups; metrics include "loss". The fields `boundaries`,
+    `bound`, `start` and `resolve` come together: they carry the value of the forget objective at a
+    boundary to a later phase.
     """
 
     name: str
