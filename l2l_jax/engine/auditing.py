@@ -143,6 +143,7 @@ class _Run:
         others = self.others(planned, variant)
         decides = [
             *(audit.name, planned.args, plan.seed, RESAMPLES, config["model"]),
+            config["evaluate"]["batch_size"],  # masks are drawn batch by batch
             *(self.digests[variant], {name: self.digests[name] for name in others}),
             {name: self.pixels[name] for name in self.used(audit)},
             [(task.name, task.task.name, task.args) for task in plan.evaluate_tasks],

@@ -3,7 +3,7 @@
 python -m l2l_jax.report runs/demo
 python -m l2l_jax.report runs/*                              # runs/report.html
 python -m l2l_jax.report runs/a runs/b --out compared.html
-python -m l2l_jax.report runs/* --markdown fid,psnr --plot tradeoff.png
+python -m l2l_jax.report runs/* --markdown fid,psnr,audits --plot tradeoff.png
 """
 
 import argparse
@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--plot", type=Path, metavar="FILE", help="also save the FID plot as PNG")
     parser.add_argument(
         "--markdown", nargs="?", const="", metavar="METRIC,METRIC",
-        help="print the tables, with these columns or all, and write no page",
+        help="print the tables, with these figures or all, and write no page; audits: their table",
     )  # fmt: skip
     args = parser.parse_args(argv)
     if len(args.workdirs) == 1:

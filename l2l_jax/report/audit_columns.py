@@ -11,10 +11,10 @@ import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from l2l_jax.report import audit_words, reference, verdict
+from l2l_jax.report import audit_words, reference, tables, verdict
 from l2l_jax.report.collect import Record
 from l2l_jax.report.groups import Group
-from l2l_jax.report.metrics import DASH
+from l2l_jax.report.metrics import PLAIN_DASH
 from l2l_jax.report.verdict import State
 
 AGAINST = (State.HIDDEN, State.OVER)
@@ -22,9 +22,11 @@ READING = (
     "A place of 0 is that of a retrained model, 1 that of the original, and below 0 a model is "
     "over-forgotten. Rows of retrained models and originals show raw values: their places are 0 "
     "and 1 by definition. A cell marked raw has no place: no retrained model was attacked, or "
-    "there is no gap between it and the original. Small figures in brackets are 95 % intervals "
-    "over images. Red says that the verdict on a run counts this attack against it."
+    "there is no gap between it and the original. Figures in brackets are 95 % intervals over "
+    "images."
 )
+RED = "Red says that the verdict on a run counts this attack against it."
+TITLE = "Does the forgetting hold?"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,32 +38,92 @@ class Column:
     unit: str
     digits: int
 
+    @property
+    def measured(self) -> str:
+        """What was measured, with its unit."""
+        return self.title + (f" ({self.unit})" if self.unit else "")
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One cell of the table, as plain text."""
+
+    value: str = PLAIN_DASH
+    spread: str = ""  # a deviation over seeds, or an interval over images
+    notes: Sequence[str] = ()
+    against: bool = False  # whether the verdict on a run counts it against the model
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """One row of the table: a model that was attacked."""
+
+    label: str
+    seeds: int
+    cells: Sequence[Cell]
+    base: bool = False  # an original or a retrained model: its values are raw
+
 
 Found = tuple[Column, Mapping[str, Any], Mapping[str, Any]]  # column, audit, row
 
 
 def section(groups: Sequence[Group]) -> Iterator[str]:
     """HTML: the table, if any run was audited."""
-    runs = [run for group in groups for run in group.runs if "unlearned" in run.variants]
-    columns = list(dict.fromkeys(column for run in runs for column, _, _ in headlines(run)))
+    columns, lines = table(groups)
     if not columns:
         return
     head = "".join(
-        f"<th>{html.escape(column.audit)}<br><small>{html.escape(column.title)}"
-        f"{f' ({html.escape(column.unit)})' if column.unit else ''}</small></th>"
+        f"<th>{html.escape(column.audit)}<br><small>{html.escape(column.measured)}</small></th>"
         for column in columns
     )
-    body = [*_baselines(runs, columns)]
-    for group in groups:
-        unlearned = [run for run in group.runs if "unlearned" in run.variants]
-        if unlearned:
-            cells = [_cell([*_of(unlearned, column)], len(unlearned), column) for column in columns]
-            body.append(_row("", group.label, len(unlearned), cells))
-    yield "<h2>Does the forgetting hold?</h2>"
+    body = "".join(map(_line_html, lines))
+    yield f"<h2>{TITLE}</h2>"
     yield (
         '<div class="card scroll compact audited"><table><thead><tr><th></th><th>seeds</th>'
-        f"{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div><p>{READING}</p>"
+        f"{head}</tr></thead><tbody>{body}</tbody></table></div><p>{READING} {RED}</p>"
     )
+
+
+def _line_html(line: Line) -> str:
+    cells = "".join(map(_cell_html, line.cells))
+    first = f"<td>{html.escape(line.label)}</td><td>{line.seeds}</td>"
+    return f'<tr class="{"base" if line.base else ""}">{first}{cells}</tr>'
+
+
+def _cell_html(cell: Cell) -> str:
+    small = [f"<small>{html.escape(text)}</small>" for text in (cell.spread, *cell.notes) if text]
+    kind = ' class="bad"' if cell.against else ""
+    return f"<td{kind}>{' '.join([html.escape(cell.value), *small])}</td>"
+
+
+def markdown(groups: Sequence[Group]) -> str:
+    """The table as GitHub markdown with how to read it; "" if no run was audited."""
+    columns, lines = table(groups)
+    if not columns:
+        return ""
+    rows = [["model", "seeds", *(f"{c.audit}: {c.measured}" for c in columns)]]
+    for line in lines:
+        rows.append([line.label, str(line.seeds), *map(_cell_text, line.cells)])
+    texts = [[tables.markdown_text(text) for text in row] for row in rows]
+    texts.insert(1, [":--", *["--:"] * (len(columns) + 1)])
+    return "".join(f"| {' | '.join(row)} |\n" for row in texts) + f"\n{READING}\n"
+
+
+def _cell_text(cell: Cell) -> str:
+    notes = f" ({', '.join(cell.notes)})" if cell.notes else ""
+    return " ".join(filter(None, (cell.value, cell.spread))) + notes
+
+
+def table(groups: Sequence[Group]) -> tuple[list[Column], list[Line]]:
+    """The columns and the rows, retrained models and originals first; ([], []) without audits."""
+    runs = [run for group in groups for run in group.runs if "unlearned" in run.variants]
+    columns = list(dict.fromkeys(column for run in runs for column, _, _ in headlines(run)))
+    lines = [*_baselines(runs, columns)] if columns else []
+    for group in groups if columns else ():
+        if unlearned := [run for run in group.runs if "unlearned" in run.variants]:
+            cells = [_cell([*_of(unlearned, column)], len(unlearned), column) for column in columns]
+            lines.append(Line(group.label, len(unlearned), cells))
+    return columns, lines
 
 
 def headlines(run: Record) -> Iterator[Found]:
@@ -80,13 +142,8 @@ def _of(runs: Sequence[Record], wanted: Column) -> Iterator[Found]:
         yield from (found for found in headlines(run) if found[0] == wanted)
 
 
-def _row(kind: str, label: str, seeds: int, cells: Sequence[str]) -> str:
-    first = f"<td>{html.escape(label)}</td><td>{seeds}</td>"
-    return f'<tr class="{kind}">{first}{"".join(cells)}</tr>'
-
-
-def _baselines(runs: Sequence[Record], columns: Sequence[Column]) -> Iterator[str]:
-    """HTML: retrained models, then the original: raw values, over the runs of different seeds."""
+def _baselines(runs: Sequence[Record], columns: Sequence[Column]) -> Iterator[Line]:
+    """Retrained models, then the original: raw values, over the runs of different seeds."""
     named = {
         variant: reference.name(variant, run.results)
         for run in runs
@@ -100,8 +157,8 @@ def _baselines(runs: Sequence[Record], columns: Sequence[Column]) -> Iterator[st
         for column in columns:
             rows = [row for _, _, row in _of(models, column)]
             measured = [row["values"][variant] for row in rows if variant in row["values"]]
-            cells.append(f"<td>{_raw(measured, column.digits)}</td>")
-        yield _row("base", named[variant], len({run.seed for run in models}), cells)
+            cells.append(_raw(measured, column.digits))
+        yield Line(named[variant], len({run.seed for run in models}), cells, base=True)
 
 
 def _models(runs: Sequence[Record], variant: str) -> list[Record]:
@@ -114,39 +171,37 @@ def _models(runs: Sequence[Record], variant: str) -> list[Record]:
     return list(models.values())
 
 
-def _cell(found: Sequence[Found], seeds: int, column: Column) -> str:
-    """HTML: the place of an unlearned model; its raw value if no seed has a place."""
+def _cell(found: Sequence[Found], seeds: int, column: Column) -> Cell:
+    """The place of an unlearned model; its raw value if no seed has a place."""
     if not found:
-        return f"<td>{DASH}</td>"
+        return Cell()
     placed = [(audit, row["place"]) for _, audit, row in found if row["place"] is not None]
     if not placed:
         rows = [row for _, _, row in found]
         values = [row["values"]["unlearned"] for row in rows if "unlearned" in row["values"]]
         why = ", no gap" if any(row["gap"] is not None for row in rows) else ""
-        return f"<td>{_raw(values, column.digits)} <small>raw{why}</small></td>"
+        return dataclasses.replace(_raw(values, column.digits), notes=(f"raw{why}",))
     says = [verdict.state(audit) for audit, _ in placed if verdict.is_attack(audit)]
+    against = [each for each in AGAINST if each in says]
     notes = [
-        f"<small>{each.value}{f' in {says.count(each)} of {seeds}' if seeds > 1 else ''}</small>"
-        for each in AGAINST
-        if each in says
+        each.value + (f" in {says.count(each)} of {seeds}" if seeds > 1 else "") for each in against
     ]
     if len(placed) < seeds:
-        notes.append(f"<small>{len(placed)} of {seeds} seeds</small>")
-    kind = ' class="bad"' if any(each in says for each in AGAINST) else ""
-    return f"<td{kind}>{_raw([place for _, place in placed], 2)} {''.join(notes)}</td>"
+        notes.append(f"{len(placed)} of {seeds} seeds")
+    cell = _raw([place for _, place in placed], 2)
+    return dataclasses.replace(cell, notes=tuple(notes), against=bool(against))
 
 
-def _raw(measured: Sequence[Mapping[str, Any]], digits: int) -> str:
-    """HTML: the mean and its deviation over seeds; the interval of a single seed."""
+def _raw(measured: Sequence[Mapping[str, Any]], digits: int) -> Cell:
+    """The mean and its deviation over seeds; the interval of a single seed."""
     values = [each["value"] for each in measured if each["value"] is not None]
     if not values:
-        return DASH
-    mean = html.escape(audit_words.value(_finite(statistics.fmean, values), digits))
+        return Cell()
+    mean = audit_words.value(_finite(statistics.fmean, values), digits)
     if len(values) > 1:
         spread = audit_words.value(_finite(statistics.stdev, values), digits)
-        return f"{mean} <small>&plusmn; {html.escape(spread)}</small>"
-    bounds = html.escape(audit_words.interval(measured[0]["interval"], digits))
-    return f"{mean} <small>{bounds}</small>" if bounds else mean
+        return Cell(mean, f"± {spread}")
+    return Cell(mean, audit_words.interval(measured[0]["interval"], digits))
 
 
 def _finite(of: Callable[[Sequence[float]], float], values: Sequence[float]) -> float | None:

@@ -25,6 +25,7 @@ from l2l_jax.report.model_rows import Row
 from l2l_jax.report.run_table import INTERVALS
 
 PLOTTED = ("fid", "psnr")  # figures that have a plot; the first one can be saved as PNG
+AUDITS = "audits"  # in a list of figures: the table of the audits
 MAX_NAMES = 6  # runs or groups that are named before "and N more"
 
 
@@ -65,20 +66,24 @@ def write_plot(runs: Sequence[Record], out: Path) -> Path:
 def markdown(runs: Sequence[Record], metrics: Sequence[str]) -> str:
     """The tables of the page as GitHub markdown, with these figures, or all if none is named.
 
-    ConfigError if no run has a figure of this name.
+    "audits" names the table of the audits. ConfigError if no run has a figure of this name.
     """
     groups, figures = grouped(runs), merged(runs)
     by_task = {task: model_rows.rows(groups, task) for task in _tasks(groups)}
     known = shown(figures, _measured(groups))
-    for metric in metrics:
+    chosen = [metric for metric in metrics if metric != AUDITS]
+    for metric in chosen:
         if metric not in known:
-            raise unknown_name("metric", metric, known)
+            raise unknown_name("metric", metric, [*known, AUDITS])
     parts = []
-    for task, rows in by_task.items():
+    for task, rows in by_task.items() if chosen or not metrics else ():
         title = f"**{tables.markdown_text(task)}**\n\n" if len(by_task) > 1 else ""
-        table = tables.figures_markdown(rows, metrics or known, figures, _untrained(runs))
+        table = tables.figures_markdown(rows, chosen or known, figures, _untrained(runs))
         sentences = model_rows.reading(rows, figures)
         parts.append(title + table + (f"\n{' '.join(sentences)}\n" if sentences else ""))
+    if AUDITS in metrics or not metrics:
+        audited = audit_columns.markdown(groups)
+        parts += [f"**{audit_columns.TITLE}**\n\n{audited}"] if audited else []
     return "\n".join(parts)
 
 

@@ -10,7 +10,7 @@ import pytest
 from l2l_jax.engine import audit_sets, auditing, evaluation
 from l2l_jax.engine.plan import choose_audits, resolve
 from l2l_jax.engine.preflight import preflight
-from l2l_jax.engine.run import audit_again, run
+from l2l_jax.engine.run import audit_again, opened, run
 from l2l_jax.engine.subject import Examination, Laboratory
 from l2l_jax.lib import cli, files
 from l2l_jax.lib.errors import ConfigError
@@ -89,6 +89,25 @@ def test_what_is_known_is_not_measured_again(copy, monkeypatch):
     assert made == [("benign", "unlearned")], "a damaged record is made again"
     again = files.read_json(copy / "results.json")["audits"]["benign"]
     assert again["rows"] == before["benign"]["rows"]
+
+
+@pytest.mark.slow
+def test_the_key_of_a_record_depends_on_all_that_decides_it(folder):
+    """Among that the batch size of the evaluation: masks are drawn batch by batch."""
+    with opened(folder) as (experiment, outcome):
+        variants = evaluation.variants(experiment, outcome)
+        sets = audit_sets.load(experiment, {"retain_eval", "retain_train", "forget_eval"})
+        planned = experiment.plan.audits["benign"]
+
+        def key(planned=planned, variant="original", **evaluate):
+            config = experiment.config | {"evaluate": experiment.config["evaluate"] | evaluate}
+            changed = dataclasses.replace(experiment, plan=resolve(config))
+            return auditing._Run(changed, variants, sets).key(planned, variant)
+
+        args = dataclasses.replace(planned, args=dict(planned.args) | {"lr": 0.5})
+        keys = [key(), key(batch_size=7), key(variant="unlearned"), key(args)]
+        assert len(set(keys)) == len(keys)
+        assert key() == keys[0]
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import pytest
 
 from l2l_jax.report import compare, grids, tradeoff
 from l2l_jax.report.collect import collect_all
+from l2l_jax.report.metrics import PLAIN_DASH
 from launch.drills.strings import foreign
 from tests.report.planted import audit, row, skipped
 from tests.report.runs import make, phase
@@ -59,9 +60,9 @@ def test_seeds_are_one_row_of_places(compared):
     text = compared(*(("l2l", seed, {"relearn": audit(row(place))})
                       for seed, place in enumerate((0.1, 0.4, 0.04))))  # fmt: skip
     cell = rows_of(text)["l2l"][1]
-    assert cell.startswith(' class="bad">0.18 <small>&plusmn; 0.19</small>')
+    assert cell.startswith(' class="bad">0.18 <small>± 0.19</small>')
     assert cell.endswith("<small>hidden in 2 of 3</small>")
-    assert rows_of(text)["retrained"][:2] == [">3", ">11.00 <small>&plusmn; 0.00</small>"]
+    assert rows_of(text)["retrained"][:2] == [">3", ">11.00 <small>± 0.00</small>"]
 
 
 def test_a_seed_without_a_place_is_named(compared):
@@ -74,7 +75,7 @@ def test_without_a_retrained_model_raw_values_stand(compared):
     found = rows_of(text)
     assert list(found) == ["original", "l2l", "max_loss"]
     assert found["l2l"][1].endswith("<small>raw</small>")
-    assert found["max_loss"][1] == ">&ndash;"
+    assert found["max_loss"][1] == f">{PLAIN_DASH}"
 
 
 def test_runs_without_audits_have_no_table(compared):
@@ -84,7 +85,27 @@ def test_runs_without_audits_have_no_table(compared):
 
 def test_what_is_no_attack_is_not_marked(compared):
     text = compared(("l2l", 0, {"neighbors": audit(row(-3.0), attack=False)}), ("max_loss", 0, {}))
-    assert rows_of(text)["l2l"][1] == ">-3.00 <small>[-3.05, -2.95]</small> "
+    assert rows_of(text)["l2l"][1] == ">-3.00 <small>[-3.05, -2.95]</small>"
+
+
+def test_the_table_is_markdown_too(tmp_path):
+    """With the same cells; only where it is wanted."""
+    runs = [
+        make(tmp_path / f"run{seed}", seed, {"unlearn": phase("l2l")},
+             audits={"relearn": audit(row(place, steps=10)), "a|b": audit(row(0.02))})
+        for seed, place in enumerate((0.9, 0.7))
+    ]  # fmt: skip
+    records = list(collect_all(runs)[0].values())
+    text = compare.markdown(records, ["audits"])
+    head, rule, *lines = [line for line in text.splitlines() if line.startswith("|")]
+    assert "relearn: PSNR of unseen images; 10 steps (dB)" in head
+    assert "a\\|b" in head
+    assert rule.count("--:") == 3
+    assert [line.split(" | ")[0] for line in lines] == ["| retrained", "| original", "| l2l"]
+    assert "| 0.80 ± 0.14 (hidden in 2 of 2) |" in lines[-1]
+    assert "PSNR" not in text.partition("Does the forgetting hold?")[0]
+    assert "Does the forgetting hold?" in compare.markdown(records, [])
+    assert "Does the forgetting hold?" not in compare.markdown(records, ["psnr"])
 
 
 def test_unequal_arguments_are_named(compared):
@@ -102,4 +123,4 @@ def test_another_headline_is_another_column(compared):
     text = compared(("l2l", 0, {"relearn": audit(row(0.9, steps=10))}),
                     ("max_loss", 0, {"relearn": audit(row(0.8, steps=40))}))  # fmt: skip
     found = rows_of(text)
-    assert found["l2l"][2] == found["max_loss"][1] == ">&ndash;"
+    assert found["l2l"][2] == found["max_loss"][1] == f">{PLAIN_DASH}"
