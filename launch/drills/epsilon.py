@@ -37,7 +37,11 @@ MODELS = {
 }
 TOLERANCE = 0.05
 TIE = 0.05  # dB of retain PSNR
-OVERRIDES = ('--config.evaluate.tasks=("center",)', "--config.split.eval_images_per_class=50")
+OVERRIDES = (
+    '--config.evaluate.tasks=("center",)',
+    "--config.split.eval_images_per_class=50",
+    "--config.audits=()",
+)
 
 
 class Point(NamedTuple):
