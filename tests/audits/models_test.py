@@ -14,6 +14,7 @@ FEW = {  # arguments with which an audit takes seconds
     "distinguish": dict(folds=2),
     "duplicates": dict(),
     "sequence": dict(steps=3),
+    "shadow_models": dict(models=6, steps=1, unlearn_steps=1, draws=1),
     "backdoor": dict(steps=2, unlearn_steps=3),
     "relearn": dict(images_per_class=(2,), steps=(0, 2), lrs=(1e-3,)),
     "benign": dict(steps=(0, 2)),
