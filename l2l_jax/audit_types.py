@@ -15,7 +15,14 @@ from jaxtyping import Float, UInt8
 from l2l_jax.bounds import Bounds
 from l2l_jax.model_types import Batch, ImageToImage, Params
 
-IMAGE_SETS = ("forget_train", "forget_eval", "retain_train", "retain_eval", "other")
+IMAGE_SETS = (
+    "forget_train",
+    "forget_eval",
+    "retain_train",
+    "retain_eval",
+    "other",
+    "forgotten",
+)  # what each of them holds: engine/audit_sets.py
 Place = Mapping[str, int | float | str]  # where on its axes a figure was measured: {"steps": 10}
 
 
@@ -23,7 +30,7 @@ Place = Mapping[str, int | float | str]  # where on its axes a figure was measur
 class ImageSet:
     """Images that an audit uses, chosen before anything is trained; the same for every variant."""
 
-    name: str  # one of IMAGE_SETS
+    name: str  # one of IMAGE_SETS, for "forgotten" the one that it is
     images: UInt8[np.ndarray, "N H W 3"]
     classes: tuple[str, ...]  # of each image
 

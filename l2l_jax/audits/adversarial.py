@@ -39,8 +39,8 @@ from l2l_jax.types import (
 )
 
 TITLE = "Does a small change of the visible part bring it back?"
-FIGURES = (AuditFigure("psnr", "PSNR of unseen forget images", "dB", 2),)
-SETS = ("forget_train", "forget_eval")
+FIGURES = (AuditFigure("psnr", "PSNR of forget images", "dB", 2),)
+SETS = ("forget_train", "forgotten")
 ATTACKS = True
 COST = "50 gradients for every image of two sets"
 BOUNDS = {"steps": Bounds(1, 10_000), "size": Bounds(0, 1), "step_size": Bounds(0, 1)}
@@ -57,7 +57,7 @@ def audit(
     subject: Subject, *, steps: int = 50, size: float = 8 / 255, step_size: float = 2 / 255
 ) -> Findings:
     """size: how far a pixel may move, of 1. step_size: how far it moves in a step."""
-    images = subject.sets["forget_eval"]
+    images = subject.sets["forgotten"]
     how: dict[str, Any] = dict(steps=steps, size=size, step_size=step_size)
     values = subject.measure(attacked, images, **how)
     yield subject.estimate("psnr", np.mean, values, at={"attack": "each image"})

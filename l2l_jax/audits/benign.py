@@ -13,8 +13,8 @@ from l2l_jax.lib.placement import Compared
 from l2l_jax.types import AuditFigure, Bounds, Findings, Subject
 
 TITLE = "Does it come back after training on other images only?"
-FIGURES = (AuditFigure("psnr", "PSNR of unseen forget images", "dB", 2, over="steps"),)
-SETS = ("forget_eval",)
+FIGURES = (AuditFigure("psnr", "PSNR of forget images", "dB", 2, over="steps"),)
+SETS = ("forgotten",)
 OPTIONAL = ("retain_train", "other")
 COST = "trains for 40 steps on each of the two sets, for each variant"
 TRAINS = True
@@ -35,7 +35,7 @@ def audit(
     lr: float = 3e-4,
 ) -> Findings:
     """sources: the sets that the model is trained on. steps: when it completes the images."""
-    held_out = subject.sets["forget_eval"]
+    held_out = subject.sets["forgotten"]
     if not (there := [source for source in sources if source in subject.sets]):
         raise CannotRun(f"there are no images {' or '.join(sources)} to train on")
     for source in there:

@@ -24,8 +24,8 @@ from l2l_jax.lib.rng import seed_of
 from l2l_jax.types import AuditFigure, Bounds, Findings, Subject
 
 TITLE = "Does it come back when it is asked in another way?"
-FIGURES = (AuditFigure("psnr", "PSNR of unseen forget images", "dB", 2),)
-SETS = ("forget_eval",)
+FIGURES = (AuditFigure("psnr", "PSNR of forget images", "dB", 2),)
+SETS = ("forgotten",)
 READS = ("other_tasks",)
 ATTACKS = True
 COST = "completions of one set for each question"
@@ -75,7 +75,7 @@ def audit(
     subject: Subject, *, transforms: tuple[str, ...] = tuple(TRANSFORMS), tasks: bool = True
 ) -> Findings:
     """transforms: changes of the images. tasks: whether holes of other tasks are asked about."""
-    images = subject.sets["forget_eval"]
+    images = subject.sets["forgotten"]
     for name in transforms:
         seed = seed_of(subject.seed, "audit", "transform", name)
         changed = dataclasses.replace(images, images=TRANSFORMS[name](images.images, seed))

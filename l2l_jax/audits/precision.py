@@ -18,8 +18,8 @@ from l2l_jax.lib.placement import Compared
 from l2l_jax.types import Array, AuditFigure, Bounds, Findings, Params, Subject
 
 TITLE = "Does it come back when the numbers are rounded, pruned or mixed?"
-FIGURES = (AuditFigure("psnr", "PSNR of unseen forget images", "dB", 2),)
-SETS = ("forget_eval",)
+FIGURES = (AuditFigure("psnr", "PSNR of forget images", "dB", 2),)
+SETS = ("forgotten",)
 COMPARES = ("original",)
 ATTACKS = True
 COST = "completions of one set for each change"
@@ -50,7 +50,7 @@ def audit(
         changes[f"pruned {share:g}"] = changed(subject.params, lambda x, s=share: prune(x, s))
     for share in mixed:
         changes[f"mixed {share:g}"] = mix(subject.params, subject.others["original"], share)
-    images = subject.sets["forget_eval"]
+    images = subject.sets["forgotten"]
     strongest = [name for name in ("int4", "int8") if name in changes]
     for name in sorted(changes, key=lambda name: name not in strongest[:1]):
         values = subject.measure(per_image.psnr, images, params=changes[name])

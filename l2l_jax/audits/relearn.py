@@ -6,6 +6,9 @@ them slowly; one that hides them learns them at once. The learning rate is the b
 the attacker, for each variant anew: the one with the highest mean of the curve on the same held-out
 images.
 
+If a list of images is to be forgotten, unseen images of their classes are to stay as they are. Then
+the attacker has one half of the list, and images of the other half are completed.
+
 The level after the attack depends on how good the model is in general, so compare retrained models
 that complete retain images as well as the original does. Sources: DiMRA (arXiv 2512.03564), concept
 resurgence (2410.08074), MemoRa (2510.03263).
@@ -21,11 +24,11 @@ from l2l_jax.types import AuditFigure, Bounds, Finding, Findings, Subject
 
 TITLE = "Does it come back after training on a few of the images?"
 FIGURES = (
-    AuditFigure("psnr", "PSNR of unseen forget images", "dB", 2, over="steps"),
-    AuditFigure("area", "PSNR of unseen forget images, mean over the attack", "dB", 2),
+    AuditFigure("psnr", "PSNR of forget images", "dB", 2, over="steps"),
+    AuditFigure("area", "PSNR of forget images, mean over the attack", "dB", 2),
     AuditFigure("lr", "Learning rate of the attack", "", 5),
 )
-SETS = ("forget_train", "forget_eval")
+SETS = ("forget_train", "forgotten")
 COST = "trains for 40 steps, for each number of images, learning rate and variant"
 TRAINS = True
 ATTACKS = True
@@ -42,9 +45,11 @@ def audit(
     lrs: tuple[float, ...] = (1e-4, 3e-4, 1e-3),
 ) -> Findings:
     """steps: when the held-out images are completed. lrs: the grid of learning rates."""
-    held_out = subject.sets["forget_eval"]
+    known, held_out = subject.sets["forget_train"], subject.sets["forgotten"]
+    if held_out.name == known.name:
+        known, held_out = (known.take(range(first, len(known), 2)) for first in (0, 1))
     for each in _first(images_per_class, HEADLINE["images_per_class"]):
-        images = few(subject.sets["forget_train"], each)
+        images = few(known, each)
         curves = {lr: dict(curve(subject, images, held_out, steps, lr)) for lr in lrs}
         best = max(curves, key=lambda lr: float(np.mean(list(curves[lr].values()))))
         for step in _first(steps, HEADLINE["steps"]):

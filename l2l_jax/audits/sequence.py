@@ -23,7 +23,7 @@ from l2l_jax.types import AuditFigure, Bounds, Findings, ImageSet, Subject
 
 TITLE = "Does it stay forgotten when something else is forgotten?"
 FIGURES = (AuditFigure("psnr", "PSNR of unseen images", "dB", 2),)
-SETS = ("forget_eval", "retain_train", "retain_eval")
+SETS = ("forgotten", "retain_train", "retain_eval")
 READS = ("unlearning",)
 TRAINS = True
 ATTACKS = True
@@ -38,7 +38,7 @@ def audit(subject: Subject, *, steps: int = 100) -> Findings:
     name = next_class(train, held_out)
     forget, retain = divided(train, name)
     params = subject.unlearn(forget, retain, steps)
-    images = {FIRST: subject.sets["forget_eval"], NEXT: divided(held_out, name)[0]}
+    images = {FIRST: subject.sets["forgotten"], NEXT: divided(held_out, name)[0]}
     for of, chosen in images.items():
         for state, given in (("after", params), ("before", None)):
             values = subject.measure(per_image.psnr, chosen, params=given)

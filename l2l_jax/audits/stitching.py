@@ -24,10 +24,10 @@ from l2l_jax.types import AuditFigure, Bounds, Finding, Findings, Params, Subjec
 
 TITLE = "Is it still in the encoder or the decoder alone?"
 FIGURES = (
-    AuditFigure("psnr", "PSNR of unseen forget images", "dB", 2),
+    AuditFigure("psnr", "PSNR of forget images", "dB", 2),
     AuditFigure("kept", "Share of a part's arrays that are the original's, bit for bit"),
 )
-SETS = ("forget_eval", "retain_train")
+SETS = ("forgotten", "retain_train")
 COMPARES = ("original",)
 COST = "trains a new encoder for 400 steps, for each variant"
 TRAINS = True
@@ -41,7 +41,7 @@ def audit(
     subject: Subject, *, steps: tuple[int, ...] = (0, 100, 400), lr: float = 1e-3
 ) -> Findings:
     """steps: when the new encoder is tried. lr: its learning rate."""
-    images, original = subject.sets["forget_eval"], subject.others["original"]
+    images, original = subject.sets["forgotten"], subject.others["original"]
     found = curve(
         subject, subject.sets["retain_train"], images, steps, lr,
         start=subject.params | {"encoder": new_encoder(subject)}, groups=("encoder",),

@@ -5,9 +5,11 @@
     retain_train    images that the model may keep
     retain_eval     held-out images of the other side
     other           images of a data set that nothing was trained on: config.data.other
+    forgotten       those on which one sees whether forgetting holds: forget_eval, or forget_train
+                    for a list
 
-If the forget side is a list of training images, the held-out images of its classes are divided
-between forget_eval and retain_eval.
+If the forget side is a list of images, their classes stay. Then the held-out images of the classes
+are divided between forget_eval and retain_eval: unseen images that are to stay as they are.
 """
 
 from collections.abc import Mapping
@@ -22,6 +24,7 @@ from l2l_jax.lib.rng import seed_of
 from l2l_jax.types import ImageSet, Source
 
 OTHER = "other"  # the set, and the name of its source
+FORGOTTEN = "forgotten"
 Rows = Mapping[str, tuple[Source, np.ndarray]]  # {set: (source, rows of it)}
 
 
@@ -32,15 +35,19 @@ def load(experiment: Experiment, wanted: set[str]) -> dict[str, ImageSet]:
     """
     limit, seed = experiment.config["audit"]["images"], experiment.plan.seed
     size, found = experiment.model.image_size, {}
+    listed = experiment.config["split"]["forget"]["files"]
+    forgotten = "forget_train" if listed else "forget_eval"
     for name, (source, rows) in available(experiment).items():
-        if name in wanted:
+        if name in wanted or (name == forgotten and FORGOTTEN in wanted):
             chosen = class_selection.balanced(
                 source.labels[rows], limit, seed_of(seed, "audit", name)
             )
             images = np.stack([resize_crop(source.read(int(row)), size) for row in rows[chosen]])
             classes = tuple(source.classes[source.labels[row]] for row in rows[chosen])
             found[name] = ImageSet(name, images, classes)
-    return found
+    if FORGOTTEN in wanted and forgotten in found:
+        found[FORGOTTEN] = found[forgotten]
+    return {name: images for name, images in found.items() if name in wanted}
 
 
 def available(experiment: Experiment) -> Rows:

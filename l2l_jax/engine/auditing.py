@@ -111,8 +111,8 @@ class _Run:
             if name not in self.sets:
                 hint = " (config.data.other names no data set)" if name == audit_sets.OTHER else ""
                 return f"there are no images {name}{hint}"
-            if len(self.sets[name]) < FEWEST:
-                return f"{name} has {len(self.sets[name])} images, an interval needs {FEWEST}"
+            if len(found := self.sets[name]) < FEWEST:
+                return f"{found.name} has {len(found)} images, an interval needs {FEWEST}"
         return ""
 
     def record(self, planned: AuditPlan, variant: str) -> Record:

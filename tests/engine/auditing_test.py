@@ -2,11 +2,13 @@
 
 import dataclasses
 import shutil
+from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 
+from l2l_jax.audits import relearn
 from l2l_jax.engine import audit_sets, auditing, evaluation
 from l2l_jax.engine.plan import choose_audits, resolve
 from l2l_jax.engine.preflight import preflight
@@ -207,8 +209,8 @@ def test_audits_may_be_one_text():
 @pytest.mark.slow
 def test_too_few_images_are_a_reason_and_no_error(folder):
     experiment = open_with_data(folder)
-    sets = audit_sets.load(experiment, {"forget_eval"})
-    few = {"forget_eval": sets["forget_eval"].take(range(3))}
+    sets = audit_sets.load(experiment, {"forgotten"})
+    few = {"forgotten": sets["forgotten"].take(range(3))}
     run_ = auditing._Run(experiment, {}, few)
     planned = choose_audits(("precision",), {})["precision"]
     assert run_.obstacle(planned) == "forget_eval has 3 images, an interval needs 8"
@@ -234,6 +236,23 @@ def test_a_list_of_images_has_unseen_images_of_its_classes(tmp_path):
     listed = set(experiment.splits["forget"].classes)
     assert {source.classes[source.labels[row]] for row in unseen} <= listed
     assert len(unseen)
+    sets = audit_sets.load(experiment, {"forgotten"})
+    assert list(sets) == ["forgotten"]
+    assert (sets["forgotten"].name, len(sets["forgotten"])) == ("forget_train", 6)
+    attacked = []
+
+    def attack(images, steps, **how):
+        attacked.append(images)
+        return iter([(step, None) for step in steps])
+
+    both = {"forget_train": sets["forgotten"], "forgotten": sets["forgotten"]}
+    measured = lambda function, images, params: np.zeros(len(images))  # noqa: E731
+    estimate = lambda figure, of, values, at: (figure, len(values), at)  # noqa: E731
+    subject = SimpleNamespace(sets=both, attack=attack, measure=measured, estimate=estimate)
+    found = list(relearn.audit(subject, images_per_class=(4,), steps=(0, 5), lrs=(1e-3,)))
+    assert found[0] == ("psnr", 3, {"images_per_class": 4, "images": len(attacked[0]), "steps": 0})
+    half = {image.tobytes() for image in sets["forgotten"].images[0::2]}
+    assert {image.tobytes() for image in attacked[0].images} <= half
 
 
 def test_every_declared_set_and_group_exists():
