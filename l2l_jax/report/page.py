@@ -73,7 +73,7 @@ def page(record: Record) -> str:
         _provenance,
     )
     body = "\n".join(text for section in sections for text in section(record))
-    return document(f"{record.name}: what the model forgot", body)
+    return document(f"{record.name}: what the model was made to forget", body)
 
 
 def document(title: str, body: str) -> str:
@@ -89,7 +89,7 @@ def _head(record: Record) -> Iterator[str]:
         yield f"<h1>A {model} trained on {data}</h1>"
         return
     if "unlearned" in record.variants:
-        yield f"<h1>What a {model} forgot</h1>"
+        yield f"<h1>What a {model} was made to forget</h1>"
     elif "retrained" in record.results["unclean"]:
         yield f"<h1>A {model} retrained without what is to be forgotten, but not clean</h1>"
     elif "retrained" in record.variants:

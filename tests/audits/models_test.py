@@ -4,24 +4,9 @@ import numpy as np
 import pytest
 
 from l2l_jax.registry import find, names
+from launch.drills.audits import FEW
 from tests.audits import fakes
 
-FEW = {  # arguments with which an audit takes seconds
-    "stitching": dict(steps=(0, 2)),
-    "other_tasks": dict(),
-    "adversarial": dict(steps=2),
-    "retrain_distance": dict(draws=2),
-    "distinguish": dict(folds=2),
-    "duplicates": dict(),
-    "sequence": dict(steps=3),
-    "shadow_models": dict(models=6, steps=1, unlearn_steps=1, draws=1),
-    "backdoor": dict(steps=2, unlearn_steps=3),
-    "relearn": dict(images_per_class=(2,), steps=(0, 2), lrs=(1e-3,)),
-    "benign": dict(steps=(0, 2)),
-    "membership": dict(draws=2),
-    "memorization": dict(draws=2),
-    "probe": dict(blocks=1),
-}
 QUICK = "autoencoder"
 
 
