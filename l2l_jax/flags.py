@@ -18,7 +18,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from l2l_jax.engine import config as config_table
-from l2l_jax.engine.plan import complete_config, plain
+from l2l_jax.engine.complete import complete_config, plain
 from l2l_jax.lib import cli, config_dicts
 from l2l_jax.lib.errors import ConfigError, did_you_mean
 from l2l_jax.lib.signatures import keyword_defaults

@@ -143,6 +143,10 @@ class ImageToImage(Protocol):
         """(scalar that training minimises, metrics): mean loss plus terms of the whole batch."""
         ...
 
+    def own_loss(self, params: Params, inputs: Inputs) -> Scalar:
+        """The mean of the terms of `loss` that compare with no target, such as a codebook's."""
+        ...
+
     def reconstruct(
         self,
         params: Params,

@@ -110,7 +110,8 @@ class Method:
 
     objectives(model, student, teacher, batch, rng, *, ...) returns (retain objective, forget
     objective, metrics), all scalars; minimising both objectives is the goal. student and teacher
-    are all parameter groups; the teacher is the original model, {} if TEACHER is False.
+    are all parameter groups; the teacher is the original model, or what the phase names as its
+    teacher; {} if TEACHER is False.
     """
 
     name: str
@@ -129,6 +130,12 @@ class Method:
     needs_seeds: Callable[..., bool] = _no  # needs_seeds(**args): whether it reads Batch.seeds
     draw_noise: Callable[..., Array] | None = None  # draw_noise(rng, shape, mean, std, *, ...):
     #     the noise images that replace forget images, so that a token bank can hold their tokens
+    begin: Callable[..., Params] | None = None  # begin(model, params, rng, *, ...): where the phase
+    #     ends, made of where it starts; a phase of such a method takes no step
+    OVERSHOOTS: bool = False  # whether it moves the images of a list far beyond never-seen ones,
+    #     unless the phase has stop="unseen"; without it a run logs a warning
+    spares_forget: Callable[..., bool] = _no  # spares_forget(**args): whether on="all", which holds
+    #     the forget images, is refused
     VARIANTS: tuple[Mapping[str, Any], ...] = ()  # arguments that make another objective, to test
     BOUNDS: Bounded = dataclasses.field(default_factory=_no_bounds)
 

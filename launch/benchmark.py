@@ -37,9 +37,10 @@ from PIL import Image
 
 from l2l_jax.data import fast_resize, image_cache, image_folder, images, loader
 from l2l_jax.engine import token_bank
+from l2l_jax.engine.complete import complete_config
 from l2l_jax.engine.experiment import without_data
 from l2l_jax.engine.outcome import run_phases
-from l2l_jax.engine.plan import Plan, complete_config, resolve
+from l2l_jax.engine.plan import Plan, resolve
 from l2l_jax.engine.preflight import preflight
 from l2l_jax.engine.step import make_update, shard_update
 from l2l_jax.engine.train import train

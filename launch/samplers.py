@@ -38,10 +38,11 @@ from scipy import stats
 
 from l2l_jax.data import splits
 from l2l_jax.engine import networks
+from l2l_jax.engine.complete import complete_config
 from l2l_jax.engine.completions import Completer
 from l2l_jax.engine.experiment import Experiment
 from l2l_jax.engine.outcome import final_weights, restored, run_phases
-from l2l_jax.engine.plan import ModelPlan, complete_config, resolve
+from l2l_jax.engine.plan import ModelPlan, resolve
 from l2l_jax.engine.preflight import preflight
 from l2l_jax.engine.run import finished
 from l2l_jax.lib import cli, files, preemption, trees
@@ -107,8 +108,7 @@ def load(folders: Sequence[Path]) -> tuple[dict[str, Any], dict[str, Any], dict[
             raise ConfigError(
                 f"Models are named after their folders, and {name!r} is taken; rename one."
             )
-        weights[name] = final_weights(folder)
-        own = comparable(folder, config, weights[name])
+        own = comparable(folder, config, weights.setdefault(name, final_weights(folder)))
         first, shared = first or config, shared or own
         if text := difference(shared, own):
             raise ConfigError(f"{folder} cannot be compared with {folders[0]}: {text}.")

@@ -20,9 +20,10 @@ PARTS = ["main", "evaluate", "audit", "api", "weights.__main__", "flags", "engin
          "weights", "loaded", "PLUGINS", "registry", "workdir", "data", "lib", "types",
          "audit_types", "model_types", "bounds"]  # fmt: skip
 ENGINE = ["run", "auditing", "evaluation", "subject", "train", "preflight", "audit_sets", "measure",
+          "unseen",
           "token_bank", "reuse", "retrained", "tokenizer", "completions", "evaluated", "networks",
           "outcome", "boundaries", "provenance", "training_sets", "experiment", "step", "plan",
-          "config"]  # fmt: skip
+          "complete", "config"]  # fmt: skip
 PLUGINS = sorted(folder for folder in FOLDERS.values() if "." not in folder)
 SHARED = {"models.layers"}  # building blocks that several plug-ins of a folder use
 EXCEPTIONS = {("models.mage", "models.vqgan")}  # a MAGE contains a VQ-GAN

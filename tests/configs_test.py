@@ -3,7 +3,8 @@
 import pytest
 
 from configs import common
-from l2l_jax.engine.plan import complete_config, resolve
+from l2l_jax.engine.complete import complete_config
+from l2l_jax.engine.plan import resolve
 from l2l_jax.lib import cli, trees
 from l2l_jax.lib.errors import ConfigError
 from l2l_jax.registry import find

@@ -22,7 +22,9 @@ from l2l_jax.weights import safetensors
 from l2l_jax.weights.name_map import to_params, to_state_dict
 from tests.helpers import images, small_model
 
-MODELS, METHODS, SOLVERS = names("model"), names("method"), names("solver")
+MODELS, SOLVERS = names("model"), names("solver")
+METHODS = [name for name in names("method") if not find("method", name).begin]
+BEGINNING = [name for name in names("method") if find("method", name).begin]  # take no step
 TASKS = {name: dict(find("task", name).EXAMPLE) for name in names("task")}
 B, KEY = 8, jax.random.key(5)
 CHEAPEST = "autoencoder"  # the model whose programs compile soonest: the others are slow tests
@@ -472,7 +474,7 @@ def test_objectives_use_the_images_of_their_side_and_train_their_groups(name, me
         if module.retain_target(model, **args_of(modules[label])) == "original":
             retain, forget = found["start"][label][0]
             assert retain < 1e-12, "the student starts at the minimum of the retain objective"
-            assert forget > 0
+            assert forget > 0 or "forget" not in module.SIDES
 
 
 @functools.cache

@@ -22,6 +22,7 @@ from l2l_jax.types import Source
 
 SIDES = ("forget", "retain", "proxy")  # in the order in which they draw classes
 PARTS = {"train": "", "eval": "_eval"}  # {part: what the names of its splits end with}
+CALIBRATION = "calibration"  # the split of held-out images that no evaluation uses
 PROXY = "proxy"  # the side, and the part if it comes from another data set
 
 
@@ -53,10 +54,11 @@ def pick(name: str, part: str, source: Source, indices: np.ndarray, skipped: tup
 def make(config: Mapping[str, Any], sources: Mapping[str, Source]) -> dict[str, Split]:
     """{"forget": ..., "retain": ..., "proxy": ..., "forget_eval": ..., "retain_eval": ...}.
 
-    config: config.split, see configs/common.py. sources: {"train": ..., "eval": ...}, and "proxy"
-    if the proxy comes from another data set. Empty splits are left out; there is no "proxy_eval".
-    ConfigError for overlaps, unknown classes, limits that cannot be met, and lists that name images
-    which do not exist.
+    With config.calibration also "calibration". config: config.split, see configs/common.py.
+    sources: {"train": ..., "eval": ...}, and "proxy" if the proxy comes from another data set.
+    Empty splits are left out; there is no "proxy_eval". ConfigError for overlaps, unknown classes,
+    limits that cannot be met, lists that name images which do not exist, and a list to forget that
+    is longer than what is retained.
     """
     main = {part: sources[part] for part in PARTS}
     foreign = {PROXY: sources[PROXY]} if PROXY in sources else {}
@@ -65,9 +67,13 @@ def make(config: Mapping[str, Any], sources: Mapping[str, Source]) -> dict[str, 
     if foreign:
         chosen |= _choose(config, (PROXY,), foreign, PROXY)
 
-    splits = {}
+    splits, reserved = {}, _reserved(config, sources["eval"])
+    if len(reserved):
+        splits[CALIBRATION] = pick(CALIBRATION, "eval", sources["eval"], reserved)
     for part, rows in chosen.items():
         for side in rows:
+            if part == "eval":
+                rows[side] = np.setdiff1d(rows[side], reserved)
             if side == PROXY and part == "eval":
                 continue
             name = side + PARTS.get(part, "")
@@ -77,7 +83,30 @@ def make(config: Mapping[str, Any], sources: Mapping[str, Source]) -> dict[str, 
     if "forget" in splits and "forget_eval" not in splits:
         # The forget side is a list of training images: the model is evaluated on the same images.
         splits["forget_eval"] = dataclasses.replace(splits["forget"], name="forget_eval")
+    _check_list(config, splits)
     return splits
+
+
+def _reserved(config: Mapping[str, Any], source: Source) -> np.ndarray:
+    """Rows of the held-out part that are set apart: a seeded draw, at most half of every class."""
+    rows, labels = np.array([], np.int64), np.asarray(source.labels)
+    if count := config["calibration"]:
+        rng = np.random.default_rng(seed_of(config["seed"], CALIBRATION))
+        drawn = [rng.permutation(np.flatnonzero(labels == label)) for label in np.unique(labels)]
+        rows = np.concatenate([rows, *(rows[: min(count, len(rows) // 2)] for rows in drawn)])
+    return rows
+
+
+def _check_list(config: Mapping[str, Any], splits: Mapping[str, Split]) -> None:
+    """ConfigError if a list of images to forget is longer than the retain side."""
+    kept = next((splits[name] for name in ("retain", PROXY) if name in splits), None)
+    listed, path = splits.get("forget"), config["forget"]["files"]
+    if path and listed and kept and len(listed.keys) > len(kept.keys):
+        raise ConfigError(
+            f"{path} lists {len(listed.keys):,} images to forget, and only {len(kept.keys):,} are "
+            f"in {kept.name}: too few to keep the model as it is. List fewer, or retrain without "
+            "them."
+        )
 
 
 def training_rows(splits: Mapping[str, Split], part: str) -> np.ndarray:

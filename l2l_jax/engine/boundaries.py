@@ -27,7 +27,7 @@ def of_phase(experiment: Experiment, planned: PhasePlan) -> Boundaries:
     target = planned.method.retain_target(experiment.model, **planned.args)
     earlier = experiment.plan.earlier(planned.name)
     at_original = target == "original" and all(each.method.MAKES_ORIGINAL for each in earlier)
-    return start if at_original else "", end
+    return start if at_original and not planned.teacher else "", end
 
 
 def check(experiment: Experiment, planned: PhasePlan) -> None:

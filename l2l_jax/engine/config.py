@@ -109,6 +109,17 @@ PHASE: Table = {
         "which images play the retain side: the retain split, its proxy, or all images of data",
         choices=("retain", "proxy", "all"),
     ),
+    "stop": Option(
+        "",
+        "what ends the phase before its last step: empty = the method, if it says so; unseen = the "
+        "loss on forget images reaches that on never-seen ones",
+        choices=("", "unseen"),
+    ),
+    "teacher": Option(
+        "",
+        "the model that the method compares with: an earlier phase, as it ended; empty = the "
+        "original",
+    ),
     "saliency": Option(
         1.0,
         "share of the parameters that move: those with the largest gradient of the method's forget "
@@ -215,6 +226,13 @@ TABLE: dict[str, "Option | Table"] = {
         "retain": SIDE,
         "proxy": SIDE,
         "seed": Option(0, "seed of draws of classes and images", 0, MAX_SEED),
+        "calibration": Option(
+            0,
+            "held-out images of each class for stop=unseen, which are not evaluated; at most half "
+            "of them; 0 = none",
+            0,
+            MAX_IMAGES,
+        ),
         "images_per_class": Option(0, "training images of each class; 0 = all", 0, MAX_IMAGES),
         "eval_images_per_class": Option(0, "held-out images of each class; 0 = all", 0, MAX_IMAGES),
     },

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from l2l_jax.engine import evaluated, networks, provenance, retrained, tokenizer
+from l2l_jax.engine import evaluated, networks, provenance, retrained, tokenizer, unseen
 from l2l_jax.engine.completions import Completer, TrainingImages
 from l2l_jax.engine.experiment import Experiment
 from l2l_jax.engine.outcome import Outcome, describe_parameters
@@ -253,9 +253,9 @@ def _cost(experiment: Experiment, outcome: Outcome) -> dict[str, dict[str, float
     for phase, (done, _) in outcome.done.items():
         noted = experiment.noted(phase)
         cost[phase] = {"seconds": seconds[phase], "steps": done}
-        if "step_flops" in noted:
-            cost[phase]["flops"] = done * noted["step_flops"]
-        elif done:
+        if "step_flops" in noted or not done:
+            cost[phase]["flops"] = done * noted.get("step_flops", 0)
+        else:
             path = experiment.workdir.notes
             log.warning("%s lacks the cost of %s: its FLOPs are not known", path, phase)
         if "memory" in noted:
@@ -287,13 +287,15 @@ def _until(
     record: the metrics of its last step.
     """
     planned, noted = experiment.plan.phases[phase], experiment.noted(phase)
+    if planned.stop:
+        return _unseen(phase, done, planned.steps, bool(record["ended"]), noted[unseen.NOTE])
     if not planned.method.UNTIL:
         return ""
     metric, argument = planned.method.UNTIL
     limit = planned.args.get(argument) or noted.get(argument)
     if not limit:
         return ""
-    where = f"{record[mean_name(planned.method.UNTIL)]:.4g}, {argument} is {limit:.4g}"
+    where = f"{record[mean_name(metric)]:.4g}, {argument} is {limit:.4g}"
     where += " (of the last step, not of the moving average)" if planned.ema else ""
     if noted.get("floor"):
         where += f" ({noted['distance']:.4g} minus {noted['floor']:.4g} between the references)"
@@ -302,6 +304,23 @@ def _until(
     return (
         f"{page.NOT_REACHED}: before the last of {total} steps of {phase} {metric} was {where}; "
         "give it more steps or a higher learning rate"
+    )
+
+
+def _unseen(
+    phase: str, done: int, planned: int, ended: bool, noted: Mapping[str, Mapping[str, float]]
+) -> str:
+    """How a phase ended that stops at never-seen images; noted: the losses that it measured."""
+    start, end = ([noted[when][side] for side in unseen.SIDES] for when in ("start", "end"))
+    where = (
+        f"the loss on forget images is {end[0]:.4g} and that on never-seen images of their classes "
+        f"{end[1]:.4g}; at its start they were {start[0]:.4g} and {start[1]:.4g}"
+    )
+    if ended:
+        return f"{phase} ended by itself at step {done} of {planned}: {where}"
+    return (
+        f"{page.NOT_REACHED}: after all {planned} steps of {phase} {where}; give it more steps or "
+        "a higher learning rate"
     )
 
 

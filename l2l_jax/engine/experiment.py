@@ -18,6 +18,7 @@ from l2l_jax.data.splits import Split
 from l2l_jax.engine.plan import Plan
 from l2l_jax.engine.step import State, UpdateRule, rows_name
 from l2l_jax.lib import hosts, optim, preemption, sharding, trees
+from l2l_jax.lib import rng as rngs
 from l2l_jax.lib.rng import seed_of
 from l2l_jax.types import Array, ImageToImage, Params, Source
 from l2l_jax.weights import pretrained
@@ -83,6 +84,19 @@ class Experiment:
         """Parameters on the host, in the layout of files and digests."""
         return trees.unstack(hosts.gather(params), self.model.canonical)
 
+    def begin(self, phase: str, start: Params) -> Params:
+        """What the method's `begin` makes of the parameters at which a phase starts, if it has one.
+
+        Its draws depend on the seed and the name of the phase alone.
+        """
+        planned = self.plan.phases[phase]
+        if not planned.method.begin:
+            return start
+        make = functools.partial(planned.method.begin, self.model, **planned.args)
+        made = jax.jit(make, out_shardings=self.shardings)
+        log.info("%s: %s takes no step", phase, planned.method.name)
+        return made(start, rngs.key(self.plan.seed, phase, "begin"))
+
     # The state of a phase
 
     def update_rule(self, phase: str) -> UpdateRule:
@@ -102,6 +116,8 @@ class Experiment:
             tasks=len(planned.tasks),
             accumulate=planned.accumulate,
             ema=planned.ema,
+            stop=planned.stop,
+            compared=planned.tasks,
         )
 
     def abstract_state(self, phase: str) -> State:

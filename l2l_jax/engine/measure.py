@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from l2l_jax.data import loader
-from l2l_jax.engine import boundaries
+from l2l_jax.engine import boundaries, unseen
 from l2l_jax.engine.experiment import Experiment
 from l2l_jax.engine.plan import PhasePlan, TaskPlan
 from l2l_jax.engine.step import UpdateRule, make_objectives
@@ -41,26 +41,25 @@ def resolve_arguments(
     experiment: Experiment,
     rows: Mapping[str, loader.TrainInput],
     start: Params,
-    original: Params,
+    teacher: Params,
     noise: Array | None,
-) -> tuple[UpdateRule, Params | None]:
-    """Returns (the rule with all measured arguments, bools like the student: which values move).
+) -> tuple[UpdateRule, Params]:
+    """Returns (the rule with all measured arguments, what UpdateRule.fixed returns of the phase).
 
-    start: all groups that the phase begins with. The bools are None if all values move. Raises
-    ConfigError if the solver's `resolve` does.
+    start: all groups that the phase begins with. ConfigError if the solver's `resolve` raises it.
     """
     planned = experiment.plan.phases[rule.phase]
     student = {group: start[group] for group in rule.method.TRAINABLE}
-    fixed = rule.fixed(start, original, noise)
+    fixed = rule.fixed(start, teacher, noise)
     if missing_boundaries(experiment, planned) & {boundaries.of_phase(experiment, planned)[0]}:
         _note_start(rule, experiment, rows, student, fixed)
     rule = _with_boundaries(rule, experiment)
-    rule = _with_stopping_value(rule, experiment, rows, original, noise)
-    share = planned.saliency
-    if share == 1:
-        return rule, None
-    (gradient,), _ = mean_gradients(rule, experiment, rows, student, fixed, (0.0, 1.0))
-    return rule, largest(gradient, share)
+    rule = _with_stopping_value(rule, experiment, rows, teacher, noise)
+    pairs, salient = unseen.fixed(rule, experiment, start), None
+    if planned.saliency < 1:
+        (gradient,), _ = mean_gradients(rule, experiment, rows, student, fixed, (0.0, 1.0))
+        salient = largest(gradient, planned.saliency)
+    return rule, rule.fixed(start, teacher, noise, salient, pairs)
 
 
 def _with_boundaries(rule: UpdateRule, experiment: Experiment) -> UpdateRule:
@@ -99,7 +98,7 @@ def _with_stopping_value(
     noise: Array | None,
 ) -> UpdateRule:
     """The rule with the argument of UNTIL measured on the retrained models, if it is 0."""
-    if not rule.method.UNTIL or not experiment.references:
+    if rule.stop or not rule.method.UNTIL or not experiment.references:
         return rule
     phase, (_, argument) = rule.phase, rule.method.UNTIL
     if rule.args[argument]:
@@ -172,9 +171,10 @@ def stopping_text(until: tuple[str, str], noted: Mapping[str, float]) -> str:
 
 def is_complete(experiment: Experiment, planned: PhasePlan) -> bool:
     """Whether everything is noted that is measured where the phase starts and ends."""
-    if missing_boundaries(experiment, planned):
+    noted = experiment.noted(planned.name)
+    if missing_boundaries(experiment, planned) or (planned.solver.bound and "forget" not in noted):
         return False
-    return not planned.solver.bound or "forget" in experiment.noted(planned.name)
+    return not planned.stop or "end" in noted.get(unseen.NOTE, {})
 
 
 def missing_boundaries(experiment: Experiment, planned: PhasePlan) -> set[str]:
@@ -192,10 +192,13 @@ def note_end(
 ) -> None:
     """Notes both objectives at the end of the phase, if its solver has boundaries or a bound.
 
+    With the stop "unseen" it notes the losses that are compared.
+
     result: the trainable groups that the next phase begins with or the run ends with (the moving
     average, if there is one).
     """
     planned = experiment.plan.phases[rule.phase]
+    unseen.note_end(rule, experiment, fixed["frozen"] | result)
     if is_complete(experiment, planned):
         return
     _, metrics = mean_gradients(rule, experiment, rows, result, fixed)

@@ -33,15 +33,21 @@ class Outcome:
 def run_phases(experiment: Experiment, advance: Advance) -> Outcome:
     """Goes through all phases in order.
 
-    advance(phase, experiment, start, original) trains or restores one phase and returns
+    advance(phase, experiment, start, teacher) trains or restores one phase and returns
     (all parameters on the mesh, steps done, total steps).
     """
     original = params = experiment.initial_params()
     done: dict[str, tuple[int, int]] = {}
     reached: dict[str, Params] = {}  # at each boundary
+    teachers = {planned.teacher for planned in experiment.plan.phases.values()}
+    ended: dict[str, Params] = {}  # where each phase ended that is a teacher
     for phase, planned in experiment.plan.phases.items():
         start = boundaries.start_of(experiment, planned, reached, params)
-        params, count, total = advance(phase, experiment, start, original)
+        if all(count == total for count, total in done.values()):
+            start = experiment.begin(phase, start)
+        teacher = ended.get(planned.teacher, original)
+        params, count, total = advance(phase, experiment, start, teacher)
+        ended |= {phase: params} if phase in teachers else {}
         names = boundaries.of_phase(experiment, planned)
         reached |= {name: x for name, x in zip(names, (start, params), strict=True) if name}
         done[phase] = (count, total)
@@ -51,21 +57,21 @@ def run_phases(experiment: Experiment, advance: Advance) -> Outcome:
 
 
 def restored(
-    phase: str, experiment: Experiment, start: Params, original: Params
+    phase: str, experiment: Experiment, start: Params, teacher: Params
 ) -> tuple[Params, int, int]:
     """(parameters, steps done, total steps) of a phase's newest checkpoint; `start` if none.
 
     Damaged if the newest checkpoint is damaged: older parameters would be taken for the result.
     """
-    del original
+    del teacher
     return _restored(phase, experiment, start, only_newest=True)
 
 
 def intact(
-    phase: str, experiment: Experiment, start: Params, original: Params
+    phase: str, experiment: Experiment, start: Params, teacher: Params
 ) -> tuple[Params, int, int]:
     """As `restored`, of the newest checkpoint that is intact."""
-    del original
+    del teacher
     return _restored(phase, experiment, start, only_newest=False)
 
 
@@ -90,7 +96,9 @@ def counted(state: State, total: int) -> tuple[int, int]:
 
 def describe_parameters(plan: Plan, done: Counts) -> str:
     """Which parameters the phases lead to, in words."""
-    for phase, (count, total) in reversed(list(done.items())):
+    for at, (phase, (count, total)) in reversed(list(enumerate(done.items()))):
+        if plan.phases[phase].method.begin and all(n == m for n, m in list(done.values())[:at]):
+            return f"where phase {phase} ends"
         ema, planned = plan.phases[phase].ema, plan.phases[phase].steps
         if count and ema:
             updates = count - (count == total < planned)  # the step that finds the end is none

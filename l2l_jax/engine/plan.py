@@ -4,16 +4,16 @@
 the Plan's typed objects.
 """
 
-import contextlib
 import dataclasses
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from l2l_jax.engine import config as config_table
+from l2l_jax.engine.complete import complete_config
 from l2l_jax.engine.config import is_phase
 from l2l_jax.lib.errors import ConfigError, unknown_name
-from l2l_jax.lib.signatures import check_args, keyword_defaults, merge_args
+from l2l_jax.lib.signatures import check_args, keyword_defaults
 from l2l_jax.registry import find, main_function
 from l2l_jax.registry import names as registry_names
 from l2l_jax.types import (
@@ -76,11 +76,13 @@ class PhasePlan:
     args: Args
     solver: Solver
     solver_args: Args
-    steps: int  # 0 if its start is its solution
+    steps: int  # 0 if its method takes none, or its start is its solution
     batch_size: int
     accumulate: int
     tasks: tuple[TaskPlan, ...]
     on: str  # "retain", "proxy" or "all"
+    stop: str  # "unseen", or "": where its method says so
+    teacher: str  # the phase whose end is the teacher; "" = the original
     saliency: float
     ema: float
     optimizer: Args
@@ -168,65 +170,6 @@ class Plan:
         return tuple(self.phases[name] for name in names[: names.index(phase)])
 
 
-def complete_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config as plain dicts, with the default of every argument that its plug-ins take.
-
-    This is what a run writes down and what the command line can override. A name that does not
-    exist is left for `resolve` to refuse. A tuple of references becomes the text that the command
-    line takes.
-    """
-    config = {key: plain(section) for key, section in config.items()}
-    if isinstance(config.get("audits"), str):
-        config["audits"] = tuple(name for name in config["audits"].split(",") if name)
-    if isinstance(config.get("reference"), tuple):
-        config["reference"] = os.pathsep.join(map(str, config["reference"]))
-    for section, kind, name, key in _plugins(config):
-        if not isinstance(section.get(key, {}), Mapping):
-            continue
-        with contextlib.suppress(ConfigError):
-            taken = keyword_defaults(main_function(kind, find(kind, name)))
-            section[key] = merge_args(taken, section.get(key, {}))
-    for name, args in _sections(config, "evaluators"):
-        with contextlib.suppress(ConfigError):
-            plugin = find("evaluator", args.get("evaluator", name))
-            config["evaluators"][name] = keyword_defaults(plugin.evaluate) | args
-    return config
-
-
-def plain(value: Any) -> Any:
-    """ConfigDicts and other mappings as dicts, at every depth; lists as tuples."""
-    if isinstance(value, Mapping) or hasattr(value, "to_dict"):
-        return {key: plain(item) for key, item in value.items()}
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _plugins(config: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str, str, str]]:
-    """(section, kind, name, key of the arguments) of every plug-in with a section of its own."""
-    named = [(config.get("model"), "model"), (config.get("data"), "dataset")]
-    data = config.get("data")
-    proxy = data.get("proxy") if isinstance(data, dict) else None
-    named += [(proxy, "dataset")] if isinstance(proxy, dict) and proxy.get("name") else []
-    other = data.get("other") if isinstance(data, dict) else None
-    named += [(other, "dataset")] if isinstance(other, dict) and other.get("name") else []
-    named += [(section, "feature_network") for _, section in _sections(config, "networks")]
-    for section, kind in named:
-        if isinstance(section, dict) and {"name", "args"} <= section.keys():
-            yield section, kind, section["name"], "args"
-    for phase in filter(is_phase, config.values()):
-        yield phase, "method", phase["method"], "args"
-        if "solver" in phase:
-            yield phase, "solver", phase["solver"], "solver_args"
-    for _, section in _sections(config, "tasks"):
-        if "task" in section:
-            yield section, "task", section["task"], "args"
-
-
-def _sections(config: Mapping[str, Any], key: str) -> list[tuple[str, dict[str, Any]]]:
-    found = config.get(key)
-    entries = found.items() if isinstance(found, Mapping) else ()
-    return [(name, section) for name, section in entries if isinstance(section, dict)]
-
-
 def resolve(config: Mapping[str, Any]) -> Plan:
     """The Plan of a config.
 
@@ -302,7 +245,24 @@ def _phases(config: Mapping[str, Any], tasks: Mapping[str, TaskPlan]) -> dict[st
             )
         if not found[name].tasks:
             _chosen_tasks(f"{name}.tasks", (), tasks)
-    return {name: found[name] for name in config["phases"]}
+    phases = {name: found[name] for name in config["phases"]}
+    for name, phase in phases.items():
+        _check_teacher(phase, list(phases)[: list(phases).index(name)])
+    return phases
+
+
+def _check_teacher(phase: PhasePlan, earlier: list[str]) -> None:
+    """ConfigError unless the teacher of a phase is a phase before it, and the method reads one."""
+    if not phase.teacher:
+        return
+    if phase.teacher not in earlier:
+        advice = f'It is the teacher of {phase.name}; "" is the original.'
+        raise unknown_name(f"phase before {phase.name}", phase.teacher, earlier, advice)
+    if not phase.method.TEACHER:
+        raise ConfigError(
+            f"{phase.name}.teacher={phase.teacher}: the method {phase.method.name} compares with "
+            "no teacher. Leave it empty."
+        )
 
 
 def _phase(name: str, section: Mapping[str, Any], tasks: Mapping[str, TaskPlan]) -> PhasePlan:
@@ -312,8 +272,13 @@ def _phase(name: str, section: Mapping[str, Any], tasks: Mapping[str, TaskPlan])
     chosen = section["tasks"]
     values = {key: section[key] for key in config_table.PHASE if key not in ("method", "solver")}
     values |= dict(tasks=_chosen_tasks(f"{name}.tasks", chosen, tasks) if chosen else ())
-    if solver.solved and solver.solved(**section["solver_args"]):
+    if method.begin or (solver.solved and solver.solved(**section["solver_args"])):
         values["steps"] = 0
+    if section["on"] == "all" and method.spares_forget(**section["args"]):
+        raise ConfigError(
+            f"{name}.on=all: the images to forget are among all images, and {method.name} would "
+            f"teach them again. Say {name}.on=retain or proxy."
+        )
     return PhasePlan(name=name, method=method, solver=solver, **values)
 
 

@@ -15,9 +15,10 @@ import numpy as np
 
 from l2l_jax.data import duplicates, image_cache, image_folder, images, splits
 from l2l_jax.data.splits import Split
-from l2l_jax.engine import audit_sets, boundaries, networks, retrained, token_bank
+from l2l_jax.engine import audit_sets, boundaries, networks, retrained, token_bank, unseen
+from l2l_jax.engine.complete import complete_config
 from l2l_jax.engine.experiment import Experiment, load_original
-from l2l_jax.engine.plan import Plan, complete_config
+from l2l_jax.engine.plan import Plan
 from l2l_jax.engine.step import make_update
 from l2l_jax.engine.training_sets import training_splits
 from l2l_jax.lib import files, hosts, preemption, sharding
@@ -201,6 +202,7 @@ def _try_phase(experiment: Experiment, phase: str) -> None:
             *(phase, method.name, method.SOLVER, phase, method.SOLVER, solver.name),
         )
     boundaries.check(experiment, planned)
+    unseen.check(experiment, planned)
     if solver.resolve:
         solver.resolve(boundaries.found(experiment, phase), **planned.solver_args)
     salient = None
@@ -213,7 +215,8 @@ def _try_phase(experiment: Experiment, phase: str) -> None:
         student = {group: model.template[group] for group in method.TRAINABLE}
         salient = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, bool), student)
     rule, noise = experiment.update_rule(phase), token_bank.abstract_noise(experiment, phase)
-    fixed = rule.fixed(model.template, model.template, noise, salient)
+    pairs = unseen.abstract(experiment, planned)
+    fixed = rule.fixed(model.template, model.template, noise, salient, pairs)
     for task in planned.tasks:
         task.task.visible(model.grid, **task.args)
         update = make_update(rule, task, experiment.mesh)

@@ -126,7 +126,7 @@ def check_tokens(
     own = trees.digest(original.params[TOKENIZER])
     other = [trees.digest(weights.params[TOKENIZER]) != own for weights in references]
     for name, planned in plan.phases.items():
-        until = planned.method.UNTIL
+        until = None if planned.stop else planned.method.UNTIL
         if until and not planned.args[until[1]] and any(other):
             raise ConfigError(
                 f"{name}.args.{until[1]}=0 is measured as the distance to the retrained model, and "

@@ -52,9 +52,9 @@ def _reuse_phases(experiment: Experiment, source: Path) -> list[str]:
         raise ConfigError(f"runtime.begin_from={source} is this workdir itself; name another one.")
     taken, reason = [], "all phases are here already"
     for phase in config["phases"]:
-        steps = config[phase]["steps"]
-        if done(here, phase, steps):
-            continue
+        steps = experiment.plan.phases[phase].steps
+        if experiment.plan.phases[phase].method.begin or done(here, phase, steps):
+            continue  # without a step there is nothing to copy
         reason = (
             _begun(here, phase)
             or difference(there, config, phase)

@@ -15,10 +15,11 @@ import jax
 
 from l2l_jax.engine import reuse
 from l2l_jax.engine.auditing import audit
+from l2l_jax.engine.complete import complete_config
 from l2l_jax.engine.evaluation import evaluate
 from l2l_jax.engine.experiment import Experiment
 from l2l_jax.engine.outcome import Counts, Outcome, restored, run_phases
-from l2l_jax.engine.plan import QUICK, choose_audits, complete_config, resolve
+from l2l_jax.engine.plan import QUICK, choose_audits, resolve
 from l2l_jax.engine.preflight import preflight
 from l2l_jax.engine.train import train
 from l2l_jax.lib import files, hosts, preemption

@@ -32,10 +32,13 @@ from l2l_jax.types import (
 
 Step = Callable[["State", Params, dict[str, Array]], tuple["State", Metrics]]
 
+UNSEEN = "unseen"  # the value of a phase's `stop`; see engine/unseen.py
+OVER_UNSEEN = "over_unseen"  # the metric that ends such a phase, at 0
 
-def mean_name(until: tuple[str, str]) -> str:
-    """The metric that is compared with the argument of UNTIL: a mean over tasks, see check_end."""
-    return f"{until[0]}_mean"
+
+def mean_name(metric: str) -> str:
+    """The name of what is compared with the limit: a mean over tasks, see check_end."""
+    return f"{metric}_mean"
 
 
 @no_type_check  # JAX also builds it from shapes and shardings
@@ -62,10 +65,11 @@ class State:
 @no_type_check
 @flax.struct.dataclass
 class EndingState(State):
-    """The state for a method that may end its phase before the last step."""
+    """The state for a phase that may end before its last step."""
 
     ended: Array  # bool scalar: the phase has ended, and no step changes anything any more
-    recent: Array  # [tasks] float32: the metric of UNTIL in the last step of each task
+    recent: Array  # [tasks] float32: the metric that ends the phase, in the last step of each task;
+    #     [1] if the metric of a step is that of all tasks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +88,26 @@ class UpdateRule:
     tasks: int = 1  # tasks that the phase rotates over; step i uses the i-th, in turn
     accumulate: int = 1
     ema: float = 0.0  # decay of the moving average; 0 = no average
+    stop: str = ""  # UNSEEN, or "": where the method says so, if it does
+    compared: tuple[TaskPlan, ...] = ()  # the tasks whose masks UNSEEN looks at
+
+    @property
+    def until(self) -> tuple[str, float | None] | None:
+        """(metric, limit): the phase ends when the metric reaches its limit, unless that is None.
+
+        None if nothing can end the phase before its last step.
+        """
+        if self.stop:
+            return OVER_UNSEEN, 0.0
+        if self.method.UNTIL is None:
+            return None
+        metric, argument = self.method.UNTIL
+        return metric, self.args.get(argument) or None
+
+    @property
+    def turns(self) -> int:
+        """Steps after which the metric of `until` has been measured under every task."""
+        return 1 if self.stop else self.tasks
 
     def init(self, params: Params) -> State:
         """The state before the first step. params: all groups of the model.
@@ -95,9 +119,9 @@ class UpdateRule:
         student = jax.tree.map(jnp.copy, student)
         average = jax.tree.map(lambda x: jnp.array(x, jnp.float32), student) if self.ema else None
         fields = jnp.zeros((), jnp.int32), student, self.optimizer.init(student), average
-        if self.method.UNTIL is None:
+        if self.until is None:
             return State(*fields)
-        return EndingState(*fields, jnp.zeros((), bool), jnp.zeros(self.tasks, jnp.float32))
+        return EndingState(*fields, jnp.zeros((), bool), jnp.zeros(self.turns, jnp.float32))
 
     def fixed(
         self,
@@ -105,16 +129,19 @@ class UpdateRule:
         original: Params,
         noise: Array | jax.ShapeDtypeStruct | None = None,
         salient: Params | None = None,
+        pairs: Mapping[str, Array | jax.ShapeDtypeStruct] | None = None,
     ) -> Params:
-        """What a step reads and never changes: {"frozen", "teacher", "noise", "salient"}.
+        """What a step reads and never changes: {"frozen", "teacher", "noise", "salient", "pairs"}.
 
         start: all groups that the phase begins with; original: the teacher. noise: tokens of noise
         images, [N, h, w] integers; None: the method draws noise in each step. salient: bools like
-        the student, True for values that may move; None: all of them.
+        the student, True for values that may move; None: all of them. pairs: what engine/unseen.py
+        compares, if the phase stops at UNSEEN.
         """
         frozen = {k: v for k, v in start.items() if k not in self.method.TRAINABLE}
         teacher = original if self.method.TEACHER else {}
-        return {"frozen": frozen, "teacher": teacher, "noise": noise, "salient": salient}
+        shown = {"noise": noise, "salient": salient, "pairs": pairs}
+        return {"frozen": frozen, "teacher": teacher, **shown}
 
     def check_end(self, state: EndingState, metrics: Metrics) -> tuple[Array, Array, Array]:
         """(bool: whether the stopping criterion is met, mean of its metric, state.recent with it).
@@ -122,13 +149,13 @@ class UpdateRule:
         The mean is over the last step of each task, because the metric of one task may be twice
         that of another. Before every task has had a step, the criterion is not met.
         """
-        assert self.method.UNTIL
-        metric, argument = self.method.UNTIL
-        recent = state.recent.at[state.step % self.tasks].set(metrics[metric])
-        mean = jnp.sum(recent) / jnp.minimum(state.step + 1, self.tasks)
-        limit = self.args.get(argument, 0.0)
-        met = (state.step + 1 >= self.tasks) & (mean >= limit) if limit else jnp.zeros((), bool)
-        return met, mean, recent
+        assert self.until
+        metric, limit = self.until
+        recent = state.recent.at[state.step % self.turns].set(metrics[metric])
+        mean = jnp.sum(recent) / jnp.minimum(state.step + 1, self.turns)
+        if limit is None:
+            return jnp.zeros((), bool), mean, recent
+        return (state.step + 1 >= self.turns) & (mean >= limit), mean, recent
 
 
 @dataclasses.dataclass(frozen=True)
@@ -257,23 +284,56 @@ def make_update(rule: UpdateRule, task: TaskPlan, mesh: Mesh) -> Step:
             "learning_rate": rule.learning_rate(state.step),
         }
         metrics |= measured
+        if rule.stop:
+            metrics |= over_unseen(rule, fixed, state.result)
         average = _averaged(state.average, student, rule.ema)
         new = dataclasses.replace(
             state, step=state.step + 1, student=student, optimizer=optimizer, average=average
         )
         if not isinstance(state, EndingState):
             return new, metrics
-        assert rule.method.UNTIL
+        assert rule.until
         met, mean, recent = rule.check_end(state, metrics)
         ended = state.ended | met
         new = jax.tree.map(lambda x, y: jnp.where(ended, x, y), state, new)
         # The step that meets the criterion counts; steps dispatched after it do not.
         recent = jnp.where(state.ended, state.recent, recent)
         new = dataclasses.replace(new, step=state.step + ~state.ended, ended=ended, recent=recent)
-        metrics[mean_name(rule.method.UNTIL)] = mean
+        metrics[mean_name(rule.until[0])] = mean
         return new, metrics | {"ended": ended.astype(jnp.float32)}
 
     return update
+
+
+def over_unseen(rule: UpdateRule, fixed: Params, student: Params) -> Metrics:
+    """{OVER_UNSEEN: how far the loss on forget images is above that on never-seen ones}.
+
+    Beside it the losses of the pairs that a step looks at; see engine/unseen.py.
+    """
+    pairs = fixed["pairs"]
+    losses = pair_losses(rule, fixed["frozen"] | student, pairs, 0)
+    gap = losses["forget"] - losses["calibration"]
+    shown = {f"{side}_loss": value for side, value in losses.items()}
+    return {OVER_UNSEEN: gap + pairs["offset"], **shown}
+
+
+def pair_losses(
+    rule: UpdateRule, params: Params, pairs: Mapping[str, Array], turn: Array | int
+) -> dict[str, Array]:
+    """{side: scalar, its mean loss under all tasks} of pairs of a forget and a never-seen image.
+
+    pairs: uint8 [R, H, W, 3] or tokens of the sides "forget" and "calibration". A row has the same
+    mask and draws of T on both sides. They depend on `turn` and not on the step.
+    """
+    model, losses = rule.model, {"forget": jnp.zeros(()), "calibration": jnp.zeros(())}
+    for at, task in enumerate(rule.compared):
+        rng = rngs.key(rule.seed, rule.phase, UNSEEN, at, turn)
+        for side in losses:
+            batch = draw(rule, "", pairs[side], task, rng)
+            key = rngs.fold(rng, "corrupt")
+            inputs = model.corrupt(params, batch.images, batch.mask, key, visible=batch.visible)
+            losses[side] += jnp.mean(model.loss(params, inputs)) / len(rule.compared)
+    return losses
 
 
 def _averaged(average: Params | None, student: Params, decay: float) -> Params | None:

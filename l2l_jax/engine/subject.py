@@ -239,10 +239,9 @@ class Examination:
         rows = {side: (_Pictures(sets[side]), _as_it_is) for side in planned.method.SIDES}
         optimizer, rate = optim.make_optimizer(steps=steps, **planned.optimizer)
         rule = dataclasses.replace(
-            experiment.update_rule(phase), optimizer=optimizer, learning_rate=rate
+            experiment.update_rule(phase), optimizer=optimizer, learning_rate=rate, stop=""
         )
-        rule, salient = measure.resolve_arguments(rule, experiment, rows, begin, begin, None)
-        fixed = rule.fixed(begin, begin, None, salient)
+        rule, fixed = measure.resolve_arguments(rule, experiment, rows, begin, begin, None)
         key = ("unlearn", phase, steps)
         with contextlib.closing(experiment.batches(phase, rows, 0)) as batches:
             trained = self._trained(key, rule, planned.tasks, begin, fixed, batches, (steps,))

@@ -27,16 +27,18 @@ STOP_CHECK_EVERY = 10  # steps between checks whether another process received a
 
 
 def train(
-    phase: str, experiment: Experiment, start: Params, original: Params
+    phase: str, experiment: Experiment, start: Params, teacher: Params
 ) -> tuple[Params, int, int]:
     """Runs or continues a phase. Returns (parameters on the mesh, steps done, total steps).
 
-    start: the parameters that the phase begins with; original: the teacher. Raises Preempted after
+    start: the parameters that the phase begins with. Raises Preempted after
     saving on SIGTERM or Ctrl-C, NonFinite at the first value that is not finite, NotSaved on a
     full disk.
     """
     planned, runtime = experiment.plan.phases[phase], experiment.config["runtime"]
     total = planned.steps
+    if planned.method.begin:  # it takes no step
+        return start, 0, 0
     with contextlib.ExitStack() as stack:
         # 1. What a step does, and what it starts from: the newest whole checkpoint, or `start`.
         rule, sides = experiment.update_rule(phase), training_splits(experiment, phase)
@@ -56,9 +58,8 @@ def train(
             log.info("%s: continuing from step %d of %d", phase, first, total)
         began = time.perf_counter()
         rows, noise = token_bank.prepare(phase, experiment, sides, start)
-        rule, salient = measure.resolve_arguments(rule, experiment, rows, start, original, noise)
+        rule, fixed = measure.resolve_arguments(rule, experiment, rows, start, teacher, noise)
         spent = time.perf_counter() - began
-        fixed = rule.fixed(start, original, noise, salient)
 
         # 2. One program for each task: masks of another size are another program.
         updates = [make_update(rule, task, experiment.mesh) for task in planned.tasks]

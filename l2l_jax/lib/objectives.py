@@ -7,6 +7,7 @@ from jaxtyping import Array, Bool
 from l2l_jax.types import (
     Batch,
     ImageToImage,
+    Inputs,
     Latents,
     Metrics,
     Outputs,
@@ -58,3 +59,60 @@ def training_loss(
     """Corrupts the batch and returns (training loss of the model, its metrics)."""
     inputs = model.corrupt(params, batch.images, batch.mask, rng, visible=batch.visible)
     return model.training_loss(params, inputs)
+
+
+def divergence(a: Outputs, b: Outputs, loss_mask: Bool[Array, "..."]) -> PerImage:
+    """[B] Kullback-Leibler divergence of the distributions of logits b from those of logits a.
+
+    KL(softmax(b) || softmax(a)) in nats, where b is the target: the mean over the tokens at which
+    loss_mask is True. a, b: [B, L, codes]; loss_mask: [B, L, 1]. 0 for an example without such a
+    token.
+    """
+    log_a, log_b = (jax.nn.log_softmax(x.astype(jnp.float32)) for x in (a, b))
+    each = jnp.sum(jnp.exp(log_b) * (log_b - log_a), axis=-1, keepdims=True)
+    axes = tuple(range(1, each.ndim))
+    return jnp.sum(jnp.where(loss_mask, each, 0.0), axes) / jnp.maximum(jnp.sum(loss_mask, axes), 1)
+
+
+def matching(
+    model: ImageToImage,
+    student: Params,
+    teacher: Params,
+    inputs: Inputs,
+    *,
+    outputs: int | float = 1.0,
+    latents: int | float = 1.0,
+    relative: bool = True,
+) -> tuple[Scalar, Metrics]:
+    """(outputs * their distance to the teacher's + latents * theirs, {"output_gap", "latent_gap"}).
+
+    Outputs are compared where the loss of the model counts: values that it does not train, such as
+    those of visible patches of an MAE, mean nothing. The distance of logits of tokens is their
+    `divergence`, that of other outputs the mean square. relative: a mean square is divided by the
+    variance of the teacher's values, and that of latents as in latent_distance, so that the weights
+    mean the same for every model. A weight of 0 leaves its term out; it costs nothing then.
+    """
+    fixed, total, metrics = jax.lax.stop_gradient, jnp.zeros(()), {}
+    own, target = model.encode(student, inputs), fixed(model.encode(teacher, inputs))
+    if latents:
+        metrics["latent_gap"] = latent_distance(own, target, relative)
+        total += latents * metrics["latent_gap"]
+    if outputs:
+        made = model.decode(student, own, inputs)
+        wanted, counts = fixed(model.decode(teacher, target, inputs)), model.loss_mask(inputs)
+        if model.takes_tokens:
+            gap = jnp.mean(divergence(made, wanted, counts))
+        else:
+            unit = _variance(wanted, counts) if relative else 1.0
+            gap = jnp.mean(output_distance(made, wanted, counts)) / unit
+        metrics["output_gap"] = gap
+        total += outputs * gap
+    return total, metrics
+
+
+def _variance(outputs: Outputs, loss_mask: Bool[Array, "..."]) -> Scalar:
+    """The variance of all values where loss_mask is True; never 0."""
+    weight = jnp.broadcast_to(loss_mask, outputs.shape).astype(jnp.float32)
+    count = jnp.maximum(jnp.sum(weight), 1)
+    mean = jnp.sum(weight * outputs) / count
+    return jnp.sum(weight * (outputs - mean) ** 2) / count + 1e-12

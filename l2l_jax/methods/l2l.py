@@ -61,6 +61,7 @@ TRAINABLE = ("encoder",)
 SIDES = ("retain", "forget")
 TEACHER = True
 MAKES_ORIGINAL = False
+OVERSHOOTS = True  # 60 steps on 16 images: their losses tell them from never-seen ones, AUC .88
 VARIANTS = (dict(relative=True), dict(target="released"), dict(fixed_noise=True))
 
 draw_noise = noise_images

@@ -155,6 +155,17 @@ class VQGAN(FillingModel):
         error = jnp.mean(jnp.abs(decoded - inputs.target), axis=(1, 2, 3))
         return error + quantize.commitment(z, quantized)
 
+    def own_loss(self, params: Params, inputs: Inputs) -> Scalar:
+        """The mean of the two terms of the codebook, and `revive` times the pull on unused codes.
+
+        An output that is to match another one gives the codebook no gradient: it passes straight
+        through to the latents.
+        """
+        z, decoder = self.encode(params, inputs), self._bound_decoder(params)
+        total = jnp.mean(quantize.commitment(z, _quantized(decoder, z)))
+        pull = quantize.revival(z, decoder.codebook[...]) if self.revive else 0.0
+        return total + self.revive * pull
+
     def training_loss(self, params: Params, inputs: Inputs) -> tuple[Scalar, Metrics]:
         """Mean of `loss`, `revive` times the pull on unused codes, and the adversarial terms."""
         z = self.encode(params, inputs)

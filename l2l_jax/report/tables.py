@@ -172,9 +172,10 @@ def _sum(run: Record, key: str) -> float | None:
 
 
 def _peak(run: Record) -> float | None:
-    """The largest memory of any phase, in bytes; None if it is unknown for one of them."""
-    values = _known([cost_of(run, phase).get("memory") for phase in run.config["phases"]])
-    return None if values is None else max(values)
+    """The largest memory of any phase, in bytes; None if it is unknown for one with steps."""
+    trained = [phase for phase in run.config["phases"] if cost_of(run, phase).get("steps") != 0]
+    values = _known([cost_of(run, phase).get("memory") for phase in trained])
+    return max(values) if values else None
 
 
 def _mean(group: Group, value_of: Callable[[Record], float | None]) -> float | None:

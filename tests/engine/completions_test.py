@@ -9,7 +9,8 @@ import pytest
 
 from l2l_jax.data import splits
 from l2l_jax.engine import completions, networks
-from l2l_jax.engine.plan import complete_config, resolve
+from l2l_jax.engine.complete import complete_config
+from l2l_jax.engine.plan import resolve
 from l2l_jax.engine.run import evaluate_again, run
 from l2l_jax.lib import files
 from l2l_jax.lib.errors import ConfigError, WrongWeights

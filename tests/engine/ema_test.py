@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from l2l_jax.engine import evaluation, measure, reuse
+from l2l_jax.engine.complete import complete_config
 from l2l_jax.engine.experiment import without_data
 from l2l_jax.engine.outcome import (
     Outcome,
@@ -18,7 +19,7 @@ from l2l_jax.engine.outcome import (
     restored,
     run_phases,
 )
-from l2l_jax.engine.plan import complete_config, resolve
+from l2l_jax.engine.plan import resolve
 from l2l_jax.engine.run import evaluate_again, run
 from l2l_jax.lib import files, trees
 from l2l_jax.lib.errors import ConfigError

@@ -106,7 +106,7 @@ def test_the_floor_between_retrained_models_is_subtracted():
 @pytest.mark.parametrize(("lam", "refused"), [(0.0, True), (0.3, False)])
 def test_tokens_of_two_tokenizers_are_not_compared(lam, refused):
     """lambda of ascent is a distance between probabilities of codes."""
-    planned = SimpleNamespace(method=find("method", "ascent"), args=dict(lam=lam))
+    planned = SimpleNamespace(method=find("method", "ascent"), args=dict(lam=lam), stop="")
     plan = SimpleNamespace(phases={"ascent": planned}, references=("runs/a", "runs/b"))
     model = SimpleNamespace(takes_tokens=True)
     own, other = (Weights({"tokenizer": {"x": np.full(2, v)}}, {}) for v in (1.0, 2.0))

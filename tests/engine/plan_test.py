@@ -5,7 +5,8 @@ import math
 
 import pytest
 
-from l2l_jax.engine.plan import complete_config, resolve
+from l2l_jax.engine.complete import complete_config
+from l2l_jax.engine.plan import resolve
 from l2l_jax.lib.errors import ConfigError, UserError
 from tests.helpers import small_config
 

@@ -11,8 +11,9 @@ import pytest
 from configs import common
 from l2l_jax.engine import config as config_table
 from l2l_jax.engine import provenance, retrained
+from l2l_jax.engine.complete import complete_config
 from l2l_jax.engine.outcome import run_phases
-from l2l_jax.engine.plan import complete_config, resolve
+from l2l_jax.engine.plan import resolve
 from l2l_jax.engine.preflight import preflight
 from l2l_jax.engine.train import train
 from l2l_jax.lib import cli, files, trees

@@ -8,7 +8,8 @@ import pytest
 from configs import mae_imagenet, mae_places365
 from l2l_jax.data import splits
 from l2l_jax.datasets import imagenet, places365
-from l2l_jax.engine.plan import complete_config, resolve
+from l2l_jax.engine.complete import complete_config
+from l2l_jax.engine.plan import resolve
 from l2l_jax.engine.training_sets import passes, trained_on, training_splits
 from l2l_jax.lib import files
 from l2l_jax.lib.errors import ConfigError, DataMissing

@@ -8,8 +8,9 @@ import shutil
 import pytest
 
 from l2l_jax.engine import reuse
+from l2l_jax.engine.complete import complete_config
 from l2l_jax.engine.outcome import run_phases
-from l2l_jax.engine.plan import complete_config, resolve
+from l2l_jax.engine.plan import resolve
 from l2l_jax.engine.preflight import preflight
 from l2l_jax.engine.run import run
 from l2l_jax.engine.train import train

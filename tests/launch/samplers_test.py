@@ -7,8 +7,9 @@ import pytest
 
 from l2l_jax.data import splits
 from l2l_jax.engine import reuse
+from l2l_jax.engine.complete import complete_config
 from l2l_jax.engine.outcome import run_phases
-from l2l_jax.engine.plan import complete_config, resolve
+from l2l_jax.engine.plan import resolve
 from l2l_jax.engine.preflight import preflight
 from l2l_jax.engine.train import train
 from l2l_jax.lib import files

@@ -2,7 +2,7 @@
 
 import pytest
 
-from l2l_jax.engine.plan import complete_config
+from l2l_jax.engine.complete import complete_config
 from l2l_jax.lib import config_dicts, files
 from l2l_jax.lib.errors import ConfigError
 from l2l_jax.workdir import claim

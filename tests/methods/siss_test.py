@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from configs import common
-from l2l_jax.engine.plan import complete_config, resolve
+from l2l_jax.engine.complete import complete_config
+from l2l_jax.engine.plan import resolve
 from l2l_jax.engine.preflight import preflight
 from l2l_jax.lib.errors import ConfigError
 from l2l_jax.lib.objectives import training_loss
