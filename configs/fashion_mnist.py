@@ -16,6 +16,10 @@ joined by commas:
     max_loss, ...    another method than l2l: one of common.METHODS, see use_method in
                 configs/common.py. retrain makes the retrained model, without the four classes;
                 its steps are fewer, so that it sees each image as often as the original does
+    undo        after the method perturb the model and distill it on the retain images, so that the
+                forgetting holds; see use_undo in configs/common.py. Alone it follows L2L; with
+                another method write max_loss,undo
+    images      forget the single images that --config.split.forget.files lists
     pretrain    train the original from scratch on all ten classes. The bundled weights were made
                 so (l2l_jax/weights/bundled/README.md). mage,pretrain loads the bundled tokenizer
     short       half as many unlearning steps, for grids of many runs
@@ -48,7 +52,14 @@ MODELS = {
         size="small", image_size=32, cell=4, steps=200, beta_end=0.1, sample_steps=10
     ),
 }
-FORMS = ("mage", "vqgan", "diffusion", "pretrain", "short", "smoke", *common.METHODS)
+PRETRAINING = {
+    "mae": dict(steps=12_000, batch_size=128, tasks=("random", "center", "outpaint")),
+    "mage": dict(steps=7_000, batch_size=64, tasks=("random_ratio", "hole", "frame")),
+    "vqgan": dict(steps=4_000, batch_size=64, tasks=("nothing",)),
+    "diffusion": dict(steps=5_000, batch_size=32, tasks=("center", "outpaint", "freeform")),
+}
+FORMS = ("mage", "vqgan", "diffusion", "pretrain", "short", "smoke", common.UNDO)
+FORMS += common.METHODS
 
 
 def get_config(form: str = "") -> common.Config:
@@ -93,6 +104,8 @@ def get_config(form: str = "") -> common.Config:
         use_l2l(config)
         config.unlearn.steps //= 2 if "short" in words else 1
         common.use_method(config, method)
+    if common.UNDO in words:
+        use_undo(config)
     if "smoke" in words:
         common.use_few_steps(config)
     return config
@@ -128,17 +141,16 @@ def use_l2l(config: common.Config) -> None:
         config.audits = ("quick",)
 
 
+def use_undo(config: common.Config) -> None:
+    """Adds the phases of the recipe undo; the optimizer is that of pretraining."""
+    made = PRETRAINING[config.model.name]
+    common.use_undo(config, made["steps"] * made["batch_size"], lr=1e-3, final=0.0, clip=1.0)
+
+
 def use_pretraining(config: common.Config) -> None:
     """Trains the original from scratch; MAGE with the bundled tokenizer."""
     config.phases = ("pretrain",)
-    config.pretrain = common.phase("pretrain", batch_size=128, on="all")
-    settings = dict(
-        mae=dict(steps=12_000, tasks=("random", "center", "outpaint")),
-        mage=dict(steps=7_000, tasks=("random_ratio", "hole", "frame"), batch_size=64),
-        vqgan=dict(steps=4_000, tasks=("nothing",), batch_size=64),
-        diffusion=dict(steps=5_000, tasks=("center", "outpaint", "freeform"), batch_size=32),
-    )
-    config.pretrain.update(settings[config.model.name])
+    config.pretrain = common.phase("pretrain", on="all", **PRETRAINING[config.model.name])
     config.pretrain.optimizer.update(dict(lr=1e-3, clip=1.0))
     if config.model.name == "mage":
         config.weights = "bundled:vqgan_fashion_mnist"

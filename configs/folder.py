@@ -18,6 +18,8 @@ Form words, joined by commas, as in small,max_loss:
     small       pretrain a small MAE instead of loading the published one. Its phases train on the
                 masks that are evaluated, centre and out-painting, beside random ones; the phases
                 without this word train on random masks only
+    undo        after the method perturb the model and distill it on the retain images, so that the
+                forgetting holds; see use_undo in configs/common.py
     max_loss, ...    another method than l2l: one of METHODS in configs/common.py; retrain needs
                 small, and fewer steps if it is to see each image as often as the original:
                 --config.pretrain.steps=6000 times the share of the images that are kept
@@ -25,7 +27,7 @@ Form words, joined by commas, as in small,max_loss:
 
 from configs import common
 
-FORMS = ("small", *common.METHODS)
+FORMS = ("small", common.UNDO, *common.METHODS)
 
 
 def get_config(form: str = "") -> common.Config:
@@ -58,6 +60,8 @@ def get_config(form: str = "") -> common.Config:
     if "small" in words:
         use_small_model(config)
     common.use_method(config, common.method_of_form(words))
+    if common.UNDO in words:
+        common.use_undo(config)
     return config
 
 

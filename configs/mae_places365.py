@@ -14,6 +14,8 @@ Form words, joined by commas:
     coco                 as proxy, with 10,000 COCO images; all random crops then cover 0.2 to 0.5
                          of the area, as in the released VQ-GAN code
     max_loss, ...        another method than l2l: one of UNLEARNING in configs/common.py
+    undo                 after the method perturb the model and distill it on the retain images;
+                         see use_undo in configs/common.py. Its settings are not measured here
     smoke                the same code in a minute on a CPU, for tests: synthetic images in files of
                          the real format, a tiny model that is pretrained for a few steps, untrained
                          feature networks; the figures mean nothing
@@ -41,7 +43,7 @@ from configs import common
 SIZES = ("base", "large", "huge")
 SPLITS = ("released", "random")
 PROXIES = ("proxy", "coco")
-FORMS = (*SIZES, *SPLITS, *PROXIES, "smoke", *common.UNLEARNING)
+FORMS = (*SIZES, *SPLITS, *PROXIES, "smoke", common.UNDO, *common.UNLEARNING)
 
 
 def get_config(form: str = "") -> common.Config:
@@ -56,6 +58,8 @@ def get_config(form: str = "") -> common.Config:
         common.use_coco_proxy(config, 10_000)
     common.use_published_networks(config, scenes=True)
     common.use_method(config, common.method_of_form(words))
+    if common.UNDO in words:
+        common.use_undo(config)
     if "smoke" in words:
         common.use_synthetic_images(config, dict(size="test", image_size=64, patch=4))
     return config

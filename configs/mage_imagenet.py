@@ -14,6 +14,8 @@ Paper A and its released code call this experiment VQ-GAN. Form words, joined by
     coco                 as proxy, with 10,000 COCO images; all random crops then cover 0.2 to 0.5
                          of the area, as in the released code
     max_loss, ...        another method than l2l: one of UNLEARNING in configs/common.py
+    undo                 after the method perturb the model and distill it on the retain images;
+                         see use_undo in configs/common.py. Its settings are not measured here
     pretrain             train the original from scratch on all images, with your own tokenizer
                          (made by configs/vqgan_imagenet.py; pass it as --config.weights)
     tied                 tying="tied", as in the released code: the decoder shares the token
@@ -70,7 +72,7 @@ SIZES = ("base", "large")
 SPLITS = ("released", "random")
 PROXIES = ("proxy", "coco")
 OTHERS = ("pretrain", "tied", "online", "sweep", "smoke")
-FORMS = (*SIZES, *SPLITS, *PROXIES, *OTHERS, *common.UNLEARNING)
+FORMS = (*SIZES, *SPLITS, *PROXIES, *OTHERS, common.UNDO, *common.UNLEARNING)
 
 
 def get_config(form: str = "") -> common.Config:
@@ -104,6 +106,8 @@ def get_config(form: str = "") -> common.Config:
         use_pretraining(config)
     else:
         common.use_method(config, common.method_of_form(words))
+        if common.UNDO in words:
+            common.use_undo(config)
     if "smoke" in words:
         tokenizer = dict(size="test", multipliers=(1, 1, 1))
         model_args = dict(size="test", image_size=64, steps=4, tokenizer=tokenizer)

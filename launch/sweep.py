@@ -7,11 +7,13 @@
 
 Axes of the grid:
 
-    method          form words of the config, such as l2l or max_loss
+    method          form words of the config, such as l2l or max_loss; a + joins words, such as
+                    max_loss+undo
     seed, a.b.c     config.seed, config.a.b.c, such as unlearn.optimizer.lr=1e-4,3e-4
     alpha, share    config.unlearn.solver_args.alpha and .share (alpha: l2l and most methods; share:
                     siss)
     r               config.tradeoff.solver_args.r (epsilon)
+    a               config.perturb.args.a (undo); distill.steps is the other axis of its dial
 
 A method that does not read an axis runs once without it. --config.key=value goes to every run,
 except to runs that do not have the phase of that key; the form word decides which phases a run has.
@@ -57,6 +59,7 @@ from l2l_jax.registry import find
 from l2l_jax.workdir import claim
 
 SHORT = {
+    "a": "perturb.args.a",
     "alpha": "unlearn.solver_args.alpha",
     "r": "tradeoff.solver_args.r",
     "share": "unlearn.solver_args.share",
@@ -157,7 +160,8 @@ def plan_methods(spec: str, axes: Axes, overrides: Sequence[str]) -> list[Method
     methods: list[MethodPlan] = []
     unread = set(overrides)
     for name in sorted(axes.get("method", [""]), key=lambda name: name != RETRAIN):
-        full_spec = ":".join(filter(None, (file, ",".join(filter(None, (form, name))))))
+        words = ",".join(filter(None, (form, name.replace("+", ","))))
+        full_spec = ":".join(filter(None, (file, words)))
         config = resolve_config(full_spec, overrides)
         if unused := flags.unused(config, overrides):
             text = flags.unused_message(unused, config)
@@ -218,7 +222,11 @@ def find_source(run: Run, runs: Sequence[Run], planned: bool) -> Path | None:
         same = reuse.shared(other.config, run.config)
         if planned and runs.index(other) < runs.index(run):
             return len(same)
-        done = [reuse.done(other.folder, phase, run.config[phase]["steps"]) for phase in same]
+        done = [
+            reuse.done(other.folder, phase, run.config[phase]["steps"])
+            or find("method", run.config[phase]["method"]).begin is not None
+            for phase in same
+        ]
         return [*done, False].index(False)
 
     best = max((other for other in runs if other is not run), key=reusable, default=run)
