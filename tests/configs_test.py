@@ -17,6 +17,9 @@ SMALL_MODELS = ("fashion_mnist", "fashion_mnist:mage", "fashion_mnist:diffusion"
                 "autoencoder_cifar10", "autoencoder_cifar10:bundled")  # fmt: skip
 
 
+METHOD_OF = dict(epsilon="l2l", pcgrad="l2l", saliency="l2l", images="max_loss")  # of recipes
+
+
 def config_of(spec, *words):
     file, _, form = spec.partition(":")
     form = ",".join(filter(None, (form, *words)))
@@ -29,9 +32,9 @@ def test_every_config_has_every_method(spec, method):
     default, config = config_of(spec), config_of(spec, method)
     smoke = config_of(spec, method, "smoke")
     phases = config["phases"][len(default["phases"]) - 1 :]
-    expected = {"epsilon": "l2l", "pcgrad": "l2l", "saliency": "l2l"}.get(method, method)
-    assert config[phases[0]]["method"] == expected
-    assert (config["data"], config["split"]) == (default["data"], default["split"])
+    assert config[phases[0]]["method"] == METHOD_OF.get(method, method)
+    assert config["data"] == default["data"]
+    assert config["split"] == default["split"] or method == "images"
     for phase in phases:
         assert config[phase]["on"] == default["unlearn"]["on"]
         assert config[phase]["steps"] == default["unlearn"]["steps"]
@@ -47,9 +50,47 @@ def test_the_folder_config_has_every_method(method):
     config = config_of("folder:small", method)
     config["data"]["args"]["root"] = "pets"
     phases = {config[phase]["method"] for phase in config["phases"][1:]}
-    expected = {"epsilon": "l2l", "pcgrad": "l2l", "saliency": "l2l"}.get(method, method)
+    expected = METHOD_OF.get(method, method)
     assert expected in phases or (method, config["pretrain"]["on"]) == ("retrain", "retain")
     resolve(config)
+
+
+@pytest.mark.parametrize("spec", [*PUBLISHED_MODELS, *SMALL_MODELS])
+@pytest.mark.parametrize("method", ["", "max_loss", "ascent", "epsilon"])
+def test_every_config_has_undo_after_every_method(spec, method):
+    words = [method] * bool(method)
+    before, config = config_of(spec, *words), config_of(spec, *words, "undo")
+    *unlearning, perturb, distill = config["phases"]
+    assert (tuple(unlearning), perturb, distill) == (before["phases"], "perturb", "distill")
+    assert all(config[phase] == before[phase] for phase in unlearning)
+    assert config["distill"]["teacher"] == unlearning[-1]
+    assert config["distill"]["on"] == before[unlearning[-1]]["on"] != "all"
+    assert config["distill"]["args"]["forget_images"] is False
+    assert config["perturb"]["args"]["a"] == 0.5
+    plan = resolve(config)
+    assert (plan.phases["perturb"].steps, plan.phases["distill"].steps > 0) == (0, True)
+    resolve(config_of(spec, *words, "undo", "smoke"))
+
+
+def test_undo_costs_a_small_share_of_pretraining():
+    """With the teacher's pass, an image costs 4/3 of what it costs in pretraining."""
+    for spec, pretrained in (("fashion_mnist:undo", 12_000 * 128),
+                             ("fashion_mnist:diffusion,undo", 5_000 * 32),
+                             ("autoencoder_cifar10:undo", 20_000 * 128)):  # fmt: skip
+        distill = config_of(spec)["distill"]
+        seen = distill["steps"] * distill["batch_size"]
+        assert 4 / 3 * seen == pytest.approx(0.035 * pretrained, rel=0.02)
+
+
+@pytest.mark.parametrize("spec", ["fashion_mnist", "autoencoder_cifar10:bundled"])
+def test_images_are_a_list_in_place_of_classes(spec):
+    config, default = config_of(spec, "images"), config_of(spec)
+    phase, before = config["unlearn"], default["unlearn"]
+    assert config["split"]["forget"]["classes"] == ()
+    assert config["split"]["calibration"] > 0
+    assert (phase["stop"], phase["args"]) == ("unseen", dict(times=0.0, retain="match"))
+    rate = pytest.approx(before["optimizer"]["lr"] / 3)
+    assert phase["optimizer"]["lr"] == phase["optimizer"]["final"] == rate
 
 
 @pytest.mark.slow
@@ -74,6 +115,8 @@ def test_form_words_that_exclude_each_other():
         ("mage_imagenet", ("pretrain", "max_loss")),
         ("vqgan_imagenet", ("max_loss",)),
         ("mae_places365", ("retrain",)),
+        ("fashion_mnist", ("retrain", "undo")),
+        ("autoencoder_cifar10", ("retrain", "undo")),
     ):
         with pytest.raises(ConfigError, match=r"takes one of|go(es)? with|has the forms"):
             config_of(spec, *words)

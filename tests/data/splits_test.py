@@ -139,6 +139,30 @@ def test_a_side_has_limits_of_its_own():
     )
 
 
+def test_images_for_calibration_are_evaluated_on_no_side():
+    sides = dict(forget=dict(classes=("cat", "dog")))
+    whole, found, most = (make(**sides, calibration=count) for count in (0, 1, 1000))
+    apart = found["calibration"]
+    assert "calibration" not in whole
+    assert (apart.part, per_class(apart)) == ("eval", dict.fromkeys(CLASSES, 1))
+    assert most["calibration"].keys == apart.keys, "at most half of the three images of a class"
+    held_out = [set(found[f"{side}_eval"].keys) for side in ("forget", "retain")]
+    assert not set(apart.keys) & set.union(*held_out)
+    assert set(apart.keys).union(*held_out) == {
+        key for side in ("forget", "retain") for key in whole[f"{side}_eval"].keys
+    }
+    assert all(found[side].keys == whole[side].keys for side in ("forget", "retain"))
+    assert make(**sides, calibration=1, seed=5)["calibration"].keys != apart.keys
+
+
+def test_a_list_longer_than_the_retain_side_is_refused(tmp_path):
+    path = tmp_path / "list.txt"
+    path.write_text("".join(f"train/{name}/{i}\n" for name in CLASSES[:3] for i in range(6)))
+    with pytest.raises(ConfigError, match="lists 18 images to forget, and only 12 are in retain"):
+        make(forget=dict(files=str(path)))
+    make(forget=dict(classes=CLASSES[:3]))
+
+
 def test_a_total_is_drawn_evenly_over_the_classes():
     given = sources() | {"train": part("train", dict(cat=6, dog=6, bus=1, tree=3, sea=6))}
     draw = dict(forget=dict(classes=("cat",)), retain=dict(images=10, rest=True))
