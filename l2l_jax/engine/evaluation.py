@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from l2l_jax.engine import evaluated, networks, provenance, retrained, tokenizer, unseen
+from l2l_jax.engine import cost, evaluated, networks, provenance, retrained, tokenizer, unseen
 from l2l_jax.engine.completions import Completer, TrainingImages
 from l2l_jax.engine.experiment import Experiment
 from l2l_jax.engine.outcome import Outcome, describe_parameters
@@ -44,9 +44,10 @@ def evaluate(experiment: Experiment, outcome: Outcome) -> dict[str, Any]:
         "tokenizer": tokenizer.measure(completer, model, params[own])
         if isinstance(model, TokenModel)
         else None,
-        "seconds": _seconds(experiment) | {"evaluate": time.perf_counter() - began},
+        "seconds": cost.seconds(experiment) | {"evaluate": time.perf_counter() - began},
         "steps": {phase: list(counts) for phase, counts in outcome.done.items()},
-        "cost": _cost(experiment, outcome),
+        "cost": cost.of_phases(experiment, outcome),
+        "pretraining": cost.of_pretraining(experiment, outcome),
         "ended": _endings(experiment, outcome),
         "reference": plan.config["reference"],
         **origins(experiment, outcome),
@@ -237,30 +238,6 @@ def origins(experiment: Experiment, outcome: Outcome) -> dict[str, Any]:
         if name.startswith("retrained")
     }
     return {"training": trained, "unclean": {name: why for name, why in reasons.items() if why}}
-
-
-def _seconds(experiment: Experiment) -> dict[str, float]:
-    """Time spent in each phase, over all launches."""
-    spent = dict.fromkeys(experiment.plan.phases, 0.0)
-    for record in experiment.workdir.read_metrics():
-        spent[record["phase"]] = record["seconds"]
-    return spent
-
-
-def _cost(experiment: Experiment, outcome: Outcome) -> dict[str, dict[str, float]]:
-    """Of each phase, over all launches: seconds, steps, FLOPs, and the peak of memory in bytes."""
-    seconds, cost = _seconds(experiment), {}
-    for phase, (done, _) in outcome.done.items():
-        noted = experiment.noted(phase)
-        cost[phase] = {"seconds": seconds[phase], "steps": done}
-        if "step_flops" in noted or not done:
-            cost[phase]["flops"] = done * noted.get("step_flops", 0)
-        else:
-            path = experiment.workdir.notes
-            log.warning("%s lacks the cost of %s: its FLOPs are not known", path, phase)
-        if "memory" in noted:
-            cost[phase]["memory"] = noted["memory"]
-    return cost
 
 
 def _endings(experiment: Experiment, outcome: Outcome) -> dict[str, str]:

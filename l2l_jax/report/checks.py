@@ -146,6 +146,7 @@ def check_results(path: Path, results: Any, phases: list[str]) -> None:
         first = section({results["task"]: holding(variants, holding(sides, inner))})
         check(path, results, section({key: tasks}))
         check(path, results[key], first, (key,))
+    check(path, results, section({}, dict(pretraining=maybe(section(dict(flops=number))))))
     check(path, results, section(dict(sets=holding(sides, anything))))
     check(path, results, section({}, dict(audits=each(_audit))))
 

@@ -58,6 +58,12 @@ class Record:
         return self.config["seed"]
 
     @property
+    def unlearning(self) -> list[str]:
+        """The phases that unlearn; none of a run that only trains."""
+        phases = self.config["phases"] if "unlearned" in self.headline else []
+        return [phase for phase in phases if self.config[phase]["method"] != "pretrain"]
+
+    @property
     def unfinished(self) -> dict[str, tuple[int, int]]:
         """{phase: (steps done, steps planned)} of phases that were interrupted.
 

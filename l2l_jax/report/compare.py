@@ -119,7 +119,9 @@ def compared(runs: Sequence[Record], left_out: Mapping[Path, str]) -> str:
             body += _beside(runs, rows, figures)
     body += [_explanation(groups, figures), "<h2>Cost</h2>", tables.costs_html(groups)]
     body.append(
-        "<p>Means over seeds; the largest peak of memory, of the process or of its device. The "
+        "<p>Means over seeds; the largest peak of memory, of the process or of its device. Of "
+        "pretraining: the FLOPs of the phases that unlearn over those of the original's training, "
+        "where it is known on how many images. The "
         "cost of a phase that was reused from another run is its cost in that run.</p>"
     )
     body += [*_pictures(groups), *_described(groups)]

@@ -112,3 +112,14 @@ def cost_text(cost: Mapping[str, Any]) -> str:
             f"peak memory {si(cost.get('memory'), 'B')}",
         )
     )
+
+
+def pretraining_share(results: Mapping[str, Any], phases: Sequence[str]) -> float | None:
+    """The FLOPs of the phases that unlearn over those of the original's training.
+
+    phases: those that unlearn. None if there are none, or if either cost is not known.
+    """
+    whole = (results.get("pretraining") or {}).get("flops")
+    spent = [results["cost"].get(phase, {}).get("flops") for phase in phases]
+    known = [value for value in spent if value is not None]
+    return sum(known) / whole if whole and known and len(known) == len(spent) else None

@@ -16,7 +16,8 @@ from string import Template
 from l2l_jax.lib import files
 from l2l_jax.report import audits, drawings, feature_networks, reference, run_table, sets
 from l2l_jax.report.collect import Record, collect
-from l2l_jax.report.metrics import cost_text
+from l2l_jax.report.groups import written
+from l2l_jax.report.metrics import cost_text, pretraining_share
 from l2l_jax.workdir.layout import Workdir
 
 VERBS = {"forget": "forget", "retain": "keep"}
@@ -282,6 +283,11 @@ def _tokenizer(record: Record) -> Iterator[str]:
 def _curves(record: Record) -> Iterator[str]:
     yield "<h2>Training</h2>"
     for phase in record.config["phases"]:
+        if record.results["steps"][phase] == [0, 0]:
+            settings = record.config[phase]
+            given = ", ".join(f"{k} {written(v)}" for k, v in settings.get("args", {}).items())
+            name, method = html.escape(phase), html.escape(settings["method"])
+            yield f"<h3>{name}: {method}, takes no step</h3><p>{html.escape(given)}</p>"
         if any(r["phase"] == phase for r in record.metrics):
             settings, drawn = record.config[phase], drawings.curves(record.metrics, phase)
             yield (
@@ -314,7 +320,11 @@ def _provenance(record: Record) -> Iterator[str]:
     items = {"run": html.escape(record.name), "time": seconds}
     for phase, cost in results["cost"].items():
         items[f"cost, {html.escape(phase)}"] = cost_text(cost)
+    if (share := pretraining_share(results, record.unlearning)) is not None:
+        items["cost of unlearning"] = f"{share:.1%} of the FLOPs of the original's training"
     for phase, sides in results["passes"].items():
+        if not sides:
+            continue
         seen = (
             f"{x['images']:,} {x['split']} images {x['passes']:.2f} times" for x in sides.values()
         )

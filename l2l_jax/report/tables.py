@@ -18,6 +18,7 @@ from l2l_jax.report.metrics import (
     goal,
     interval,
     number,
+    pretraining_share,
     si,
 )
 from l2l_jax.report.model_rows import SIDES, Row, best, columns, has_aim, ordered
@@ -143,6 +144,7 @@ def costs_html(groups: Sequence[Group]) -> str:
         evaluation = _mean(group, lambda run: run.results["seconds"].get("evaluate"))
         steps = _mean(group, lambda run: _sum(run, "steps"))
         flops = _mean(group, lambda run: _sum(run, "flops"))
+        share = _mean(group, lambda run: pretraining_share(run.results, run.unlearning))
         peaks = [peak for run in group.runs if (peak := _peak(run)) is not None]
         devices = ", ".join(dict.fromkeys(run.versions["devices"] for run in group.runs))
         cells = (
@@ -152,11 +154,21 @@ def costs_html(groups: Sequence[Group]) -> str:
             DASH if evaluation is None else f"{evaluation:,.0f} s",
             DASH if steps is None else f"{steps:,.0f}",
             si(flops, "FLOP"),
+            DASH if share is None else f"{share:.1%}",
             si(max(peaks, default=None), "B"),
             html.escape(devices),
         )
         body.append(f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
-    names = ("seeds", "training", "evaluation", "steps", "FLOPs", "peak memory", "on")
+    names = (
+        "seeds",
+        "training",
+        "evaluation",
+        "steps",
+        "FLOPs",
+        "of pretraining",
+        "peak memory",
+        "on",
+    )
     return _table_html("", f"<th></th>{''.join(f'<th>{name}</th>' for name in names)}", body)
 
 

@@ -217,7 +217,7 @@ def test_every_kind_of_model_can_stop(name, tmp_path):
 @pytest.mark.slow
 def test_any_method_can_stop(tmp_path):
     config = config_of()
-    config.unlearn.update(dict(method="l2l", args=dict(), steps=2))
+    config.unlearn.method, config.unlearn.args, config.unlearn.steps = "l2l", dict(), 2
     result = run(config, tmp_path / "run")
     assert "never-seen images of their classes" in result["ended"]["unlearn"]
 
@@ -247,7 +247,7 @@ def test_a_class_without_never_seen_images_is_named(tmp_path):
 def test_a_phase_without_forget_images_cannot_stop(tmp_path):
     config = config_of()
     config.split.forget.classes = ()
-    config.unlearn.update(dict(method="finetune", args=dict(), solver_args=dict()))
+    config.unlearn.method, config.unlearn.args = "finetune", dict()
     assert "needs forget images, and there are none" in refused(config, tmp_path)
 
 
@@ -259,7 +259,7 @@ def test_a_list_longer_than_the_retain_side_is_refused(tmp_path):
 
 def test_l2l_on_a_list_without_the_stop_gives_a_warning(tmp_path, caplog):
     config = config_of(16, tmp_path)
-    config.unlearn.update(dict(method="l2l", args=dict(), stop=""))
+    config.unlearn.method, config.unlearn.args, config.unlearn.stop = "l2l", dict(), ""
     preflight(resolve(config), tmp_path / "run", StopSignal())
     assert "l2l moves the images of a list far beyond never-seen ones" in caplog.text
     assert "--config.unlearn.stop=unseen" in caplog.text
