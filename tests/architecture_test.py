@@ -19,11 +19,10 @@ LOOP = ("l2l_jax/engine/train.py", "train")  # the only function with a higher l
 PARTS = ["main", "evaluate", "audit", "api", "weights.__main__", "flags", "engine", "report",
          "weights", "loaded", "PLUGINS", "registry", "workdir", "data", "lib", "types",
          "audit_types", "model_types", "bounds"]  # fmt: skip
-ENGINE = ["run", "auditing", "evaluation", "subject", "train", "preflight", "audit_sets", "cost", "measure",
-          "unseen",
-          "token_bank", "reuse", "retrained", "tokenizer", "completions", "evaluated", "networks",
-          "outcome", "boundaries", "provenance", "training_sets", "experiment", "step", "plan",
-          "complete", "config"]  # fmt: skip
+ENGINE = ["run", "auditing", "evaluation", "subject", "train", "preflight", "audit_sets", "cost",
+          "measure", "unseen", "token_bank", "reuse", "retrained", "tokenizer", "completions",
+          "evaluated", "networks", "outcome", "boundaries", "provenance", "training_sets",
+          "experiment", "step", "plan", "complete", "config"]  # fmt: skip
 PLUGINS = sorted(folder for folder in FOLDERS.values() if "." not in folder)
 SHARED = {"models.layers"}  # building blocks that several plug-ins of a folder use
 EXCEPTIONS = {("models.mage", "models.vqgan")}  # a MAGE contains a VQ-GAN
