@@ -9,7 +9,7 @@ Losses of different images differ by more than the two means do, so a small samp
 where they meet. But in a step the losses of the same images under the same masks change in much the
 same way, so that their change is known from few. The phase therefore measures once, at its start,
 
-    gap = mean loss(forget) - mean loss(never seen)       over PAIRS pairs for each task
+    gap = mean loss(forget) - mean loss(never seen)       over many pairs (PAIRS) for each task
 
 and in every step
 
@@ -24,7 +24,6 @@ more. Where the phase ends, the gap is measured again over all pairs, and noted.
 
 import logging
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +34,7 @@ from l2l_jax.data.splits import CALIBRATION
 from l2l_jax.engine.experiment import Experiment
 from l2l_jax.engine.plan import PhasePlan
 from l2l_jax.engine.step import UNSEEN, UpdateRule, pair_losses
-from l2l_jax.lib import sharding
+from l2l_jax.lib import pixels, sharding
 from l2l_jax.lib.errors import ConfigError
 from l2l_jax.lib.rng import seed_of
 from l2l_jax.types import Array, Params
@@ -44,6 +43,7 @@ log = logging.getLogger(__name__)
 
 ROWS = 32  # fixed pairs of each task that a step looks at, at least
 PAIRS = 512  # pairs of each task at the start and at the end, at least
+MOST_PAIRS = 2048  # so that longer lists cost no more
 SIDES = ("forget", CALIBRATION)
 NOTE = "unseen"  # key of the notes of a phase: {"start": means, "end": means, "offset"}
 
@@ -103,9 +103,9 @@ def fixed(rule: UpdateRule, experiment: Experiment, start: Params) -> dict[str, 
     pairs = _pairs(rule, experiment, start, rows)
     noted = experiment.noted(rule.phase).get(NOTE)
     if noted is None:
-        own, whole = (_means(rule, experiment, start, count) for count in (rows, PAIRS))
-        gaps = [means["forget"] - means[CALIBRATION] for means in (whole, own)]
-        noted = {"start": whole, "offset": gaps[0] - gaps[1]}
+        losses = _losses(rule, experiment, start)
+        whole = _mean(losses)
+        noted = {"start": whole, "offset": _gap(whole) - _gap(losses[0])}
         experiment.note(rule.phase, **{NOTE: noted})
     log.info("%s ends when the loss on forget images, %.4g, reaches that on never-seen images of "
              "their classes, %.4g", rule.phase, noted["start"]["forget"],
@@ -118,7 +118,7 @@ def note_end(rule: UpdateRule, experiment: Experiment, result: Params) -> None:
     """Measures both losses where a phase with this stop ended, and notes them."""
     noted = experiment.noted(rule.phase).get(NOTE, {})
     if rule.stop and "end" not in noted:
-        noted = noted | {"end": _means(rule, experiment, result, PAIRS)}
+        noted = noted | {"end": _mean(_losses(rule, experiment, result))}
         experiment.note(rule.phase, **{NOTE: noted})
 
 
@@ -139,7 +139,7 @@ def _pairs(
         images = [resize_crop(source.read(int(row)), size) for row in chosen[side][first:]]
         found[side] = sharding.place(np.stack(images), place)
         if experiment.model.takes_tokens:
-            unit = found[side].astype(jnp.float32) / 255
+            unit = pixels.to_unit_range(found[side])
             found[side] = jax.jit(experiment.model.tokenize)(params, unit)
     return found
 
@@ -165,19 +165,27 @@ def _chosen(rule: UpdateRule, experiment: Experiment, count: int) -> dict[str, l
     return rows
 
 
-def _means(
-    rule: UpdateRule, experiment: Experiment, params: Params, least: int
-) -> dict[str, float]:
-    """{side: mean loss} over at least so many pairs, equally often under every task."""
-    size = _rows(experiment, ROWS)
+def _losses(rule: UpdateRule, experiment: Experiment, params: Params) -> list[dict[str, float]]:
+    """{side: mean loss} of batches of pairs, under all tasks; the first batch are the fixed pairs.
+
+    There are at least PAIRS pairs, and as many as forget images up to MOST_PAIRS.
+    """
+    size, listed = _rows(experiment, ROWS), len(experiment.splits["forget"].keys)
     program = jax.jit(
         lambda params, pairs, turn: pair_losses(rule, params, pairs, turn),
         out_shardings=sharding.replicated(experiment.mesh),
     )
-    batches = range(0, least, size)
-    total: Mapping[str, Any] = dict.fromkeys(SIDES, 0.0)
-    for turn, first in enumerate(batches):
+    found = []
+    for turn, first in enumerate(range(0, max(PAIRS, min(listed, MOST_PAIRS)), size)):
         pairs = _pairs(rule, experiment, params, size, first)
         values = jax.device_get(program(params, pairs, np.int32(turn)))
-        total = {side: total[side] + float(values[side]) / len(batches) for side in SIDES}
-    return dict(total)
+        found.append({side: float(values[side]) for side in SIDES})
+    return found
+
+
+def _mean(losses: list[dict[str, float]]) -> dict[str, float]:
+    return {side: sum(each[side] for each in losses) / len(losses) for side in SIDES}
+
+
+def _gap(losses: Mapping[str, float]) -> float:
+    return losses["forget"] - losses[CALIBRATION]

@@ -339,3 +339,19 @@ def test_a_killed_sweep_continues(grid, tmp_path):
     assert (out / "logs" / "l2l,alpha=0.1.log").read_text().count("$ ") == 1, "one run, one launch"
     page = (out / "report.html").read_text()
     assert all(f"l2l,alpha={alpha}" in page for alpha in (0.1, 0.5))
+
+
+def test_the_dial_of_undo_is_a_grid():
+    """Runs share the phases before the first that differs; one without a step is no obstacle."""
+    spec = str(ROOT / "configs" / "autoencoder_cifar10.py")
+    axes = sweep.parse_axes(["method=l2l,undo,max_loss+undo", "a=0.3,0.5", "distill.steps=5,9"])
+    runs = sweep.plan(f"{spec}:bundled", axes, (), Path("out"))
+    dial = [f"a={a},distill.steps={steps}" for a in ("0.3", "0.5") for steps in (5, 9)]
+    expected = ["l2l", *(f"{m},{d}" for m in ("undo", "max_loss+undo") for d in dial)]
+    assert [run.name for run in runs] == expected
+    assert runs[-1].config["phases"] == ["pretrain", "unlearn", "perturb", "distill"]
+    methods = {run.name: run.config["unlearn"]["method"] for run in runs}
+    assert {methods[name] for name in expected[5:]} == {"max_loss"}
+    source = {run.name: sweep.find_source(run, runs, planned=True) for run in runs}
+    assert source["undo,a=0.3,distill.steps=9"] == Path("out/undo,a=0.3,distill.steps=5")
+    assert source["undo,a=0.5,distill.steps=5"] is not None
