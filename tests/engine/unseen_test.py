@@ -177,10 +177,17 @@ def test_a_list_is_forgotten_until_it_looks_unseen(listed, listing, tmp_path, ca
 
 @pytest.mark.slow
 def test_it_continues_bit_for_bit_after_a_kill(listing, tmp_path):
+    """With a planted offset, so that the losses do not meet at once."""
     config = config_of(16, listing)
     config.unlearn.steps = 7
-    config.unlearn.optimizer.update(dict(lr=1e-5, final=1e-5))
-    whole = once("unseen", lambda folder: run(config, folder))
+    start = {"forget": 0.1, "calibration": 0.6}
+
+    def make(folder):
+        experiment = preflight(resolve(config), folder, StopSignal())
+        experiment.note("unlearn", unseen={"start": start, "offset": -0.5})
+        run(config, folder)
+
+    whole = once("unseen", make)
     copy = shutil.copytree(whole, tmp_path / "run")
     shutil.rmtree(copy / "checkpoints" / "unlearn" / "7")
     (copy / "results.json").unlink()
@@ -188,6 +195,9 @@ def test_it_continues_bit_for_bit_after_a_kill(listing, tmp_path):
     assert_same_bits(params_of(copy), params_of(whole))
     ours, theirs = (files.read_json(each / "results.json")["ended"] for each in (copy, whole))
     assert ours == theirs
+    records = list(files.read_jsonl(copy / "metrics.jsonl"))
+    assert all(-0.6 < r["over_unseen"] < -0.3 for r in records if r["phase"] == "unlearn")
+    assert "at its start they were 0.1 and 0.6; give it more steps" in ours["unlearn"]
 
 
 @pytest.mark.slow
