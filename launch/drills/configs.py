@@ -170,6 +170,15 @@ CHANGES = [
      "args=dict(times=0.5)))", "times"),
     ("ascent with lam=inf", "config.unlearn.update(dict(method='ascent', "
      "args=dict(lam=float('inf'))))", "lam"),
+    ("an unknown stop", "config.unlearn.stop = 'unsen'", "unseen"),
+    ("a stop without images to compare with", "config.unlearn.stop = 'unseen'", "calibration"),
+    ("a teacher that is no phase", "config.unlearn.teacher = 'unlern'", "phase"),
+    ("perturb with a=2", "config.unlearn.update(dict(method='perturb', args=dict(a=2.0)))", "a"),
+    ("perturb of a layer that is not there", "config.unlearn.update(dict(method='perturb', "
+     "args=dict(layers=(('enc', 0.5),))))", "encoder"),
+    ("distill without a weight", "config.unlearn.update(dict(method='distill', "
+     "args=dict(outputs=0.0, latents=0.0)))", "weight"),
+    ("distill on all images", "config.unlearn.update(dict(method='distill', on='all'))", "proxy"),
     ("normalized with share=nan", "config.unlearn.update(dict(solver='normalized', "
      "solver_args=dict(share=float('nan'))))", "share"),
 ]  # fmt: skip
