@@ -19,7 +19,9 @@ Both are unbiased over the draw of the pairs and their masks. A pair is a forget
 never-seen image of its class with the same mask and draws of T. The images and masks of the fixed
 pairs stay the same in all steps, and are those that the change since the start is measured with. A
 list of fewer images is repeated, with other masks. A step costs 2 * ROWS * tasks forward passes
-more. Where the phase ends, the gap is measured again over all pairs, and noted.
+more: with three tasks and batches of 64 a fifth of the FLOPs of a step of the recipe `images` on
+the bundled masked autoencoder. Where the phase ends, the gap is measured again over all pairs, and
+noted.
 """
 
 import logging
@@ -41,7 +43,7 @@ from l2l_jax.types import Array, Params
 
 log = logging.getLogger(__name__)
 
-ROWS = 32  # fixed pairs of each task that a step looks at, at least
+ROWS = 16  # fixed pairs of each task that a step looks at, at least
 PAIRS = 512  # pairs of each task at the start and at the end, at least
 MOST_PAIRS = 2048  # so that longer lists cost no more
 SIDES = ("forget", CALIBRATION)
