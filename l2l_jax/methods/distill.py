@@ -32,7 +32,7 @@ TRAINABLE = ("encoder", "decoder")
 SIDES = ("retain",)
 TEACHER = True
 MAKES_ORIGINAL = False
-VARIANTS = (dict(outputs=0.0), dict(latents=0.0, relative=False), dict(relative=False))
+VARIANTS = (dict(latents=0.0), dict(relative=False))  # without outputs the decoder is not trained
 BOUNDS = {"outputs": Bounds(0), "latents": Bounds(0)}
 
 
