@@ -322,6 +322,18 @@ def test_a_step_does_not_change_frozen_groups(name, method):
     assert all(frozen[group] is params[group] for group in frozen)
 
 
+@pytest.mark.parametrize(("name", "method"), product(MODELS, BEGINNING))
+def test_a_method_without_steps_moves_its_groups_and_no_others(name, method):
+    module, (model, params) = find("method", method), model_and_params(name)
+    made = jax.jit(functools.partial(module.begin, model))(params, KEY)
+    assert jax.tree.structure(made) == jax.tree.structure(params)
+    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(made))
+    for group in params:
+        assert same(made[group], params[group]) == (group not in module.TRAINABLE), group
+    retain, forget, metrics = module.objectives(model, params, {}, batch_of(model), KEY)
+    assert (retain, forget, metrics) == (0, 0, {})
+
+
 def variants(model):
     """Returns {label: method}: each method, and each of its VARIANTS that this model accepts."""
     found = {}

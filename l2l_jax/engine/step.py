@@ -325,15 +325,18 @@ def pair_losses(
     pairs: uint8 [R, H, W, 3] or tokens of the sides "forget" and "calibration". A row has the same
     mask and draws of T on both sides. They depend on `turn` and not on the step.
     """
-    model, losses = rule.model, {"forget": jnp.zeros(()), "calibration": jnp.zeros(())}
+    sides, total = ("forget", "calibration"), jnp.zeros(2)
+    both = jnp.stack([pairs[side] for side in sides])
     for at, task in enumerate(rule.compared):
         rng = rngs.key(rule.seed, rule.phase, UNSEEN, at, turn)
-        for side in losses:
-            batch = draw(rule, "", pairs[side], task, rng)
-            key = rngs.fold(rng, "corrupt")
-            inputs = model.corrupt(params, batch.images, batch.mask, key, visible=batch.visible)
-            losses[side] += jnp.mean(model.loss(params, inputs)) / len(rule.compared)
-    return losses
+
+        def loss(images: Array, task: TaskPlan = task, rng: Array = rng) -> Array:
+            batch, key = draw(rule, "", images, task, rng), rngs.fold(rng, "corrupt")
+            shown = rule.model.corrupt(params, batch.images, batch.mask, key, visible=batch.visible)
+            return jnp.mean(rule.model.loss(params, shown))
+
+        total += jax.lax.map(loss, both) / len(rule.compared)  # one program for both sides
+    return dict(zip(sides, total, strict=True))
 
 
 def _averaged(average: Params | None, student: Params, decay: float) -> Params | None:
