@@ -282,5 +282,7 @@ def test_l2l_on_a_list_without_the_stop_gives_a_warning(tmp_path, caplog):
 def test_an_unknown_stop_is_refused():
     config = config_of()
     config.unlearn.stop = "unsen"
-    with pytest.raises(ConfigError, match=r"unlearn\.stop is .*'unseen'.*did you mean 'unseen'"):
+    with pytest.raises(
+        ConfigError, match=r"unlearn\.stop is .*'unseen', not 'unsen'\. Did you mean 'unseen'"
+    ):
         resolve(config)
