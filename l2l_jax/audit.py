@@ -10,6 +10,7 @@ not measured again. Writes results.json and report.html.
 import argparse
 from pathlib import Path
 
+from l2l_jax import processes
 from l2l_jax.lib import cli
 
 
@@ -22,9 +23,11 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--workdir", type=Path, required=True)
     parser.add_argument("--only", default="", metavar="AUDIT,AUDIT", help="or quick, or all")
+    processes.add_arguments(parser)
     given = parser.parse_args(argv)
     from l2l_jax.engine.run import audit_again  # after --help, because importing takes seconds
 
+    processes.begin(given.distributed, given.join_timeout, given.require)
     audit_again(given.workdir, tuple(name for name in given.only.split(",") if name))
 
 

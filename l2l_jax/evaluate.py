@@ -6,6 +6,7 @@ python -m l2l_jax.evaluate --workdir runs/demo
 import argparse
 from pathlib import Path
 
+from l2l_jax import processes
 from l2l_jax.lib import cli
 
 
@@ -13,10 +14,12 @@ def main(argv: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m l2l_jax.evaluate", description=__doc__)
     parser.add_argument("--workdir", type=Path, required=True)
-    workdir = parser.parse_args(argv).workdir
+    processes.add_arguments(parser)
+    given = parser.parse_args(argv)
     from l2l_jax.engine.run import evaluate_again  # after --help, because importing takes seconds
 
-    evaluate_again(workdir)
+    processes.begin(given.distributed, given.join_timeout, given.require)
+    evaluate_again(given.workdir)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import ml_collections
 from absl import app, flags
 from ml_collections import config_flags
 
+from l2l_jax import processes
 from l2l_jax.engine import config as config_table
 from l2l_jax.engine.complete import complete_config, plain
 from l2l_jax.lib import cli, config_dicts
@@ -29,9 +30,9 @@ log = logging.getLogger(__name__)
 NAMED = {"name": "args", "method": "args", "solver": "solver_args", "task": "args"}
 
 flags.DEFINE_string("workdir", None, "Where everything goes; the same one continues a run.")
-flags.DEFINE_string(
-    "distributed", "", "One of several processes: 'auto' (TPU pod, Slurm), or HOST:PORT,COUNT,RANK."
-)
+for _name, _default, _, _meaning in processes.OPTIONS:
+    _define: Any = flags.DEFINE_string if isinstance(_default, str) else flags.DEFINE_float
+    _define(_name, _default, _meaning)
 flags.mark_flag_as_required("workdir")
 
 
@@ -44,7 +45,7 @@ def _run(main: Callable[[Any, flags.FlagValues], None]) -> None:
     if {"--help", "-help", "-h", "--helpfull"} & set(sys.argv[1:]):
         print(help_text())
         return
-    spec, argv = split(sys.argv)
+    spec, argv = split([_hyphens(word) for word in sys.argv])
     argv = [with_audits(word) for word in argv]
     config = ml_collections.ConfigDict(with_names(cli.load_config(spec), argv))
     check_keys(config, argv, spec)
@@ -61,6 +62,13 @@ def _run(main: Callable[[Any, flags.FlagValues], None]) -> None:
     app.run(lambda rest: cli.run_with_clear_errors(started, rest), argv=argv)
 
 
+def _hyphens(word: str) -> str:
+    """--join-timeout as absl knows it: --join_timeout."""
+    flag, equals, value = word.partition("=")
+    known = {f"--{processes.flag(option[0])}": f"--{option[0]}" for option in processes.OPTIONS}
+    return f"{known.get(flag, flag)}{equals}{value}"
+
+
 def help_text() -> str:
     """The usage, the config files that are here, and every key of a config with its meaning."""
     configs = "\n".join(f"  {name}" for name in cli.configs_in(Path("configs"))) or "  none"
@@ -72,8 +80,7 @@ def help_text() -> str:
         "",
         "  --config FILE.py[:FORM]   a config file; its docstring lists the forms",
         "  --workdir FOLDER          where everything goes; the same one continues a run",
-        "  --distributed SPEC        one of several processes: auto (TPU pod, Slurm), or",
-        "                            HOST:PORT,COUNT,RANK",
+        *(f"  --{f'{processes.flag(n)} {v}':23} {m}" for n, _, v, m in processes.OPTIONS),
         "  --config.KEY=VALUE        overrides a value of the config; every argument of every",
         "                            plug-in is a key too, such as --config.unlearn.args.noise",
         "",

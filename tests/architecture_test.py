@@ -16,8 +16,8 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 LOOP = ("l2l_jax/engine/train.py", "train")  # the only function with a higher length limit
 
 # The layers of the package from top to bottom: a layer imports from itself and from lower layers.
-PARTS = ["main", "evaluate", "audit", "api", "weights.__main__", "flags", "engine", "report",
-         "weights", "loaded", "PLUGINS", "registry", "workdir", "data", "lib", "types",
+PARTS = ["main", "evaluate", "audit", "api", "weights.__main__", "flags", "processes", "engine",
+         "report", "weights", "loaded", "PLUGINS", "registry", "workdir", "data", "lib", "types",
          "audit_types", "model_types", "bounds"]  # fmt: skip
 ENGINE = ["run", "auditing", "evaluation", "subject", "train", "preflight", "audit_sets", "cost",
           "measure", "unseen", "token_bank", "reuse", "retrained", "tokenizer", "completions",

@@ -8,16 +8,16 @@ retrained model, with which the run is compared.
 import sys
 from pathlib import Path
 
+from l2l_jax import processes
 from l2l_jax.engine.run import run
 from l2l_jax.lib.errors import ConfigError
-from l2l_jax.main import join
 from tests.helpers import small_config
 
 BAD_VALUES = (("unlearn", "batch_size", 7), ("runtime", "keep", 0))
 
 
 def main(spec, folder, reference):
-    join(spec)
+    processes.begin(spec, join_timeout=300, require="cpu")
     for section, key, value in BAD_VALUES:
         config = small_config(reference=reference)
         if spec.endswith(",1"):

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from l2l_jax.data import duplicates, image_tree, images
+from l2l_jax.lib import hosts
 from l2l_jax.lib.errors import BrokenImage, ConfigError, DataMissing, did_you_mean
 from l2l_jax.types import Source
 
@@ -108,7 +109,7 @@ def source(root: Path, keys: Mapping[str, list[str]], classes: list[str], where:
     return image_tree.make(root, rows, classes).source()
 
 
-def read_all(source: Source, rows: np.ndarray, threads: int = 8) -> tuple[Reasons, np.ndarray]:
+def read_all(source: Source, rows: np.ndarray) -> tuple[Reasons, np.ndarray]:
     """({row: why it cannot be decoded}, uint64 digests [N] of the pixels), after reading all rows.
 
     Equal pixels have equal digests; the digest of an unreadable image is 0.
@@ -126,7 +127,7 @@ def read_all(source: Source, rows: np.ndarray, threads: int = 8) -> tuple[Reason
 
     blocks = np.array_split(rows, range(BLOCK, len(rows), BLOCK))
     reasons, digests, done, logged = {}, [], 0, time.monotonic()
-    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+    with concurrent.futures.ThreadPoolExecutor(hosts.cores()) as pool:
         try:
             for of_block, pixels in pool.map(read, blocks):
                 reasons.update(of_block)

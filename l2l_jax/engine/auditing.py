@@ -128,11 +128,11 @@ class _Run:
         found = _read(path, key) or shipped().get(key)
         if found is None and shared and hosts.single_process():
             found = _read(cached, exact)
-        if hosts.from_main(int(found is None)):
+        found = hosts.json_from_main(found)
+        if found is None:
             found = self.examine(planned, variant)
             if shared and hosts.is_main():
                 _write(cached, exact, found)
-        assert found is not None
         if hosts.is_main():
             _write(path, key, found)
         return found

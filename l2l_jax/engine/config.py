@@ -277,7 +277,9 @@ TABLE: dict[str, "Option | Table"] = {
         "save_every": Option(500, "steps between checkpoints", 1, MAX_STEPS),
         "keep": Option(2, "checkpoints that are kept", 1, MAX_STEPS),
         "log_every": Option(5.0, "seconds between lines of progress", 0, 1e6),
-        "threads": Option(8, "threads that read images", 1, 1024),
+        "threads": Option(
+            -1, "threads that read images; -1 = one for each core", 1, 1024, special=(-1,)
+        ),
         "workers": Option(0, "processes that read images; 0 = threads of this one", 0, 1024),
         "tensorboard": Option(True, "write TensorBoard files"),
         "token_folder": Option(

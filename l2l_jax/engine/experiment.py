@@ -42,6 +42,7 @@ class Experiment:
     stop: preemption.StopSignal
     weights: Weights | None = None  # the original, on the host; None if a phase makes it
     references: tuple[Weights, ...] = ()  # the retrained models, on the host
+    shared_notes: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
 
     @property
     def config(self) -> Mapping[str, Any]:
@@ -53,7 +54,8 @@ class Experiment:
         """This process among all that read the data."""
         runtime = self.config["runtime"]
         index, count = jax.process_index(), jax.process_count()
-        return Host(index, count, runtime["threads"], runtime["workers"])
+        threads = hosts.cores() if runtime["threads"] == -1 else runtime["threads"]
+        return Host(index, count, threads, runtime["workers"])
 
     # Parameters
 
@@ -177,13 +179,24 @@ class Experiment:
 
     def noted(self, phase: str) -> dict[str, Any]:
         """What the workdir's notes say about a phase."""
-        return self.workdir.read_notes().get(phase, {})
+        notes = self.workdir.read_notes() if hosts.single_process() else self.shared_notes
+        return notes.get(phase, {})
 
     def note(self, phase: str, **values: Any) -> None:
         """Adds to the notes about a phase; every process sees them when this returns."""
         with hosts.fail_together():
             if hosts.is_main():
                 self.workdir.note(phase, **values)
+        self.share_notes()
+
+    def share_notes(self) -> None:
+        """Gives all processes the notes that process 0 reads: a network file system may be late."""
+        if hosts.single_process():
+            return
+        with hosts.fail_together():
+            found = self.workdir.read_notes() if hosts.is_main() else {}
+        self.shared_notes.clear()
+        self.shared_notes.update(hosts.json_from_main(found))
 
 
 def load_original(plan: Plan) -> Weights | None:

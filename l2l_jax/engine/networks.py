@@ -1,8 +1,8 @@
 """The feature networks of a run: which files are missing, whether the others fit, loading them."""
 
-import dataclasses
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,12 +10,14 @@ import numpy as np
 
 from l2l_jax.engine.experiment import Experiment
 from l2l_jax.engine.plan import NetworkPlan, Plan
-from l2l_jax.lib import hosts
+from l2l_jax.lib import hosts, trees
 from l2l_jax.lib.errors import ConfigError, DataMissing
-from l2l_jax.types import RANDOM_WEIGHTS, FeatureNetwork
+from l2l_jax.types import RANDOM_WEIGHTS, FeatureNetwork, Params
 from l2l_jax.weights import feature_networks
 
 log = logging.getLogger(__name__)
+
+Made = tuple[Params, dict[str, Any]]  # (parameters, metadata)
 
 
 def missing_files(plan: Plan) -> dict[str, str]:
@@ -62,28 +64,47 @@ def check(experiment: Experiment) -> None:
 def load(experiment: Experiment) -> dict[str, FeatureNetwork]:
     """The feature networks that evaluators read and whose files are there.
 
-    Their parameters are equal on every process.
+    Process 0 builds them first. What it trains, or finds in its cache, the others get from it.
     """
     plan, missing = experiment.plan, missing_files(experiment.plan)
     read = {planned.network for planned in plan.evaluators.values()}
     planned = {name: network for name, network in plan.networks.items() if name in read}
     if others := hosts.disagreeing(np.array([name in missing for name in planned])):
         raise ConfigError(f"Processes {others} have files of other networks; give all the same.")
+    planned = {name: network for name, network in planned.items() if name not in missing}
+    made: dict[str, Made] = {}
     with hosts.fail_together():
-        built = {
-            name: _build(experiment, network)
-            for name, network in planned.items()
-            if name not in missing
-        }
-    return {  # each process may have trained its own
-        name: dataclasses.replace(network, params=hosts.from_main(network.params))
-        for name, network in built.items()
-    }
+        built = _build_all(experiment, planned, made) if hosts.is_main() else {}
+    made = {key: _from_main(made.get(key)) for key in hosts.json_from_main(sorted(made))}
+    with hosts.fail_together():
+        return built if hosts.is_main() else _build_all(experiment, planned, made)
 
 
-def _build(experiment: Experiment, network: NetworkPlan) -> FeatureNetwork:
+def _build_all(
+    experiment: Experiment, planned: Mapping[str, NetworkPlan], made: dict[str, Made]
+) -> dict[str, FeatureNetwork]:
+    """All networks. made: parameters by key, which are taken if they are there, and added to."""
+
+    def cached(key: str, make: Callable[[], Made]) -> Made:
+        if key not in made:
+            made[key] = feature_networks.cached(key, make)
+        return made[key]
+
+    return {name: _build(experiment, network, cached) for name, network in planned.items()}
+
+
+def _from_main(made: Made | None) -> Made:
+    """(parameters, metadata) of process 0; None on the others."""
+    params, about = made or ({}, {})
+    arrays = hosts.arrays_from_main(trees.flatten(params))
+    return trees.unflatten(arrays), hosts.json_from_main(about)
+
+
+def _build(
+    experiment: Experiment, network: NetworkPlan, cached: Any = feature_networks.cached
+) -> FeatureNetwork:
     context = feature_networks.context(
-        experiment.sources, experiment.splits, experiment.model.image_size
+        experiment.sources, experiment.splits, experiment.model.image_size, cached
     )
     return network.plugin.build(context, **network.args)
 

@@ -48,6 +48,7 @@ def run(config: Mapping[str, Any], folder: str | Path) -> dict[str, Any]:
     with preemption.watch_signals() as stop, claim.lock(folder):
         experiment = preflight(plan, folder, stop)
         reuse.reuse_phases(experiment)
+        experiment.share_notes()
         outcome = run_phases(experiment, train)
         results = evaluate(experiment, outcome)
         results = add_audits(experiment, outcome, results)
@@ -110,6 +111,7 @@ def opened(
         plan = dataclasses.replace(plan, audits=choose_audits(chosen, plan.config["audit"]["args"]))
     with preemption.watch_signals("the checkpoints are unchanged") as stop, claim.lock(folder):
         experiment = preflight(plan, folder, stop)
+        experiment.share_notes()
         outcome = run_phases(experiment, restored)
         _check_steps(Workdir(folder), outcome.done)
         yield experiment, outcome

@@ -13,7 +13,7 @@ from l2l_jax.engine.experiment import Experiment
 from l2l_jax.engine.outcome import counted
 from l2l_jax.engine.step import State, UpdateRule, make_update, shard_update
 from l2l_jax.engine.training_sets import training_splits
-from l2l_jax.lib import flops, hosts, trees
+from l2l_jax.lib import flops, trees
 from l2l_jax.lib.errors import NonFinite
 from l2l_jax.lib.profiler import Profile, peak_memory
 from l2l_jax.lib.progress import Progress
@@ -23,7 +23,6 @@ from l2l_jax.workdir.metrics import Writer
 log = logging.getLogger(__name__)
 
 MAX_INITIAL_SHARE = 0.1  # of a moving average; more is worth a warning
-STOP_CHECK_EVERY = 10  # steps between checks whether another process received a signal
 
 
 def train(
@@ -84,7 +83,6 @@ def train(
         at, count = runtime["profile_from"], runtime["profile_steps"]
         profile = Profile(experiment.workdir.profile, at, count, first)
         stack.callback(lambda: profile.stop(state))
-        stack.enter_context(experiment.stop.deferred())
         pending: tuple[int, dict[str, Array]] | None = None
 
         def settle() -> bool:
@@ -108,10 +106,11 @@ def train(
                 state, metrics = compiled[step % len(compiled)](state, fixed, images)
             if step < first + len(compiled):
                 clock.compiled(step)
+            if step + 1 == first + len(compiled):  # from now on there is something to save
+                stack.enter_context(experiment.stop.deferred(phase))
             ended = settle()  # if so, the step just dispatched changed nothing, and has no metrics
             pending = None if ended else (step, metrics)
-            checks = hosts.single_process() or step % STOP_CHECK_EVERY == 0
-            preempted = checks and hosts.any_process(experiment.stop.raised)
+            preempted = experiment.stop.reached(step)
             if ended or preempted or step + 1 == total or (step + 1) % runtime["save_every"] == 0:
                 ended |= settle()  # a state is saved only once its metrics are known to be finite
                 checkpoints.save(int(state.step), state.saved())

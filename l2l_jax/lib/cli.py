@@ -7,31 +7,24 @@ import os
 import runpy
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from l2l_jax.lib import quiet
+from l2l_jax.lib import aborts, peers, quiet, signals
 from l2l_jax.lib.errors import ConfigError, Preempted, UserError, did_you_mean, short
 from l2l_jax.lib.text import printable
 
 log = logging.getLogger(__name__)
 
 
-class _HideOrbax(logging.Filter):
-    """Drops orbax's lines: it logs a failed write a dozen times, and NotSaved reports it once."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        origin = record.getMessage() if record.name == "asyncio" else record.pathname
-        return not ("orbax" in origin and record.levelno < logging.CRITICAL)
-
-
 class _Printable(logging.Formatter):
     """Replaces control characters, which file names may hold and a terminal would obey."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return printable(super().format(record))
+        return printable(signals.prefix + super().format(record))
 
 
 def start_logging() -> None:
@@ -40,21 +33,10 @@ def start_logging() -> None:
 
     handler = logging.StreamHandler()
     handler.setFormatter(_Printable("%(asctime)s %(message)s", "%H:%M:%S"))
-    handler.addFilter(_HideOrbax())
+    handler.addFilter(quiet.HideOrbax())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("absl").setLevel(logging.WARNING)
     logging.getLogger("l2l_jax").setLevel(logging.INFO)
-
-
-def _unraisable(args: Any) -> None:
-    """Hides two errors that nobody can act on.
-
-    The threads of tensorstore use an event loop that a failed write has closed. Python drops an
-    exception that a signal handler raises during garbage collection.
-    """
-    ending = isinstance(args.exc_value, Preempted | KeyboardInterrupt)
-    if not ending and str(args.exc_value) != "Event loop is closed":
-        sys.__unraisablehook__(args)
 
 
 def end_at_once_on_interrupt() -> None:
@@ -76,21 +58,27 @@ NOTHING_CHANGED = "stopped by Ctrl-C; nothing was changed."
 def run_with_clear_errors(main: Callable[..., Any], *args: Any) -> None:
     """Starts logging and calls main(*args).
 
-    An error for the user (lib/errors.py) becomes one line on stderr and exit code 2, and so does a
-    file that cannot be read or written. Ctrl-C and SIGTERM end with one line and the exit codes 130
-    and 143.
+    An error for the user (lib/errors.py) becomes one line on stderr and its exit code (2 for most),
+    and so does a file that cannot be read or written. Ctrl-C and SIGTERM end with one line and the
+    exit codes 130 and 143. Several processes of one run end together; see lib/peers.py.
     """
     quiet.set_levels()
     start_logging()
-    sys.unraisablehook = _unraisable
+    sys.unraisablehook = quiet.unraisable
     try:
-        main(*args)
+        try:
+            main(*args)
+        except Exception as error:
+            if peers.joined() and aborts.may_come_from_a_loss(error):
+                time.sleep(peers.SURE_SECONDS)  # a lost process ends this one within this time
+            raise
+        if others := peers.joined():
+            others.finish()
     except UserError as error:
-        print(f"error: {printable(str(error))}", file=sys.stderr)
-        sys.exit(2)
+        _end(error.exit_code, f"error: {printable(str(error))}")
     except Preempted as error:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while the process ends
-        print(error, file=sys.stderr)
+        signals.tell(str(error))
         _leave(128 + error.number)
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -99,24 +87,36 @@ def run_with_clear_errors(main: Callable[..., Any], *args: Any) -> None:
     except OSError as error:
         if error.filename is None:
             raise
-        print(
+        _end(
+            2,
             f"error: {short(error.filename)}: {error.strerror}. Correct the path, or its "
             "permissions, and run the same command again.",
-            file=sys.stderr,
         )
-        sys.exit(2)
+    except Exception:
+        if not (others := peers.joined()):
+            raise
+        traceback.print_exc()
+        others.leave(1)
+
+
+def _end(code: int, line: str) -> None:
+    """Ends the process after an error, with a line on stderr."""
+    if others := peers.joined():
+        others.leave(code, line)
+    print(line, file=sys.stderr)
+    sys.exit(code)
 
 
 def _leave(code: int) -> None:
     """Ends the process without Python's own clean-up, which can crash while XLA runs a program.
 
-    Everything is saved and closed by then. Of several processes each ends in the usual way, because
-    they wait for each other.
+    Everything is saved and closed by then.
     """
+    if others := peers.joined():
+        others.leave(code)
     for child in multiprocessing.active_children():  # such as those that read images
         child.terminate()
-    jax = sys.modules.get("jax")
-    if jax and not jax.distributed.is_initialized():
+    if "jax" in sys.modules:
         logging.shutdown()
         sys.stdout.flush()
         sys.stderr.flush()

@@ -12,6 +12,8 @@ from typing import ClassVar
 class UserError(Exception):
     """An error that the user can correct, not a bug: command lines show it without a traceback."""
 
+    exit_code: ClassVar[int] = 2
+
 
 class ConfigError(UserError, ValueError):
     """The config cannot be run; the message says what to change."""
@@ -47,6 +49,12 @@ class NotSaved(UserError, OSError):
 
 class Damaged(UserError, ValueError):
     """A file was cut, edited or cannot be read; the message names it and the way out."""
+
+
+class PeerMissing(UserError, RuntimeError):
+    """Another process of the run has not come; the same command may succeed later."""
+
+    exit_code: ClassVar[int] = 75  # EX_TEMPFAIL of sysexits.h
 
 
 class Preempted(SystemExit):

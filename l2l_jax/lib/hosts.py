@@ -1,7 +1,10 @@
 """Agreement and communication between the processes of a run; no cost for a single process."""
 
 import contextlib
-from collections.abc import Iterator
+import io
+import json
+import os
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -18,11 +21,6 @@ def is_main() -> bool:
 def single_process() -> bool:
     """Whether the run has one process only."""
     return jax.process_count() == 1
-
-
-def any_process(flag: bool) -> bool:
-    """Whether the flag is True in any process; the same answer in every process."""
-    return bool(ranks_where(flag))
 
 
 def ranks_where(flag: bool) -> list[int]:
@@ -60,6 +58,38 @@ def from_main(value: Any) -> Any:
     from jax.experimental import multihost_utils
 
     return multihost_utils.broadcast_one_to_all(value)
+
+
+def bytes_from_main(value: bytes) -> bytes:
+    """The bytes of process 0, in every process."""
+    size = int(from_main(len(value)))
+    padded = np.zeros(size, np.uint8)
+    if is_main():
+        padded[:] = np.frombuffer(value, np.uint8)
+    return np.asarray(from_main(padded)).tobytes()
+
+
+def json_from_main(value: Any) -> Any:
+    """The JSON value of process 0, in every process; as it is for a single process."""
+    if single_process():
+        return value
+    return json.loads(bytes_from_main(json.dumps(value).encode()))
+
+
+def arrays_from_main(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The arrays of process 0, in every process; others need not know their shapes."""
+    if single_process():
+        return dict(arrays)
+    file = io.BytesIO()
+    if is_main():
+        np.savez(file, allow_pickle=False, **arrays)
+    with np.load(io.BytesIO(bytes_from_main(file.getvalue()))) as found:
+        return dict(found)
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def disagreeing(array: np.ndarray) -> list[int]:

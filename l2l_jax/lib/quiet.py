@@ -1,10 +1,15 @@
-"""Keeps the start-up lines of C++ libraries, such as TensorFlow, away from the user."""
+"""Keeps lines of libraries, on which nobody can act, away from the user."""
 
 import contextlib
+import logging
 import os
 import re
+import sys
 import tempfile
 from collections.abc import Iterator
+from typing import Any
+
+from l2l_jax.lib.errors import Preempted
 
 SETTINGS = {
     "TF_CPP_MIN_LOG_LEVEL": "2",  # of TensorFlow and XLA: errors only
@@ -44,3 +49,22 @@ def without_start_up_lines() -> Iterator[None]:
             for line in kept:
                 if not START_UP.match(line):
                     os.write(2, line)
+
+
+class HideOrbax(logging.Filter):
+    """Drops orbax's lines: it logs a failed write a dozen times, and NotSaved reports it once."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        origin = record.getMessage() if record.name == "asyncio" else record.pathname
+        return not ("orbax" in origin and record.levelno < logging.CRITICAL)
+
+
+def unraisable(args: Any) -> None:
+    """Hides two errors that nobody can act on.
+
+    The threads of tensorstore use an event loop that a failed write has closed. Python drops an
+    exception that a signal handler raises during garbage collection.
+    """
+    ending = isinstance(args.exc_value, Preempted | KeyboardInterrupt)
+    if not ending and str(args.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(args)

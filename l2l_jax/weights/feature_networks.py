@@ -97,13 +97,6 @@ def _random(template: Params) -> Params:
     return trees.unflatten(flat)
 
 
-def context(
-    sources: Mapping[str, Source], splits: Mapping[str, SplitLike], image_size: int
-) -> NetworkContext:
-    """The argument of the build function of a feature network."""
-    return NetworkContext(sources, splits, image_size, load, cached)
-
-
 def cached(
     key: str, make: Callable[[], tuple[Params, dict[str, Any]]]
 ) -> tuple[Params, dict[str, Any]]:
@@ -123,3 +116,13 @@ def cached(
     flat = trees.flatten(params) | {METADATA: np.array(json.dumps(metadata))}
     sealed.write_if_possible(path, key, functools.partial(np.savez, allow_pickle=False, **flat))
     return params, metadata
+
+
+def context(
+    sources: Mapping[str, Source],
+    splits: Mapping[str, SplitLike],
+    image_size: int,
+    cached: Callable[..., tuple[Params, dict[str, Any]]] = cached,
+) -> NetworkContext:
+    """The argument of the build function of a feature network."""
+    return NetworkContext(sources, splits, image_size, load, cached)

@@ -4,9 +4,12 @@ import contextlib
 import fcntl
 import importlib.metadata
 import logging
+import os
 import platform
 import re
+import secrets
 import subprocess
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -18,6 +21,8 @@ from l2l_jax.lib.errors import ConfigError, not_saved, reason
 from l2l_jax.workdir.layout import Workdir
 
 log = logging.getLogger(__name__)
+
+SHARED_SECONDS = 15.0  # after which a network file system shows what another host wrote
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "clu",
             "ml-collections", "scikit-learn", "safetensors", "pillow",
@@ -87,7 +92,8 @@ def _has_config(workdir: Workdir) -> bool:
 def lock(folder: Path) -> Iterator[None]:
     """Locks the workdir during the block. ConfigError if another launch holds the lock.
 
-    NotSaved if the folder cannot be written. A file system without locks only gives a warning.
+    ConfigError, too, if not all processes see the same folder; NotSaved if it cannot be written.
+    A file system without locks only gives a warning.
     """
     with contextlib.ExitStack() as stack:
         held_by_other, path, file = False, Workdir(folder).lock, None
@@ -108,7 +114,30 @@ def lock(folder: Path) -> Iterator[None]:
             raise ConfigError(
                 f"Another process is working in {folder}; wait for it, or use another --workdir."
             )
+        _check_shared(path, file)
         yield
+
+
+def _check_shared(path: Path, file: IO[str] | None) -> None:
+    """ConfigError unless all processes read what process 0 writes into the file, the lock."""
+    if hosts.single_process():
+        return
+    token = hosts.json_from_main(secrets.token_hex())
+    if file:
+        file.write(token)
+        file.flush()
+        os.fsync(file.fileno())
+    hosts.barrier("the lock is written")
+    end, seen = time.monotonic() + SHARED_SECONDS, False
+    while not seen and time.monotonic() < end:
+        with contextlib.suppress(OSError):
+            seen = path.read_text() == token
+        time.sleep(0 if seen else 0.5)
+    if apart := hosts.ranks_where(not seen):
+        raise ConfigError(
+            f"Processes {apart} do not see what process 0 writes to {path.parent}: the workdir has "
+            "to be one folder that all hosts share, such as NFS or a mounted bucket."
+        )
 
 
 def _created(path: Path) -> IO[str]:

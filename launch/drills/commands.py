@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import l2l_jax
-from l2l_jax import evaluate, flags
+from l2l_jax import audit, evaluate, flags
 from l2l_jax import main as main_command
 from l2l_jax.lib import cli
 from l2l_jax.lib.errors import UserError
@@ -62,6 +62,7 @@ def _load(arguments: list[str]) -> None:
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "main": _main,
+    "audit": lambda words: cli.run_with_clear_errors(audit.main, words),
     "evaluate": lambda words: cli.run_with_clear_errors(evaluate.main, words),
     "report": lambda words: cli.run_with_clear_errors(report.main, words),
     "export": lambda words: cli.run_with_clear_errors(weights.main, ["export", *words]),
@@ -93,6 +94,20 @@ def _child(
     os._exit(status if isinstance(status, int) else 1)
 
 
+def start(
+    command: str,
+    words: Sequence[str],
+    env: Mapping[str, str],
+    out: str,
+    before: Callable[[], None] = lambda: None,
+) -> Any:
+    """Starts a command with its output in the file `out`; returns its multiprocessing.Process."""
+    context: Any = multiprocessing.get_context("fork")
+    child = context.Process(target=_child, args=(command, list(words), dict(env), out, before))
+    child.start()
+    return child
+
+
 @contextlib.contextmanager
 def started(
     command: str,
@@ -106,9 +121,7 @@ def started(
     """
     with tempfile.NamedTemporaryFile("r", errors="replace") as out:
         words = list(map(str, arguments))
-        context: Any = multiprocessing.get_context("fork")
-        child = context.Process(target=_child, args=(command, words, dict(env), out.name, before))
-        child.start()
+        child = start(command, words, env, out.name, before)
 
         def wait(seconds: float) -> Done | None:
             child.join(seconds)
