@@ -117,6 +117,9 @@ def _join(address: Address | None, timeout: float) -> None:
 
     if address and address.rank:
         signals.prefix = f"[{address.rank}] "
+    aborts.delay_lines()
+    cli.start_logging()  # to the new stderr
+    aborts.catch(lambda: _give_up(address, timeout))  # what JAX does after the timeout
     try:
         with _telling(address, timeout):
             jax.distributed.initialize(
@@ -134,21 +137,18 @@ def _join(address: Address | None, timeout: float) -> None:
             "--distributed=HOST:PORT,COUNT,RANK."
         ) from error
     except Exception as error:  # of any kind: JAX passes on what its transport says
-        raise _not_joined(address, timeout, error) from error
-    aborts.delay_lines()
-    cli.start_logging()  # to the new stderr
+        raise PeerMissing(f"The processes could not be connected: {str(error)[:300]}") from error
     others = peers.joined()
     signals.prefix = f"[{others.rank}] " if others and others.rank else ""
 
 
-def _not_joined(address: Address | None, timeout: float, error: Exception) -> PeerMissing:
-    text = str(error).splitlines()[0][:200]
-    if "DEADLINE" in text or "time" in text.lower():
-        return PeerMissing(
-            f"{_missing(address)} within {timeout:g} s (--join-timeout). Start all processes of "
-            "the run, with the same COUNT and the same address, and see that they reach it."
-        )
-    return PeerMissing(f"The processes could not be connected: {text}")
+def _give_up(address: Address | None, timeout: float) -> int:
+    """Says that a process has not come; returns the exit code."""
+    signals.tell(
+        f"error: {_missing(address)} within {timeout:g} s (--join-timeout). Start all processes of "
+        "the run, with the same COUNT and the same address, and see that they reach it."
+    )
+    return PeerMissing.exit_code
 
 
 def _missing(address: Address | None) -> str:

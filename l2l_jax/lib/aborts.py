@@ -20,7 +20,9 @@ CONNECT_SECONDS = 3.0
 MAX_KEPT_BYTES = 2**16
 
 _kept: list["LateLines"] = []  # the one of this process
-_handlers: list[object] = []  # ctypes does not keep them
+Explain = Callable[[], int | None]
+_explanations: list[Explain] = []  # the last one counts
+_handlers: list[object] = []  # ctypes does not keep it
 
 
 class LateLines:
@@ -84,18 +86,22 @@ def answers(address: str) -> bool:
     return True
 
 
-def catch(explain: Callable[[], int | None]) -> None:
+def catch(explain: Explain) -> None:
     """Calls `explain` if the process is aborted; it ends with that exit code, if it is one.
 
-    A handler of Python would not run then; this one runs in the thread that aborts.
+    A later call replaces the function. A handler of Python would not run then; this one runs in the
+    thread that aborts.
     """
+    _explanations.append(explain)
+    if _handlers:
+        return
     libc = ctypes.CDLL(None)
     libc.signal.argtypes, libc.signal.restype = (ctypes.c_int, ctypes.c_void_p), ctypes.c_void_p
 
     @ctypes.CFUNCTYPE(None, ctypes.c_int)
     def aborted(_: int) -> None:
         libc.signal(signal.SIGABRT, None)  # the default: the process ends
-        code = explain()
+        code = _explanations[-1]()
         late_lines(shown=code is None)
         if code is not None:
             os._exit(code)

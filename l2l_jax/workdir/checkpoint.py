@@ -21,7 +21,26 @@ from l2l_jax.lib.errors import Damaged, NotSaved, Unrestorable, is_full, not_sav
 
 log = logging.getLogger(__name__)
 
+MOUNTS = Path("/proc/self/mounts")
 MAX_BROADCAST_STEPS = 64  # checkpoints whose steps the main process sends to the others
+
+
+def on_fuse(path: Path) -> bool:
+    """Whether a path is in a FUSE file system, such as a bucket that gcsfuse mounts; on Linux."""
+    try:
+        mounts = [line.split() for line in MOUNTS.read_text().splitlines()]
+    except OSError:
+        return False
+    kinds = {Path(place.replace("\\040", " ")): kind for _, place, kind, *_ in mounts}
+    return next((kinds[p] for p in (path, *path.parents) if p in kinds), "").startswith("fuse")
+
+
+def _atomicity(folder: Path) -> ocp.options.AtomicityOptions:
+    """In a bucket a folder is not renamed in one operation: a file marks a whole checkpoint."""
+    modes = ocp.options.AtomicityMode
+    if on_fuse(folder.resolve()):
+        return ocp.options.AtomicityOptions(modes.COMMIT_FILE, allow_legacy_atomic_rename=True)
+    return ocp.options.AtomicityOptions(modes.ATOMIC_RENAME)
 
 
 class Checkpoints:
@@ -39,6 +58,7 @@ class Checkpoints:
             cleanup_tmp_directories=self._writes,
             read_only=not self._writes,
             create=self._writes,
+            atomicity_options=_atomicity(self.folder),
         )
         self._optional_manager = None
         if self.folder.exists() and not self.folder.is_dir():
