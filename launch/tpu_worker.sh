@@ -42,7 +42,7 @@ install_code() {
     mkdir -p "$code_folder"
     tar -xzf "$bucket_folder/code/$name.tar.gz" -C "$code_folder" || return 1
     cd "$code_folder" || return 1
-    # shellcheck source=launch/environment.sh
+    # shellcheck source=/dev/null
     source launch/environment.sh
     find_python 2>/dev/null || apt-get install -y -qq python3.11 python3.11-venv || return 1
     "$(find_python)" -m venv .venv && .venv/bin/python -m pip install -q \
