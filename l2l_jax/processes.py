@@ -179,10 +179,7 @@ def _check_kind(kind: str, require: str) -> None:
     """ConfigError for another kind than required, and for the CPU where nobody asked for it."""
     if require and kind != require:
         raise ConfigError(f"--require={require}: JAX computes on {kind} here.{_advice(require)}")
-    import jax
-
-    asked: Any = jax.config.jax_platforms  # pyright: ignore[reportAttributeAccessIssue]
-    if require or kind != "cpu" or "cpu" in (asked or ""):
+    if require or kind != "cpu" or "cpu" in _platforms():
         return
     for package, for_kind in PLUGINS.items():
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -191,6 +188,14 @@ def _check_kind(kind: str, require: str) -> None:
                 f"{package} is installed, and JAX finds no {for_kind}: it would compute on the CPU."
                 f"{_advice(for_kind)} If the CPU is meant, say --require=cpu."
             )
+
+
+def _platforms() -> str:
+    """The platforms that JAX was told to use, "" for no choice."""
+    import jax
+
+    asked: Any = jax.config.jax_platforms  # pyright: ignore[reportAttributeAccessIssue]
+    return asked or ""
 
 
 def _advice(kind: str) -> str:

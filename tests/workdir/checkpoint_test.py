@@ -3,6 +3,7 @@
 import logging
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -189,3 +190,28 @@ def test_a_full_disk_leaves_the_checkpoint_before_intact(tmp_path):
     back = checkpoints.restore(sharding.abstract_tree(mesh, shape))
     checkpoints.close()
     assert np.array_equal(back["w"], jnp.sin(jnp.arange(300000.0)))
+
+
+def test_a_bucket_is_recognised_by_its_mount(tmp_path, monkeypatch):
+    mounts = tmp_path / "mounts"
+    mounts.write_text("/dev/vda / ext4 rw 0 0\nruns /mnt/a\\040b fuse.gcsfuse rw 0 0\n")
+    monkeypatch.setattr(checkpoint, "MOUNTS", mounts)
+    assert checkpoint.on_fuse(Path("/mnt/a b/runs/x"))
+    assert not checkpoint.on_fuse(Path("/mnt/other"))
+    monkeypatch.setattr(checkpoint, "MOUNTS", tmp_path / "absent")
+    assert not checkpoint.on_fuse(Path("/mnt/a b"))
+
+
+def test_in_a_bucket_a_file_marks_a_whole_checkpoint(tmp_path, monkeypatch):
+    """A checkpoint without it is not used; checkpoints from before the mount are."""
+    save(tmp_path, 1)
+    monkeypatch.setattr(checkpoint, "on_fuse", lambda _: True)
+    assert int(restore(tmp_path)["step"]) == 1
+    save(tmp_path, 2, 3)
+    marks = [
+        path for path in tmp_path.rglob("commit_success.txt") if path.parent.parent == tmp_path
+    ]
+    assert sorted(path.parent.name for path in marks) == ["2", "3"]
+    assert int(restore(tmp_path)["step"]) == 3
+    (tmp_path / "3" / "commit_success.txt").unlink()
+    assert int(restore(tmp_path)["step"]) == 2
