@@ -1,6 +1,7 @@
 """Checkpoints on other meshes, with damaged files, and on full disks."""
 
 import logging
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -202,16 +203,28 @@ def test_a_bucket_is_recognised_by_its_mount(tmp_path, monkeypatch):
     assert not checkpoint.on_fuse(Path("/mnt/a b"))
 
 
-def test_in_a_bucket_a_file_marks_a_whole_checkpoint(tmp_path, monkeypatch):
-    """A checkpoint without it is not used; checkpoints from before the mount are."""
+def test_in_a_bucket_no_folder_is_renamed_and_a_file_marks_a_whole_checkpoint(
+    tmp_path, monkeypatch
+):
+    """A checkpoint without the file is not used; one from before the folder was a bucket is."""
+    renamed = []
+
+    def recorded(rename):
+        def call(source, target, **more):
+            renamed.extend([source] if Path(source).is_dir() else [])
+            return rename(source, target, **more)
+
+        return call
+
+    for name in ("rename", "replace"):
+        monkeypatch.setattr(os, name, recorded(getattr(os, name)))
     save(tmp_path, 1)
+    assert renamed, "elsewhere a whole checkpoint gets its name by a renaming"
+    renamed.clear()
     monkeypatch.setattr(checkpoint, "on_fuse", lambda _: True)
     assert int(restore(tmp_path)["step"]) == 1
     save(tmp_path, 2, 3)
-    marks = [
-        path for path in tmp_path.rglob("commit_success.txt") if path.parent.parent == tmp_path
-    ]
-    assert sorted(path.parent.name for path in marks) == ["2", "3"]
+    assert not renamed
     assert int(restore(tmp_path)["step"]) == 3
     (tmp_path / "3" / "commit_success.txt").unlink()
     assert int(restore(tmp_path)["step"]) == 2
