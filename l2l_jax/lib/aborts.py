@@ -30,7 +30,7 @@ class LateLines:
 
     def __init__(self) -> None:
         self._shown, self._dropped, self._bytes = os.dup(2), False, b""
-        self._lock = threading.Lock()
+        self._lock, self.held = threading.Lock(), False  # held: nothing is shown for now
         self._reading, writing = os.pipe()
         os.dup2(writing, 2)
         os.close(writing)
@@ -59,7 +59,7 @@ class LateLines:
             with self._lock:
                 if ready and select.select([self._reading], [], [], 0)[0]:
                     self._bytes += os.read(self._reading, MAX_KEPT_BYTES)
-                if not ready or len(self._bytes) >= MAX_KEPT_BYTES:
+                if not self.held and (not ready or len(self._bytes) >= MAX_KEPT_BYTES):
                     self._show()
 
 
@@ -101,6 +101,8 @@ def catch(explain: Explain) -> None:
     @ctypes.CFUNCTYPE(None, ctypes.c_int)
     def aborted(_: int) -> None:
         libc.signal(signal.SIGABRT, None)  # the default: the process ends
+        for lines in _kept:
+            lines.held = True  # to explain can take seconds
         code = _explanations[-1]()
         late_lines(shown=code is None)
         if code is not None:

@@ -66,6 +66,10 @@ def test_a_preempted_tpu_is_deleted_and_made_again(fake, gone):
     done, calls = tpu(fake, *RUN, states=states)
     assert done.returncode == 0, done.stderr
     assert verbs(calls) == ["cp", "create", "ssh", "delete", "create", "ssh", "delete"]
+    states = ("CREATE", "PROVISIONING", gone, "CREATE", "ACTIVE")
+    done, calls = tpu(fake, *RUN, states=states)
+    assert done.returncode == 0, done.stderr
+    assert verbs(calls) == ["cp", "create", "delete", "create", "ssh", "delete"]
     (fake / "ssh").write_text("BROKEN")
     done, calls = tpu(fake, *RUN[:-4], "--attempts=1", *RUN[-4:], states=("CREATE", "ACTIVE", gone))
     assert done.returncode == 2

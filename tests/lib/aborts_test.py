@@ -9,10 +9,11 @@ from l2l_jax.lib import aborts
 from tests.helpers import ROOT
 
 ABORT = """
-import ctypes, os, sys
+import ctypes, os, sys, time
 from l2l_jax.lib import aborts, cli, signals
 
 def explain():
+    time.sleep(0.7)  # longer than lines of libraries are late
     if {code}:
         signals.tell("error: process 0 is lost")
         return {code}
@@ -54,6 +55,12 @@ print("later", file=sys.stderr)
 def test_lines_of_libraries_are_shown_late():
     done = subprocess.run([sys.executable, "-c", LATE], cwd=ROOT, capture_output=True, text=True)
     assert done.stderr == "of Python\nof a library\nlater\n"
+
+
+def test_lines_can_be_dropped_from_a_moment_on():
+    code = LATE.replace('print("of', 'aborts.late_lines(shown=False); print("of')
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stderr == "of Python\nlater\n"
 
 
 def test_nothing_answers_at_a_free_port():
