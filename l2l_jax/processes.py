@@ -32,7 +32,7 @@ KINDS = ("tpu", "gpu", "cpu")
 PLUGINS = {"libtpu": "tpu", "jax-cuda13-plugin": "gpu", "jax-cuda12-plugin": "gpu",
            "jax-rocm7-plugin": "gpu", "jax-rocm60-plugin": "gpu"}  # fmt: skip
 SAY_EVERY_SECONDS = 10.0
-HEARTBEAT_SECONDS = 25  # of JAX itself; lib/peers.py notices sooner, and can say who is lost
+HEARTBEAT_SECONDS = 60  # of JAX, which notices after half of that; lib/peers.py must be sooner
 SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")
 
 
