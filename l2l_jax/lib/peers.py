@@ -13,8 +13,8 @@ key-value store (lib/store.py):
 
 After a signal, processes that are all in the training loop of one phase stop at one step, on which
 JAX's preemption service agrees, and save their state. In any other case (compiling, evaluating,
-auditing) there is nothing to save, and all end at once: process 0 last, because JAX aborts the
-others when the store is gone. If process 0 itself is lost, that abort is caught (lib/aborts.py).
+auditing) there is nothing to save: all end at once, process 0 last, because JAX aborts the others
+when the store is gone. If process 0 itself is lost, that abort is caught (lib/aborts.py).
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 PERIOD_SECONDS = 1.0
 LOST_SECONDS = 18.0  # without a beat
 GRACE_SECONDS = 4.0  # for the main thread to end by itself, once it cannot go on
-SURE_SECONDS = LOST_SECONDS + GRACE_SECONDS + 3 * PERIOD_SECONDS  # until a loss is known
-LEAVE_SECONDS = 10.0  # that process 0 waits for the others to end
+LEAVE_SECONDS = 8.0  # that process 0 waits for the others to end
+SURE_SECONDS = LOST_SECONDS + LEAVE_SECONDS + 4.0  # until a loss has ended the process
 EXIT_LOST = PeerMissing.exit_code
 
 
@@ -55,7 +55,7 @@ class Peers:
         self._left: dict[int, int] = {}  # {process that has ended or finished: its exit code}
         self._number = 0  # of the signal that stops the run
         self._agreed = False  # all processes were in one training loop then
-        self._since: dict[str, float] = {}  # see _waited
+        self._since: dict[str, float] = {}
         self._finished, self._leaving = threading.Event(), threading.Lock()
 
     def begin(self) -> None:
@@ -133,6 +133,7 @@ class Peers:
                 self._beats[rank] = value, now
             elif now - self._beats[rank][1] > LOST_SECONDS and rank not in self._left:
                 self._store.put_first("news/lost", rank)
+                self._store.put(f"news/left/{rank}", EXIT_LOST)  # nobody waits for it
 
     def _act(self, news: dict[str, str]) -> None:
         self._left = self._store.left(news)
@@ -152,7 +153,7 @@ class Peers:
             self._store.put(f"news/in/{self.rank}", self.stop.saving if self.stop else "")
         phases = [phase for key, phase in news.items() if key.startswith("in/")]
         if not self._agreed and len(phases) == self._store.count:
-            if not self.stop or not phases[0] or len(set(phases)) > 1:
+            if not (self.stop and phases[0] and len(set(phases)) == 1):
                 self.leave(128 + number, str(self._preempted(number)))
             self._agreed, self.stop.raised, self.stop.number = True, True, number
             signals.tell(f"{Preempted.NAMES[number]}: {signals.SAVING}")
@@ -167,9 +168,8 @@ class Peers:
 
     def _lose(self, rank: int) -> NoReturn:
         aborts.late_lines(shown=False)
-        if rank == 0 and self._left.get(0):
-            self.leave(self._left[0])
-        self.leave(EXIT_LOST, self._lost(rank))
+        known = self._left.get(0) if rank == 0 else None
+        self.leave(known or EXIT_LOST, "" if known else self._lost(rank))
 
     def _lost(self, rank: int) -> str:
         saved = f"{self.stop.saved}; " if self.stop and self.stop.saved else ""

@@ -59,6 +59,7 @@ def test_a_process_without_a_beat_is_lost_and_named(pair, monkeypatch):
     now[0] = 119.0  # process 1 has never come
     first._store.put("beat/0", 9)
     first._look_for_lost(first._store.get("beat"))
+    assert first._store.left() == {1: 75}, "process 0 does not wait for it"
     for process in (first, second):
         with pytest.raises(Left) as left:
             news(process)
