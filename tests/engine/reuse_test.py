@@ -81,7 +81,7 @@ def unstarted(tmp_path_factory):
 
 def moved_to(folder, experiment, config=None):
     """Returns the experiment in another folder, or also with another config."""
-    plan = dataclasses.replace(experiment.plan, config=config or experiment.config)
+    plan = resolve(config) if config else experiment.plan
     return dataclasses.replace(experiment, workdir=Workdir(folder), plan=plan)
 
 

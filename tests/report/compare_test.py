@@ -314,12 +314,21 @@ def test_phases_that_are_unfinished_or_missed_their_stopping_criterion(runs):
 
 def test_costs(seeds):
     found = rows_of(page_of(*seeds), "Cost")
-    assert found["l2l"] == [">3", ">9 s", ">5 s", ">4", ">2.00 TFLOP", ">3.20 GB", ">1 x cpu"]
+    assert found["l2l"] == [
+        ">3",
+        ">9 s",
+        ">5 s",
+        ">4",
+        ">2.00 TFLOP",
+        ">&ndash;",
+        ">3.20 GB",
+        ">1 x cpu",
+    ]
 
 
 def test_a_missing_cost_is_a_dash(runs):
     assert rows_of(page_of(*runs), "Cost")["l2l"] == [
-        ">1", ">10 s", ">5 s", ">4", ">&ndash;", ">&ndash;", ">1 x cpu"
+        ">1", ">10 s", ">5 s", ">4", ">&ndash;", ">&ndash;", ">&ndash;", ">1 x cpu"
     ]  # fmt: skip
     assert cost_of(collect(runs[0]), "unlearn") == {"seconds": 10.0, "steps": 4}
 
