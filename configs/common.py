@@ -144,7 +144,9 @@ def use_undo(config: Config, pretrained: int = 0, **optimizer: Any) -> None:
     last = config.phases[-1]
     before = config[last].to_dict()
     if before["method"] == "pretrain":
-        raise ValueError(f"The word {UNDO} follows a method that unlearns: retrain goes without.")
+        raise ValueError(
+            f"{UNDO} goes with a phase that unlearns, and {last} does not: leave it out."
+        )
     made = config.pretrain.to_dict() if "pretrain" in config.phases else before
     if made is not before and not pretrained:
         pretrained = made["steps"] * made["batch_size"]

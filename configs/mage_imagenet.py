@@ -106,8 +106,8 @@ def get_config(form: str = "") -> common.Config:
         use_pretraining(config)
     else:
         common.use_method(config, common.method_of_form(words))
-        if common.UNDO in words:
-            common.use_undo(config)
+    if common.UNDO in words:
+        common.use_undo(config)
     if "smoke" in words:
         tokenizer = dict(size="test", multipliers=(1, 1, 1))
         model_args = dict(size="test", image_size=64, steps=4, tokenizer=tokenizer)

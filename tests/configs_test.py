@@ -117,6 +117,7 @@ def test_form_words_that_exclude_each_other():
         ("mae_places365", ("retrain",)),
         ("fashion_mnist", ("retrain", "undo")),
         ("autoencoder_cifar10", ("retrain", "undo")),
+        ("mage_imagenet", ("pretrain", "undo")),
     ):
         with pytest.raises(ConfigError, match=r"takes one of|go(es)? with|has the forms"):
             config_of(spec, *words)
