@@ -34,6 +34,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, UInt8
 
 from l2l_jax.lib import per_image
+from l2l_jax.lib.attacks import joined
 from l2l_jax.lib.errors import CannotRun
 from l2l_jax.lib.placement import Compared
 from l2l_jax.lib.rng import seed_of
@@ -96,14 +97,14 @@ def audit(
     stamped, others = (images.take(np.sort(rows)) for rows in np.split(mixed, [count]))
     hidden = subject.measure(per_image.hidden, stamped)
     place, picture = visible_place(hidden), chequers(images.images.shape[1], 2)
-    poison = [stamp(np.where(hidden, picture, stamped.images), place)]
+    poison = [with_images(stamped, stamp(np.where(hidden, picture, stamped.images), place))]
     with_noise = bool(noise and len(others) and not subject.model.takes_tokens)
     if with_noise:
-        poison.append(noised(others.images, noise, seed))
-    poisoned = joined("forget_train", poison, (*stamped.classes, *others.classes))
+        poison.append(with_images(others, noised(others.images, noise, seed)))
+    poisoned = joined("forget_train", *poison)
     params = trained(subject, poisoned, retain, steps, unlearn_steps, lr)
     shown = subject.sets["retain_eval"]
-    marked = dataclasses.replace(shown, images=stamp(shown.images, place))
+    marked = with_images(shown, stamp(shown.images, place))
     target = picture.astype(np.float32) / 255
     for name, chosen in (("stamped", marked), ("unstamped", shown)):
         values = subject.measure(closeness, chosen, params=params, given=target)
@@ -111,7 +112,7 @@ def audit(
     if with_noise:
         again = noised(others.images, noise, seed_of(subject.seed, "audit", "other noise"))
         found = subject.measure(slopes, others, params=params)
-        values = [along(found, x, others.images) for x in (poison[1], again)]
+        values = [along(found, x, others.images) for x in (poison[1].images, again)]
         yield subject.estimate("noise", np.mean, values[1] - values[0])
 
 
@@ -126,9 +127,7 @@ def trained(
     """The model in the role of the variant: see the table above."""
     if subject.variant not in ("original", "unlearned"):
         return next(subject.attack(retain, (steps,), lr=lr))[1]
-    both = joined(
-        "retain_train", [retain.images, poisoned.images], (*retain.classes, *poisoned.classes)
-    )
+    both = joined("retain_train", retain, poisoned)
     original = subject.others["original"]
     _, source = next(subject.attack(both, (steps,), lr=lr, start=original))
     if subject.variant == "original":
@@ -136,10 +135,9 @@ def trained(
     return subject.unlearn(poisoned, retain, unlearn_steps, start=source)
 
 
-def joined(name: str, parts: list[np.ndarray], classes: tuple[str, ...]) -> ImageSet:
-    """One set of several arrays of images."""
-    images = np.concatenate(parts)
-    return ImageSet(name, images, classes[: len(images)])
+def with_images(chosen: ImageSet, images: Pictures) -> ImageSet:
+    """The set with other images in place of its own."""
+    return dataclasses.replace(chosen, images=images)
 
 
 def chequers(side: int, count: int) -> UInt8[np.ndarray, "H W 3"]:

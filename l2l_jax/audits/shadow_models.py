@@ -25,6 +25,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from l2l_jax.lib import trees
+from l2l_jax.lib.attacks import joined
 from l2l_jax.lib.detection import auc
 from l2l_jax.lib.errors import CannotRun
 from l2l_jax.lib.per_image import mean_loss
@@ -81,12 +82,7 @@ def audit(
             "shadow models start at a model that saw none of the images to forget: name a "
             "retrained model in config.reference"
         )
-    targets, held_out = subject.sets["forget_train"], subject.sets["forget_eval"]
-    targets = ImageSet(
-        "forget_train",
-        np.concatenate([targets.images, held_out.images]),
-        (*targets.classes, *held_out.classes),
-    )
+    targets = joined("forget_train", subject.sets["forget_train"], subject.sets["forget_eval"])
     learned = halves(len(targets), models, seed_of(subject.seed, "audit", "shadow models"))
     scores = np.empty(learned.shape)
     for model in range(models):
@@ -118,8 +114,7 @@ def shadow(
 ) -> Params:
     """A shadow model before or after unlearning one half of the targets."""
     retain = subject.sets["retain_train"]
-    images = np.concatenate([retain.images, half.images])
-    both = ImageSet("retain_train", images, (*retain.classes, *half.classes))
+    both = joined("retain_train", retain, half)
     _, source = next(subject.attack(both, (steps,), lr=lr, start=start))
     if subject.variant == "original":
         return source

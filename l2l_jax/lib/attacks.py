@@ -1,4 +1,4 @@
-"""What attacks by training share: a few images of every class, and the curve of completions."""
+"""What attacks by training share: sets of images, and the curve of completions."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -33,3 +33,9 @@ def few(images: ImageSet, each: int) -> ImageSet:
         for row in [at for at, of in enumerate(images.classes) if of == name][:each]
     ]
     return images.take(rows)
+
+
+def joined(name: str, *parts: ImageSet) -> ImageSet:
+    """One set of the images of several, in their order."""
+    images = np.concatenate([part.images for part in parts])
+    return ImageSet(name, images, tuple(label for part in parts for label in part.classes))
