@@ -176,7 +176,7 @@ def _telling(address: Address | None, timeout: float) -> Iterator[None]:
 
 
 def _check_kind(kind: str, require: str) -> None:
-    """ConfigError for another kind than required, and for the CPU where nobody asked for it."""
+    """ConfigError for another kind than required, and for the CPU where nobody chose it."""
     if require and kind != require:
         raise ConfigError(f"--require={require}: JAX computes on {kind} here.{_advice(require)}")
     if require or kind != "cpu" or "cpu" in _platforms():
@@ -191,11 +191,11 @@ def _check_kind(kind: str, require: str) -> None:
 
 
 def _platforms() -> str:
-    """The platforms that JAX was told to use, "" for no choice."""
+    """The platforms that JAX is set to use, "" for no choice."""
     import jax
 
-    asked: Any = jax.config.jax_platforms  # pyright: ignore[reportAttributeAccessIssue]
-    return asked or ""
+    chosen: Any = jax.config.jax_platforms  # pyright: ignore[reportAttributeAccessIssue]
+    return chosen or ""
 
 
 def _advice(kind: str) -> str:
