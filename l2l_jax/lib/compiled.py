@@ -1,13 +1,15 @@
 """What a compiled program does on one device, read from the text of its HLO instructions.
 
-An instruction in the body of a loop counts as often as the loop runs, if XLA knows how often.
+An instruction in the body of a loop counts as often as the loop runs, if the program says how
+often. Programs for TPUs have some collectives in pieces, which run beside the work of others, and a
+reduce-scatter as the fusion of an all-reduce and a slice; both are read as what they were.
 """
 
 import collections
 import dataclasses
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 SIZES = {"pred": 1, "bf16": 2, "f16": 2, "f64": 8, "s64": 8, "u64": 8, "c64": 8}  # others: 4, 1
@@ -20,6 +22,9 @@ _CALLED = re.compile(
 )
 _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
+_CONDITION = re.compile(r"condition=%?([\w.\-]+)")
+_CHANNEL = re.compile(r"channel_id=(\d+)")
+_SCATTER = "all-reduce-scatter"  # how the name of such a fusion begins
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,9 +35,14 @@ class Array:
     shape: tuple[int, ...]
 
     @property
+    def size(self) -> int:
+        """Number of values."""
+        return math.prod(self.shape)
+
+    @property
     def bytes(self) -> int:
         bits = int(re.sub(r"\D", "", self.dtype) or 32)
-        return math.prod(self.shape) * SIZES.get(self.dtype, max(bits // 8, 1))
+        return self.size * SIZES.get(self.dtype, max(bits // 8, 1))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,9 +80,10 @@ def instructions(text: str) -> list[Instruction]:
             outputs = _arrays(shape)
             if kind != base:  # (operands, results, contexts) of a started collective
                 outputs = outputs[len(flat) :] or outputs
+            if base == "all-reduce" and name.startswith(_SCATTER):
+                base = "reduce-scatter"
             found.append(Instruction(own, base, outputs, flat, rest, times, looped))
-            trips = _TRIPS.search(attributes)
-            count = int(trips[1]) if kind == "while" and trips else 1
+            count = _trips(attributes, computations) if kind == "while" else 1
             for called in _called(kind, attributes):
                 visit(called, times * count, looped or kind == "while")
 
@@ -81,9 +92,17 @@ def instructions(text: str) -> list[Instruction]:
 
 
 def collectives(text: str, least: int = 1024) -> list[Instruction]:
-    """The collectives of a program that move at least so many bytes in a run."""
-    found = [x for x in instructions(text) if x.kind in COLLECTIVES]
-    return [x for x in found if x.bytes >= least * x.times]
+    """The collectives of a program that move at least so many bytes in a run.
+
+    The pieces of one collective have one channel; the largest stands for it.
+    """
+    found: dict[str, Instruction] = {}
+    for x in instructions(text):
+        if x.kind in COLLECTIVES and x.bytes >= least * x.times:
+            channel = _CHANNEL.search(x.text)
+            key = channel[1] if channel else x.name
+            found[key] = max(found.get(key, x), x, key=lambda x: x.bytes)
+    return list(found.values())
 
 
 def flops(text: str) -> float:
@@ -114,6 +133,17 @@ def _computations(text: str) -> tuple[dict[str, list[tuple[str, str, str, str]]]
         elif (parsed := _INSTRUCTION.match(line)) and current:
             found[current].append(parsed.groups())  # type: ignore[arg-type]  # four strings
     return found, entry
+
+
+def _trips(attributes: str, computations: Mapping[str, list[tuple[str, str, str, str]]]) -> int:
+    """How often a loop runs: as XLA notes, or the only whole number that its condition holds."""
+    if known := _TRIPS.search(attributes):
+        return int(known[1])
+    condition = _CONDITION.search(attributes)
+    lines = computations.get(condition[1], []) if condition else []
+    numbers = [rest for _, _, kind, rest in lines if kind == "constant"]
+    found = [re.match(r"(\d+)\)", rest) for rest in numbers]
+    return int(found[0][1]) if len(found) == 1 and found[0] else 1
 
 
 def _called(kind: str, attributes: str) -> Iterator[str]:
