@@ -133,9 +133,7 @@ def check(plan: Plan, phase: str, batch: int, chip: Chip, devices: list[Any]) ->
     program = step.lower(state, fixed, images).compile()
     memory = program.memory_analysis()
     found = compiled.collectives(program.as_text())
-    sizes = {n for leaf in jax.tree.leaves(params) for n in (leaf.size, leaf.size // leaf.shape[0])}
-    sizes |= {1}  # sums of metrics and norms
-    strangers = [x for x in found if not {a.size for a in x.outputs} <= sizes]
+    strangers = [x for x in found if not _is_of_parameters(x, params, mesh.shape["fsdp"])]
     return Result(
         chip=chip,
         held=memory.argument_size_in_bytes,
@@ -151,6 +149,16 @@ def check(plan: Plan, phase: str, batch: int, chip: Chip, devices: list[Any]) ->
         shards=mesh.shape["fsdp"],
         seconds=time.perf_counter() - started,
     )
+
+
+def _is_of_parameters(x: compiled.Instruction, params: Any, shards: int) -> bool:
+    """Whether all arrays of a collective have as many values as a parameter, or a part of one.
+
+    A part is one block of a scanned stack, what one of the shards holds, or a sum of a metric.
+    """
+    sizes = {n for leaf in jax.tree.leaves(params) for n in (leaf.size, leaf.size // leaf.shape[0])}
+    sizes |= {n // shards for n in sizes} | {1}
+    return {array.size for array in x.outputs} <= sizes
 
 
 def describe(result: Result) -> str:
