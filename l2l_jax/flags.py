@@ -1,6 +1,6 @@
 """The command line of an experiment: a config file, a workdir, and overrides of any value.
 
-    --config FILE.py[:FORM] --workdir FOLDER [--config.section.key=value ...]
+    --config CONFIG[:FORM] --workdir FOLDER [--config.section.key=value ...]
 
 Names are overridden first: --config.unlearn.method=finetune drops the arguments of the method that
 the config chose and offers those of the new one. Every argument of every chosen file is a flag.
@@ -20,7 +20,7 @@ from ml_collections import config_flags
 from l2l_jax import processes
 from l2l_jax.engine import config as config_table
 from l2l_jax.engine.complete import complete_config, plain
-from l2l_jax.lib import cli, config_dicts
+from l2l_jax.lib import cli, config_dicts, config_files
 from l2l_jax.lib.errors import ConfigError, did_you_mean
 from l2l_jax.lib.signatures import keyword_defaults
 from l2l_jax.registry import find
@@ -70,22 +70,22 @@ def _hyphens(word: str) -> str:
 
 
 def help_text() -> str:
-    """The usage, the config files that are here, and every key of a config with its meaning."""
-    configs = "\n".join(f"  {name}" for name in cli.configs_in(Path("configs"))) or "  none"
+    """The usage, the names of the configs, and every key of a config with its meaning."""
     lines = [
-        "usage: python -m l2l_jax.main --config FILE.py[:FORM] --workdir FOLDER "
+        f"usage: {cli.program('l2l_jax.main')} --config CONFIG[:FORM] --workdir FOLDER "
         "[--config.KEY=VALUE ...]",
         "",
         "Runs an experiment, or continues it if the workdir holds it already.",
         "",
-        "  --config FILE.py[:FORM]   a config file; its docstring lists the forms",
+        "  --config CONFIG[:FORM]    a config file, or a name of the list below; the docstring of",
+        "                            the file lists the forms",
         "  --workdir FOLDER          where everything goes; the same one continues a run",
         *(f"  --{f'{processes.flag(n)} {v}':23} {m}" for n, _, v, m in processes.OPTIONS),
         "  --config.KEY=VALUE        overrides a value of the config; every argument of every",
         "                            plug-in is a key too, such as --config.unlearn.args.noise",
         "",
-        "Config files in configs/:",
-        configs,
+        f"Configs by name, in {config_files.bundled_folder()}:",
+        *(f"  {name}" for name in config_files.names()),
         "",
         "Keys (PHASE is a section that config.phases names, such as unlearn):",
     ]
@@ -104,8 +104,8 @@ def split(argv: list[str]) -> tuple[str, list[str]]:
             return argv[at + 1], argv[:at] + argv[at + 2 :]
         if word.startswith(("--config=", "-config=")):
             return word.split("=", 1)[1], argv[:at] + argv[at + 1 :]
-    known = ", ".join(cli.configs_in(Path("configs")))
-    raise ConfigError(f"--config FILE.py is missing. Here are: {known or 'no configs'}.")
+    known = ", ".join([*config_files.names(), *config_files.configs_in(Path("configs"))])
+    raise ConfigError(f"--config is missing. It takes a file, or a name. Known: {known}.")
 
 
 def with_names(config: Any, argv: list[str]) -> dict[str, Any]:

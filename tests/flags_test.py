@@ -15,7 +15,7 @@ def test_the_config_is_taken_from_the_arguments():
         spec, rest = flags.split(["main", "--workdir", "w", *words, "--config.seed=1"])
         assert spec == "a.py:x"
         assert rest == ["main", "--workdir", "w", "--config.seed=1"]
-    with pytest.raises(ConfigError, match=r"--config FILE\.py is missing.*configs/fashion_mnist"):
+    with pytest.raises(ConfigError, match=r"is missing.*fashion_mnist.*configs/folder\.py"):
         flags.split(["main", "--workdir", "w"])
 
 
@@ -88,7 +88,7 @@ def test_overrides_arrive_in_the_run(tmp_path):
 def test_help_lists_the_keys():
     done = call("l2l_jax.main", "--help")
     assert done.returncode == 0
-    assert done.stdout.startswith("usage: python -m l2l_jax.main --config FILE.py[:FORM]")
+    assert done.stdout.startswith("usage: python -m l2l_jax.main --config CONFIG[:FORM]")
     for key in ("seed", "PHASE.optimizer.lr", "split.forget.classes", "tasks.NAME.args"):
         assert f"--config.{key}=" in done.stdout
     assert "share of the parameters that move" in done.stdout
