@@ -284,29 +284,31 @@ def main_input(argv: list[str]) -> None:
         measure_input(source, [folder / key for key in source.keys], args)
 
 
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=cli.program(MODULE),
+        description=cli.described(__doc__, MODULE),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--config", required=True)
+    add("--phase", default="", help="a phase of the config; by default its last")
+    add("--batch", type=int, default=0, help="images of each side; 0 = the config's")
+    add("--model", nargs="*", default=[], metavar="KEY=VALUE", help="model arguments")
+    add("--against", nargs="*", default=[], metavar="KEY=VALUE", help="those of a second model")
+    add("--tokens", nargs="*", default=[], metavar="KEY=VALUE", help="keys of data.token_cache")
+    add("--count", action="store_true", help="count multiply-adds and run nothing")
+    add("--steps", type=int, default=10, help="steps that are timed")
+    return parser
+
+
 def main(argv: list[str] | None = None) -> None:
     """The command line of this module's docstring."""
     argv = sys.argv[1:] if argv is None else argv
     if argv[:1] == ["input"]:
         main_input(argv[1:])
         return
-    form = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
-        prog=cli.program(MODULE),
-        description=cli.described(__doc__, MODULE),
-        formatter_class=form,
-    )
-    parser.add_argument("--config", required=True)
-    parser.add_argument("--phase", default="", help="a phase of the config; by default its last")
-    parser.add_argument(
-        "--batch", type=int, default=0, help="images of each side; 0 = the config's"
-    )
-    parser.add_argument("--model", nargs="*", default=[], metavar="KEY=VALUE")
-    parser.add_argument("--against", nargs="*", default=[], metavar="KEY=VALUE")
-    parser.add_argument("--tokens", nargs="*", default=[], metavar="KEY=VALUE")
-    parser.add_argument("--count", action="store_true")
-    parser.add_argument("--steps", type=int, default=10)
-    args = parser.parse_args(argv)
+    args = _parser().parse_args(argv)
     config = complete_config(cli.load_config(args.config))
     config["model"]["args"].update(cli.assignments(args.model, "--model"))
     config["data"]["token_cache"].update(cli.assignments(args.tokens, "--tokens"))
