@@ -21,6 +21,7 @@ version = release = l2l_jax.__version__
 copyright = author
 extensions = ["myst_nb", "sphinx.ext.autodoc"]
 exclude_patterns = ["_build"]
+highlight_language = "text"  # of commands and equations
 nb_execution_mode = "off"
 myst_heading_anchors = 3
 autodoc_member_order = "bysource"
@@ -93,7 +94,8 @@ def as_written(app: Any, what: str, name: str, obj: Any, options: Any, lines: li
     for paragraph in re.split(r"\n\s*\n", "\n".join(lines).strip("\n")):
         if ">>>" in paragraph or re.search(r"^  ", paragraph, re.M):
             indented = "\n".join(f"    {line}" for line in paragraph.splitlines())
-            made.append(f"::\n\n{indented}\n")
+            language = "pycon" if ">>>" in paragraph else "text"
+            made.append(f".. code-block:: {language}\n\n{indented}\n")
         else:
             pieces = re.split(r"`([^`]+)`", paragraph)
             pieces[1::2] = [f"``{code}``" for code in pieces[1::2]]

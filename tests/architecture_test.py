@@ -172,7 +172,7 @@ def test_top_level():
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout
     top = {line.split("/")[0] for line in listed.splitlines()}
     allowed = {"README.md", "setup.cfg", "setup.py", "pyproject.toml", "LICENSE", "l2l_jax",
-               "configs", "launch", "tests", "docs", ".ci", ".gitignore",
+               "configs", "launch", "tests", "docs", ".ci", ".github", ".gitignore",
                ".pre-commit-config.yaml", "CONTRIBUTING.md", "CHANGELOG.md",
                "CITATION.cff"}  # fmt: skip
     assert top <= allowed
