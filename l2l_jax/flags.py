@@ -6,6 +6,7 @@ Names are overridden first: --config.unlearn.method=finetune drops the arguments
 the config chose and offers those of the new one. Every argument of every chosen file is a flag.
 """
 
+import ast
 import logging
 import re
 import sys
@@ -43,7 +44,7 @@ def run(main: Callable[[Any, flags.FlagValues], None]) -> None:
 
 def _run(main: Callable[[Any, flags.FlagValues], None]) -> None:
     if {"--help", "-help", "-h", "--helpfull"} & set(sys.argv[1:]):
-        print(help_text())
+        print(config_help(sys.argv) or help_text())
         return
     spec, argv = split([_hyphens(word) for word in sys.argv])
     argv = [with_audits(word) for word in argv]
@@ -69,6 +70,14 @@ def _hyphens(word: str) -> str:
     return f"{known.get(flag, flag)}{equals}{value}"
 
 
+def config_help(argv: list[str]) -> str:
+    """The docstring of the config that --config names, with its forms; "" if it names none."""
+    if not any(re.match(r"--?config(=|$)", word) for word in argv):
+        return ""
+    path = config_files.locate(split(argv)[0].partition(":")[0])
+    return f"{path}\n\n{ast.get_docstring(ast.parse(path.read_text())) or 'It has no docstring.'}"
+
+
 def help_text() -> str:
     """The usage, the names of the configs, and every key of a config with its meaning."""
     lines = [
@@ -77,8 +86,8 @@ def help_text() -> str:
         "",
         "Runs an experiment, or continues it if the workdir holds it already.",
         "",
-        "  --config CONFIG[:FORM]    a config file, or a name of the list below; the docstring of",
-        "                            the file lists the forms",
+        "  --config CONFIG[:FORM]    a config file, or a name of the list below; with --help it",
+        "                            prints what the config does, and its forms",
         "  --workdir FOLDER          where everything goes; the same one continues a run",
         *(f"  --{f'{processes.flag(n)} {v}':23} {m}" for n, _, v, m in processes.OPTIONS),
         "  --config.KEY=VALUE        overrides a value of the config; every argument of every",

@@ -94,6 +94,14 @@ def test_help_lists_the_keys():
     assert "share of the parameters that move" in done.stdout
 
 
+@pytest.mark.parametrize("words", [["--config", "mae_imagenet:large"], ["--config=mae_imagenet"]])
+def test_the_help_of_a_config_lists_its_forms(words):
+    text = flags.config_help(["main", *words, "--help"])
+    assert "mae_imagenet.py\n\nForgets 100 ImageNet classes" in text
+    assert "base, large, huge" in text
+    assert flags.config_help(["main", "--help"]) == ""
+
+
 def test_an_override_of_an_unused_phase_is_refused(tmp_path):
     words = ("--config", "configs/fashion_mnist.py:pretrain", "--workdir", tmp_path / "run")
     done = call("l2l_jax.main", *words, "--config.unlearn.steps=7")
