@@ -21,6 +21,7 @@ COMMANDS = {  # {subcommand: (module, what it does)}
     "audit": ("l2l_jax.audit", "attack the result of a run: does the forgetting hold?"),
     "report": ("l2l_jax.report", "write the page of a run, or one that compares runs"),
     "weights": ("l2l_jax.weights", "list, import and export weights files"),
+    "fetch": ("l2l_jax.weights.fetch", "download official weights and feature networks"),
     "benchmark": ("l2l_jax.benchmark", "time a train step, or the input pipeline"),
     "demo": ("l2l_jax.demo", "make a bundled model forget, here and now"),
     "record": ("l2l_jax.record", "write the record of a deletion request"),

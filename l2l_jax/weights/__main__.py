@@ -48,7 +48,9 @@ def _list() -> None:
         _list_file(name, file, Path(name), Path("weights") / name, converted)
     folders = feature_networks.folders()
     listed = ", ".join(map(str, folders))
-    print(f"Feature networks; * exists in one of {listed}; launch/fetch_weights.py downloads them:")
+    print(
+        f"Feature networks; * exists in one of {listed}; python -m l2l_jax.weights.fetch gets them:"
+    )
     for name, file in published.NETWORK_FILES.items():
         _list_file(name, file, *(folder / name for folder in folders))
 
