@@ -13,6 +13,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
 import l2l_jax  # noqa: E402
+from l2l_jax.commands import available  # noqa: E402
 from l2l_jax.lib.signatures import keyword_defaults  # noqa: E402
 from l2l_jax.registry import FOLDERS, FUNCTIONS, find, names  # noqa: E402
 
@@ -24,6 +25,7 @@ exclude_patterns = ["_build"]
 highlight_language = "text"  # of commands and equations
 nb_execution_mode = "off"
 myst_heading_anchors = 3
+smartquotes = False  # they would make a dash of --config
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 html_theme = "furo"
@@ -53,11 +55,28 @@ def write_reference(app: Any) -> None:
     folder = HERE / "reference"
     folder.mkdir(exist_ok=True)
     pages = {"python": modules("Python API", PYTHON), "types": modules("Types", TYPES)}
+    pages["commands"] = commands()
     pages |= {FOLDERS[kind]: plugins(kind, title) for kind, title in PLURALS.items()}
     for name, text in pages.items():
         path = folder / f"{name}.md"
         if not path.exists() or path.read_text() != text:  # an equal page is not read again
             path.write_text(text)
+
+
+def commands() -> str:
+    """A page with the docstring of every subcommand of l2l-jax."""
+    parts = [
+        "# Commands\n",
+        "`l2l-jax NAME` and `python -m` with the module are the same command. `--help` lists the "
+        "options.\n",
+    ]
+    for name, (module, about) in available().items():
+        is_package = (HERE.parent / module.replace(".", "/")).is_dir()
+        path = "l2l_jax.flags" if name == "run" else f"{module}{'.__main__' * is_package}"
+        directive = f".. automodule:: {path}\n   :no-index:\n"
+        head = f"## {name}\n\n`python -m {module}`: {about}\n"
+        parts.append(f"{head}\n```{{eval-rst}}\n{directive}```\n")
+    return "\n".join(parts)
 
 
 def modules(title: str, entries: dict[str, str]) -> str:
@@ -92,7 +111,8 @@ def as_written(app: Any, what: str, name: str, obj: Any, options: Any, lines: li
     del app, what, name, obj, options
     made = []
     for paragraph in re.split(r"\n\s*\n", "\n".join(lines).strip("\n")):
-        if ">>>" in paragraph or re.search(r"^  ", paragraph, re.M):
+        is_code = re.search(r"^  |>>>", paragraph, re.M) or re.match(r"python |l2l-jax ", paragraph)
+        if is_code:
             indented = "\n".join(f"    {line}" for line in paragraph.splitlines())
             language = "pycon" if ">>>" in paragraph else "text"
             made.append(f".. code-block:: {language}\n\n{indented}\n")
