@@ -94,6 +94,19 @@ def test_a_block_is_run_or_says_what_it_needs(page):
         assert marked or known or page.name == "launch.md", block
 
 
+def test_the_tests_of_unmarked_commands_exist():
+    ci = (ROOT / ".ci" / "run").read_text()
+    package = (ROOT / "tests" / "package_test.py").read_text()
+    for command, test in RUN.items():
+        if test == ".ci/run":
+            assert command in ci
+        elif test == "package_test.py":
+            words = ", ".join(f'"{word}"' for word in command.split()[1:])
+            assert f"installed({words})" in package
+        else:
+            assert callable(globals()[test])
+
+
 @pytest.mark.parametrize("words", COMMANDS_OF_PAGES)
 def test_the_words_of_a_command(words):
     """Those with L2L_PLUGINS are run, in part: test_the_examples_of_the_pages_work_together."""

@@ -136,4 +136,4 @@ def test_a_run_by_the_name_of_its_config(installed):
     assert (installed.folder / "runs/tiny/report.html").stat().st_size > 10_000
     again = installed("report", "runs/tiny", "--markdown")
     assert again.returncode == 0, again.stderr
-    assert "unlearned" in again.stdout
+    assert "\n| l2l | 1 |" in again.stdout
