@@ -6,9 +6,9 @@ Names are overridden first: --config.unlearn.method=finetune drops the arguments
 the config chose and offers those of the new one. Every argument of every chosen file is a flag.
 """
 
-import ast
 import logging
 import re
+import runpy
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -34,7 +34,6 @@ flags.DEFINE_string("workdir", None, "Where everything goes; the same one contin
 for _name, _default, _, _meaning in processes.OPTIONS:
     _define: Any = flags.DEFINE_string if isinstance(_default, str) else flags.DEFINE_float
     _define(_name, _default, _meaning)
-flags.mark_flag_as_required("workdir")
 
 
 def run(main: Callable[[Any, flags.FlagValues], None]) -> None:
@@ -50,6 +49,8 @@ def _run(main: Callable[[Any, flags.FlagValues], None]) -> None:
     argv = [with_audits(word) for word in argv]
     config = ml_collections.ConfigDict(with_names(cli.load_config(spec), argv))
     check_keys(config, argv, spec)
+    if not any(re.match(r"--?workdir(=|$)", word) for word in argv):
+        raise ConfigError("--workdir FOLDER is missing: where everything goes, such as runs/demo.")
     config_flags.DEFINE_config_dict("config", config, lock_config=True, sys_argv=argv)
 
     def started(rest: list[str]) -> None:
@@ -71,11 +72,17 @@ def _hyphens(word: str) -> str:
 
 
 def config_help(argv: list[str]) -> str:
-    """The docstring of the config that --config names, with its forms; "" if it names none."""
+    """What the config that --config names does, and its form words; "" if argv names none."""
     if not any(re.match(r"--?config(=|$)", word) for word in argv):
         return ""
     path = config_files.locate(split(argv)[0].partition(":")[0])
-    return f"{path}\n\n{ast.get_docstring(ast.parse(path.read_text())) or 'It has no docstring.'}"
+    config_files.make_importable(path)
+    module = runpy.run_path(str(path))
+    text = cli.described(module.get("__doc__") or "It has no docstring.", "l2l_jax.main")
+    if path.parent == config_files.bundled_folder():
+        text = re.sub(r"--config configs/(\w+)\.py", r"--config \1", text)
+    words = ", ".join(module.get("FORMS", ())) or "none"
+    return f"{path}\n\n{text.strip()}\n\nAll form words: {words}."
 
 
 def help_text() -> str:

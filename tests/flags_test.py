@@ -98,8 +98,17 @@ def test_help_lists_the_keys():
 def test_the_help_of_a_config_lists_its_forms(words):
     text = flags.config_help(["main", *words, "--help"])
     assert "mae_imagenet.py\n\nForgets 100 ImageNet classes" in text
-    assert "base, large, huge" in text
+    assert "--config mae_imagenet:large,random" in text
+    assert "All form words: base, large, huge, released" in text
     assert flags.config_help(["main", "--help"]) == ""
+
+
+def test_a_run_without_a_workdir_is_refused():
+    done = call("l2l_jax.main", "--config", "tests/configs/small.py")
+    assert done.returncode == 2
+    assert done.stderr.endswith(
+        "error: --workdir FOLDER is missing: where everything goes, such as runs/demo.\n"
+    )
 
 
 def test_an_override_of_an_unused_phase_is_refused(tmp_path):
