@@ -1,7 +1,8 @@
 """README.md and docs/: commands are run or say what they need, examples run, tables are complete.
 
 A block of commands in a page is run by a test, or its first line says what the tests lack, such as
-"# Needs: ImageNet." The words of both are checked: modules, scripts, options, configs and keys.
+"# Needs: ImageNet." The words of both are checked: modules, scripts, options, configs, keys and
+values, up to the plan of a run.
 """
 
 import importlib.util
@@ -16,6 +17,7 @@ import pytest
 
 from l2l_jax import flags
 from l2l_jax.commands import COMMANDS
+from l2l_jax.engine.plan import resolve
 from l2l_jax.lib import cli
 from l2l_jax.lib.signatures import keyword_defaults
 from l2l_jax.registry import FUNCTIONS, find, names
@@ -110,6 +112,7 @@ def test_the_tests_of_unmarked_commands_exist():
 @pytest.mark.parametrize("words", COMMANDS_OF_PAGES)
 def test_the_words_of_a_command(words):
     """Those with L2L_PLUGINS are run, in part: test_the_examples_of_the_pages_work_together."""
+    words = words[words[0].startswith("L2L_DATA=") :]
     if words[0] in ("pip", "L2L_PLUGINS=mine") or words == ["l2l-jax", "--help"]:
         return
     if words[0] == "l2l-jax":
@@ -126,11 +129,25 @@ def test_the_words_of_a_command(words):
         path = str(ROOT / spec) if spec.startswith("configs/") else spec
         config = flags.with_names(cli.load_config(path), ["main", *rest])
         flags.check_keys(config, ["main", *rest], spec)
+        if module == "l2l_jax.main":
+            resolve(overridden(config, rest))
     if module.startswith("l2l_jax.") and module != "l2l_jax.main":
         text = options_of(module)
         for word in rest:
             if word.startswith("--") and not word.startswith("--config."):
                 assert word.split("=")[0] in text, f"{module} has no option {word}"
+
+
+def overridden(config, words):
+    """The config with the values of --config.key=value."""
+    for word in words:
+        if word.startswith("--config."):
+            key, value = word.removeprefix("--config.").split("=", 1)
+            node, (*path, last) = config, key.split(".")
+            for part in path:
+                node = node[part]
+            node[last] = cli.literal(value)
+    return config
 
 
 HELP: dict[str, str] = {}
