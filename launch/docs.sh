@@ -8,5 +8,5 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source launch/environment.sh
 environment "[docs]"
 
-JAX_PLATFORMS=cpu .venv/bin/python -m sphinx --fail-on-warning --keep-going --quiet "$@" docs build/docs
+JAX_PLATFORMS=cpu .venv/bin/python -m sphinx --fail-on-warning --quiet "$@" docs build/docs
 echo "build/docs/index.html"
