@@ -82,6 +82,27 @@ def write_png(path: Path, image: np.ndarray) -> None:
         Image.fromarray(image).save(file, "PNG")
 
 
+def shrink(image: np.ndarray, side: int) -> np.ndarray:
+    """uint8 [H, W, 3], resized (bicubic, antialiased) to `side` pixels on the shorter side.
+
+    An image that is no larger stays as it is.
+    """
+    height, width = image.shape[:2]
+    if min(height, width) <= side:
+        return image
+    scale = side / min(height, width)
+    size = (max(side, round(width * scale)), max(side, round(height * scale)))
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
+
+
+def encode(image: np.ndarray, format: str, quality: int) -> bytes:
+    """The content of a file of uint8 RGB [H, W, 3]. format: "JPEG" (no subsampling) or "BMP"."""
+    content = io.BytesIO()
+    args = dict(quality=quality, subsampling=0) if format == "JPEG" else {}
+    Image.fromarray(image).save(content, format, **args)
+    return content.getvalue()
+
+
 def sheet(rows: list[np.ndarray], side: int = 96) -> np.ndarray:
     """One image of rows of uint8 [K, H, H, 3]; small images are enlarged to about `side` pixels."""
     scale, strips = max(1, round(side / rows[0].shape[1])), []

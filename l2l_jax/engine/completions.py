@@ -49,7 +49,7 @@ class Completer:
         everywhere = jax.tree.map(lambda _: sharding.replicated(experiment.mesh), on_host)
         self._network_params = sharding.place(on_host, everywhere)
         self._programs: dict[str, Program] = {}
-        self._describe = jax.jit(self._features)  # compiled once for all tasks
+        self._describe = jax.jit(sharding.on(experiment.mesh, self._features))
         self._columns: dict[tuple[str, str, str], Columns] = {}
         self.kept: dict[str, dict[str, str]] = {"pictures": {}, "records": {}}  # SHA-256 by name
 
@@ -169,7 +169,7 @@ class Completer:
                     columns["retrain_distance"] = sum(distances[1:], distances[0]) / len(distances)
                 return columns
 
-            self._programs[task] = jax.jit(complete)
+            self._programs[task] = jax.jit(sharding.on(self.experiment.mesh, complete))
         return self._programs[task]
 
     def over_batches(self, side: str, program: Callable[[Array, int], dict[str, Array]]) -> Columns:

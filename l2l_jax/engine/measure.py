@@ -236,7 +236,7 @@ def mean_gradients(
         def measure(step: Array, student: Params, fixed: Params, images: dict[str, Array]) -> Any:
             return at_step(step, fixed, images).gradients(student, *weights)
 
-        return jax.jit(measure, out_shardings=out)
+        return jax.jit(sharding.on(experiment.mesh, measure), out_shardings=out)
 
     programs = [compiled(task) for task in experiment.plan.phases[phase].tasks]
     count = -(-BATCHES // len(programs)) * len(programs)

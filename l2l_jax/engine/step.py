@@ -302,7 +302,7 @@ def make_update(rule: UpdateRule, task: TaskPlan, mesh: Mesh) -> Step:
         metrics[mean_name(rule.until[0])] = mean
         return new, metrics | {"ended": ended.astype(jnp.float32)}
 
-    return update
+    return sharding.on(mesh, update)
 
 
 def over_unseen(rule: UpdateRule, fixed: Params, student: Params) -> Metrics:

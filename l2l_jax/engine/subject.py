@@ -97,7 +97,7 @@ class Laboratory:
                 more = {"given": given} if with_given else {}
                 return function(model, params, batch, rngs.fold(rng, "model"), **static, **more)
 
-            self.programs[key] = jax.jit(program)
+            self.programs[key] = jax.jit(sharding.on(self.experiment.mesh, program))
         return self.programs[key]
 
     def updating(

@@ -40,7 +40,7 @@ class Tokenizer:
         self._mesh = sharding.make_mesh(devices=jax.local_devices())
         whole = jax.tree.map(lambda _: sharding.replicated(self._mesh), frozen)
         self._params = sharding.place(frozen, whole)
-        self._run = jax.jit(experiment.model.tokenize)
+        self._run = jax.jit(sharding.on(self._mesh, experiment.model.tokenize))
         self._batch = BATCH + -BATCH % self._mesh.size
 
     def __call__(self, pictures: np.ndarray) -> np.ndarray:

@@ -24,6 +24,7 @@ the bundled masked autoencoder. Where the phase ends, the gap is measured again 
 noted.
 """
 
+import functools
 import logging
 from collections.abc import Mapping
 
@@ -142,7 +143,8 @@ def _pairs(
         found[side] = sharding.place(np.stack(images), place)
         if experiment.model.takes_tokens:
             unit = pixels.to_unit_range(found[side])
-            found[side] = jax.jit(experiment.model.tokenize)(params, unit)
+            tokenize = jax.jit(sharding.on(experiment.mesh, experiment.model.tokenize))
+            found[side] = tokenize(params, unit)
     return found
 
 
@@ -173,10 +175,8 @@ def _losses(rule: UpdateRule, experiment: Experiment, params: Params) -> list[di
     There are at least PAIRS pairs, and as many as forget images up to MOST_PAIRS.
     """
     size, listed = _rows(experiment, ROWS), len(experiment.splits["forget"].keys)
-    program = jax.jit(
-        lambda params, pairs, turn: pair_losses(rule, params, pairs, turn),
-        out_shardings=sharding.replicated(experiment.mesh),
-    )
+    losses = sharding.on(experiment.mesh, functools.partial(pair_losses, rule))
+    program = jax.jit(losses, out_shardings=sharding.replicated(experiment.mesh))
     found = []
     for turn, first in enumerate(range(0, max(PAIRS, min(listed, MOST_PAIRS)), size)):
         pairs = _pairs(rule, experiment, params, size, first)

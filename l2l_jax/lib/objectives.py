@@ -1,5 +1,8 @@
 """Terms of the methods' objectives: distances, and the model's own training loss."""
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool
@@ -17,6 +20,8 @@ from l2l_jax.types import (
     Scalar,
 )
 
+Rows = TypeVar("Rows")  # a pytree of arrays [B, ...]
+
 
 def latent_distance(a: Latents, b: Latents, relative: bool = False) -> Scalar:
     """Mean squared difference in float32, summed over the arrays of a pytree (feature maps).
@@ -32,14 +37,40 @@ def latent_distance(a: Latents, b: Latents, relative: bool = False) -> Scalar:
     return jnp.asarray(sum(jax.tree.leaves(jax.tree.map(mean, a, b))))
 
 
+def together(function: Callable[[Inputs], Rows], *inputs: Inputs) -> list[Rows]:
+    """[function(x) for x in inputs], by one call on the rows of all of them.
+
+    Each row of what the function returns depends on that row alone: it is E, or the loss of each
+    image, of one model. Larger matrix products are faster, and each gradient is summed over the
+    devices once. The rows alternate, so that every device keeps its own. Inputs of different shapes
+    take a call each.
+    """
+    count = len(inputs)
+    if any(jax.tree.map(jnp.shape, x) != jax.tree.map(jnp.shape, inputs[0]) for x in inputs):
+        return [function(x) for x in inputs]
+
+    def join(*parts: Array) -> Array:
+        return jnp.stack(parts, axis=1).reshape(-1, *parts[0].shape[1:])
+
+    rows = function(jax.tree.map(join, *inputs))
+    each = jax.tree.map(lambda x: x.reshape(-1, count, *x.shape[1:]), rows)
+    return [jax.tree.map(lambda x, at=at: x[:, at], each) for at in range(count)]
+
+
 def across_images(latents: Latents) -> Scalar:
     """Variance of each latent value across the images of a batch; mean over values, no gradient.
 
-    Several arrays (feature maps) count by their number of values.
+    It is half the mean squared difference of neighbouring rows, (0, 1), (2, 3), ...: these lie on
+    one device, so that no latents move between devices. 0 for a single image. Several arrays
+    (feature maps) count by their number of values.
     """
     leaves = [jax.lax.stop_gradient(x).astype(jnp.float32) for x in jax.tree.leaves(latents)]
-    total = sum(jnp.sum(jnp.var(x, axis=0)) for x in leaves)
-    return jnp.asarray(total / sum(x[0].size for x in leaves))
+    pairs = len(leaves[0]) // 2
+    if not pairs:
+        return jnp.zeros(())
+    gaps = [x[: 2 * pairs : 2] - x[1 : 2 * pairs : 2] for x in leaves]
+    total = sum(jnp.sum(gap**2) for gap in gaps)
+    return jnp.asarray(total / (2 * sum(gap.size for gap in gaps)))
 
 
 def output_distance(a: Outputs, b: Outputs, loss_mask: Bool[Array, "..."]) -> PerImage:

@@ -1,7 +1,8 @@
 """The device mesh: batches are split over all devices, large parameters over the axis "fsdp"."""
 
-from collections.abc import Sequence
-from typing import Any, TypeVar
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, ParamSpec, TypeVar
 
 import jax
 import numpy as np
@@ -9,11 +10,12 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from l2l_jax.lib.errors import ConfigError
-from l2l_jax.types import Params
+from l2l_jax.types import Array, Params
 
 MIN_SHARDED_SIZE = 2**10  # values; smaller arrays are replicated
 
 Tree = TypeVar("Tree")  # a pytree of arrays
+Arguments, Result = ParamSpec("Arguments"), TypeVar("Result")
 
 
 def make_mesh(fsdp: int = 1, devices: Sequence[Any] | None = None) -> Mesh:
@@ -49,6 +51,44 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 def microbatch_sharding(mesh: Mesh) -> NamedSharding:
     """Arrays [accumulate, rows, ...]: the rows split over all devices."""
     return NamedSharding(mesh, P(None, ("data", "fsdp")))
+
+
+def on(mesh: Mesh, function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """The function, traced so that the models in it know the mesh; see split_rows."""
+
+    @functools.wraps(function)
+    def traced(*args: Arguments.args, **named: Arguments.kwargs) -> Result:
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return function(*args, **named)
+
+    return traced
+
+
+def split_rows(tree: Tree) -> Tree:
+    """The arrays [rows, ...] of a tree, the rows split over all devices of the mesh of `on`.
+
+    Models call it on what goes into and comes out of their blocks: where parameters are split, XLA
+    would else be free to gather the activations of the whole batch in place of the parameters.
+    Outside `on`, and for rows that the devices do not divide, the tree as it is.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+
+    def split(x: Any) -> Any:
+        if not x.ndim or x.shape[0] % mesh.size:
+            return x
+        return jax.lax.with_sharding_constraint(x, P(mesh.axis_names))
+
+    return tree if mesh.empty or mesh.size == 1 else jax.tree.map(split, tree)
+
+
+def whole(x: Array) -> Array:
+    """A parameter, gathered on every device of the mesh of `on`; outside it as it is.
+
+    For tables in which rows are looked up: a lookup in a table that is split would move the
+    activations of the whole batch.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    return x if mesh.empty or mesh.size == 1 else jax.lax.with_sharding_constraint(x, P())
 
 
 def parameter_shardings(mesh: Mesh, abstract: Any) -> Params:

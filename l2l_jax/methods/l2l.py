@@ -54,7 +54,7 @@ import jax.numpy as jnp
 from l2l_jax.lib import rng as rngs
 from l2l_jax.lib.errors import ConfigError, unknown_name
 from l2l_jax.lib.noise import NOISES, channel_moments, noise_images
-from l2l_jax.lib.objectives import across_images, latent_distance
+from l2l_jax.lib.objectives import across_images, latent_distance, together
 from l2l_jax.types import ImageToImage, Metrics, NoisyModel, Params, Rng, Scalar, UnlearnBatch
 
 TRAINABLE = ("encoder",)
@@ -106,9 +106,6 @@ def objectives(
     retain_inputs = model.corrupt(
         teacher, retain.images, retain.mask, retain_key, visible=retain.visible
     )
-    retain_latents = jax.lax.stop_gradient(model.encode(teacher, retain_inputs))
-    retain_loss = latent_distance(model.encode(student, retain_inputs), retain_latents, relative)
-
     forget_inputs = model.corrupt(
         teacher, forget.images, forget.mask, forget_key, visible=forget.visible
     )
@@ -128,10 +125,12 @@ def objectives(
                 key = rngs.fold(rng, "noise")
                 n = noise_images(key, shape, mean, std, noise=noise, clip=clip)
         noise_inputs = model.corrupt(teacher, n, forget.mask, forget_key, visible=forget.visible)
-    noise_latents = jax.lax.stop_gradient(model.encode(teacher, noise_inputs))
-    forget_latents = model.encode(student, forget_inputs)
-    forget_loss = latent_distance(forget_latents, noise_latents, relative)
-    spread = across_images(forget_latents) / jnp.maximum(across_images(noise_latents), 1e-12)
+    fixed, trained = (functools.partial(model.encode, params) for params in (teacher, student))
+    targets = jax.lax.stop_gradient(together(fixed, retain_inputs, noise_inputs))
+    retain_latents, forget_latents = together(trained, retain_inputs, forget_inputs)
+    retain_loss = latent_distance(retain_latents, targets[0], relative)
+    forget_loss = latent_distance(forget_latents, targets[1], relative)
+    spread = across_images(forget_latents) / jnp.maximum(across_images(targets[1]), 1e-12)
     return retain_loss, forget_loss, {"forget_spread": spread}
 
 

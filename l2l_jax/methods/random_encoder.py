@@ -17,11 +17,13 @@ those of the whole batch, retain images included. The released code of diffusion
 correctly, but its moments are those of the whole batch, too.
 """
 
+import functools
+
 import jax
 
 from l2l_jax.lib import rng as rngs
 from l2l_jax.lib.noise import latents_like
-from l2l_jax.lib.objectives import latent_distance
+from l2l_jax.lib.objectives import latent_distance, together
 from l2l_jax.types import ImageToImage, Metrics, Params, Rng, Scalar, UnlearnBatch
 
 TRAINABLE = ("encoder",)
@@ -48,8 +50,9 @@ def objectives(
     forget_inputs = model.corrupt(
         teacher, forget.images, forget.mask, forget_key, visible=forget.visible
     )
-    retain_latents = jax.lax.stop_gradient(model.encode(teacher, retain_inputs))
-    original_forget = jax.lax.stop_gradient(model.encode(teacher, forget_inputs))
-    random_latents = latents_like(noise_key, original_forget)
-    retain_loss = latent_distance(model.encode(student, retain_inputs), retain_latents)
-    return retain_loss, latent_distance(model.encode(student, forget_inputs), random_latents), {}
+    fixed, trained = (functools.partial(model.encode, params) for params in (teacher, student))
+    retain_target, original = jax.lax.stop_gradient(together(fixed, retain_inputs, forget_inputs))
+    forget_target = latents_like(noise_key, original)
+    retain_latents, forget_latents = together(trained, retain_inputs, forget_inputs)
+    retain_loss = latent_distance(retain_latents, retain_target)
+    return retain_loss, latent_distance(forget_latents, forget_target), {}

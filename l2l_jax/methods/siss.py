@@ -36,13 +36,15 @@ mask; lam has no effect. This is the paper's "SISS (No IS)", a negative gradient
 solver fixes.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from l2l_jax.lib import rng as rngs
 from l2l_jax.lib.errors import ConfigError
-from l2l_jax.lib.objectives import training_loss
+from l2l_jax.lib.objectives import together, training_loss
 from l2l_jax.types import (
     Bounds,
     ImageToImage,
@@ -97,8 +99,8 @@ def objectives(
     retain_inputs = model.seen_as(retain_inputs, sample)
     forget_inputs = model.seen_as(forget_inputs, sample)
     w_r, w_f = weights(model.energy(retain_inputs), model.energy(forget_inputs), lam)
-    retain_loss = jnp.mean(w_r * model.loss(student, retain_inputs))
-    forget_loss = -jnp.mean(w_f * model.loss(student, forget_inputs))
+    losses = together(functools.partial(model.loss, student), retain_inputs, forget_inputs)
+    retain_loss, forget_loss = jnp.mean(w_r * losses[0]), -jnp.mean(w_f * losses[1])
     metrics = {"weight_retain": jnp.mean(w_r), "weight_forget": jnp.mean(w_f)}
     return retain_loss, forget_loss, metrics
 

@@ -28,6 +28,7 @@ from jaxtyping import Float
 
 from l2l_jax.lib.errors import ConfigError
 from l2l_jax.lib.precision import compute_dtype
+from l2l_jax.lib.sharding import split_rows
 from l2l_jax.models.layers.base import (
     FilledImages,
     FillingModel,
@@ -97,7 +98,7 @@ class Layer(nnx.Module):
         self.norm = nnx.GroupNorm(outer, groups, epsilon=EPSILON, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: Maps) -> Float[Array, "B _ _ _"]:
-        return jax.nn.silu(self.norm(self.conv(x)))
+        return split_rows(jax.nn.silu(self.norm(self.conv(split_rows(x)))))
 
 
 class Encoder(nnx.Module):

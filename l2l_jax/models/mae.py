@@ -28,6 +28,7 @@ from jaxtyping import Bool, Float
 from l2l_jax.lib import pixels
 from l2l_jax.lib.errors import ConfigError
 from l2l_jax.lib.precision import compute_dtype
+from l2l_jax.lib.sharding import whole
 from l2l_jax.models.layers import positions, vit
 from l2l_jax.models.layers.base import (
     Model,
@@ -118,7 +119,7 @@ class Encoder(nnx.Module):
     def embed(self, inputs: Inputs, table: Table) -> Latents:
         """[B, 1 + K, D]: embedded patches with positions, class token first."""
         x = self.patch_embed(inputs.tokens)
-        x = x + table[1:][inputs.places].astype(x.dtype)
+        x = x + whole(table)[1:][inputs.places].astype(x.dtype)
         cls = (self.cls_token[...] + table[:1]).astype(x.dtype)
         return jnp.concatenate([jnp.broadcast_to(cls, (x.shape[0], 1, x.shape[2])), x], axis=1)
 
@@ -322,15 +323,14 @@ def build(
 ) -> MAE:
     """Builds a published size; any dimension can be overridden (0 keeps the published value).
 
-    scan compiles one block and loops over it; remat (needs scan) recomputes each block in the
-    backward pass. dtype is that of the computation: "float32", "bfloat16", or "auto" (bfloat16 on
-    accelerators).
+    scan compiles one block and loops over it; remat recomputes each block in the backward pass,
+    with or without scan. dtype is that of the computation: "float32", "bfloat16", or "auto"
+    (bfloat16 on accelerators).
     """
     encoder = dict(width=width, depth=depth, heads=heads, patch=patch)
     decoder = dict(decoder_width=decoder_width, decoder_depth=decoder_depth)
     decoder |= dict(decoder_heads=decoder_heads)
     chosen = choose_size("MAE", SIZES, size, **encoder, **decoder)
-    vit.check_remat(scan, remat)
     vit.check_widths(chosen, 4)  # sine-cosine positions consist of four parts
     check_divides(image_size, chosen.patch, f"cut into patches of {chosen.patch}")
     return MAE(chosen, image_size, norm_pix, scan, remat, compute_dtype(dtype))

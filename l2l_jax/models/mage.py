@@ -39,6 +39,7 @@ from jaxtyping import Bool, Float, Int, Integer
 from l2l_jax.lib import blur, masks, pixels, trees
 from l2l_jax.lib.errors import ConfigError, unknown_name
 from l2l_jax.lib.precision import compute_dtype
+from l2l_jax.lib.sharding import whole
 from l2l_jax.lib.signatures import check_args, keyword_defaults
 from l2l_jax.models import vqgan
 from l2l_jax.models.layers import parallel_decoding, vit
@@ -233,7 +234,7 @@ class MAGE(Model):
         tied = self.tying == "tied"
         owner = jax.lax.stop_gradient(params["encoder"]) if tied else params["decoder"]
         decoder = self.decoder.bind(params["decoder"])
-        return decoder(latents, inputs, owner["words"][:count])
+        return decoder(latents, inputs, whole(owner["words"])[:count])
 
     def activations(self, params: Params, inputs: Inputs) -> Activations:
         encoder = self.encoder.bind(params["encoder"])
@@ -358,7 +359,6 @@ def build(
         raise unknown_name("tying", tying, TYINGS)
     if composite not in COMPOSITES:
         raise unknown_name("composite", composite, COMPOSITES)
-    vit.check_remat(scan, remat)
     vit.check_widths(chosen)
     if not 0 <= drop <= 1 or steps < 1 or temperature < 0 or margin < 0:
         raise ConfigError(

@@ -163,14 +163,14 @@ class VQGAN(FillingModel):
         """
         z, decoder = self.encode(params, inputs), self._bound_decoder(params)
         total = jnp.mean(quantize.commitment(z, _quantized(decoder, z)))
-        pull = quantize.revival(z, decoder.codebook[...]) if self.revive else 0.0
+        pull = quantize.revival(z, decoder.table) if self.revive else 0.0
         return total + self.revive * pull
 
     def training_loss(self, params: Params, inputs: Inputs) -> tuple[Scalar, Metrics]:
         """Mean of `loss`, `revive` times the pull on unused codes, and the adversarial terms."""
         z = self.encode(params, inputs)
         decoder = self._bound_decoder(params)
-        codebook = decoder.codebook[...]
+        codebook = decoder.table
         tokens = quantize.nearest(z, codebook)
         features = decoder.features(quantize.straight_through(z, codebook[tokens]))
         decoded = decoder.conv_out(features).astype(jnp.float32)
@@ -189,7 +189,7 @@ class VQGAN(FillingModel):
     def tokenize(self, params: Params, images: Images) -> Tokens:
         """[B, H, W, 3] in [0, 1] -> [B, h, w] int32, codes."""
         z = self.encoder.bind(params["encoder"])(images)
-        return quantize.nearest(z, params["decoder"]["codebook"])
+        return quantize.nearest(z, self._bound_decoder(params).table)
 
     def unseen(self, mask: Mask, visible: Visible | None = None) -> Bool[Array, "B h w"]:
         """[B, h, w]: cells that `reconstruct` hides from the model: those that overlap the hole."""
@@ -199,12 +199,12 @@ class VQGAN(FillingModel):
     def detokenize(self, params: Params, tokens: Integer[Array, "B h w"]) -> Images:
         """[B, h, w] int32 -> [B, H, W, 3] float32, not clipped."""
         decoder = self._bound_decoder(params)
-        return decoder(decoder.codebook[...][tokens])
+        return decoder(decoder.table[tokens])
 
 
 def _quantized(decoder: Decoder, z: Maps) -> Maps:
     """The code nearest to each latent."""
-    codebook = decoder.codebook[...]
+    codebook = decoder.table
     return codebook[quantize.nearest(z, codebook)]
 
 

@@ -2,11 +2,16 @@
 
     python launch/prepare/coco.py ~/data/coco
     python launch/prepare/coco.py ~/data/coco --convert ~/data --workers 16
+    python launch/prepare/coco.py ~/data/coco --convert ~/data256 --side 256
 
 The folder has any layout that l2l_jax/datasets/coco.py reads. The records, 20 GB in 124 files, have
 the place and names of coco/2017 of tensorflow-datasets, but hold only images and their names: no
 boxes, no labels. The JPEG files in them are unchanged. A stopped conversion continues when the same
 command is run again.
+
+--side 256 stores smaller images, which are read faster: JPEG of quality 95, or with --raw pixels.
+The images of a run are then others than with the files: a random crop of a fifth of the area has
+fewer pixels than the model takes, and the JPEG is encoded once more. docs/data.md has figures.
 """
 
 import sys

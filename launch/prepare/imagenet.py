@@ -2,10 +2,15 @@
 
     python launch/prepare/imagenet.py ~/data/imagenet
     python launch/prepare/imagenet.py ~/data/imagenet --convert ~/data --workers 16
+    python launch/prepare/imagenet.py ~/data/imagenet --convert ~/data256 --side 256
 
 The folder has any layout that l2l_jax/datasets/imagenet.py reads. The records, 147 GB in
 1,332 files, are those that tensorflow-datasets calls imagenet2012; the JPEG files in them
 are unchanged. A stopped conversion continues when the same command is run again.
+
+--side 256 stores smaller images, which are read faster: JPEG of quality 95, or with --raw pixels.
+The images of a run are then others than with the files: a random crop of a fifth of the area has
+fewer pixels than the model takes, and the JPEG is encoded once more. docs/data.md has figures.
 """
 
 import sys

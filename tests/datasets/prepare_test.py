@@ -10,9 +10,12 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from l2l_jax.data.records import convert, index, prepare_cli, reader
+from l2l_jax.data import images
+from l2l_jax.data.records import convert, index, prepare_cli, reader, writer
 from l2l_jax.datasets import coco, imagenet, places365
 from l2l_jax.lib import files
 from l2l_jax.lib.errors import BrokenImage, ConfigError, NotSaved
@@ -316,3 +319,58 @@ def test_images_that_were_not_written_are_noticed(pictures, monkeypatch):
     with pytest.raises(NotSaved, match="1 of 2 images were written"):
         convert.convert(target, {"train": rows})
     assert not files_of(target)
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    """(target, rows) of two smooth images, 60 x 90 and 40 x 30 pixels."""
+    rows = []
+    for at, (height, width) in enumerate([(60, 90), (40, 30)]):
+        down, right = np.mgrid[:height, :width]
+        image = np.stack([down * 2, right * 2, down + right], axis=-1).astype(np.uint8)
+        path = tmp_path / "pictures" / f"{at}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(image).save(path)
+        rows.append((str(path), path.name, 0))
+    folder = tmp_path / "out" / "pets" / "1.0.0"
+    return convert.Target(folder, "pets", ("cat", "dog"), reader.Fields("name")), rows
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_smaller_images_are_those_of_the_files_resized(photographs, raw):
+    target, rows = photographs
+    target = dataclasses.replace(target, form=writer.Form(side=32, raw=raw))
+    convert.convert(target, {"train": rows})
+    records = reader.read(target.folder, "train", target.fields, "{missing}", target.folder)
+    source = reader.source(records, records.names, records.labels, records.classes)
+    for row, (path, _, _) in enumerate(rows):
+        whole, stored = images.decode(Path(path), path), source.read(row)
+        wanted = images.shrink(whole, 32)
+        assert min(wanted.shape[:2]) == min(32, *whole.shape[:2])
+        if raw:
+            np.testing.assert_array_equal(stored, wanted)
+        else:
+            gap = np.abs(stored.astype(int) - wanted)
+            assert stored.shape == wanted.shape
+            assert 0 < gap.mean() < 1.5
+
+
+def test_a_set_is_not_continued_in_another_form(photographs):
+    target, rows = photographs
+    convert.convert(target, {"train": rows})
+    smaller = dataclasses.replace(target, form=writer.Form(side=32))
+    with pytest.raises(ConfigError, match=r"in another form \(image files, unchanged\)"):
+        convert.convert(smaller, {"train": rows})
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--side", "256"], "add --convert OUT"),
+        (["--raw", "--convert", "out"], "add their size, such as --side 256"),
+        (["--side", "8", "--convert", "out"], "at least 32 pixels"),
+    ],
+)
+def test_flags_of_smaller_images_that_make_no_sense(words, message, tmp_path, capsys):
+    assert prepare_cli.main(facts("imagenet"), [str(tmp_path), *words]) == 1
+    assert message in capsys.readouterr().err

@@ -35,3 +35,24 @@ def test_an_inner_product_does_not_gather_sharded_arrays():
     assert "all-gather" not in compiled.as_text()
     assert "all-reduce" in compiled.as_text()
     assert compiled(placed, placed) == 3 * 3 * 64 * 128 + 2048 * 8
+
+
+def test_rows_are_split_only_on_a_mesh_that_divides_them():
+    mesh = sharding.make_mesh(fsdp=4)
+
+    def text(rows, function):
+        return str(jax.make_jaxpr(function)(np.zeros((rows, 3))))
+
+    for rows, where, constrained in (
+        (16, sharding.on(mesh, sharding.split_rows), True),
+        (12, sharding.on(mesh, sharding.split_rows), False),
+        (16, sharding.split_rows, False),
+        (
+            16,
+            sharding.on(sharding.make_mesh(devices=jax.devices()[:1]), sharding.split_rows),
+            False,
+        ),
+        (16, sharding.on(mesh, sharding.whole), True),
+        (16, sharding.whole, False),
+    ):
+        assert ("sharding_constraint" in text(rows, where)) == constrained, (rows, where)

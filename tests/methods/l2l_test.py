@@ -54,7 +54,7 @@ def test_each_side_is_a_mean_of_its_own_whatever_the_other_holds():
     half = UnlearnBatch(jax.tree.map(lambda x: x[:2], batch.retain), batch.forget)
     a = l2l.objectives(model, student, teacher, batch, KEY)
     b = l2l.objectives(model, student, teacher, half, KEY)
-    assert a[1] == b[1], "the forget term does not know how many retain images there are"
+    np.testing.assert_allclose(a[1], b[1], rtol=1e-6)  # it does not know how many are retained
 
 
 def seeded(batch, seeds):

@@ -474,7 +474,6 @@ def test_exporting_needs_a_known_ending(tmp_path):
         (dict(image_size=250), "try image_size=240 or 256"),
         (dict(tying="papers"), "No tying called 'papers'"),
         (dict(composite="blured"), "Did you mean 'blurred'"),
-        (dict(remat=True), "needs model.args.scan=True"),
         (dict(drop=2.0), "0 <= drop <= 1"),
         (dict(tokenizer=dict(size="small", image_size=64)), "does not take image_size in a MAGE"),
         (dict(tokenizer=dict(siez="test")), "model.args.tokenizer does not take 'siez'"),

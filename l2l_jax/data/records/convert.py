@@ -1,7 +1,7 @@
 """Converts image files to a TFDS set in ArrayRecord files, with several processes.
 
 A file gets its name only when it is complete, so that a stopped conversion continues with the
-missing files. The bytes of the images are not changed, and TensorFlow is not needed.
+missing files. The bytes of the images are not changed unless smaller images are asked for.
 """
 
 import concurrent.futures
@@ -35,6 +35,7 @@ class Target:
     classes: tuple[str, ...]  # class names, the label is the position; () if there are no labels
     fields: reader.Fields
     per_file: int = IMAGES_PER_FILE
+    form: writer.Form = writer.UNCHANGED
 
 
 def convert(target: Target, splits: Mapping[str, Sequence[writer.Row]], workers: int = 1) -> None:
@@ -52,12 +53,15 @@ def convert(target: Target, splits: Mapping[str, Sequence[writer.Row]], workers:
     total = sum(map(len, shards.values()))
     if len(missing) < total:
         log.info("%d of %d files are there already", total - len(missing), total)
-    _write_all(missing, target.fields, workers)
+    log.info("writing %s", target.form.description)
+    _write_all(missing, target.fields, target.form, workers)
     for name, of_split in shards.items():
         digest = index.digest_of(name, target.fields, [shard.path for shard in of_split])
         _, names, labels = zip(*splits[name], strict=True)
         index.write(index.path_beside(target.folder, name), digest, names, np.array(labels))
-    writer.describe(target.folder, target.dataset, target.classes, target.fields, shards)
+    writer.describe(
+        target.folder, target.dataset, target.classes, target.fields, shards, target.form
+    )
 
 
 def _shards(target: Target, split: str, rows: Sequence[writer.Row]) -> Iterator[writer.Shard]:
@@ -79,24 +83,30 @@ def _record_plan(target: Target, splits: Mapping[str, Sequence[writer.Row]]) -> 
     ]
     lines = [f"{name} {row[1]} {row[2]}" for name, rows in splits.items() for row in rows]
     plan = {"images": len(lines), "digest": files.digest_of_lines(lines), "per": target.per_file}
+    plan |= {"form": target.form.description} if target.form.side else {}
     known = files.read_json(path) if path.is_file() else None
     if known == plan:
         return not all(described)
     if known or any(described) or any(target.folder.glob(f"*{reader.FORMAT}*")):
-        content = f"{known['images']:,} other images" if known else "a set made by another program"
+        content = "a set made by another program"
+        if known:
+            form = known.get("form", writer.UNCHANGED.description)
+            content = f"{known['images']:,} other images or in another form ({form})"
         raise ConfigError(
-            f"{target.folder} holds {content}, not these {len(lines):,}. Remove it, or convert to "
-            "another folder."
+            f"{target.folder} holds {content}, not these {len(lines):,} ({target.form.description})"
+            ". Remove it, or convert to another folder."
         )
     files.write_json(path, plan)
     return True
 
 
-def _write_all(shards: list[writer.Shard], fields: reader.Fields, workers: int) -> None:
+def _write_all(
+    shards: list[writer.Shard], fields: reader.Fields, form: writer.Form, workers: int
+) -> None:
     """Writes the files; logs progress and the remaining time."""
     start = logged = time.monotonic()
     total, done = sum(len(shard.rows) for shard in shards), 0
-    for count in _written(shards, fields, workers):
+    for count in _written(shards, fields, form, workers):
         done += count
         now = time.monotonic()
         if now - logged > LOG_SECONDS or done == total:
@@ -105,14 +115,16 @@ def _write_all(shards: list[writer.Shard], fields: reader.Fields, workers: int) 
             log.info("%d of %d images, %.0f/s, %.0f min left", done, total, rate, minutes)
 
 
-def _written(shards: list[writer.Shard], fields: reader.Fields, workers: int) -> Iterator[int]:
+def _written(
+    shards: list[writer.Shard], fields: reader.Fields, form: writer.Form, workers: int
+) -> Iterator[int]:
     """Writes the files and yields the number of images of each one when it is complete."""
     if workers < 2:
-        yield from (writer.write(shard, fields) for shard in shards)
+        yield from (writer.write(shard, fields, form) for shard in shards)
         return
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(workers, context) as pool:
-        jobs = [pool.submit(writer.write, shard, fields) for shard in shards]
+        jobs = [pool.submit(writer.write, shard, fields, form) for shard in shards]
         try:
             for job in concurrent.futures.as_completed(jobs):
                 yield job.result()

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from l2l_jax.data import data_root, image_folder, image_tree
-from l2l_jax.data.records import convert, index, reader
-from l2l_jax.lib.errors import UserError
+from l2l_jax.data.records import convert, index, reader, writer
+from l2l_jax.lib.errors import ConfigError, UserError
 from l2l_jax.types import Source
 
 DECODED_IMAGES = 200  # images of each part that are decoded
@@ -70,12 +70,21 @@ def _parser(facts: DatasetFacts) -> argparse.ArgumentParser:
     add("--workers", type=int, default=os.cpu_count(), help="number of writing processes")
     add("--strict", action="store_true", help="fail unless the data set is complete")
     add("--archives", action="store_true", help="also check the digests of archives in the folder")
+    add(
+        "--side",
+        type=int,
+        default=0,
+        metavar="PIXELS",
+        help="with --convert: resize larger images to so many pixels on the shorter side",
+    )
+    add("--raw", action="store_true", help="with --side: store pixels in place of JPEG files")
     per_file = convert.IMAGES_PER_FILE
     add("--per-file", type=int, default=per_file, help=f"images per file (default: {per_file})")
     return parser
 
 
 def _run(facts: DatasetFacts, args: argparse.Namespace) -> int:
+    form = _form(args)
     root = args.folder.expanduser()
     base, records = data_root.locate(str(root), facts.name, facts.tfds, "")
     format = "records" if records else "folder"
@@ -96,8 +105,22 @@ def _run(facts: DatasetFacts, args: argparse.Namespace) -> int:
     if args.convert and records:
         print("These are records already: there is nothing to convert.")
     elif args.convert:
-        _convert(facts, base, args)
+        _convert(facts, base, args, form)
     return 0
+
+
+def _form(args: argparse.Namespace) -> writer.Form:
+    """What is stored of an image. ConfigError for flags that have no effect or make no sense."""
+    if args.side and not args.convert:
+        raise ConfigError("--side says what --convert writes: add --convert OUT.")
+    if args.raw and not args.side:
+        raise ConfigError("--raw stores resized images: add their size, such as --side 256.")
+    if args.side < 0 or 0 < args.side < writer.LEAST_SIDE:
+        raise ConfigError(
+            f"--side={args.side}: images have at least {writer.LEAST_SIDE} pixels on the shorter "
+            "side; 256 suits models for 224 and 256 pixels."
+        )
+    return writer.Form(args.side, args.raw)
 
 
 def _report_missing(facts: DatasetFacts, part: str, source: Source, base: Path) -> bool:
@@ -165,7 +188,7 @@ def _store_index(facts: DatasetFacts, folder: Path, base: Path) -> None:
             print(f"  index: only in the cache of this machine ({error})")
 
 
-def _convert(facts: DatasetFacts, base: Path, args: argparse.Namespace) -> None:
+def _convert(facts: DatasetFacts, base: Path, args: argparse.Namespace, form: writer.Form) -> None:
     rows = {}
     for part, split in facts.splits.items():
         tree = facts.files(part, base)
@@ -180,6 +203,7 @@ def _convert(facts: DatasetFacts, base: Path, args: argparse.Namespace) -> None:
         facts.classes,
         facts.fields,
         args.per_file,
+        form,
     )
     convert.convert(target, rows, args.workers)
     print(f"Written: {target.folder}\nTo use it: export L2L_DATA={args.convert}")

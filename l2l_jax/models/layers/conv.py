@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Float
 
+from l2l_jax.lib.sharding import split_rows, whole
 from l2l_jax.models.layers import critic
 from l2l_jax.models.layers.vit import Dtype
 from l2l_jax.types import Array, Images
@@ -59,7 +60,7 @@ class ResBlock(nnx.Module):
     def __call__(self, x: Maps) -> Float[Array, "B h w D"]:
         h = self.conv1(jax.nn.swish(self.norm1(x)))
         h = self.conv2(jax.nn.swish(self.norm2(h)))
-        return h + (x if self.shortcut is None else self.shortcut(h))
+        return split_rows(h + (x if self.shortcut is None else self.shortcut(h)))
 
 
 class Level(nnx.Module):
@@ -96,7 +97,7 @@ class Encoder(nnx.Module):
 
     def maps(self, images: Images) -> list[Float[Array, "B _ _ _"]]:
         """What every level returns, and the blocks after them."""
-        x, maps = self.conv_in(images), []
+        x, maps = split_rows(self.conv_in(images)), []
         for at, level in enumerate(self.down):
             x = level(x if at == 0 else nnx.avg_pool(x, (2, 2), (2, 2)))
             maps.append(x)
@@ -124,13 +125,18 @@ class Decoder(nnx.Module):
             critic.Critic(size.width // 2, layers, dtype, rngs) if adversarial else None
         )
 
+    @property
+    def table(self) -> Float[Array, "N C"]:
+        """The codebook, whole on every device."""
+        return whole(self.codebook[...])
+
     def features(self, codes: Maps) -> Float[Array, "B H W D"]:
         """[B, H, W, width]: all layers except the last convolution."""
         return jax.nn.swish(self.norm_out(self.maps(codes)[-1]))
 
     def maps(self, codes: Maps) -> list[Float[Array, "B _ _ _"]]:
         """What the first blocks return, and every level after them."""
-        x = self.block_2(self.block_1(self.conv_in(codes)))
+        x = self.block_2(self.block_1(split_rows(self.conv_in(codes))))
         maps = [x]
         for level in reversed(list(self.up)):
             x = level(x)

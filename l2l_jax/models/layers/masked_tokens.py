@@ -13,6 +13,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Bool, Float, Int
 
+from l2l_jax.lib.sharding import whole
 from l2l_jax.models.layers import vit
 from l2l_jax.models.layers.base import masked_mean
 from l2l_jax.types import Array, PerImage
@@ -75,7 +76,7 @@ class Encoder(nnx.Module):
 
     def embed(self, tokens: Int[Array, "B K"], places: Int[Array, "B K"]) -> Latents:
         """[B, 1 + K, D]: words plus positions, normalised, class token first."""
-        words, table = self.words[...], self.positions[...]
+        words, table = whole(self.words[...]), whole(self.positions[...])
         first = words[self.class_id] + table[0]
         first = jnp.broadcast_to(first, (tokens.shape[0], 1, words.shape[1]))
         return self.norm_in(jnp.concatenate([first, words[tokens] + table[1:][places]], axis=1))

@@ -23,6 +23,7 @@ from jaxtyping import Bool, Float
 
 from l2l_jax.lib.errors import ConfigError
 from l2l_jax.lib.precision import full_precision
+from l2l_jax.lib.sharding import split_rows
 from l2l_jax.models.layers.attention import attention
 from l2l_jax.models.layers.base import check_groups
 from l2l_jax.models.layers.vit import Dtype
@@ -124,7 +125,8 @@ class Embedding(nnx.Module):
 
     def __call__(self, gamma: PerImage) -> Level:
         with full_precision(jnp.float32):
-            return self.second(jax.nn.silu(self.first(gamma_embedding(gamma, self.width))))
+            x = split_rows(self.first(split_rows(gamma_embedding(gamma, self.width))))
+            return split_rows(self.second(jax.nn.silu(x)))
 
 
 def _down(x: Map) -> Float[Array, "B _ _ C"]:
@@ -153,7 +155,8 @@ class ResBlock(nnx.Module):
     def __call__(self, x: Map, level: Level) -> Float[Array, "B _ _ D"]:
         resample = RESAMPLING[self.resample]
         h = self.conv1(resample(jax.nn.silu(self.norm1(x))))
-        scale, shift = jnp.split(self.level(jax.nn.silu(level))[:, None, None], 2, axis=-1)
+        level = split_rows(self.level(jax.nn.silu(level)))
+        scale, shift = jnp.split(level[:, None, None], 2, axis=-1)
         h = self.conv2(jax.nn.silu(self.norm2(h) * (1 + scale) + shift))
         x = resample(x)
         return h + (x if self.shortcut is None else self.shortcut(x))
@@ -171,7 +174,7 @@ class Attention(nnx.Module):
     def __call__(self, x: Map, level: Level) -> Map:
         del level
         b, h, w, c = x.shape
-        qkv = self.qkv(self.norm(x)).reshape(b, h * w, self.heads, 3, c // self.heads)
+        qkv = split_rows(self.qkv(self.norm(x))).reshape(b, h * w, self.heads, 3, c // self.heads)
         mixed = attention(qkv[:, :, :, 0], qkv[:, :, :, 1], qkv[:, :, :, 2])
         return x + self.proj(mixed.reshape(b, h, w, c))
 
@@ -191,7 +194,7 @@ def run(layers: nnx.List, x: Map, level: Level, remat: bool) -> Float[Array, "B 
     """The layers of one block in turn; remat recomputes them in the backward pass."""
 
     def through(layers: nnx.List, x: Map, level: Level) -> Float[Array, "B _ _ D"]:
-        return functools.reduce(lambda x, layer: layer(x, level), layers, x)
+        return split_rows(functools.reduce(lambda x, layer: layer(x, level), layers, split_rows(x)))
 
     if not remat:
         return through(layers, x, level)

@@ -7,6 +7,7 @@ published MAE and MAGE weights were trained with LayerNorm epsilon 1e-6.
 import dataclasses
 import functools
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -15,6 +16,7 @@ from flax import nnx
 from jaxtyping import Bool, Float
 
 from l2l_jax.lib.errors import ConfigError
+from l2l_jax.lib.sharding import split_rows
 from l2l_jax.models.layers.attention import attention
 from l2l_jax.types import Array
 
@@ -42,7 +44,7 @@ class Attention(nnx.Module):
 
     def __call__(self, x: Features, attend: Attend | None = None) -> Features:
         b, n, d = x.shape
-        qkv = self.qkv(x).reshape(b, n, 3, self.heads, d // self.heads)
+        qkv = split_rows(self.qkv(x)).reshape(b, n, 3, self.heads, d // self.heads)
         mixed = attention(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2], attend)
         return self.proj(mixed.reshape(b, n, d))
 
@@ -55,7 +57,7 @@ class Mlp(nnx.Module):
         self.fc2 = linear(hidden, width, dtype, rngs)
 
     def __call__(self, x: Features) -> Features:
-        return self.fc2(jax.nn.gelu(self.fc1(x), approximate=False))
+        return self.fc2(jax.nn.gelu(split_rows(self.fc1(x)), approximate=False))
 
 
 class Block(nnx.Module):
@@ -68,8 +70,8 @@ class Block(nnx.Module):
         self.mlp = Mlp(width, 4 * width, dtype, rngs)
 
     def __call__(self, x: Features, attend: Attend | None = None) -> Features:
-        x = x + self.attn(self.norm1(x), attend)
-        return x + self.mlp(self.norm2(x))
+        x = split_rows(x + self.attn(self.norm1(x), attend))
+        return split_rows(x + self.mlp(self.norm2(x)))
 
 
 def make_blocks(
@@ -102,12 +104,6 @@ def check_widths(size: Any, multiple: int = 1) -> None:
             )
 
 
-def check_remat(scan: bool, remat: bool) -> None:
-    """ConfigError for remat without scan."""
-    if remat and not scan:
-        raise ConfigError("model.args.remat needs model.args.scan=True.")
-
-
 @dataclasses.dataclass(frozen=True)
 class Stack:
     """Settings of a stack of blocks."""
@@ -129,31 +125,40 @@ class Stack:
 def apply_blocks(
     blocks: nnx.Module, x: Features, attend: Attend | None = None, remat: bool = False
 ) -> Features:
-    """Runs the stack. remat recomputes each block in the backward pass (scanned stacks only)."""
-    if isinstance(blocks, nnx.List):
-        return functools.reduce(lambda x, block: block(x, attend), blocks, x)
-    graph, state = nnx.split(blocks)
-
-    def body(x: Features, state: nnx.State) -> tuple[Features, None]:
-        return nnx.merge(graph, state)(x, attend), None
-
-    if remat:
-        body = jax.checkpoint(body, prevent_cse=False)
-    return jax.lax.scan(body, x, state)[0]
+    """Runs the stack. remat recomputes each block in the backward pass."""
+    step, states = _steps(blocks, attend, remat)
+    if isinstance(states, list):
+        return functools.reduce(step, states, split_rows(x))
+    return jax.lax.scan(lambda x, state: (step(x, state), None), split_rows(x), states)[0]
 
 
 def block_outputs(blocks: nnx.Module, x: Features, attend: Attend | None = None) -> list[Features]:
     """The output of every block of the stack, in order."""
-    if isinstance(blocks, nnx.List):
-        outputs = itertools.accumulate(blocks, lambda x, block: block(x, attend), initial=x)
-        return list(outputs)[1:]
-    graph, state = nnx.split(blocks)
+    step, states = _steps(blocks, attend)
+    if isinstance(states, list):
+        return list(itertools.accumulate(states, step, initial=split_rows(x)))[1:]
 
-    def body(x: Features, state: nnx.State) -> tuple[Features, Features]:
-        x = nnx.merge(graph, state)(x, attend)
+    def body(x: Features, state: Any) -> tuple[Features, Features]:
+        x = step(x, state)
         return x, x
 
-    return list(jax.lax.scan(body, x, state)[1])
+    return list(jax.lax.scan(body, split_rows(x), states)[1])
+
+
+def _steps(
+    blocks: nnx.Module, attend: Attend | None, remat: bool = False
+) -> tuple[Callable[[Features, Any], Features], Any]:
+    """(x and the state of a block -> what the block returns, states: a list, or stacked)."""
+    scanned = not isinstance(blocks, nnx.List)
+    parts = [nnx.split(block) for block in ([blocks] if scanned else blocks)]
+    graph, states = parts[0][0], [state for _, state in parts]
+
+    def step(x: Features, state: Any) -> Features:
+        return nnx.merge(graph, state)(x, attend)
+
+    if remat:
+        step = jax.checkpoint(step, prevent_cse=not scanned)
+    return step, states[0] if scanned else states
 
 
 def mean_tokens(x: Features, attend: Attend | None = None) -> Float[Array, "B D"]:
