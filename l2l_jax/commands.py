@@ -24,7 +24,7 @@ COMMANDS = {  # {subcommand: (module, what it does)}
     "fetch": ("l2l_jax.weights.fetch", "download official weights and feature networks"),
     "benchmark": ("l2l_jax.benchmark", "time a train step, or the input pipeline"),
     "demo": ("l2l_jax.demo", "make a bundled model forget, here and now"),
-    "record": ("l2l_jax.record", "write the record of a deletion request"),
+    "record": ("l2l_jax.record", "write, sign and check the record of a run"),
 }
 
 

@@ -17,9 +17,9 @@ LOOP = ("l2l_jax/engine/train.py", "train")  # the only function with a higher l
 
 # The layers of the package from top to bottom: a layer imports from itself and from lower layers.
 PARTS = ["__main__", "commands", "main", "evaluate", "audit", "benchmark", "api",
-         "weights.__main__", "flags", "processes", "engine", "report", "weights", "loaded",
-         "PLUGINS", "registry", "workdir", "data", "lib", "types", "audit_types", "model_types",
-         "bounds"]  # fmt: skip
+         "weights.__main__", "record.__main__", "flags", "processes", "engine", "record", "report",
+         "weights", "loaded", "PLUGINS", "registry", "workdir", "data", "lib", "types",
+         "audit_types", "model_types", "bounds"]  # fmt: skip
 ENGINE = ["run", "auditing", "evaluation", "subject", "train", "preflight", "audit_sets", "cost",
           "measure", "unseen", "token_bank", "reuse", "retrained", "tokenizer", "completions",
           "evaluated", "networks", "outcome", "boundaries", "provenance", "training_sets",
@@ -27,7 +27,15 @@ ENGINE = ["run", "auditing", "evaluation", "subject", "train", "preflight", "aud
 PLUGINS = sorted(folder for folder in FOLDERS.values() if "." not in folder)
 SHARED = {"models.layers"}  # building blocks that several plug-ins of a folder use
 EXCEPTIONS = {("models.mage", "models.vqgan")}  # a MAGE contains a VQ-GAN
-WITHOUT_JAX = ("report.", "workdir.layout", "lib.files", "lib.errors", "lib.cli", "lib.signatures")
+WITHOUT_JAX = (
+    "report.",
+    "record.",
+    "workdir.layout",
+    "lib.files",
+    "lib.errors",
+    "lib.cli",
+    "lib.signatures",
+)
 
 
 def name_of(path):
@@ -54,8 +62,9 @@ def package_imports(path):
 def part_of(module):
     """Returns the part in PARTS that a dotted name of a module, or of a name in it, belongs to."""
     first = module.split(".")[0]
-    if module.startswith("weights.__main__"):
-        return "weights.__main__"
+    for command in ("weights.__main__", "record.__main__"):
+        if module.startswith(command):
+            return command
     return "PLUGINS" if first in PLUGINS else first
 
 

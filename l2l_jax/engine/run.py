@@ -24,6 +24,7 @@ from l2l_jax.engine.preflight import preflight
 from l2l_jax.engine.train import train
 from l2l_jax.lib import files, hosts, preemption
 from l2l_jax.lib.errors import ConfigError, Damaged
+from l2l_jax.record.write import write as write_record
 from l2l_jax.report import feature_networks, page, reference
 from l2l_jax.workdir import claim
 from l2l_jax.workdir.layout import Workdir
@@ -55,6 +56,7 @@ def run(config: Mapping[str, Any], folder: str | Path) -> dict[str, Any]:
         if hosts.is_main():
             log.info("%s", summary(results))
             log.info("the page is %s", page.write(folder))
+            write_record(folder)
     return files.as_json(results)
 
 
@@ -68,6 +70,7 @@ def evaluate_again(folder: Path) -> dict[str, Any]:
         results = add_audits(experiment, outcome, results)
         if hosts.is_main():
             page.write(folder)
+            write_record(folder)
     return files.as_json(results)
 
 
@@ -90,6 +93,7 @@ def audit_again(folder: Path, only: Sequence[str] = ()) -> dict[str, Any]:
         results = add_audits(experiment, outcome, results)
         if hosts.is_main():
             page.write(folder)
+            write_record(folder)
     return files.as_json(results)
 
 

@@ -83,6 +83,16 @@ class Workdir:
         """The file that a process locks while it works in the folder."""
         return self.folder / ".lock"
 
+    @property
+    def record_folder(self) -> Path:
+        """The folder that can be given to others: what was asked, done and found."""
+        return self.folder / "record"
+
+    @property
+    def salt(self) -> Path:
+        """The secret that the digests of names in the record depend on, JSON."""
+        return self.folder / "salt.json"
+
     def checkpoints(self, phase: str) -> Path:
         """The folder of a phase's checkpoints."""
         return self.folder / "checkpoints" / phase

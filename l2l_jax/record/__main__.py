@@ -1,0 +1,77 @@
+"""Writes, signs and checks the record of a run.
+
+    python -m l2l_jax.record verify runs/demo
+    python -m l2l_jax.record verify runs/demo/record --key public.pem --weights w.safetensors
+    python -m l2l_jax.record sign runs/demo --key private.pem
+    python -m l2l_jax.record write runs/demo
+
+A run that unlearns writes its record itself. `verify` needs the folder `record` alone, and no
+network; it ends with 0 if all is well, and with 1 if something is not. A key pair is made by
+
+    openssl ecparam -name prime256v1 -genkey -noout -out private.pem
+    openssl ec -in private.pem -pubout -out public.pem
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from l2l_jax.lib import cli
+from l2l_jax.lib.errors import ConfigError
+from l2l_jax.record import manifest, signing, verify, write
+from l2l_jax.workdir.layout import Workdir
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command line of this module's docstring."""
+    parser = argparse.ArgumentParser(
+        prog=cli.program("l2l_jax.record"),
+        description=cli.described(__doc__, "l2l_jax.record"),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    check = commands.add_parser("verify", help="check a record")
+    check.add_argument("folder", type=Path, help="a record, or the workdir around it")
+    check.add_argument("--key", type=Path, metavar="PEM", help="the public key of the signer")
+    check.add_argument("--weights", type=Path, metavar="FILE", help="should be the recorded ones")
+    sign = commands.add_parser("sign", help="sign the record of a run")
+    sign.add_argument("folder", type=Path, help="a record, or the workdir around it")
+    sign.add_argument("--key", type=Path, metavar="PEM", required=True, help="your private key")
+    make = commands.add_parser("write", help="write the record of a run again, without a signature")
+    make.add_argument("folder", type=Path, metavar="WORKDIR")
+    args = parser.parse_args(argv)
+    if args.command == "verify":
+        _verify(args.folder, args.key, args.weights)
+    elif args.command == "sign":
+        is_record = (args.folder / manifest.NAME).is_file()
+        print(signing.sign(args.folder if is_record else _record(args.folder), args.key))
+    else:
+        written = write.write(args.folder)
+        if written is None:
+            raise ConfigError(f"{args.folder} unlearns nothing: there is nothing to record.")
+        print(written)
+
+
+def _record(workdir: Path) -> Path:
+    folder = Workdir(workdir).record_folder
+    if not (folder / manifest.NAME).is_file():
+        raise ConfigError(
+            f"{workdir} has no record yet; 'python -m l2l_jax.record write {workdir}' writes it."
+        )
+    return folder
+
+
+def _verify(folder: Path, key: Path | None, weights: Path | None) -> None:
+    found = verify.verify(folder, key, weights)
+    for line in found.problems:
+        print(f"WRONG: {line}")
+    for line in found.checked:
+        print(f"checked: {line}")
+    signer = "" if key else ", signer unknown"
+    print(f"intact{signer}" if found.intact else "NOT intact")
+    if not found.intact:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    cli.run_with_clear_errors(main)

@@ -1,0 +1,222 @@
+"""Records: they hold what was asked, done and found, and every change of them is noticed."""
+
+import json
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from l2l_jax.lib import files
+from l2l_jax.lib.errors import ConfigError, Damaged
+from l2l_jax.record import __main__ as command
+from l2l_jax.record import content, manifest, signing, verify
+from l2l_jax.record.limits import limits
+from l2l_jax.record.write import write
+from l2l_jax.report import page
+from l2l_jax.workdir.layout import Workdir
+from tests.report import runs
+
+NAMES = ["train/Bag/0001.png", "train/Bag/0002.png", "train/Coat/0003.png"]
+
+
+@pytest.fixture
+def run(tmp_path):
+    """The workdir of a finished run that forgot classes, with its record."""
+    return made(tmp_path / "run")
+
+
+def made(folder, listed=False, **more):
+    runs.make(folder, **more)
+    runs.change(folder, "splits/forget.json", ["keys"], NAMES)
+    forget = dict(files="delete.txt" if listed else "", classes=[] if listed else ["Bag", "Coat"])
+    runs.change(folder, "config.json", ["split", "forget"], forget)
+    page.write(folder)
+    write(folder)
+    return folder
+
+
+def key_pair(folder, name):
+    """(private, public) PEM files."""
+    key, pem = ec.generate_private_key(ec.SECP256R1()), serialization.Encoding.PEM
+    private, public = folder / f"{name}.pem", folder / f"{name}.pub.pem"
+    private.write_bytes(
+        key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    public.write_bytes(
+        key.public_key().public_bytes(pem, serialization.PublicFormat.SubjectPublicKeyInfo)
+    )
+    return private, public
+
+
+def text_of(folder):
+    return "\n".join(
+        path.read_text() for path in sorted((folder / "record").iterdir()) if path.suffix != ".html"
+    )
+
+
+def test_a_record_says_what_was_asked_done_and_found(run):
+    request, process, findings = (
+        json.loads((run / "record" / f"{name}.json").read_text())
+        for name in ("request", "process", "findings")
+    )
+    assert request["asked_for"] == "all images of classes"
+    assert request["classes"] == ["Bag", "Coat"]
+    assert process["weights"] == {"original": "0" * 64, "unlearned": "1" * 64}
+    assert process["phases"] == {"unlearn": {"method": "l2l", "solver": "weighted", "steps": 4}}
+    assert findings["tasks"]["center"]["unlearned"]["forget"]["psnr"] == 9.0
+    card = (run / "record" / "model_card.md").read_text()
+    assert "| unlearned | forget | 60.00 |" in card
+    assert verify.verify(run).intact
+
+
+def test_no_name_of_a_list_is_in_a_record(tmp_path):
+    audits = {
+        "neighbors": dict(sentence=f"{NAMES[0]} is the worst", attack=False, rows=[NAMES[1], 3.0])
+    }
+    results = dict(audits=audits, skipped={"forget": [NAMES[2]]})
+    folder = made(tmp_path / "run", listed=True)
+    for name, value in results.items():
+        runs.change(folder, "results.json", [name], value)
+    workdir = Workdir(folder)
+    salt = content.Salt(workdir)
+    found = json.dumps(content.findings(workdir, salt)) + text_of(folder)
+    for name in NAMES:
+        assert name not in found
+        assert salt.digest(name) in found
+    assert content.request(workdir, salt)["names"] == [salt.digest(name) for name in NAMES]
+
+
+def test_digests_of_names_depend_on_the_workdir(tmp_path):
+    a, b = (made(tmp_path / name, listed=True) for name in "ab")
+    digests = [json.loads((x / "record" / "request.json").read_text())["names"] for x in (a, b)]
+    assert not set(digests[0]) & set(digests[1])
+    first = (a / "record" / "request.json").read_text()
+    write(a)
+    assert (a / "record" / "request.json").read_text() == first, "the salt is kept"
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "message"),
+    [
+        ("findings.json", '"psnr": 9.0', '"psnr": 9.5', "findings.json is not the file"),
+        ("limits.md", "No guarantee", "A guarantee", "limits.md is not the file"),
+        ("report.html", "60.00", "20.00", "report.html is not the file"),
+    ],
+)
+def test_a_changed_file_does_not_fit_the_manifest(run, name, old, new, message):
+    path = run / "record" / name
+    path.write_text(path.read_text().replace(old, new))
+    assert message in " ".join(verify.verify(run).problems)
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "message"),
+    [
+        ("findings.json", '"psnr": 9.0', '"psnr": 9.5', "report.html does not show PSNR"),
+        ("limits.md", "No guarantee", "A guarantee", "limits.md does not follow"),
+        ("report.html", "60.00", "20.00", "report.html is damaged or was edited"),
+    ],
+)
+def test_figures_must_agree_even_with_a_new_manifest(run, name, old, new, message):
+    path = run / "record" / name
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    manifest.write(run / "record")
+    assert message in " ".join(verify.verify(run).problems)
+
+
+def test_a_record_is_no_longer_that_of_a_workdir_with_other_figures(run):
+    cell = ["tasks", "center", "unlearned", "forget", "psnr"]
+    runs.change(run, "results.json", cell, 8.0)
+    assert "it has changed since" in " ".join(verify.verify(run).problems)
+    assert verify.verify(write(run)).problems, "the page is still the old one"
+    page.write(run)
+    assert verify.verify(write(run)).intact
+
+
+def test_every_changed_byte_is_found_with_the_key(run, tmp_path):
+    private, public = key_pair(tmp_path, "owner")
+    record = run / "record"
+    signing.sign(record, private)
+    assert verify.verify(record, public).intact
+    for path in sorted(record.iterdir()):
+        content = path.read_bytes()
+        for at in (0, len(content) // 3, len(content) - 2):
+            changed = content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
+            path.write_bytes(changed)
+            try:
+                found = verify.verify(record, public).problems
+            except Damaged as error:
+                found = [str(error)]
+            assert found, f"byte {at} of {path.name}"
+        path.write_bytes(content)
+    manifest.write(record)
+    assert verify.verify(record, public).intact, "the same manifest as before"
+
+
+def test_a_new_manifest_does_not_help_without_the_key(run, tmp_path):
+    private, public = key_pair(tmp_path, "owner")
+    signing.sign(run / "record", private)
+    (run / "record" / "request.json").write_text("{}")
+    manifest.write(run / "record")
+    assert "is not a signature of these files" in " ".join(verify.verify(run, public).problems)
+
+
+def test_the_signature_of_another_key_or_none_is_refused(run, tmp_path):
+    private, public = key_pair(tmp_path, "owner")
+    _, other = key_pair(tmp_path, "other")
+    assert "is not signed" in " ".join(verify.verify(run, public).problems)
+    signing.sign(run / "record", private)
+    assert "is not a signature" in " ".join(verify.verify(run, other).problems)
+    with pytest.raises(ConfigError, match="holds no public key"):
+        signing.check(run / "record", private)
+    with pytest.raises(ConfigError, match="is no key"):
+        signing.sign(run / "record", tmp_path / "missing.pem")
+
+
+def test_without_a_key_the_signer_is_unknown(run, capsys):
+    command.main(["verify", str(run)])
+    assert capsys.readouterr().out.endswith("intact, signer unknown\n")
+    (run / "record" / "model_card.md").unlink()
+    with pytest.raises(SystemExit):
+        command.main(["verify", str(run)])
+    said = capsys.readouterr().out
+    assert "WRONG: model_card.md is missing" in said
+    assert said.endswith("NOT intact\n")
+
+
+def test_other_weights_than_the_recorded_ones(run, tmp_path):
+    import numpy as np
+
+    from l2l_jax.weights import safetensors
+
+    path = tmp_path / "w.safetensors"
+    params = {"encoder": {"kernel": np.ones((2, 2), np.float32)}}
+    safetensors.save(path, params, {"model": "mae", "args": {}})
+    digest = safetensors.load(path).digest
+    assert "has the digest" in " ".join(verify.verify(run, weights=path).problems)
+    weights = {"original": "0" * 64, "unlearned": digest}
+    runs.change(run, "results.json", ["digests", "weights"], weights)
+    page.write(run)
+    write(run)
+    assert verify.verify(run, weights=path).intact
+
+
+def test_limits_name_what_was_not_tried():
+    cells = {"original": {}, "unlearned": {}}
+    findings = dict(tasks={"center": cells}, task="center", unclean={}, counts={"forget": 40})
+    audits = {"probe": {"skipped": "this model has no blocks."}}
+    said = limits(findings | dict(audits=audits))
+    assert "No guarantee" in said
+    assert "The audit probe did not run: this model has no blocks." in said
+    assert "There was no model that never saw the images" in said
+    assert "compliant" not in said
+    assert "No guarantee" not in limits(findings | dict(audits={}), certified=True)
+
+
+def test_a_run_without_figures_has_no_record(tmp_path):
+    files.write_json(tmp_path / "run" / "config.json", {})
+    with pytest.raises(ConfigError, match="has no figures and page yet"):
+        write(tmp_path / "run")
+    with pytest.raises(ConfigError, match="holds no record"):
+        verify.verify(tmp_path / "run")
