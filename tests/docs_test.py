@@ -151,12 +151,16 @@ def overridden(config, words):
 
 
 HELP: dict[str, str] = {}
+SUBCOMMANDS = {
+    "l2l_jax.weights": ("list", "import", "export"),
+    "l2l_jax.record": ("verify", "sign", "write"),
+}
 
 
 def options_of(module):
     """What --help of a module, or of its subcommands, prints."""
     if module not in HELP:
-        subcommands = ("list", "import", "export") if module == "l2l_jax.weights" else ((),)
+        subcommands = SUBCOMMANDS.get(module, ((),))
         HELP[module] = "".join(
             call(module, *([each] if each else []), "--help").stdout for each in subcommands
         )
