@@ -27,7 +27,7 @@ Needs: CIFAR-10, prepared by
 
 Measured: nothing yet on CIFAR-10, because no machine could download it. With bundled, mean of three
 seeds, original -> unlearned model: FID of completed centres 4.8 -> 4.8 on retain and 5.9 -> 73 on
-forget images; PSNR 16.3 -> 16.2 and 14.7 -> 10.0 dB. README.md has the other methods.
+forget images; PSNR 16.3 -> 16.2 and 14.7 -> 10.0 dB. docs/measured.md has the other methods.
 """
 
 from configs import common

@@ -265,7 +265,7 @@ def use_imagenet(config: Config, random: bool, proxy: bool) -> None:
 def use_published_networks(config: Config, scenes: bool = False) -> None:
     """Sets the published feature networks: FID, KID and Inception Score of Inception, CLIP.
 
-    scenes: also a network trained on Places365. Get the files with launch/fetch_weights.py. The
+    scenes: also a network trained on Places365. l2l_jax/weights/fetch.py gets the files. The
     evaluation leaves out the figures of a network whose file is missing.
     """
     config.networks = section(

@@ -48,7 +48,7 @@ weights of Palette on Places2, 16_Network.pth (an error message says where to ge
 
     python -m l2l_jax.weights import 16_Network.pth weights/16_Network.safetensors --model diffusion
 
-and feature networks for the figures: python launch/fetch_weights.py --feature-networks.
+and feature networks for the figures: python -m l2l_jax.weights.fetch --feature-networks.
 
 Measured: nothing yet, because no machine had Places365.
 """

@@ -35,7 +35,7 @@ before it:
 All phases train on the masks that are evaluated, centre and out-painting; those of the ImageNet
 configs, as released, train on random masks only.
 
-Needs: nothing; images and weights are bundled. README.md has the measured figures.
+Needs: nothing; images and weights are bundled. docs/measured.md has the figures.
 """
 
 from configs import common

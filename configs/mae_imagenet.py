@@ -43,7 +43,7 @@ and weights made by
     python -m l2l_jax.weights import mae_visualize_vit_base.pth \\
         weights/mae_visualize_vit_base.safetensors
 
-and feature networks for the figures: python launch/fetch_weights.py --feature-networks. All models
+and feature networks for the figures: python -m l2l_jax.weights.fetch --feature-networks. All models
 see the same central square of each image. The released code computes FID against whole images
 squeezed to a square.
 

@@ -33,7 +33,7 @@ and weights made by
     python -m l2l_jax.weights import mae_visualize_vit_base.pth \\
         weights/mae_visualize_vit_base.safetensors
 
-and feature networks for the figures: python launch/fetch_weights.py --feature-networks.
+and feature networks for the figures: python -m l2l_jax.weights.fetch --feature-networks.
 
 Measured: nothing yet, because no machine had Places365.
 """

@@ -61,7 +61,7 @@ and weights made by
     python -m l2l_jax.weights import mage-vitb-1600.pth weights/mage-vitb-1600.safetensors \\
         --model mage
 
-and feature networks for the figures: python launch/fetch_weights.py --feature-networks.
+and feature networks for the figures: python -m l2l_jax.weights.fetch --feature-networks.
 
 Measured: nothing yet, because no machine had ImageNet.
 """

@@ -41,8 +41,9 @@ def run(config: ConfigDict | Mapping[str, Any] | str, workdir: str | Path) -> di
     """Runs or continues an experiment and returns the content of its results.json.
 
     config: what the get_config of a config file returns, the same as plain dicts, or the file and
-    its form in one string, such as "configs/fashion_mnist.py:mage". The errors of lib/errors.py say
-    what to change. A finished workdir is not run again.
+    its form in one string, such as "configs/fashion_mnist.py:mage" or, of the configs that come
+    with the package, "fashion_mnist:mage". The errors of lib/errors.py say what to change. A
+    finished workdir is not run again.
     """
     settings: Any = cli.load_config(config) if isinstance(config, str) else config
     return run_experiment(settings, workdir)

@@ -17,8 +17,8 @@ from l2l_jax.lib import cli
 def main(argv: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m l2l_jax.audit",
-        description=__doc__,
+        prog=cli.program("l2l_jax.audit"),
+        description=cli.described(__doc__, "l2l_jax.audit"),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--workdir", type=Path, required=True)

@@ -12,7 +12,9 @@ from l2l_jax.lib import cli
 
 def main(argv: list[str] | None = None) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m l2l_jax.evaluate", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog=cli.program("l2l_jax.evaluate"), description=cli.described(__doc__, "l2l_jax.evaluate")
+    )
     parser.add_argument("--workdir", type=Path, required=True)
     processes.add_arguments(parser)
     given = parser.parse_args(argv)

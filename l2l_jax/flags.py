@@ -1,6 +1,6 @@
 """The command line of an experiment: a config file, a workdir, and overrides of any value.
 
-    --config FILE.py[:FORM] --workdir FOLDER [--config.section.key=value ...]
+    --config CONFIG[:FORM] --workdir FOLDER [--config.section.key=value ...]
 
 Names are overridden first: --config.unlearn.method=finetune drops the arguments of the method that
 the config chose and offers those of the new one. Every argument of every chosen file is a flag.
@@ -8,6 +8,7 @@ the config chose and offers those of the new one. Every argument of every chosen
 
 import logging
 import re
+import runpy
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -20,7 +21,7 @@ from ml_collections import config_flags
 from l2l_jax import processes
 from l2l_jax.engine import config as config_table
 from l2l_jax.engine.complete import complete_config, plain
-from l2l_jax.lib import cli, config_dicts
+from l2l_jax.lib import cli, config_dicts, config_files
 from l2l_jax.lib.errors import ConfigError, did_you_mean
 from l2l_jax.lib.signatures import keyword_defaults
 from l2l_jax.registry import find
@@ -33,7 +34,6 @@ flags.DEFINE_string("workdir", None, "Where everything goes; the same one contin
 for _name, _default, _, _meaning in processes.OPTIONS:
     _define: Any = flags.DEFINE_string if isinstance(_default, str) else flags.DEFINE_float
     _define(_name, _default, _meaning)
-flags.mark_flag_as_required("workdir")
 
 
 def run(main: Callable[[Any, flags.FlagValues], None]) -> None:
@@ -43,12 +43,14 @@ def run(main: Callable[[Any, flags.FlagValues], None]) -> None:
 
 def _run(main: Callable[[Any, flags.FlagValues], None]) -> None:
     if {"--help", "-help", "-h", "--helpfull"} & set(sys.argv[1:]):
-        print(help_text())
+        print(config_help(sys.argv) or help_text())
         return
     spec, argv = split([_hyphens(word) for word in sys.argv])
     argv = [with_audits(word) for word in argv]
     config = ml_collections.ConfigDict(with_names(cli.load_config(spec), argv))
     check_keys(config, argv, spec)
+    if not any(re.match(r"--?workdir(=|$)", word) for word in argv):
+        raise ConfigError("--workdir FOLDER is missing: where everything goes, such as runs/demo.")
     config_flags.DEFINE_config_dict("config", config, lock_config=True, sys_argv=argv)
 
     def started(rest: list[str]) -> None:
@@ -69,23 +71,37 @@ def _hyphens(word: str) -> str:
     return f"{known.get(flag, flag)}{equals}{value}"
 
 
+def config_help(argv: list[str]) -> str:
+    """What the config that --config names does, and its form words; "" if argv names none."""
+    if not any(re.match(r"--?config(=|$)", word) for word in argv):
+        return ""
+    path = config_files.locate(split(argv)[0].partition(":")[0])
+    config_files.make_importable(path)
+    module = runpy.run_path(str(path))
+    text = cli.described(module.get("__doc__") or "It has no docstring.", "l2l_jax.main")
+    if path.parent == config_files.bundled_folder():
+        text = re.sub(r"--config configs/(\w+)\.py", r"--config \1", text)
+    words = ", ".join(module.get("FORMS", ())) or "none"
+    return f"{path}\n\n{text.strip()}\n\nAll form words: {words}."
+
+
 def help_text() -> str:
-    """The usage, the config files that are here, and every key of a config with its meaning."""
-    configs = "\n".join(f"  {name}" for name in cli.configs_in(Path("configs"))) or "  none"
+    """The usage, the names of the configs, and every key of a config with its meaning."""
     lines = [
-        "usage: python -m l2l_jax.main --config FILE.py[:FORM] --workdir FOLDER "
+        f"usage: {cli.program('l2l_jax.main')} --config CONFIG[:FORM] --workdir FOLDER "
         "[--config.KEY=VALUE ...]",
         "",
         "Runs an experiment, or continues it if the workdir holds it already.",
         "",
-        "  --config FILE.py[:FORM]   a config file; its docstring lists the forms",
+        "  --config CONFIG[:FORM]    a config file, or a name of the list below; with --help it",
+        "                            prints what the config does, and its forms",
         "  --workdir FOLDER          where everything goes; the same one continues a run",
         *(f"  --{f'{processes.flag(n)} {v}':23} {m}" for n, _, v, m in processes.OPTIONS),
         "  --config.KEY=VALUE        overrides a value of the config; every argument of every",
         "                            plug-in is a key too, such as --config.unlearn.args.noise",
         "",
-        "Config files in configs/:",
-        configs,
+        f"Configs by name, in {config_files.bundled_folder()}:",
+        *(f"  {name}" for name in config_files.names()),
         "",
         "Keys (PHASE is a section that config.phases names, such as unlearn):",
     ]
@@ -104,8 +120,8 @@ def split(argv: list[str]) -> tuple[str, list[str]]:
             return argv[at + 1], argv[:at] + argv[at + 2 :]
         if word.startswith(("--config=", "-config=")):
             return word.split("=", 1)[1], argv[:at] + argv[at + 1 :]
-    known = ", ".join(cli.configs_in(Path("configs")))
-    raise ConfigError(f"--config FILE.py is missing. Here are: {known or 'no configs'}.")
+    known = ", ".join([*config_files.names(), *config_files.configs_in(Path("configs"))])
+    raise ConfigError(f"--config is missing. It takes a file, or a name. Known: {known}.")
 
 
 def with_names(config: Any, argv: list[str]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ def test_the_config_is_taken_from_the_arguments():
         spec, rest = flags.split(["main", "--workdir", "w", *words, "--config.seed=1"])
         assert spec == "a.py:x"
         assert rest == ["main", "--workdir", "w", "--config.seed=1"]
-    with pytest.raises(ConfigError, match=r"--config FILE\.py is missing.*configs/fashion_mnist"):
+    with pytest.raises(ConfigError, match=r"is missing.*fashion_mnist.*configs/folder\.py"):
         flags.split(["main", "--workdir", "w"])
 
 
@@ -88,10 +88,27 @@ def test_overrides_arrive_in_the_run(tmp_path):
 def test_help_lists_the_keys():
     done = call("l2l_jax.main", "--help")
     assert done.returncode == 0
-    assert done.stdout.startswith("usage: python -m l2l_jax.main --config FILE.py[:FORM]")
+    assert done.stdout.startswith("usage: python -m l2l_jax.main --config CONFIG[:FORM]")
     for key in ("seed", "PHASE.optimizer.lr", "split.forget.classes", "tasks.NAME.args"):
         assert f"--config.{key}=" in done.stdout
     assert "share of the parameters that move" in done.stdout
+
+
+@pytest.mark.parametrize("words", [["--config", "mae_imagenet:large"], ["--config=mae_imagenet"]])
+def test_the_help_of_a_config_lists_its_forms(words):
+    text = flags.config_help(["main", *words, "--help"])
+    assert "mae_imagenet.py\n\nForgets 100 ImageNet classes" in text
+    assert "--config mae_imagenet:large,random" in text
+    assert "All form words: base, large, huge, released" in text
+    assert flags.config_help(["main", "--help"]) == ""
+
+
+def test_a_run_without_a_workdir_is_refused():
+    done = call("l2l_jax.main", "--config", "tests/configs/small.py")
+    assert done.returncode == 2
+    assert done.stderr.endswith(
+        "error: --workdir FOLDER is missing: where everything goes, such as runs/demo.\n"
+    )
 
 
 def test_an_override_of_an_unused_phase_is_refused(tmp_path):

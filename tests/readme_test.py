@@ -1,4 +1,4 @@
-"""README.md, CONTRIBUTING.md, CITATION.cff: commands, file names, tables, examples are correct."""
+"""README.md, CONTRIBUTING.md, CITATION.cff. tests/docs_test.py checks README.md as a page, too."""
 
 import dataclasses
 import importlib.util
@@ -10,10 +10,8 @@ import jax.numpy as jnp
 import pytest
 
 import l2l_jax
-from l2l_jax.lib import cli
 from l2l_jax.registry import CONTENTS, FOLDERS, find, names, read
 from l2l_jax.types import Batch, UnlearnBatch
-from l2l_jax.weights.published import MODEL_FILES
 from tests.helpers import ROOT, call, small_model
 
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
@@ -29,33 +27,15 @@ def commands():
                 yield words
 
 
+def test_readme_is_short():
+    assert len(README.encode()) <= 10_000
+
+
 def test_readme_begins_with_the_two_commands():
     first, second = list(commands())[:2]
     assert first == ["launch/demo.sh"]
     assert second == ["launch/test.sh"]
     assert (ROOT / ".ci" / "run").read_text().count("launch/test.sh") == 1
-
-
-@pytest.mark.parametrize("words", [w for w in commands() if w[0] == "python"], ids=" ".join)
-def test_python_commands_name_existing_modules_and_keys(words):
-    if words[1] == "-m":
-        assert find_module(words[2]), f"no module {words[2]}"
-    else:
-        assert (ROOT / words[1]).exists(), f"no script {words[1]}"
-    if "--config" in words:
-        config = cli.load_config(str(ROOT / words[words.index("--config") + 1]))
-        for word in words:
-            if word.startswith("--config."):
-                node, (*path, key) = config, word[len("--config.") :].split("=")[0].split(".")
-                for part in path:
-                    node = node[part]
-                assert key in node, word
-
-
-def find_module(name):
-    return (ROOT / (name.replace(".", "/") + ".py")).exists() or (
-        ROOT / name.replace(".", "/") / "__main__.py"
-    ).exists()
 
 
 def test_scripts_run(tmp_path):
@@ -67,34 +47,11 @@ def test_scripts_run(tmp_path):
         assert path.stat().st_mode & 0o111, f"{script} is executable"
 
 
-def test_named_files_exist():
-    named = re.findall(r"`((?:l2l_jax|configs|launch|tests|methods|models)/[\w/.]+)[`:]", README)
-    named += re.findall(r"\]\(([\w/.]+)\)", README)
-    assert named
-    for name in named:
-        if "NAME" not in name:
-            path = (
-                ROOT / "l2l_jax" / name if name.startswith(("methods/", "models/")) else ROOT / name
-            )
-            assert path.exists(), name
-
-
 def test_every_kind_of_plugin_is_in_the_table_of_additions():
     for kind, folder in FOLDERS.items():
-        assert f"`l2l_jax/{folder.replace('.', '/')}/NAME.py`" in README, kind
+        assert f"`l2l_jax/{folder.replace('.', '/')}/NAME.py`" in CONTRIBUTING, kind
         for name in names(kind):
             find(kind, name)
-
-
-def test_official_files_in_readme_are_known_to_the_code():
-    files = r"`((?:mae_\w+_(?:base|full)|mage\S+|16_Network)\.pth|vqgan\S+\.ckpt)`"
-    for name in re.findall(files, README):
-        assert name in MODEL_FILES or name == "mae_pretrain_vit_base.pth"
-
-
-def test_readme_has_no_placeholders():
-    assert "@@" not in README
-    assert "TODO" not in README
 
 
 def test_the_example_method_works(tmp_path):

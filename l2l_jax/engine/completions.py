@@ -169,7 +169,7 @@ class Completer:
                     columns["retrain_distance"] = sum(distances[1:], distances[0]) / len(distances)
                 return columns
 
-            self._programs[task] = jax.jit(sharding.on(self.experiment.mesh, complete))
+            self._programs[task] = jax.jit(sharding.on(self._experiment.mesh, complete))
         return self._programs[task]
 
     def over_batches(self, side: str, program: Callable[[Array, int], dict[str, Array]]) -> Columns:

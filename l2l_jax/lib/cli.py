@@ -10,14 +10,15 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from l2l_jax.lib import aborts, peers, quiet, signals
-from l2l_jax.lib.errors import ConfigError, Preempted, UserError, did_you_mean, short
+from l2l_jax.lib import aborts, config_files, peers, quiet, signals
+from l2l_jax.lib.errors import ConfigError, Preempted, UserError, short
 from l2l_jax.lib.text import printable
 
 log = logging.getLogger(__name__)
+
+SCRIPT = "l2l-jax"  # the console script
 
 
 class _Printable(logging.Formatter):
@@ -125,21 +126,18 @@ def _leave(code: int) -> None:
 
 
 def load_config(spec: str) -> Any:
-    """The config that get_config(FORM) of FILE.py returns; spec is "FILE.py" or "FILE.py:FORM".
+    """The config that get_config(FORM) of a config file returns.
 
-    The file may import `configs.common` beside it. ConfigError if there is no such file (with the
-    names of those in the folder), no such form, or a mistake in the file (with its line).
+    spec: "FILE.py", or the name of a config of the package, such as "mae_imagenet"; a form follows
+    after a colon, as in "mae_imagenet:large". The file may import `configs.common`. ConfigError if
+    there is no such file (with what exists), no such form, or a mistake in the file (with its
+    line).
     """
-    path, _, form = spec.partition(":")
-    if not Path(path).is_file():
-        known = configs_in(Path(path).parent)
-        listed = ", ".join(known) or f"no configs in {Path(path).parent}"
-        raise ConfigError(f"There is no config {path}.{did_you_mean(path, known)} Known: {listed}.")
-    root = str(Path(path).absolute().parents[1])  # contains configs/
-    if root not in sys.path:
-        sys.path.insert(0, root)
+    file, _, form = spec.partition(":")
+    path = config_files.locate(file)
+    config_files.make_importable(path)
     try:
-        get_config = runpy.run_path(path).get("get_config")
+        get_config = runpy.run_path(str(path)).get("get_config")
         if get_config is None:
             raise ConfigError(f"{path} is no config: it has no function get_config.")
         config = get_config(*([form] if form else []))
@@ -152,7 +150,7 @@ def load_config(spec: str) -> Any:
         raise ConfigError(str(error)) from error
     except Exception as error:  # of any kind: a mistake in the file
         raise ConfigError(
-            f"{_place(path, error)}: {type(error).__name__}: {error}. Correct the config file."
+            f"{_place(str(path), error)}: {type(error).__name__}: {error}. Correct the config file."
         ) from error
 
 
@@ -165,11 +163,14 @@ def _place(path: str, error: Exception) -> str:
     return f"{path}, line {lines[-1]}" if lines else path
 
 
-def configs_in(folder: Path) -> list[str]:
-    """Paths of the config files in a folder, sorted."""
-    texts = ((path, path.read_text(errors="replace")) for path in folder.glob("*.py"))
-    configs = (path for path, text in texts if "def get_config" in text)
-    return sorted(path.as_posix() for path in configs)
+def program(module: str) -> str:
+    """How a command line was called: "l2l-jax audit", or "python -m l2l_jax.audit"."""
+    return sys.argv[0] if sys.argv[0].startswith(f"{SCRIPT} ") else f"python -m {module}"
+
+
+def described(text: str | None, module: str) -> str:
+    """A module's docstring for its --help: commands in it begin as the command was called."""
+    return (text or "").replace(f"python -m {module}", program(module))
 
 
 def literal(text: str) -> Any:

@@ -24,8 +24,11 @@ from l2l_jax.workdir.layout import Workdir
 
 def main(argv: list[str] | None = None) -> None:
     """The command line of this module's docstring."""
-    form = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser("l2l_jax.record", description=__doc__, formatter_class=form)
+    parser = argparse.ArgumentParser(
+        prog=cli.program("l2l_jax.record"),
+        description=cli.described(__doc__, "l2l_jax.record"),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     check = commands.add_parser("verify", help="check a record")
     check.add_argument("folder", type=Path, help="a record, or the workdir around it")

@@ -19,7 +19,11 @@ from l2l_jax.report.collect import collect, collect_all
 def main(argv: list[str] | None = None) -> None:
     """The command line of this module's docstring."""
     form = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser("l2l_jax.report", description=__doc__, formatter_class=form)
+    parser = argparse.ArgumentParser(
+        prog=cli.program("l2l_jax.report"),
+        description=cli.described(__doc__, "l2l_jax.report"),
+        formatter_class=form,
+    )
     parser.add_argument("workdirs", type=Path, nargs="+", metavar="WORKDIR")
     parser.add_argument(
         "--out", type=Path, metavar="FILE",

@@ -48,7 +48,9 @@ def _list() -> None:
         _list_file(name, file, Path(name), Path("weights") / name, converted)
     folders = feature_networks.folders()
     listed = ", ".join(map(str, folders))
-    print(f"Feature networks; * exists in one of {listed}; launch/fetch_weights.py downloads them:")
+    print(
+        f"Feature networks; * exists in one of {listed}; python -m l2l_jax.weights.fetch gets them:"
+    )
     for name, file in published.NETWORK_FILES.items():
         _list_file(name, file, *(folder / name for folder in folders))
 
@@ -62,7 +64,11 @@ def _list_file(name: str, file: PublishedFile, *places: Path) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser("l2l_jax.weights", description=__doc__, formatter_class=raw)
+    parser = argparse.ArgumentParser(
+        prog=cli.program("l2l_jax.weights"),
+        description=cli.described(__doc__, "l2l_jax.weights"),
+        formatter_class=raw,
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="bundled and published weights, and which of them exist here")
     add = commands.add_parser("import", help="official PyTorch checkpoint -> .safetensors file")

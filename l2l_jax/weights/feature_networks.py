@@ -43,7 +43,7 @@ def locate(spec: str) -> Path:
     raise DataMissing(
         f"{spec} is missing (looked for {searched}). It is published at {file.url} "
         f"({file.size}, {file.licence}); this downloads it:\n"
-        f"  python launch/fetch_weights.py {spec}"
+        f"  python -m l2l_jax.weights.fetch {spec}"
     )
 
 
@@ -54,7 +54,7 @@ def digest(path: Path) -> str:
         raise WrongWeights(
             f"{path} is not the published file: its SHA-256 is {sha256[:16]}..., that of the "
             f"published one begins with {file.sha256}. Remove it and download it again:\n"
-            f"  python launch/fetch_weights.py {path.name}"
+            f"  python -m l2l_jax.weights.fetch {path.name}"
         )
     return sha256
 

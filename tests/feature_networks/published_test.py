@@ -186,9 +186,7 @@ def test_bfloat16_is_near_and_stated():
 
 def test_a_missing_file_says_where_it_comes_from(monkeypatch, tmp_path):
     monkeypatch.setenv("L2L_WEIGHTS", str(tmp_path))
-    with pytest.raises(
-        DataMissing, match=r"(?s)mseitzer/pytorch-fid.*launch/fetch_weights\.py pt_"
-    ):
+    with pytest.raises(DataMissing, match=r"(?s)mseitzer/pytorch-fid.*l2l_jax\.weights\.fetch pt_"):
         inception.build(context({}, {}, 32))
     with pytest.raises(DataMissing, match=r"There is no file .*mine\.pth"):
         inception.build(context({}, {}, 32), weights=str(tmp_path / "mine.pth"))

@@ -15,7 +15,7 @@ from tests.helpers import ROOT
 def main(monkeypatch):
     monkeypatch.setenv("L2L_CACHE", "/nowhere")  # monkeypatch restores what main sets
     monkeypatch.setattr(cli, "run_with_clear_errors", lambda *_: None)
-    return runpy.run_path(str(ROOT / "launch" / "benchmark.py"))["main"]
+    return runpy.run_path(str(ROOT / "launch" / "benchmark.py"))["benchmark"].main
 
 
 @pytest.mark.slow

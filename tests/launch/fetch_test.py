@@ -1,4 +1,4 @@
-"""launch/fetch_weights.py against a local server: downloads, continued downloads, checks."""
+"""l2l_jax/weights/fetch.py against a local server: downloads, continued downloads, checks."""
 
 import hashlib
 import http.server
@@ -9,8 +9,8 @@ import pytest
 
 from l2l_jax.lib.errors import ConfigError, DataMissing, WrongWeights
 from l2l_jax.weights import __main__
+from l2l_jax.weights import fetch as fetch_weights
 from l2l_jax.weights.published import FILES, PublishedFile
-from launch import fetch_weights
 from tests.helpers import FIXTURES
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB
