@@ -7,6 +7,7 @@
     python -m l2l_jax.benchmark input
     python -m l2l_jax.benchmark input --folder photographs --size 256
     python -m l2l_jax.benchmark input --config configs/mae_imagenet.py:smoke --steps 20
+    python -m l2l_jax.benchmark input --config configs/mae_imagenet.py --demand
 
 The step gets random images (or tokens); neither a data set nor TensorFlow is needed. --against
 builds the same step with other model arguments and times the two steps in turn, so that their ratio
@@ -15,11 +16,14 @@ of the step according to XLA's cost analysis.
 
 `input` compares this project's loader with random crops and flips against a plain loop over Pillow.
 It measures CPU seconds, so that other work on the machine does not count, and measures all
-pipelines in turn in every round. With --config it trains for some steps in a temporary workdir and
-prints the share of the time that the steps waited for data.
+pipelines in turn in every round, and then the loader with more and more threads by the clock. With
+--config it trains for some steps in a temporary workdir and prints the share of the time that the
+steps waited for data; with --demand it runs nothing and prints what hosts of accelerators would
+take, from the published peaks of their chips.
 """
 
 import argparse
+import contextlib
 import itertools
 import os
 import random
@@ -44,7 +48,7 @@ from l2l_jax.engine.plan import Plan, resolve
 from l2l_jax.engine.preflight import preflight
 from l2l_jax.engine.step import make_update, shard_update
 from l2l_jax.engine.train import train
-from l2l_jax.lib import cli, flops, preemption, sharding, trees
+from l2l_jax.lib import cli, flops, hosts, preemption, sharding, trees
 from l2l_jax.lib.errors import ConfigError, unknown_name
 from l2l_jax.types import Source
 
@@ -52,6 +56,7 @@ MODULE = "l2l_jax.benchmark"
 BATCH = 32  # images in a batch of `input`
 SCALE = (0.2, 1.0)  # share of an image's area that a random crop of `input` covers
 PHOTOGRAPHS = 400, 500, 375  # number, width and height of the synthetic photographs of `input`
+HOSTS = {"4 chips of TPU v5e": 4 * 197e12, "8 GPUs of H100": 8 * 989e12}  # FLOP/s in bfloat16
 IDLE = 0.005  # a process that uses fewer CPU seconds in 0.1 s does nothing
 
 
@@ -231,6 +236,40 @@ def measure_input(source: Source, paths: list[Path], args: argparse.Namespace) -
               f"plain Pillow (min {min(ratios):.2f}, max {max(ratios):.2f})")  # fmt: skip
 
 
+def measure_threads(source: Source, args: argparse.Namespace) -> None:
+    """Prints images/s with 1, 2, 4, ... threads, up to one for each core, by the clock."""
+    indices = np.arange(len(source.keys)).tolist()
+    augment = images.augmentation(args.size, SCALE, True)
+    batches, threads = -(-args.images // BATCH), 1
+    while threads <= hosts.cores():
+        host = loader.Host(threads=threads)
+        stream = loader.train_batches(loader.Subset(source, indices), augment, BATCH, 0, 0, host)
+        with contextlib.closing(stream):
+            next(stream)
+            started = time.perf_counter()
+            for _ in itertools.islice(stream, batches):
+                pass
+            rate = batches * BATCH / (time.perf_counter() - started)
+        print(f"{threads} threads: {rate:.0f} images/s (no cache, resize pillow)")
+        threads = min(2 * threads, hosts.cores()) if threads < hosts.cores() else threads + 1
+
+
+def print_demand(config: dict[str, Any]) -> None:
+    """Prints how many images/s hosts of accelerators take in the last phase of a config."""
+    plan = resolve(config)
+    phase = [*plan.phases][-1]
+    bench, batch = without_data(plan, Path()), plan.phases[phase].batch_size
+    rule, template = bench.update_rule(phase), bench.model.template
+    fixed = rule.fixed(template, template, token_bank.abstract_noise(bench, phase))
+    given = dict.fromkeys(rule.method.SIDES, token_bank.abstract_images(bench, batch))
+    update = make_update(rule, plan.phases[phase].tasks[0], bench.mesh)
+    state = jax.eval_shape(rule.init, template)
+    work = flops.count(update, state, fixed, given) / batch / len(given)
+    print(f"{phase}: {work / 1e9:.1f} GFLOP an image. At {flops.EFFICIENCY:.0%} of the peak take")
+    for name, peak in HOSTS.items():
+        print(f"  {name}: {flops.EFFICIENCY * peak / work:,.0f} images/s")
+
+
 def measure_wait(args: argparse.Namespace) -> None:
     """Trains some steps of every phase of a config; prints the share of time waiting for data."""
     config = complete_config(cli.load_config(args.config))
@@ -263,8 +302,12 @@ def main_input(argv: list[str]) -> None:
     parser.add_argument("--folder", type=Path, help="images, one sub-folder per class")
     parser.add_argument("--config", default="")
     parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--demand", action="store_true", help="with --config: run nothing")
     parser.add_argument("--cache", default="", choices=image_cache.KINDS, help="with --config")
     args = parser.parse_args(argv)
+    if args.config and args.demand:
+        print_demand(complete_config(cli.load_config(args.config)))
+        return
     if args.config:
         measure_wait(args)
         return
@@ -282,6 +325,7 @@ def main_input(argv: list[str]) -> None:
             f"normalises). {args.rounds} rounds of {args.images} images, batches of {BATCH}"
         )
         measure_input(source, [folder / key for key in source.keys], args)
+        measure_threads(source, args)
 
 
 def _parser() -> argparse.ArgumentParser:

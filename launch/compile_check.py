@@ -12,7 +12,7 @@ the table in docs/scale.md. The compiler is that of libtpu; no TPU is looked for
 bfloat16, as on TPUs.
 
 The estimate rests on published speeds of a chip (CHIPS) and on one assumption, that matrix products
-run at half the peak. Where XLA overlaps exchange with work, a step takes the longer of the two;
+run at 40 % of the peak. Where XLA overlaps exchange with work, a step takes the longer of the two;
 else their sum. Waiting for data is not part of it.
 """
 
@@ -39,8 +39,6 @@ from l2l_jax.engine.step import make_update, shard_update
 from l2l_jax.lib import cli, compiled, flops, preemption, sharding
 from l2l_jax.lib.errors import ConfigError, unknown_name
 from l2l_jax.workdir.layout import Workdir
-
-EFFICIENCY = 0.5  # of matrix products, as a share of the peak
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +76,7 @@ class Result:
     @property
     def compute(self) -> float:
         """Seconds of the matrix products."""
-        return self.work / (EFFICIENCY * self.chip.peak)
+        return self.work / (flops.EFFICIENCY * self.chip.peak)
 
     @property
     def exchange(self) -> float:
@@ -179,8 +177,8 @@ def describe(result: Result) -> str:
             f"work of a chip: {result.work / 1e12:.3f} TFLOP a step",
             f"exchanged: {moved or 'nothing'}",
             f"of these not parameters or gradients: {'; '.join(result.strangers) or 'none'}",
-            f"estimate: {1e3 * result.compute:.1f} ms of matrix products at {EFFICIENCY:.0%} of "
-            f"{chip.peak / 1e12:.0f} TFLOP/s, {1e3 * result.exchange:.1f} ms of exchange at "
+            f"estimate: {1e3 * result.compute:.1f} ms of matrix products at "
+            f"{flops.EFFICIENCY:.0%} of {chip.peak / 1e12:.0f} TFLOP/s, {1e3 * result.exchange:.1f} ms of exchange at "
             f"{2 * chip.link / 1e9:.0f} GB/s; a step takes {1e3 * longer:.1f} ms (overlapped) to "
             f"{1e3 * (result.compute + result.exchange):.1f} ms (in turn)",
             f"compiled in {result.seconds:.0f} s",

@@ -1,5 +1,6 @@
 """launch/benchmark.py runs, on a small folder of images; its figures are not checked."""
 
+import re
 import runpy
 
 import numpy as np
@@ -30,6 +31,18 @@ def test_every_pipeline_is_compared_with_plain_pillow(main, tmp_path, capsys):
     for name in ("plain Pillow ", "cache none, resize pillow", "cache disk, resize pillow"):
         assert name in printed
     assert "images/s of a core" in printed
+    assert "1 threads: " in printed
+
+
+def test_the_demand_of_hosts_follows_from_the_work(main, capsys):
+    main(["input", "--config", "configs/mae_imagenet.py", "--demand"])
+    work, chips, gpus = (
+        float(number.replace(",", ""))
+        for number in re.findall(r"([\d,.]+) (?:GFLOP|images/s)", capsys.readouterr().out)
+    )
+    assert 30 < work < 40  # ViT-B sees 49 + 49 tokens of two images, and an L2L step has no decoder
+    assert chips == pytest.approx(0.4 * 4 * 197e12 / (1e9 * work), rel=0.01)
+    assert gpus == pytest.approx(0.4 * 8 * 989e12 / (1e9 * work), rel=0.01)
 
 
 @pytest.mark.slow

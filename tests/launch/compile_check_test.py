@@ -44,11 +44,11 @@ def result_of(script, **changes):
 
 def test_the_estimate_follows_from_the_stated_speeds(script):
     result = result_of(script)
-    assert result.compute == pytest.approx(0.2)  # 19.7 TFLOP at half of 197 TFLOP/s
+    assert result.compute == pytest.approx(0.25)  # 19.7 TFLOP at 40 % of 197 TFLOP/s
     assert result.exchange == pytest.approx(0.2)  # 9 GB once and 4.5 GB twice at 90 GB/s
     said = script.describe(result)
     assert "8.00 of 16 GiB, it fits" in said
-    assert "a step takes 200.0 ms (overlapped) to 400.0 ms (in turn)" in said
+    assert "a step takes 250.0 ms (overlapped) to 450.0 ms (in turn)" in said
     assert "not parameters or gradients: none" in said
 
 
