@@ -168,6 +168,7 @@ def describe(result: Result) -> str:
         f"{kind} {size / gib:.3f} GiB in {result.times[kind]}"
         for kind, size in sorted(result.moved.items())
     )
+    peak = f"{flops.EFFICIENCY:.0%} of {chip.peak / 1e12:.0f} TFLOP/s"
     longer = max(result.compute, result.exchange)
     return "\n".join(
         (
@@ -177,9 +178,9 @@ def describe(result: Result) -> str:
             f"work of a chip: {result.work / 1e12:.3f} TFLOP a step",
             f"exchanged: {moved or 'nothing'}",
             f"of these not parameters or gradients: {'; '.join(result.strangers) or 'none'}",
-            f"estimate: {1e3 * result.compute:.1f} ms of matrix products at "
-            f"{flops.EFFICIENCY:.0%} of {chip.peak / 1e12:.0f} TFLOP/s, {1e3 * result.exchange:.1f} ms of exchange at "
-            f"{2 * chip.link / 1e9:.0f} GB/s; a step takes {1e3 * longer:.1f} ms (overlapped) to "
+            f"estimate: {1e3 * result.compute:.1f} ms of matrix products at {peak}, "
+            f"{1e3 * result.exchange:.1f} ms of exchange at {2 * chip.link / 1e9:.0f} GB/s; a step "
+            f"takes {1e3 * longer:.1f} ms (overlapped) to "
             f"{1e3 * (result.compute + result.exchange):.1f} ms (in turn)",
             f"compiled in {result.seconds:.0f} s",
         )
