@@ -20,8 +20,8 @@ PARTS = ["main", "evaluate", "audit", "api", "weights.__main__", "flags", "proce
          "report", "weights", "loaded", "PLUGINS", "registry", "workdir", "data", "lib", "types",
          "audit_types", "model_types", "bounds"]  # fmt: skip
 ENGINE = ["run", "auditing", "evaluation", "subject", "train", "preflight", "audit_sets", "cost",
-          "measure", "unseen", "token_bank", "reuse", "retrained", "tokenizer", "completions",
-          "evaluated", "networks", "outcome", "boundaries", "provenance", "training_sets",
+          "measure", "unseen", "token_bank", "reuse", "retrained", "tokenizer", "by_class",
+          "completions", "evaluated", "networks", "outcome", "boundaries", "provenance", "training_sets",
           "experiment", "step", "plan", "complete", "config"]  # fmt: skip
 PLUGINS = sorted(folder for folder in FOLDERS.values() if "." not in folder)
 SHARED = {"models.layers"}  # building blocks that several plug-ins of a folder use

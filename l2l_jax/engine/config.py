@@ -266,6 +266,13 @@ TABLE: dict[str, "Option | Table"] = {
         "images": Option(256, "images of each set at most; 0 = all", 0, MAX_IMAGES),
         "args": Option({}, "{audit: its arguments}, in place of its defaults or quick ones"),
     },
+    "report": {  # changes no figure; may differ when a run is continued
+        "show_forgotten": Option(
+            False,
+            "whether pages show the images of a list to forget; off: nothing that somebody asked "
+            "to delete is published again",
+        ),
+    },
     "runtime": {  # changes no result; may differ when a run is continued
         "fsdp": Option(
             1,
