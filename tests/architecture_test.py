@@ -16,13 +16,13 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 LOOP = ("l2l_jax/engine/train.py", "train")  # the only function with a higher length limit
 
 # The layers of the package from top to bottom: a layer imports from itself and from lower layers.
-PARTS = ["main", "evaluate", "audit", "api", "weights.__main__", "flags", "processes", "engine",
-         "report", "weights", "loaded", "PLUGINS", "registry", "workdir", "data", "lib", "types",
-         "audit_types", "model_types", "bounds"]  # fmt: skip
+PARTS = ["main", "evaluate", "audit", "demo", "api", "explore", "weights.__main__", "flags",
+         "processes", "engine", "report", "weights", "loaded", "stored", "PLUGINS", "registry",
+         "workdir", "data", "lib", "types", "audit_types", "model_types", "bounds"]  # fmt: skip
 ENGINE = ["run", "auditing", "evaluation", "subject", "train", "preflight", "audit_sets", "cost",
           "measure", "unseen", "token_bank", "reuse", "retrained", "tokenizer", "by_class",
-          "completions", "evaluated", "networks", "outcome", "boundaries", "provenance", "training_sets",
-          "experiment", "step", "plan", "complete", "config"]  # fmt: skip
+          "completions", "evaluated", "networks", "outcome", "boundaries", "provenance",
+          "training_sets", "experiment", "step", "plan", "complete", "config"]  # fmt: skip
 PLUGINS = sorted(folder for folder in FOLDERS.values() if "." not in folder)
 SHARED = {"models.layers"}  # building blocks that several plug-ins of a folder use
 EXCEPTIONS = {("models.mage", "models.vqgan")}  # a MAGE contains a VQ-GAN
