@@ -112,7 +112,9 @@ def compared(
     parts = []
     for run in runs:
         fitted = next(iter(run.models.values())).fit(image)
-        mask = np.asarray(Image.fromarray(hidden).resize((run.size, run.size), Image.Resampling.BOX))
+        mask = np.asarray(
+            Image.fromarray(hidden).resize((run.size, run.size), Image.Resampling.BOX)
+        )
         parts.append(
             f'<section class="l2l-run"><h3>{html.escape(run.record.name)}</h3>'
             f"{completions(run.models, fitted, mask)}<p>{html.escape(run.verdict)}</p></section>"

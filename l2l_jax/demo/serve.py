@@ -46,7 +46,7 @@ element.addEventListener("click", (event) => {
 """
 CSS = """
 .l2l-chooser { display: flex; flex-wrap: wrap; gap: 4px; }
-.l2l-chooser button { padding: 2px; border: 1px solid #94a3b8; border-radius: 6px; cursor: pointer; }
+.l2l-chooser button { padding: 2px; border: 1px solid #94a3b8; border-radius: 6px; }
 .l2l-chooser button:focus-visible { outline: 3px solid #2563eb; }
 .l2l-chooser img { width: 48px; height: 48px; image-rendering: pixelated; display: block; }
 .l2l-run { border-top: 1px solid #94a3b8; padding: 8px 0; }
@@ -157,15 +157,16 @@ def made(ui: Any, found: Sequence[Run]) -> Any:
     private = dict(api_visibility="private", show_progress="minimal")
     with ui.Blocks(title="What did it forget?", analytics_enabled=False) as blocks:
         image, hidden = ui.State(first), ui.State("")
-        ui.Markdown("# What did it forget?\nChoose an image, paint what the models may not see, and "
-                    "compare what they put there.")  # fmt: skip
+        ui.Markdown("# What did it forget?\nChoose an image, paint what the models may not see, "
+                    "and compare what they put there.")  # fmt: skip
         with ui.Row():
             with ui.Column(scale=1, min_width=320):
                 painter = ui.HTML(
                     html_template="<div></div>", js_on_load=painting.script() + PAINT,
-                    image=data_url(first), size=size, elem_id="painter",
+                    image=data_url(first), size=size, elem_id="painter", apply_default_css=False,
                 )  # fmt: skip
-                chooser = ui.HTML(demo_runs.chooser(examples), js_on_load=CHOOSE)
+                chooser = ui.HTML(demo_runs.chooser(examples), js_on_load=CHOOSE,
+                                  apply_default_css=False)  # fmt: skip
                 ui.Markdown(note)
                 upload = ui.UploadButton("Upload an image", type="binary")
             with ui.Column(scale=2, min_width=320):

@@ -61,15 +61,14 @@ def completions(
     if not hidden.any():
         return Html("<p>Nothing is hidden yet: paint on the picture.</p>")
     made = {name: model.complete(image, hidden, seed) for name, model in models.items()}
-    figures = [
-        _figure(each, name, f"PSNR {psnr(image, each, hidden):.1f} dB")
-        for name, each in made.items()
-    ]
+    figures = [_figure(image, "image", "as it is")]
+    for name, each in made.items():
+        figures.append(_figure(each, name, f"PSNR {psnr(image, each, hidden):.1f} dB"))
     if {"original", "unlearned"} <= made.keys():
         a, b = (made[name].astype(np.int16) for name in ("original", "unlearned"))
         difference = np.abs(a - b).astype(np.uint8)
         mean = float(np.mean(difference[hidden])) / 255
-        figures.append(_figure(difference, "difference", f"mean {mean:.3f}, of 0 to 1"))
+        figures.append(_figure(difference, "difference", f"{mean:.1%} on average"))
     return Html(f"<div>{''.join(figures)}</div>")
 
 
