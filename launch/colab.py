@@ -1,12 +1,11 @@
 """Installs this project into a Python that has JAX already, as Google Colab's has.
 
-    python launch/colab.py [--dry-run]
+    python launch/colab.py
 
 Only what is missing or too old is installed, and never another numpy, jax or jaxlib: those of Colab
 fit its devices. If they do not fit this project, it says so.
 """
 
-import argparse
 import importlib.metadata
 import subprocess
 import sys
@@ -50,14 +49,9 @@ def pip(*words: str) -> None:
     subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *words], check=True)
 
 
-def main(argv: list[str] | None = None) -> None:
-    """The command line."""
-    form = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser("launch/colab.py", description=__doc__, formatter_class=form)
-    parser.add_argument("--dry-run", action="store_true", help="only say what is missing")
-    dry = parser.parse_args(argv).dry_run
-    if not dry:
-        pip("--no-deps", "--editable", str(ROOT))
+def main() -> None:
+    """Installs the project, and then what it lacks."""
+    pip("--no-deps", "--editable", str(ROOT))
     have = installed()
     wanted, unfit = missing(importlib.metadata.requires("l2l_jax") or [], have)
     pins = [f"{name}=={have[name]}" for name in KEPT if name in have]
@@ -65,7 +59,7 @@ def main(argv: list[str] | None = None) -> None:
     print("to install:", ", ".join(wanted) or "nothing")
     for line in unfit:
         print(f"does not fit, and is not changed: {line} is wanted")
-    if wanted and not dry:
+    if wanted:
         with tempfile.NamedTemporaryFile("w", suffix=".txt") as constraints:
             constraints.write("\n".join(pins))
             constraints.flush()

@@ -128,8 +128,10 @@ def test_paint_choose_and_compare(address):
         assert [each.split("PSNR")[0] for each in painted[:3]] == ["imageas it is", "original",
                                                                   "unlearned"]  # fmt: skip
         assert painted[:4] == painted[4:], "both runs are the same here"
+        image = page.locator("#result img").first
+        first = image.get_attribute("src")
         page.locator(".l2l-chooser button").nth(3).click()
-        wait_until(lambda: figures(page) and figures(page) != painted)
+        wait_until(lambda: image.get_attribute("src") != first)
         chosen = figures(page)
         page.get_by_role("button", name="All but the centre").click()
         wait_until(lambda: figures(page) and figures(page) != chosen)
