@@ -7,7 +7,7 @@ import pytest
 from tests.helpers import ROOT
 
 NOTEBOOK, SCRIPT = ROOT / "docs" / "explore.ipynb", ROOT / "docs" / "explore.py"
-MAX_SECONDS = 480  # of the committed run, as the notebook itself says
+MAX_CPU_SECONDS = 960  # of the committed run: eight minutes of two cores
 
 
 def text_of(cell):
@@ -42,8 +42,8 @@ def test_the_committed_notebook_has_the_outputs_of_a_full_run(read):
         assert path not in everything, "a path of the machine that ran it"
     assert everything.count("<img alt=") >= 50
     assert everything.count("image/png") or everything.count("<Figure") >= 4
-    (seconds,) = re.findall(r"The notebook took (\d+) s", everything)
-    assert int(seconds) < MAX_SECONDS
+    (seconds,) = re.findall(r"and (\d+) s of CPU time", everything)
+    assert int(seconds) < MAX_CPU_SECONDS
     figures = re.findall(r"'forget': ([\d.]+)", everything)
     original, unlearned = map(float, figures[:2])
     assert original - unlearned > 3, "it has forgotten"
@@ -78,5 +78,5 @@ def test_the_notebook_runs_at_small_settings(read, tmp_path, monkeypatch):
     assert everything.count("<figure") >= 4, "the painter's completions"
     assert len(re.findall(r"after 4 steps [+-][\d.]+ dB", everything)) == 3
     assert (tmp_path / "own" / "report.html").is_file()
-    for name in ("mae", "undo", "alpha_0.05", "alpha_0.25", "alpha_1.0"):
+    for name in ("mae", "undo", "alpha_0.05", "alpha_0.25"):
         assert (tmp_path / name / "results.json").is_file()
