@@ -139,7 +139,7 @@ def made(ui: Any, found: Sequence[Run]) -> Any:
     def shown(image: np.ndarray, text: str) -> str:
         return demo_runs.compared(found, image, painting.mask_of(text, size))
 
-    def chosen(text: str, event: ui.EventData) -> tuple[Any, ...]:
+    def chosen(text: str, event: Any) -> tuple[Any, ...]:
         image = examples[int(event.at)].image
         return image, ui.HTML(image=data_url(image)), shown(image, text)
 
@@ -151,9 +151,11 @@ def made(ui: Any, found: Sequence[Run]) -> Any:
         fitted = next(iter(found[0].models.values())).fit(image)
         return image, ui.HTML(image=data_url(fitted)), shown(image, text)
 
-    def painted(image: np.ndarray, event: ui.EventData) -> tuple[str, str]:
+    def painted(image: np.ndarray, event: Any) -> tuple[str, str]:
         return event.hidden, shown(image, event.hidden)
 
+    for each in (chosen, painted):  # gradio passes an event to an argument of this type
+        each.__annotations__["event"] = ui.EventData
     private = dict(api_visibility="private", show_progress="minimal")
     with ui.Blocks(title="What did it forget?", analytics_enabled=False) as blocks:
         image, hidden = ui.State(first), ui.State("")

@@ -297,7 +297,7 @@ TABLE: dict[str, "Option | Table"] = {
         "profile_steps": Option(0, "steps of the trace; 0 = no trace", 0, 10_000),
     },
 }
-OPTIONAL = ("unlearn",)  # a config has other phases as well, and may have none of this name
+OPTIONAL = ("unlearn", "report")  # other phases may stand for the first; older runs lack the second
 ENTRIES = {"tasks": TASK, "networks": NETWORK}  # what each entry of these sections contains
 
 

@@ -4,6 +4,7 @@ The attack of the audit `relearn`, on a loaded model, one step after the other, 
 """
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -48,7 +49,8 @@ def relearn(
             return jnp.mean(functions.loss(params, inputs))
 
         updates, state = optimizer.update(jax.grad(loss)(params), state, params)
-        return optax.apply_updates(params, updates), state
+        moved: Any = optax.apply_updates(params, updates)
+        return moved, state
 
     done, rng = 0, rngs.key(seed, "relearn")
     for wanted in sorted(set(steps)):

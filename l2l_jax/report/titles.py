@@ -23,7 +23,8 @@ ADJECTIVES = ("tiny", "small", "large", "huge")  # sizes that read well before a
 
 def of_model(model: Mapping[str, Any]) -> str:
     """The section config.model in words, with its article: "a small masked autoencoder"."""
-    name, size = MODELS.get(model["name"], model["name"]), str(model["args"].get("size", ""))
+    name: str = MODELS.get(model["name"]) or model["name"]
+    size = str(model["args"].get("size", ""))
     words = f"{size if size in ADJECTIVES else f'{size}-size'} {name}" if size else name
     return f"{'an' if words[:1] in tuple('aeiou') else 'a'} {words}"
 

@@ -7,9 +7,11 @@ import pytest
 
 import l2l_jax
 from l2l_jax import explore
+from l2l_jax.engine.complete import complete_config
+from l2l_jax.engine.plan import resolve
 from l2l_jax.explore import painting
 from l2l_jax.explore.html import psnr
-from l2l_jax.lib import files
+from l2l_jax.lib import config_dicts, files
 from l2l_jax.lib.errors import ConfigError
 from tests.helpers import finished_run, small_config
 
@@ -118,3 +120,12 @@ def test_relearning_brings_images_back_and_changes_no_model(models):
 
 def test_the_config_key_exists_and_is_off():
     assert small_config().report.show_forgotten is False
+
+
+def test_a_run_of_an_earlier_version_has_no_section_report():
+    config = complete_config(small_config())
+    del config["report"]
+    resolve(config)
+    assert not config_dicts.withholds_forgotten(config)
+    config["split"]["forget"] |= {"files": "delete.txt"}
+    assert config_dicts.withholds_forgotten(config)
