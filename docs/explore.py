@@ -46,6 +46,7 @@ elif not Path("configs").exists() and Path("../configs").exists():
 
 # %%
 import importlib.metadata
+import logging
 import time
 
 import ipywidgets as widgets
@@ -63,6 +64,7 @@ RUNS = Path(os.environ.get("L2L_NOTEBOOK_RUNS", "runs/explore"))
 RETRAINED = ""  # of the masked autoencoder: a workdir or weights of a model without shoes and bags
 SMALL_RETRAINED = "bundled:autoencoder_fashion_mnist_retrained_0"
 BEGAN = time.perf_counter()
+logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax says each time that it only reads
 jax.config.update("jax_compilation_cache_dir", str(RUNS / "compiled"))  # compiles once only
 
 try:
