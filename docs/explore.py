@@ -230,7 +230,8 @@ upload = widgets.FileUpload(accept="image/*", multiple=True, description="your i
 upload
 
 # %%
-OWN, MINE = RUNS / "own_images", RUNS / "own_images" / "mine"
+name = "uploaded" if upload.value else "own"  # a finished run is not run again
+OWN, MINE = RUNS / f"{name}_images", RUNS / f"{name}_images" / "mine"
 count = 12 if SMALL else 24
 for folder in (MINE, OWN / "others"):
     folder.mkdir(parents=True, exist_ok=True)
@@ -250,8 +251,8 @@ config.split.forget.classes = ("mine",)
 config.split.images_per_class = config.split.eval_images_per_class = 0
 config.unlearn.steps, config.unlearn.batch_size = (2, 8) if SMALL else (40, 16)
 config.evaluate.tasks, config.evaluators, config.audits = ("center",), {"reconstruction": {}}, ()
-own_results = l2l_jax.run(config, RUNS / "own")
-own = l2l_jax.load(RUNS / "own")
+own_results = l2l_jax.run(config, RUNS / name)
+own = l2l_jax.load(RUNS / name)
 mine, _ = own.images("forget_eval", 6)
 explore.grid({"image": mine} | {name: model.complete(mine, center) for name, model in own.items()})
 
