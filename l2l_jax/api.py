@@ -49,6 +49,18 @@ def run(config: ConfigDict | Mapping[str, Any] | str, workdir: str | Path) -> di
     return run_experiment(settings, workdir)
 
 
+def load_config(spec: str) -> Any:
+    """The config of a file and its form, to be changed and given to `run`.
+
+    spec: such as "configs/fashion_mnist.py:mage". docs/config.md lists the keys. ConfigError if
+    there is no such file or form.
+
+        config = l2l_jax.load_config("configs/fashion_mnist.py:short")
+        config.unlearn.steps = 50
+    """
+    return cli.load_config(spec)
+
+
 def load(
     source: str | Path, *, model: str = "", partial: bool = False, **args: Any
 ) -> Model | Models:

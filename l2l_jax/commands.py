@@ -23,7 +23,7 @@ COMMANDS = {  # {subcommand: (module, what it does)}
     "weights": ("l2l_jax.weights", "list, import and export weights files"),
     "fetch": ("l2l_jax.weights.fetch", "download official weights and feature networks"),
     "benchmark": ("l2l_jax.benchmark", "time a train step, or the input pipeline"),
-    "demo": ("l2l_jax.demo", "make a bundled model forget, here and now"),
+    "demo": ("l2l_jax.demo", "paint on images and compare what the models of runs complete"),
     "record": ("l2l_jax.record", "write, sign and check the record of a run"),
 }
 

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int32, UInt8
 from numpy.typing import ArrayLike
 
+from l2l_jax import stored
 from l2l_jax.data.images import resize_crop
 from l2l_jax.lib import pixels, trees
 from l2l_jax.lib import rng as rngs
@@ -23,6 +24,7 @@ from l2l_jax.lib.errors import ConfigError
 from l2l_jax.lib.signatures import check_args, keyword_names
 from l2l_jax.registry import find
 from l2l_jax.types import Array, ImageToImage, Inputs, Params, Rng, TokenModel, Visible
+from l2l_jax.workdir.layout import Workdir
 
 Hidden = ArrayLike | str | Mapping[str, Any]  # a pixel mask, the name of a task, or a task section
 RGB = UInt8[np.ndarray, "N H W 3"]
@@ -144,6 +146,23 @@ class Model:
         rgb, functions = self._checked(images)
         return self._map(_tokens, _Bound(functions, None), (rgb,), 0, batch_size)
 
+    def hidden_pixels(
+        self, hidden: Hidden, count: int = 1, seed: int = 0
+    ) -> Bool[np.ndarray, "N S S"]:
+        """Which pixels `complete` hides of `count` images: bool [count, S, S], True = hidden."""
+        mask, _ = _mask(self.functions, hidden, count, seed)
+        factor = self.image_size // mask.shape[1]
+        return mask.repeat(factor, axis=1).repeat(factor, axis=2)
+
+    def with_params(self, params: Params) -> "Model":
+        """This model with other parameters, such as trained ones, in the layout of `params`.
+
+        What is compiled already is not compiled again.
+        """
+        made = dataclasses.replace(self, params=params)
+        object.__setattr__(made, "_programs", self._programs)
+        return made
+
     def fit(self, images: ArrayLike | Sequence[Any]) -> UInt8[np.ndarray, "..."]:
         """Images of any size as RGB of image_size: the central square, resized as evaluation does.
 
@@ -243,6 +262,30 @@ class Models(Mapping[str, Model]):
                 f"{self.folder} has no retrained model: its config.reference is empty."
             )
         return self._models["retrained"]
+
+    @property
+    def results(self) -> dict[str, Any]:
+        """The figures of the run: the content of results.json. ConfigError if there are none."""
+        try:
+            return Workdir(self.folder).read_results()
+        except FileNotFoundError as error:
+            raise ConfigError(
+                f"{self.folder} is not evaluated. Evaluate its last checkpoint with "
+                f"'python -m l2l_jax.evaluate --workdir {self.folder}'."
+            ) from error
+
+    def images(
+        self, split: str = "forget_eval", count: int = 10, seed: int = 0
+    ) -> tuple[UInt8[np.ndarray, "N S S 3"], list[str]]:
+        """(images of a split of the run, the class of each), as many of each class as possible.
+
+        split: "forget", "retain", or those that were not trained on, "forget_eval" and
+        "retain_eval". The images fit the models: uint8 [N, S, S, 3]. ConfigError if there is no
+        such split, or if nobody may see the images of a list to forget; see
+        config.report.show_forgotten. DataMissing if the data set is not there.
+        """
+        found, titles = stored.images(self.folder, self.config, split, count, seed)
+        return next(iter(self._models.values())).fit(found), titles
 
     def __getitem__(self, name: str) -> Model:
         return self._models[name]

@@ -267,6 +267,7 @@ class Evaluation(Protocol):
 
     variants: tuple[str, ...]  # "original", "unlearned", "retrained" of a reference, "retrained_2"
     sides: tuple[str, ...]  # "retain", "forget"; or "forget_train" or "retain_train" alone
+    shown: tuple[str, ...]  # the sides whose images may be seen on a page
     tasks: tuple[str, ...]
     seed: int
 

@@ -16,14 +16,14 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 LOOP = ("l2l_jax/engine/train.py", "train")  # the only function with a higher length limit
 
 # The layers of the package from top to bottom: a layer imports from itself and from lower layers.
-PARTS = ["__main__", "commands", "main", "evaluate", "audit", "benchmark", "api",
+PARTS = ["__main__", "commands", "main", "evaluate", "audit", "benchmark", "demo", "api", "explore",
          "weights.__main__", "record.__main__", "flags", "processes", "engine", "record", "report",
-         "weights", "loaded", "PLUGINS", "registry", "workdir", "data", "lib", "types",
+         "weights", "loaded", "stored", "PLUGINS", "registry", "workdir", "data", "lib", "types",
          "audit_types", "model_types", "bounds"]  # fmt: skip
 ENGINE = ["run", "auditing", "evaluation", "subject", "train", "preflight", "audit_sets", "cost",
-          "measure", "unseen", "token_bank", "reuse", "retrained", "tokenizer", "completions",
-          "evaluated", "networks", "outcome", "boundaries", "provenance", "training_sets",
-          "experiment", "step", "plan", "complete", "config"]  # fmt: skip
+          "measure", "unseen", "token_bank", "reuse", "retrained", "tokenizer", "by_class",
+          "completions", "evaluated", "networks", "outcome", "boundaries", "provenance",
+          "training_sets", "experiment", "step", "plan", "complete", "config"]  # fmt: skip
 PLUGINS = sorted(folder for folder in FOLDERS.values() if "." not in folder)
 SHARED = {"models.layers"}  # building blocks that several plug-ins of a folder use
 EXCEPTIONS = {("models.mage", "models.vqgan")}  # a MAGE contains a VQ-GAN

@@ -598,6 +598,7 @@ class FakeEvaluation:
     """An Evaluation with random completions for two variants and two sides."""
 
     variants, sides, tasks, seed = ("original", "unlearned"), ("retain", "forget"), ("center",), 0
+    shown = sides
 
     def __init__(self):
         self.kept = []

@@ -14,6 +14,7 @@ import numpy as np
 
 from l2l_jax.data import class_selection, loader
 from l2l_jax.data import images as pictures
+from l2l_jax.engine import evaluated
 from l2l_jax.engine.evaluated import HELD_OUT, evaluated_sets
 from l2l_jax.engine.experiment import Experiment
 from l2l_jax.lib import files, hosts, pixels, sealed, sharding, trees
@@ -42,6 +43,7 @@ class Completer:
         self.sets = evaluated_sets(experiment.splits, experiment.sources, experiment.plan.seed)
         self.sides = tuple(side for side in self.sets if side in HELD_OUT)
         self.tasks = tuple(planned.name for planned in experiment.plan.evaluate_tasks)
+        self.shown = tuple(s for s in self.sides if not evaluated.withheld(experiment.config, s))
         self.seed = experiment.plan.seed
         self.digests = {v: trees.digest(experiment.canonical(p)) for v, p in params.items()}
         self._experiment, self._params, self._networks = experiment, params, networks
@@ -181,7 +183,7 @@ class Completer:
         experiment, split = self._experiment, self.sets[side]
         picked = loader.Subset(experiment.sources[split.part], split.indices)
         size = experiment.config["evaluate"]["batch_size"]
-        place, examples = sharding.batch_sharding(experiment.mesh), self._grid_examples(side)
+        place, examples = sharding.batch_sharding(experiment.mesh), self.grid_examples(side)
         columns = collections.defaultdict(list)
         batches = loader.eval_batches(picked, experiment.model.image_size, size, experiment.host)
         for batch, rows in enumerate(batches):
@@ -213,12 +215,20 @@ class Completer:
                 columns[f"{name}/{output}"] = value.astype(jnp.float32)
         return columns
 
-    def _grid_examples(self, side: str) -> np.ndarray:
-        """Rows of the examples for the grids: seeded, one class after the other; sorted."""
+    def labels(self, side: str) -> np.ndarray:
+        """The class of each image of a side, int32 [N]: rows of `titles(side)`."""
         split = self.sets[side]
-        labels = self._experiment.sources[split.part].labels[split.indices]
+        return self._experiment.sources[split.part].labels[split.indices]
+
+    def titles(self, side: str) -> tuple[str, ...]:
+        """All classes of the source of a side, as people call them."""
+        source = self._experiment.sources[self.sets[side].part]
+        return tuple(source.titles or source.classes)
+
+    def grid_examples(self, side: str) -> np.ndarray:
+        """Rows of the examples for the grids: seeded, one class after the other; sorted."""
         seed = rngs.seed_of(self.seed, "shown", side)
-        return class_selection.balanced(labels, GRID_EXAMPLES, seed)
+        return class_selection.balanced(self.labels(side), GRID_EXAMPLES, seed)
 
 
 class TrainingImages:
@@ -229,7 +239,7 @@ class TrainingImages:
 
     def __init__(self, completer: Completer, side: str):
         self.variants, self.seed = completer.variants, completer.seed
-        self.sides, self.tasks = (side,), completer.tasks[:1]
+        self.sides, self.shown, self.tasks = (side,), (), completer.tasks[:1]
         self.completions = completer.completions
 
     def keep_picture(self, name: str, image: np.ndarray) -> None:

@@ -266,6 +266,13 @@ TABLE: dict[str, "Option | Table"] = {
         "images": Option(256, "images of each set at most; 0 = all", 0, MAX_IMAGES),
         "args": Option({}, "{audit: its arguments}, in place of its defaults or quick ones"),
     },
+    "report": {  # changes no figure; may differ when a run is continued
+        "show_forgotten": Option(
+            False,
+            "whether pages show the images of a list to forget; off: nothing that somebody asked "
+            "to delete is published again",
+        ),
+    },
     "runtime": {  # changes no result; may differ when a run is continued
         "fsdp": Option(
             1,
@@ -290,7 +297,7 @@ TABLE: dict[str, "Option | Table"] = {
         "profile_steps": Option(0, "steps of the trace; 0 = no trace", 0, 10_000),
     },
 }
-OPTIONAL = ("unlearn",)  # a config has other phases as well, and may have none of this name
+OPTIONAL = ("unlearn", "report")  # other phases may stand for the first; older runs lack the second
 ENTRIES = {"tasks": TASK, "networks": NETWORK}  # what each entry of these sections contains
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from l2l_jax.data import splits
 from l2l_jax.data.splits import Split
+from l2l_jax.lib import config_dicts
 from l2l_jax.lib.rng import seed_of
 from l2l_jax.types import Source
 
@@ -35,6 +36,11 @@ def evaluated_sets(
         name = f"{side}_train"
         found[name] = _like(found["forget"], chosen[side], sources, name, seed)
     return found
+
+
+def withheld(config: Mapping[str, Any], side: str) -> bool:
+    """Whether no page may show the images of a side: those of a list of images to forget."""
+    return side.startswith("forget") and config_dicts.withholds_forgotten(config)
 
 
 def describe(

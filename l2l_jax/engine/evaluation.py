@@ -6,7 +6,16 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from l2l_jax.engine import cost, evaluated, networks, provenance, retrained, tokenizer, unseen
+from l2l_jax.engine import (
+    by_class,
+    cost,
+    evaluated,
+    networks,
+    provenance,
+    retrained,
+    tokenizer,
+    unseen,
+)
 from l2l_jax.engine.completions import Completer, TrainingImages
 from l2l_jax.engine.experiment import Experiment
 from l2l_jax.engine.outcome import Outcome, describe_parameters
@@ -58,6 +67,8 @@ def evaluate(experiment: Experiment, outcome: Outcome) -> dict[str, Any]:
         "task": completer.tasks[0],
         "tasks": tasks,
         "intervals": intervals,
+        "by_class": by_class.measure(completer),
+        "examples": by_class.examples(completer),
         "counts": {side: len(split.keys) for side, split in completer.sets.items()},
         "sets": evaluated.describe(completer.sets, experiment.splits, trained),
         "classes": {name: _titles(experiment, name) for name in experiment.splits},

@@ -13,7 +13,8 @@ from l2l_jax.types import Array, Params, TokenModel
 def measure(completer: Completer, model: TokenModel, params: Params) -> dict[str, dict[str, float]]:
     """{side: {"psnr" in dB, "codebook_usage" in [0, 1], "codebook_perplexity"}} of whole images.
 
-    The picture tokenizer_<side> shows images above and their decoded tokens below.
+    The picture tokenizer_<side> shows images above and their decoded tokens below, of the sides
+    that may be shown.
     """
 
     @jax.jit
@@ -29,7 +30,8 @@ def measure(completer: Completer, model: TokenModel, params: Params) -> dict[str
     for side in completer.sides:
         columns = completer.over_batches(side, lambda images, _: program(params, images))
         rows = [columns["images"], columns["completed"]]
-        completer.keep_picture(f"tokenizer_{side}", pictures.sheet(rows))
+        if side in completer.shown:
+            completer.keep_picture(f"tokenizer_{side}", pictures.sheet(rows))
         share = np.bincount(columns["tokens"].ravel(), minlength=model.codes)
         share = share / share.sum()
         entropy = -np.sum(share[share > 0] * np.log(share[share > 0]))

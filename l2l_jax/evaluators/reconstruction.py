@@ -21,7 +21,8 @@ FIGURES = (
 def evaluate(evaluation: Evaluation, *, grids: bool = True) -> FigureValues:
     """Yields psnr, in dB: mean over images of -10 log10(MSE on hidden pixels), peak value 1.
 
-    Yields l1, the mean absolute error on hidden pixels, in [0, 1]. grids: whether to keep pictures.
+    Yields l1, the mean absolute error on hidden pixels, in [0, 1]. grids: whether to keep pictures
+    of the sides that may be shown.
     """
     for task in evaluation.tasks:
         for side in evaluation.sides:
@@ -31,7 +32,7 @@ def evaluate(evaluation: Evaluation, *, grids: bool = True) -> FigureValues:
                 seed = interval_seed(evaluation, cell)
                 yield cell, "psnr", bootstrap.mean(-10 * np.log10(mse), seed)
                 yield cell, "l1", bootstrap.mean(completions.l1, seed)
-            if grids:
+            if grids and side in evaluation.shown:
                 evaluation.keep_picture(f"{task}_{side}", grid(list(by_variant.values())))
 
 

@@ -4,7 +4,7 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
-FREE = ("runtime", "data.cache")  # do not change results; may differ between launches of a run
+FREE = ("runtime", "report", "data.cache")  # change no figures; may differ between launches
 
 
 def decisive(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -19,6 +19,17 @@ def decisive(config: Mapping[str, Any]) -> dict[str, Any]:
             section = section.get(name, {})
         section.pop(last, None)
     return config
+
+
+def withholds_forgotten(config: Mapping[str, Any]) -> bool:
+    """Whether no page, demo or notebook may show the images that a run forgot.
+
+    So it is if a list names them, because somebody may have asked to delete them, unless
+    config.report.show_forgotten is set. Images of whole classes may be shown.
+    """
+    forget = config["split"].get("forget", {})
+    listed = isinstance(forget, Mapping) and bool(forget.get("files"))
+    return listed and not config.get("report", {}).get("show_forgotten", False)
 
 
 def unused_phases(config: Mapping[str, Any]) -> list[str]:

@@ -29,6 +29,7 @@ SIDES = (*HELD_OUT, "retain_train", "forget_train")
 MAX_PANELS = 8  # variants in a t-SNE record
 
 _CELLS = each(maybe(number))  # {figure: value}
+_BY_CLASS = each(each(each(section(dict(images=count, psnr=_CELLS)))))  # task, side, class
 _INTERVALS = each(many(number, 2, 2))  # {figure: [low, high]}
 _PHASE = section(
     dict(method=text, solver=text, steps=count, batch_size=count), dict(saliency=number)
@@ -114,7 +115,8 @@ def check_config(path: Path, config: Any) -> None:
         seed=whole, phases=many(text, least=1), model=model, data=data, tasks=each(anything),
         evaluate=evaluate, split=split,
     )  # fmt: skip
-    check(path, config, section(basic))
+    shown = section({}, dict(show_forgotten=one_of(True, False)))
+    check(path, config, section(basic, dict(report=shown)))
     check(path, config, section(dict.fromkeys(config["phases"], _PHASE)))
     check(path, config["tasks"], holding(config["evaluate"]["tasks"], anything), ("tasks",))
     for side, wanted in config["split"].items():
@@ -146,6 +148,8 @@ def check_results(path: Path, results: Any, phases: list[str]) -> None:
         first = section({results["task"]: holding(variants, holding(sides, inner))})
         check(path, results, section({key: tasks}))
         check(path, results[key], first, (key,))
+    extra = dict(by_class=_BY_CLASS, examples=each(many(text)))
+    check(path, results, section({}, extra))
     check(path, results, section({}, dict(pretraining=maybe(section(dict(flops=number))))))
     check(path, results, section(dict(sets=holding(sides, anything))))
     check(path, results, section({}, dict(audits=each(_audit))))

@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from l2l_jax.lib import files
+from l2l_jax.lib import config_dicts, files
 from l2l_jax.lib.errors import ConfigError
 from l2l_jax.lib.text import one_line, printable
 from l2l_jax.report import checks
@@ -34,7 +34,7 @@ class Record:
     metrics: list[dict[str, Any]]
     splits: dict[str, dict[str, Any]]
     tsne: dict[str, Any] | None
-    images: dict[str, bytes]  # PNG files by name, such as "center_forget"
+    images: dict[str, bytes]  # PNG files by name, such as "center_forget"; those that may be shown
 
     @property
     def headline(self) -> dict[str, Any]:
@@ -100,6 +100,9 @@ def collect(folder: Path) -> Record:
         images=_pictures(workdir),
     )
     _check_digests(workdir, record)
+    if config_dicts.withholds_forgotten(config):
+        shown = {k: png for k, png in record.images.items() if not k.endswith("_forget")}
+        record = dataclasses.replace(record, images=shown)
     for phase, (done, _) in record.results["steps"].items():
         count = sum(each["phase"] == phase for each in record.metrics)
         if count < done:

@@ -13,12 +13,14 @@ from l2l_jax.report import (
     grids,
     model_rows,
     page,
+    pictures,
     reference,
     sets,
     tables,
     tradeoff,
 )
 from l2l_jax.report.collect import Record
+from l2l_jax.report.document import document
 from l2l_jax.report.groups import Group, grouped
 from l2l_jax.report.metrics import Figures, any_interval, merged, notes, shown
 from l2l_jax.report.model_rows import Row
@@ -125,7 +127,7 @@ def compared(runs: Sequence[Record], left_out: Mapping[Path, str]) -> str:
         "cost of a phase that was reused from another run is its cost in that run.</p>"
     )
     body += [*_pictures(groups), *_described(groups)]
-    return page.document(title, "\n".join(body))
+    return document(title, "\n".join(body))
 
 
 def _beside(runs: Sequence[Record], rows: Sequence[Row], figures: Figures) -> Iterator[str]:
@@ -309,7 +311,7 @@ def _pictures(groups: Sequence[Group]) -> Iterator[str]:
     needed = [group for group in groups if group.unlearned] or groups
     examples = {group.label: grids.example_run(group, needed) for group in groups}
     for side in ("forget", "retain"):
-        name, title = f"{task}_{side}", f"images to {page.VERBS[side]}"
+        name, title = f"{task}_{side}", f"images to {pictures.VERBS[side]}"
         runs = {label: run for label, run in examples.items() if name in run.images}
         strips = {label: grids.strips(run, name) for label, run in runs.items()}
         combined = grids.combined(strips, [group.label for group in needed])
@@ -317,10 +319,11 @@ def _pictures(groups: Sequence[Group]) -> Iterator[str]:
             labels, png = combined
             seeds = dict.fromkeys(str(runs[g.label].seed) for g in needed if g.label in runs)
             yield f"<h3>{title} (seed {', '.join(seeds)})</h3>"
-            yield page.grid(png, labels, f"Grid of {side} images under the task {task}")
+            names = pictures.classes(next(iter(runs.values())), side)
+            yield pictures.grid(png, labels, f"{task}: {title}", names)
         else:
             for label, run in runs.items():
-                yield from page.picture(run, task, side, f"{label}: {title}")
+                yield from pictures.of_task(run, task, side, f"{label}: {title}")
 
 
 def _described(groups: Sequence[Group]) -> Iterator[str]:

@@ -1,26 +1,35 @@
 """report.html: one run on one self-contained page, to be sent to a colleague.
 
 Everything on it is read from the workdir. It opens from disk and loads nothing from elsewhere: its
-Content-Security-Policy permits styles and pictures inside the page, and no script. collect.py
+Content-Security-Policy permits styles, pictures and the one script inside the page. collect.py
 checks the form of all files, and every text from them is escaped here.
 """
 
-import base64
 import hashlib
 import html
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from string import Template
 
-from l2l_jax.lib import files
-from l2l_jax.report import audits, drawings, feature_networks, reference, run_table, sets
+from l2l_jax.lib import config_dicts, files
+from l2l_jax.report import (
+    audits,
+    class_table,
+    drawings,
+    feature_networks,
+    pictures,
+    reference,
+    run_table,
+    sets,
+    titles,
+)
 from l2l_jax.report.collect import Record, collect
+from l2l_jax.report.document import document
 from l2l_jax.report.groups import written
 from l2l_jax.report.metrics import cost_text, pretraining_share
+from l2l_jax.report.pictures import VERBS
 from l2l_jax.workdir.layout import Workdir
 
-VERBS = {"forget": "forget", "retain": "keep"}
 NOT_REACHED = (
     "not reached"  # in results["ended"], the text of a phase that missed its aim begins so
 )
@@ -66,6 +75,7 @@ def page(record: Record) -> str:
         audits.lines,
         _pictures,
         _tables,
+        class_table.tables,
         audits.details,
         reference.training,
         _tokenizer,
@@ -74,29 +84,15 @@ def page(record: Record) -> str:
         _provenance,
     )
     body = "\n".join(text for section in sections for text in section(record))
-    return document(f"{record.name}: what the model was made to forget", body)
-
-
-def document(title: str, body: str) -> str:
-    """An HTML file from a title (text) and a body (HTML)."""
-    template = Template(Path(__file__).with_name("page.html").read_text(encoding="utf-8"))
-    return template.substitute(title=html.escape(title), body=body)
+    return document(f"{record.name}: {_headline(record)}", body)
 
 
 def _head(record: Record) -> Iterator[str]:
     config, classes = record.config, record.results["classes"]
-    model, data = _model(record), html.escape(config["data"]["name"])
+    data = html.escape(titles.of_data(config["data"]["name"]))
+    yield f"<h1>{html.escape(_headline(record))}</h1>"
     if "forget_eval" not in classes:
-        yield f"<h1>A {model} trained on {data}</h1>"
         return
-    if "unlearned" in record.variants:
-        yield f"<h1>What a {model} was made to forget</h1>"
-    elif "retrained" in record.results["unclean"]:
-        yield f"<h1>A {model} retrained without what is to be forgotten, but not clean</h1>"
-    elif "retrained" in record.variants:
-        yield f"<h1>A {model} that never saw what is to be forgotten</h1>"
-    else:
-        yield f"<h1>A {model} that knows what is to be forgotten</h1>"
     methods = ", then ".join(html.escape(config[phase]["method"]) for phase in config["phases"])
     yield (
         f'<p class="lead">Method: {methods}. Data: {data}. Evaluated on '
@@ -110,6 +106,21 @@ def _head(record: Record) -> Iterator[str]:
         yield f'<div class="chips {side}"><em>to {verb}</em>{chips}{more}</div>'
 
 
+def _headline(record: Record) -> str:
+    """What the page shows, as a title: "What a small masked autoencoder forgot"."""
+    model, variants = titles.of_model(record.config["model"]), record.variants
+    if "unlearned" in variants:
+        return f"What {model} forgot"
+    first = model[:1].upper() + model[1:]
+    if "forget_eval" not in record.results["classes"]:
+        return f"{first} trained on {titles.of_data(record.config['data']['name'])}"
+    if "retrained" in record.results["unclean"]:
+        return f"{first} retrained without what is to be forgotten, but not clean"
+    if "retrained" in variants:
+        return f"{first} that never saw what is to be forgotten"
+    return f"{first} that knows what is to be forgotten"
+
+
 def _evaluated_on(record: Record) -> Iterator[str]:
     """For each side: how many images, and whether the model was trained on them."""
     for side in record.sides:
@@ -118,14 +129,6 @@ def _evaluated_on(record: Record) -> Iterator[str]:
         trained = listed and side in record.results["trained_on"]
         how = "that were trained on" if trained else "that were not trained on"
         yield html.escape(f"{count:,} {side} images {how}")
-
-
-def _model(record: Record) -> str:
-    """HTML: "MAE (small)"; names of less than six letters are abbreviations."""
-    args = record.config["model"]["args"]
-    size = f" ({args['size']})" if "size" in args else ""
-    name = record.config["model"]["name"]
-    return html.escape((name.upper() if len(name) < 6 else name) + size)
 
 
 def _tiles(record: Record) -> Iterator[str]:
@@ -210,31 +213,15 @@ def _sentence(text: str) -> str:
 
 
 def _pictures(record: Record) -> Iterator[str]:
-    if record.images:
+    withheld = "forget" in record.sides and config_dicts.withholds_forgotten(record.config)
+    if record.images or withheld:
         yield "<h2>Completions</h2>"
+    if withheld:
+        yield f"<p>{html.escape(pictures.WITHHELD)}</p>"
     for task in record.results["tasks"]:
         for side in reversed(record.sides):
-            yield from picture(record, task, side, f"{task}: images to {VERBS.get(side, side)}")
-
-
-def picture(record: Record, task: str, side: str, title: str) -> Iterator[str]:
-    """The grid of one task and side under a title, if the run made one."""
-    png = record.images.get(f"{task}_{side}")
-    if png is not None:
-        names = [reference.name(variant, record.results) for variant in record.variants]
-        labels = ["image", "what it sees", *names]
-        alt = f"Grid of {side} images under the task {task}: {', '.join(labels)}"
-        yield f"<h3>{html.escape(title)}</h3>" + grid(png, labels, alt)
-
-
-def grid(png: bytes, labels: list[str], alt: str) -> str:
-    """HTML: a grid of pictures with a label for each of its rows."""
-    spans = "".join(f"<span>{html.escape(label)}</span>" for label in labels)
-    data = base64.b64encode(png).decode()
-    return (
-        f'<div class="card grid"><div class="rows">{spans}</div>'
-        f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{data}"></div>'
-    )
+            title = f"{task}: images to {VERBS[side]}"
+            yield from pictures.of_task(record, task, side, title)
 
 
 def _tables(record: Record) -> Iterator[str]:
@@ -264,7 +251,9 @@ def _tokenizer(record: Record) -> Iterator[str]:
             f"{measured['codebook_perplexity']:.0f}.</p>"
         )
         if png is not None:
-            yield grid(png, ["image", "decoded"], f"Whole {side} images and their decoded tokens")
+            title = f"whole {side} images and their decoded tokens"
+            names = pictures.classes(record, side)
+            yield pictures.grid(png, ["image", "decoded"], title, names)
     margin = record.config["model"]["args"].get("margin", 0)
     if margin:
         yield (

@@ -29,6 +29,7 @@ from typing import Any
 
 from l2l_jax.lib import cli
 from l2l_jax.report import __main__ as report
+from l2l_jax.report.document import script
 from launch.drills.ending import ending, failed, table
 from tests.report.runs import hostile, make
 
@@ -126,7 +127,8 @@ TAGS = {
     "i", "b", "span", "br", "table", "thead", "tbody", "tr", "th", "td", "small", "img", "details",
     "summary", "pre", "code", "dl", "dt", "dd", "ul", "li", "svg", "metadata", "rdf:rdf", "cc:work",
     "dc:type", "dc:format", "dc:creator", "cc:agent", "dc:title", "defs", "clippath", "rect", "g",
-    "path", "use", "text", "tspan", "a",
+    "path", "use", "text", "tspan", "a", "caption", "button", "label", "select", "option", "output",
+    "dialog", "header", "input", "wbr",
 }  # fmt: skip
 
 
@@ -137,18 +139,29 @@ class Reader(html.parser.HTMLParser):
         super().__init__()
         self.found: list[str] = []
         self.styles = 0
+        self.in_script = False
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         """One element of the page."""
         values = dict(attrs)
         self.styles += tag == "style"
-        self.found += [tag] if tag not in TAGS else []
+        self.in_script = tag == "script" and not attrs
+        self.found += [tag] if tag not in TAGS and not self.in_script else []
         self.found += [key for key in values if key.startswith("on") or key == "autofocus"]
         links = [values.get(key) or "" for key in ("src", "href", "xlink:href", "action")]
         self.found += [link for link in links if link and not link.startswith(("data:image/", "#"))]
         style = values.get("style") or ""
         if "url(" in re.sub(r"url\(#\w+\)", "", style):
             self.found.append(style)
+
+    def handle_data(self, data: str) -> None:
+        """The text of an element: the only script is ours."""
+        if self.in_script and data != script():
+            self.found.append("script")
+
+    def handle_endtag(self, tag: str) -> None:
+        """The end of an element."""
+        self.in_script = False
 
 
 def foreign(page: str) -> list[str]:

@@ -12,7 +12,7 @@ from l2l_jax.report.collect import collect
 from l2l_jax.report.verdict import State, state
 from launch.drills.strings import foreign
 from tests.report.planted import audit, curve, measured, row, skipped
-from tests.report.runs import cell, change, make, phase
+from tests.report.runs import cell, change, make, phase, without_script
 
 EVIL = "\"'><script>alert(1)</script><img src=x onerror=alert(1)>"
 
@@ -291,7 +291,7 @@ def test_every_text_is_escaped(page_of, field):
         name = EVIL
     text = page_of(**{name: bad})
     assert foreign(text) == []
-    assert "<script" not in text
+    assert "<script" not in without_script(text)
     assert "&lt;script&gt;" in text
 
 

@@ -1,14 +1,18 @@
 """Workdirs as a finished run leaves them, made without running anything."""
 
+import base64
 import copy
 import dataclasses
+import hashlib
 import json
+import re
 
 import numpy as np
 from PIL import Image
 
 from l2l_jax.lib import files
 from l2l_jax.registry import find
+from l2l_jax.report.document import script
 from tests.report import planted
 
 HOSTILE = "<script>alert(1)</script>"
@@ -22,6 +26,15 @@ def figures(*evaluators):
     """results["figures"] of a run with these evaluators."""
     described = (figure for name in evaluators for figure in find("evaluator", name).FIGURES)
     return {figure.name: dataclasses.asdict(figure) for figure in described}
+
+
+def without_script(page):
+    """The page without its only script, which must be the one that its policy permits."""
+    scripts = re.findall(r"<script>(.*?)</script>", page, flags=re.DOTALL)
+    assert scripts == [script()]
+    digest = base64.b64encode(hashlib.sha256(scripts[0].encode()).digest()).decode()
+    assert page.count(f"script-src 'sha256-{digest}';") == 1
+    return page.replace(f"<script>{scripts[0]}</script>", "")
 
 
 def write(path, value):

@@ -1,0 +1,1 @@
+"""A page to paint on: `python -m l2l_jax.demo RUN`."""
