@@ -194,9 +194,10 @@ def use_mae(config: Config, size: str, proxy: bool) -> None:
 
     size: base, large or huge. proxy: train on the proxy split in place of the retain split.
     """
-    config.model = dict(name="mae", args=dict(size=size, image_size=224))
+    args = dict(size=size, image_size=224)
     if size == "huge":  # one block is compiled, and all devices share the parameters: docs/scale.md
-        config.model.args.scan, config.runtime.fsdp = True, -1
+        args["scan"], config.runtime.fsdp = True, -1
+    config.model = dict(name="mae", args=args)
     config.weights = f"weights/mae_visualize_vit_{size}.safetensors"
     config.tasks = dict(
         random=dict(task="random", args=dict(ratio=0.75)),

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -15,7 +16,8 @@ from l2l_jax.types import Array, Params
 MIN_SHARDED_SIZE = 2**10  # values; smaller arrays are replicated
 
 Tree = TypeVar("Tree")  # a pytree of arrays
-Arguments, Result = ParamSpec("Arguments"), TypeVar("Result")
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
 
 def make_mesh(fsdp: int = 1, devices: Sequence[Any] | None = None) -> Mesh:
@@ -81,14 +83,16 @@ def split_rows(tree: Tree) -> Tree:
     return tree if mesh.empty or mesh.size == 1 else jax.tree.map(split, tree)
 
 
-def whole(x: Array) -> Array:
+def whole(x: Array | np.ndarray) -> Array:
     """A parameter, gathered on every device of the mesh of `on`; outside it as it is.
 
     For tables in which rows are looked up: a lookup in a table that is split would move the
     activations of the whole batch.
     """
     mesh = jax.sharding.get_abstract_mesh()
-    return x if mesh.empty or mesh.size == 1 else jax.lax.with_sharding_constraint(x, P())
+    if mesh.empty or mesh.size == 1:
+        return jnp.asarray(x)
+    return jax.lax.with_sharding_constraint(jnp.asarray(x), P())
 
 
 def parameter_shardings(mesh: Mesh, abstract: Any) -> Params:
