@@ -12,14 +12,15 @@ from pathlib import Path
 
 from l2l_jax.lib import cli
 
+MODULE = "l2l_jax.demo"
 PORT = 7860
 
 
 def main(argv: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m l2l_jax.demo",
-        description=__doc__,
+        prog=cli.program(MODULE),
+        description=cli.described(__doc__, MODULE),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="workdirs")
