@@ -23,6 +23,7 @@ from l2l_jax.types import Array, Completions, FeatureNetwork, Params
 
 log = logging.getLogger(__name__)
 
+SPLIT = "split"  # the entry of a file of the cache that has the digest of the split
 PICTURES = ("images", "hidden", "completed")  # kept for the examples of the grids only
 GRID_EXAMPLES = 10  # of each side
 OUTPUTS = ("features", "logits")  # of a feature network
@@ -108,9 +109,10 @@ class Completer:
         path = files.cache_dir() / "completions" / f"{name}.npz"
         if stored := sealed.read(path, name):
             with np.load(io.BytesIO(stored)) as arrays:
-                return dict(arrays)
+                return {column: arrays[column] for column in arrays if column != SPLIT}
         columns = make()
-        write = functools.partial(np.savez, allow_pickle=False, **columns)
+        named = {SPLIT: np.array(split.digest)}  # whose images it is of: see engine/purge.py
+        write = functools.partial(np.savez, allow_pickle=False, **columns, **named)
         sealed.write_if_possible(path, name, write)
         return columns
 

@@ -1,12 +1,15 @@
-"""Writes, signs and checks the record of a run.
+"""Writes, signs and checks the record of a run, and removes copies of what it forgot.
 
     python -m l2l_jax.record verify runs/demo
     python -m l2l_jax.record verify runs/demo/record --key public.pem --weights w.safetensors
     python -m l2l_jax.record sign runs/demo --key private.pem
     python -m l2l_jax.record write runs/demo
+    python -m l2l_jax.record purge runs/demo --dry-run
 
 A run that unlearns writes its record itself. `verify` needs the folder `record` alone, and no
-network; it ends with 0 if all is well, and with 1 if something is not. A key pair is made by
+network; it ends with 0 if all is well, and with 1 if something is not. `purge` removes the copies
+that this project made of the images to forget (caches, pictures, pages), and says what it cannot
+reach; run it before the images themselves are deleted. A key pair is made by
 
     openssl ecparam -name prime256v1 -genkey -noout -out private.pem
     openssl ec -in private.pem -pubout -out public.pem
@@ -39,12 +42,21 @@ def main(argv: list[str] | None = None) -> None:
     sign.add_argument("--key", type=Path, metavar="PEM", required=True, help="your private key")
     make = commands.add_parser("write", help="write the record of a run again, without a signature")
     make.add_argument("folder", type=Path, metavar="WORKDIR")
+    clear = commands.add_parser("purge", help="remove copies of the images that a run forgot")
+    clear.add_argument("folder", type=Path, metavar="WORKDIR")
+    clear.add_argument("--dry-run", action="store_true", help="only list them")
+    clear.add_argument(
+        "--checkpoints", action="store_true",
+        help="also of phases trained on all images; the run cannot be evaluated again then",
+    )  # fmt: skip
     args = parser.parse_args(argv)
     if args.command == "verify":
         _verify(args.folder, args.key, args.weights)
     elif args.command == "sign":
         is_record = (args.folder / manifest.NAME).is_file()
         print(signing.sign(args.folder if is_record else _record(args.folder), args.key))
+    elif args.command == "purge":
+        _purge(args.folder, args.dry_run, args.checkpoints)
     else:
         written = write.write(args.folder)
         if written is None:
@@ -59,6 +71,17 @@ def _record(workdir: Path) -> Path:
             f"{workdir} has no record yet; 'python -m l2l_jax.record write {workdir}' writes it."
         )
     return folder
+
+
+def _purge(folder: Path, dry_run: bool, checkpoints: bool) -> None:
+    from l2l_jax.engine.purge import purge  # imports JAX, which the other commands do without
+
+    made = purge(folder, dry_run, checkpoints)
+    for path in made.removed:
+        print(f"{'found' if dry_run else 'removed'}: {path}")
+    for line in made.beyond:
+        print(f"not reached: {line}")
+    print(f"{len(made.removed)} {'found, none removed' if dry_run else 'removed'}")
 
 
 def _verify(folder: Path, key: Path | None, weights: Path | None) -> None:
