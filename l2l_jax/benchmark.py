@@ -46,7 +46,7 @@ from l2l_jax.engine.experiment import without_data
 from l2l_jax.engine.outcome import run_phases
 from l2l_jax.engine.plan import Plan, resolve
 from l2l_jax.engine.preflight import preflight
-from l2l_jax.engine.step import make_update, shard_update
+from l2l_jax.engine.step import Step, make_update, shard_update
 from l2l_jax.engine.train import train
 from l2l_jax.lib import cli, flops, hosts, preemption, sharding, trees
 from l2l_jax.lib.errors import ConfigError, unknown_name
@@ -60,20 +60,23 @@ HOSTS = {"4 chips of TPU v5e": 4 * 197e12, "8 GPUs of H100": 8 * 989e12}  # FLOP
 IDLE = 0.005  # a process that uses fewer CPU seconds in 0.1 s does nothing
 
 
-def count(plan: Plan, phase: str, batch: int) -> None:
-    """Prints the multiply-adds of a step; nothing is compiled, no array is made."""
+def abstract_step(plan: Plan, phase: str, batch: int) -> tuple[Step, tuple[Any, ...], int]:
+    """(the step as a pure function, the shapes of its arguments, its number of images)."""
     bench = without_data(plan, Path())
     rule, template = bench.update_rule(phase), bench.model.template
-    state = jax.eval_shape(rule.init, template)
-    noise = token_bank.abstract_noise(bench, phase)
-    fixed = rule.fixed(template, template) | {"noise": noise}
+    fixed = rule.fixed(template, template, token_bank.abstract_noise(bench, phase))
     images = dict.fromkeys(rule.method.SIDES, token_bank.abstract_images(bench, batch))
     update = make_update(rule, plan.phases[phase].tasks[0], bench.mesh)
-    total = batch * len(images)
-    analysis = jax.jit(update).lower(state, fixed, images).cost_analysis()
+    return update, (jax.eval_shape(rule.init, template), fixed, images), batch * len(images)
+
+
+def count(plan: Plan, phase: str, batch: int) -> None:
+    """Prints the multiply-adds of a step; nothing is compiled, no array is made."""
+    update, given, total = abstract_step(plan, phase, batch)
+    analysis = jax.jit(update).lower(*given).cost_analysis()
     assert analysis, "XLA analyses the cost of every program"
     xla = analysis["flops"] / 2 / total
-    products = flops.count(update, state, fixed, images) / 2 / total
+    products = flops.count(update, *given) / 2 / total
     print(f"XLA: {xla / 1e9:.1f} G multiply-adds an image (half of all its operations)")
     print(f"of matrix products and convolutions alone: {products / 1e9:.1f} G")
 
@@ -258,13 +261,8 @@ def print_demand(config: dict[str, Any]) -> None:
     """Prints how many images/s hosts of accelerators take in the last phase of a config."""
     plan = resolve(config)
     phase = [*plan.phases][-1]
-    bench, batch = without_data(plan, Path()), plan.phases[phase].batch_size
-    rule, template = bench.update_rule(phase), bench.model.template
-    fixed = rule.fixed(template, template, token_bank.abstract_noise(bench, phase))
-    given = dict.fromkeys(rule.method.SIDES, token_bank.abstract_images(bench, batch))
-    update = make_update(rule, plan.phases[phase].tasks[0], bench.mesh)
-    state = jax.eval_shape(rule.init, template)
-    work = flops.count(update, state, fixed, given) / batch / len(given)
+    update, given, total = abstract_step(plan, phase, plan.phases[phase].batch_size)
+    work = flops.count(update, *given) / total
     print(f"{phase}: {work / 1e9:.1f} GFLOP an image. At {flops.EFFICIENCY:.0%} of the peak take")
     for name, peak in HOSTS.items():
         print(f"  {name}: {flops.EFFICIENCY * peak / work:,.0f} images/s")

@@ -27,15 +27,6 @@ ENGINE = ["run", "purge", "auditing", "evaluation", "subject", "train", "preflig
 PLUGINS = sorted(folder for folder in FOLDERS.values() if "." not in folder)
 SHARED = {"models.layers"}  # building blocks that several plug-ins of a folder use
 EXCEPTIONS = {("models.mage", "models.vqgan")}  # a MAGE contains a VQ-GAN
-WITHOUT_JAX = (
-    "report.",
-    "record.",
-    "workdir.layout",
-    "lib.files",
-    "lib.errors",
-    "lib.cli",
-    "lib.signatures",
-)
 
 
 def name_of(path):
@@ -122,8 +113,9 @@ def test_tensorflow_and_torch_stay_out(path):
     assert imported <= allowed
 
 
-def test_the_report_needs_no_jax():
-    code = "import sys, l2l_jax.report.__main__; print('jax' in sys.modules)"
+def test_the_report_and_the_record_need_no_jax():
+    modules = "l2l_jax.report.__main__, l2l_jax.record.__main__"
+    code = f"import sys, {modules}; print('jax' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.strip() == "False", done.stderr
 

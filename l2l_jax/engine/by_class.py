@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from l2l_jax.engine.completions import Completer
+from l2l_jax.lib import pixels
 
 ClassFigures = dict[str, dict[str, dict[str, Any]]]  # {task: {side: {class: ...}}}
 
@@ -24,9 +25,9 @@ def measure(completer: Completer) -> ClassFigures:
                 name: {"images": int(rows.sum()), "psnr": {}} for name, rows in classes.items()
             }
             for variant in completer.variants:
-                mse = np.maximum(completer.completions(variant, side, task).mse, 1e-10)
+                psnr = pixels.psnr(completer.completions(variant, side, task).mse)
                 for name, rows in classes.items():
-                    cells[name]["psnr"][variant] = float(np.mean(-10 * np.log10(mse[rows])))
+                    cells[name]["psnr"][variant] = float(np.mean(psnr[rows]))
             found[task][side] = cells
     return found
 

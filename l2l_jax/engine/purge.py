@@ -6,7 +6,7 @@
                                           splits of this run that hold it
     tokens in the cache                   by these splits
     pictures and pages of the workdir     those of the forget side
-    checkpoints, if that is asked for     of the phases that trained the original on it
+    checkpoints, with `checkpoints`       of the phases that trained the original on it
 
 The images themselves must still be there: their pixels and stamps are what is looked for. So a
 purge comes before their deletion. It can be repeated.
@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from l2l_jax.data import image_cache
+from l2l_jax.data.duplicates import FORGET
 from l2l_jax.data.images import resize_crop
 from l2l_jax.data.splits import Split
 from l2l_jax.engine.completions import SPLIT
@@ -32,14 +33,11 @@ from l2l_jax.engine.plan import resolve
 from l2l_jax.engine.preflight import preflight
 from l2l_jax.lib import config_dicts, files, preemption
 from l2l_jax.lib.errors import BrokenImage, ConfigError
-from l2l_jax.record.write import write as write_record
-from l2l_jax.report import page
+from l2l_jax.record.write import write_with_page
 from l2l_jax.workdir import claim
 from l2l_jax.workdir.layout import Workdir
 
 log = logging.getLogger(__name__)
-
-FORGET = ("forget", "forget_eval")  # the splits of what is to be forgotten
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,8 +139,7 @@ def _write_page(workdir: Workdir) -> None:
     results["digests"]["pictures"] = kept
     results["examples"] = {k: v for k, v in results["examples"].items() if "forget" not in k}
     workdir.write_results(results)
-    page.write(workdir.folder)
-    write_record(workdir.folder)
+    write_with_page(workdir.folder)
 
 
 def _trained(experiment: Experiment) -> Iterator[Path]:

@@ -24,7 +24,7 @@ from l2l_jax.engine.preflight import preflight
 from l2l_jax.engine.train import train
 from l2l_jax.lib import files, hosts, preemption
 from l2l_jax.lib.errors import ConfigError, Damaged
-from l2l_jax.record.write import write as write_record
+from l2l_jax.record.write import write_with_page
 from l2l_jax.report import feature_networks, page, reference
 from l2l_jax.workdir import claim
 from l2l_jax.workdir.layout import Workdir
@@ -55,8 +55,7 @@ def run(config: Mapping[str, Any], folder: str | Path) -> dict[str, Any]:
         results = add_audits(experiment, outcome, results)
         if hosts.is_main():
             log.info("%s", summary(results))
-            log.info("the page is %s", page.write(folder))
-            write_record(folder)
+            log.info("the page is %s", write_with_page(folder))
     return files.as_json(results)
 
 
@@ -69,8 +68,7 @@ def evaluate_again(folder: Path) -> dict[str, Any]:
         results = evaluate(experiment, outcome)
         results = add_audits(experiment, outcome, results)
         if hosts.is_main():
-            page.write(folder)
-            write_record(folder)
+            write_with_page(folder)
     return files.as_json(results)
 
 
@@ -92,8 +90,7 @@ def audit_again(folder: Path, only: Sequence[str] = ()) -> dict[str, Any]:
             raise ConfigError(f"{folder} unlearns nothing: there is no forgetting to audit.")
         results = add_audits(experiment, outcome, results)
         if hosts.is_main():
-            page.write(folder)
-            write_record(folder)
+            write_with_page(folder)
     return files.as_json(results)
 
 

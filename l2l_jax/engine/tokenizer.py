@@ -36,7 +36,7 @@ def measure(completer: Completer, model: TokenModel, params: Params) -> dict[str
         share = share / share.sum()
         entropy = -np.sum(share[share > 0] * np.log(share[share > 0]))
         figures[side] = {
-            "psnr": float(np.mean(-10 * np.log10(np.maximum(columns["mse"], 1e-10)))),
+            "psnr": float(np.mean(pixels.psnr(columns["mse"]))),
             "codebook_usage": float(np.mean(share > 0)),
             "codebook_perplexity": float(np.exp(entropy)),
         }

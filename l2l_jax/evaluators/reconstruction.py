@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 
 from l2l_jax.data import images
-from l2l_jax.lib import bootstrap
+from l2l_jax.lib import bootstrap, pixels
 from l2l_jax.lib.evaluation import interval_seed
 from l2l_jax.types import Completions, Evaluation, Figure, FigureValues
 
@@ -28,9 +28,9 @@ def evaluate(evaluation: Evaluation, *, grids: bool = True) -> FigureValues:
         for side in evaluation.sides:
             by_variant = {v: evaluation.completions(v, side, task) for v in evaluation.variants}
             for variant, completions in by_variant.items():
-                cell, mse = (variant, side, task), np.maximum(completions.mse, 1e-10)
+                cell = (variant, side, task)
                 seed = interval_seed(evaluation, cell)
-                yield cell, "psnr", bootstrap.mean(-10 * np.log10(mse), seed)
+                yield cell, "psnr", bootstrap.mean(pixels.psnr(completions.mse), seed)
                 yield cell, "l1", bootstrap.mean(completions.l1, seed)
             if grids and side in evaluation.shown:
                 evaluation.keep_picture(f"{task}_{side}", grid(list(by_variant.values())))

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 from PIL import Image
 
+from l2l_jax.lib import pixels
 from l2l_jax.loaded import Model
 
 SIDE = 132  # pixels of a picture on the screen, at least; small images are enlarged
@@ -79,7 +80,7 @@ def psnr(
 ) -> float:
     """PSNR of a completion on the hidden pixels, dB, peak value 1; at most 100."""
     difference = (completed[hidden].astype(np.float64) - image[hidden]) / 255
-    return float(-10 * np.log10(max(float(np.mean(difference**2)), 1e-10)))
+    return pixels.psnr(np.mean(difference**2, keepdims=True)).item()
 
 
 def _figure(image: UInt8[np.ndarray, "H W 3"], name: str, note: str) -> str:

@@ -12,7 +12,6 @@ import re
 from collections.abc import Iterator, Mapping
 
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
-SIZES = {"pred": 1, "bf16": 2, "f16": 2, "f64": 8, "s64": 8, "u64": 8, "c64": 8}  # others: 4, 1
 
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
 _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (\(.*?\)|\S+) ([\w\-]+)\((.*)$")
@@ -41,8 +40,8 @@ class Array:
 
     @property
     def bytes(self) -> int:
-        bits = int(re.sub(r"\D", "", self.dtype) or 32)
-        return self.size * SIZES.get(self.dtype, max(bits // 8, 1))
+        bits = re.search(r"\d+", self.dtype)  # "pred" has none: a byte
+        return self.size * max(int(bits[0]) // 8 if bits else 1, 1)
 
 
 @dataclasses.dataclass(frozen=True)

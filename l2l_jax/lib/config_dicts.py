@@ -27,9 +27,13 @@ def withholds_forgotten(config: Mapping[str, Any]) -> bool:
     So it is if a list names them, because somebody may have asked to delete them, unless
     config.report.show_forgotten is set. Images of whole classes may be shown.
     """
+    return forgets_a_list(config) and not config.get("report", {}).get("show_forgotten", False)
+
+
+def forgets_a_list(config: Mapping[str, Any]) -> bool:
+    """Whether a list names the images to forget; else they are those of whole classes."""
     forget = config["split"].get("forget", {})
-    listed = isinstance(forget, Mapping) and bool(forget.get("files"))
-    return listed and not config.get("report", {}).get("show_forgotten", False)
+    return isinstance(forget, Mapping) and bool(forget.get("files"))
 
 
 def unused_phases(config: Mapping[str, Any]) -> list[str]:

@@ -19,8 +19,6 @@ from l2l_jax.types import (
     Subject,
 )
 
-SMALLEST_ERROR = 1e-10  # of a mean squared error, so that PSNR is at most 100 dB
-
 
 def corrupted(model: ImageToImage, params: Params, batch: Batch, rng: Rng) -> Inputs:
     """The inputs of the encoder for a batch."""
@@ -45,7 +43,8 @@ def psnr(model: ImageToImage, params: Params, batch: Batch, rng: Rng) -> PerImag
 def psnr_of(made: Images, real: Images, mask: Mask) -> PerImage:
     """PSNR on hidden pixels, in dB, peak value 1; made is rounded as a saved picture is."""
     shown = jnp.round(made * 255) / 255
-    return -10 * jnp.log10(jnp.maximum(hidden_mean((shown - real) ** 2, mask), SMALLEST_ERROR))
+    mse = hidden_mean((shown - real) ** 2, mask)
+    return -10 * jnp.log10(jnp.maximum(mse, pixels.SMALLEST_ERROR))
 
 
 def hidden_mean(values: Images, mask: Mask) -> PerImage:

@@ -7,11 +7,17 @@ from jaxtyping import Array, Bool, Float, UInt8
 from l2l_jax.lib.errors import ConfigError
 
 AnyArray = Array | np.ndarray
+SMALLEST_ERROR = 1e-10  # of a mean squared error, so that PSNR is at most 100 dB
 
 
 def to_unit_range(images: UInt8[Array, "*shape"]) -> Float[Array, "*shape"]:
     """uint8 in 0..255 -> float32 in [0, 1]."""
     return images.astype(jnp.float32) / 255.0
+
+
+def psnr(mse: Float[np.ndarray, "*rows"]) -> Float[np.ndarray, "*rows"]:
+    """PSNR in dB, peak value 1, of mean squared errors; at most 100."""
+    return -10 * np.log10(np.maximum(mse, SMALLEST_ERROR))
 
 
 def hidden_pixels(mask: Bool[AnyArray, "B h w"], image_size: int) -> Bool[Array, "B H W 1"]:

@@ -11,11 +11,11 @@ import secrets
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from l2l_jax.lib import files
+from l2l_jax.lib import config_dicts, files
 from l2l_jax.workdir.layout import Workdir
 
 SALT_BYTES = 32
-FORGET = ("forget", "forget_eval", "forget_train")  # splits that hold what is asked to be forgotten
+FORGET = ("forget", "forget_eval")  # splits of the forget side
 REMEDY = "Remove it only together with the folder record: digests of the record depend on it."
 
 
@@ -34,12 +34,6 @@ class Salt:
         return hmac.new(self._key, text.encode(), hashlib.sha256).hexdigest()
 
 
-def is_listed(config: Mapping[str, Any]) -> bool:
-    """Whether a list names the images to forget; else they are those of whole classes."""
-    forget = config["split"].get("forget", {})
-    return isinstance(forget, Mapping) and bool(forget.get("files"))
-
-
 def request(workdir: Workdir, salt: Salt) -> dict[str, Any]:
     """What was asked: {"asked_for", "data", "classes", "images", "digest", "names"}.
 
@@ -47,15 +41,15 @@ def request(workdir: Workdir, salt: Salt) -> dict[str, Any]:
     classes. digest: the salted digest of all names.
     """
     config, splits = workdir.read_config(), workdir.read_splits()
-    forget = splits["forget"]
+    forget, listed = splits["forget"], config_dicts.forgets_a_list(config)
     made = {
-        "asked_for": "listed images" if is_listed(config) else "all images of classes",
+        "asked_for": "listed images" if listed else "all images of classes",
         "data": config["data"]["name"],
-        "classes": list(config["split"]["forget"]["classes"]) if not is_listed(config) else [],
+        "classes": [] if listed else list(config["split"]["forget"]["classes"]),
         "images": forget["count"],
         "digest": salt.digest("\n".join(forget["keys"])),
     }
-    if is_listed(config):
+    if listed:
         made["names"] = [salt.digest(key) for key in forget["keys"]]
     return made
 
@@ -63,7 +57,7 @@ def request(workdir: Workdir, salt: Salt) -> dict[str, Any]:
 def process(workdir: Workdir, salt: Salt) -> dict[str, Any]:
     """What was done: code, packages, devices, config, phases, splits, weights before and after."""
     config, results = workdir.read_config(), workdir.read_results()
-    listed = is_listed(config)
+    listed = config_dicts.forgets_a_list(config)
     splits = {
         name: {
             "images": split["count"],
@@ -97,7 +91,7 @@ def findings(workdir: Workdir, salt: Salt) -> dict[str, Any]:
     kept = ("task", "tasks", "counts", "intervals", "figures", "audits", "unclean", "ended",
             "skipped", "passes", "trained_on", "evaluated")  # fmt: skip
     found = {name: results[name] for name in kept}
-    if not is_listed(workdir.read_config()):
+    if not config_dicts.forgets_a_list(workdir.read_config()):
         return found
     splits = workdir.read_splits()
     names = {key for name in FORGET if name in splits for key in splits[name]["keys"]}

@@ -14,7 +14,6 @@ from l2l_jax.record.card import card
 from l2l_jax.record.limits import limits
 from l2l_jax.record.write import PAGE, documents
 from l2l_jax.report import page
-from l2l_jax.report.collect import collect
 from l2l_jax.workdir.layout import Workdir
 
 
@@ -125,6 +124,6 @@ def _differences_from(workdir: Workdir) -> Iterator[str]:
     for name, text in (documents(workdir) or {}).items():
         if (workdir.record_folder / name).read_text(encoding="utf-8") != text:
             yield f"{name} is not what the workdir around it gives; it has changed since"
-    made = page.with_digest(page.page(collect(workdir.folder)))
+    made = page.text_of(workdir.folder)
     if (workdir.record_folder / PAGE).read_text(encoding="utf-8") != made:
         yield f"{PAGE} is not the page that the workdir around it gives"

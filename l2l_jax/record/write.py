@@ -10,6 +10,7 @@ from l2l_jax.lib.errors import ConfigError
 from l2l_jax.record import content, manifest
 from l2l_jax.record.card import card
 from l2l_jax.record.limits import limits
+from l2l_jax.report import page
 from l2l_jax.workdir.layout import Workdir
 
 PAGE = "report.html"
@@ -38,6 +39,13 @@ def write(folder: Path) -> Path | None:
     shutil.copyfile(workdir.report, target / PAGE)
     manifest.write(target)
     return target
+
+
+def write_with_page(folder: Path) -> Path:
+    """Writes the page of an evaluated run, and its record; returns the page."""
+    made = page.write(folder)
+    write(folder)
+    return made
 
 
 def documents(workdir: Workdir) -> dict[str, str] | None:

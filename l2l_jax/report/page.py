@@ -40,10 +40,15 @@ MAX_BROKEN = 20  # broken images that are named for each split
 
 def write(folder: Path, out: Path | None = None) -> Path:
     """Writes the page of a workdir to `out`, by default its report.html; returns the path."""
-    path, text = out or Workdir(folder).report, page(collect(folder))
+    path, text = out or Workdir(folder).report, text_of(folder)
     with files.atomic_write(path) as file:
-        file.write(with_digest(text).encode())
+        file.write(text.encode())
     return path
+
+
+def text_of(folder: Path) -> str:
+    """The page of a workdir as it is written, with its digest."""
+    return with_digest(page(collect(folder)))
 
 
 def with_digest(text: str) -> str:

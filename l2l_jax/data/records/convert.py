@@ -1,7 +1,8 @@
 """Converts image files to a TFDS set in ArrayRecord files, with several processes.
 
 A file gets its name only when it is complete, so that a stopped conversion continues with the
-missing files. The bytes of the images are not changed unless smaller images are asked for.
+missing files. The bytes of the images are not changed, unless the target's form is one of smaller
+images, and TensorFlow is not needed.
 """
 
 import concurrent.futures
