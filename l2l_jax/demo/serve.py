@@ -156,7 +156,9 @@ def made(ui: Any, found: Sequence[Run]) -> Any:
 
     for each in (chosen, painted):  # gradio passes an event to an argument of this type
         each.__annotations__["event"] = ui.EventData
-    private = dict(api_visibility="private", show_progress="minimal")
+    # One queue, in which nothing is left out: what was chosen or painted last is what is shown.
+    in_turn = dict(trigger_mode="multiple", concurrency_id="compare", concurrency_limit=1)
+    private = dict(api_visibility="private", show_progress="minimal", **in_turn)
     with ui.Blocks(title="What did it forget?", analytics_enabled=False) as blocks:
         image, hidden = ui.State(first), ui.State("")
         ui.Markdown("# What did it forget?\nChoose an image, paint what the models may not see, "

@@ -154,6 +154,27 @@ def test_paint_choose_and_compare(address):
 
 
 @pytest.mark.slow
+def test_a_slow_machine_ends_with_what_was_painted_last(address, monkeypatch):
+    compared = runs.compared
+
+    def slow(*arguments):
+        time.sleep(0.5)
+        return compared(*arguments)
+
+    monkeypatch.setattr(runs, "compared", slow)
+    with browser.opened() as context:
+        page, _ = browser.page_at(context, address)
+        page.locator(".l2l-canvas").wait_for(timeout=60_000)
+        for name in ("Centre", "Left half"):
+            page.get_by_role("button", name=name, exact=True).click()
+            page.locator(".l2l-chooser button").nth(3).click()
+        wait_until(lambda: len(figures(page)) == 8)
+        page.get_by_role("button", name="Centre", exact=True).click()
+        page.get_by_role("button", name="Clear").click()
+        wait_until(lambda: figures(page) == [])
+
+
+@pytest.mark.slow
 def test_uploads_in_the_browser(address):
     with browser.opened() as context:
         page, errors = browser.page_at(context, address)
