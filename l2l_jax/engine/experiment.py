@@ -43,6 +43,7 @@ class Experiment:
     weights: Weights | None = None  # the original, on the host; None if a phase makes it
     references: tuple[Weights, ...] = ()  # the retrained models, on the host
     shared_notes: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    rules: dict[str, UpdateRule] = dataclasses.field(init=False, default_factory=dict)
 
     @property
     def config(self) -> Mapping[str, Any]:
@@ -102,10 +103,12 @@ class Experiment:
     # The state of a phase
 
     def update_rule(self, phase: str) -> UpdateRule:
-        """What one step of a phase does."""
+        """What one step of a phase does; the same object each time, so that JAX traces it once."""
+        if phase in self.rules:
+            return self.rules[phase]
         planned = self.plan.phases[phase]
         optimizer, rate = optim.make_optimizer(steps=max(planned.steps, 1), **planned.optimizer)
-        return UpdateRule(
+        self.rules[phase] = UpdateRule(
             phase=phase,
             model=self.model,
             method=planned.method,
@@ -121,6 +124,7 @@ class Experiment:
             stop=planned.stop,
             compared=planned.tasks,
         )
+        return self.rules[phase]
 
     def abstract_state(self, phase: str) -> State:
         """Shapes and shardings of a phase's state: what its checkpoints are restored onto."""
