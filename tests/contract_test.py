@@ -28,6 +28,12 @@ BEGINNING = [name for name in names("method") if find("method", name).begin]  # 
 TASKS = {name: dict(find("task", name).EXAMPLE) for name in names("task")}
 B, KEY = 8, jax.random.key(5)
 CHEAPEST = "autoencoder"  # the model whose programs compile soonest: the others are slow tests
+EXPENSIVE = (
+    "adversarial_ascent",
+    "prune",
+    "selective_amnesia",
+)  # methods that compile slowly: with
+COMPILED = (CHEAPEST, "mae")  # these models and the examples they are compiled, with others traced
 
 
 def product(*values):
@@ -306,7 +312,7 @@ def test_a_step_moves_what_it_should_and_is_the_same_on_eight_devices(name, solv
     assert not same(state.student, {"encoder": start["encoder"]})
     other, sharded = one_step(recipe, params, start, devices=8)
     for key, value in metrics.items():
-        np.testing.assert_allclose(sharded[key], value, rtol=1e-5, atol=1e-6, err_msg=key)
+        np.testing.assert_allclose(sharded[key], value, rtol=3e-5, atol=1e-6, err_msg=key)
     moments = (optax.tree.get(each.optimizer, "mu") for each in (other, state))
     close(*moments, rtol=1e-3)  # mu is proportional to the gradient
 
@@ -334,10 +340,21 @@ def test_a_method_without_steps_moves_its_groups_and_no_others(name, method):
     assert (retain, forget, metrics) == (0, 0, {})
 
 
-def variants(model):
-    """Returns {label: method}: each method, and each of its VARIANTS that this model accepts."""
-    found = {}
-    for method in METHODS:
+def compiled_methods(name):
+    """Returns the methods whose programs the tests compile with the model of that name."""
+    model, _ = model_and_params(name)
+    cheap = name in COMPILED or name.startswith("example_")
+    return [
+        method
+        for method in METHODS
+        if not find("method", method).refuses(model) and (cheap or method not in EXPENSIVE)
+    ]
+
+
+def variants(name):
+    """Returns {label: method}: each method, and each of its VARIANTS that the model accepts."""
+    found, (model, _) = {}, model_and_params(name)
+    for method in compiled_methods(name):
         found[method] = find("method", method)
         for args in found[method].VARIANTS:
             given = functools.partial(found[method].objectives, **args)
@@ -368,7 +385,7 @@ def args_of(method):
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_every_variant_of_a_method_is_accepted_by_some_model(method):
-    labels = {label for name in MODELS for label in variants(model_and_params(name)[0])}
+    labels = {label for name in MODELS for label in variants(name)}
     for args in find("method", method).VARIANTS:
         described = ",".join(f"{key}={value}" for key, value in args.items())
         assert f"{method} {described}" in labels
@@ -418,7 +435,7 @@ def own_images(model):
 def results_of(name):
     """Returns {changed input: {variant: (both objectives, their gradients)}}; see measurements."""
     model, params = model_and_params(name)
-    return measurements(look(variants(model), model), model, params)
+    return measurements(look(variants(name), model), model, params)
 
 
 def measurements(looked, model, params):
@@ -472,7 +489,10 @@ def own_side_only(label, module, model, found):
 @pytest.mark.parametrize(("name", "method"), product(MODELS, METHODS))
 def test_objectives_use_the_images_of_their_side_and_train_their_groups(name, method):
     module, (model, _) = find("method", method), model_and_params(name)
-    found, modules = results_of(name), variants(model)
+    if method not in compiled_methods(name):
+        assert accepted(module, model) == (not module.refuses(model))
+        return
+    found, modules = results_of(name), variants(name)
     labels = [label for label in found["own"] if label.split()[0] == method]
     assert method in labels
     for label in labels:
