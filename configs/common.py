@@ -41,13 +41,23 @@ def base() -> Config:
 
 
 PARTS = ("pretrain", "perturb", "distill")  # files of methods/ that no form word chooses alone
-RECIPES = ("epsilon", "pcgrad", "saliency", "images", "retrain")  # no files; see use_method
+# Recipes are no files of methods/; see use_method.
+RECIPES = ("epsilon", "pcgrad", "saliency", "uno", "conflict_free", "slug", "images", "retrain")
 METHODS = tuple(name for name in names("method") if name not in PARTS) + RECIPES
 UNLEARNING = METHODS[:-1]  # without retrain: for configs that load the original from a file
+ONE_STEP = table.defaults(table.OPTIMIZER) | dict(  # the step is the solver's gradient
+    name="sgd", lr=1.0, warmup=0.0, weight_decay=0.0
+)
 SIMPLE = dict(  # recipes of one phase: (method, settings that differ from those of config.unlearn)
     pcgrad=("l2l", dict(solver="pcgrad")),
-    saliency=("l2l", dict(saliency=0.5)),
-    siss=("siss", dict(solver="normalized")),
+    saliency=("l2l", dict(saliency=0.5)),  # by L2L's forget objective; SalUn: the training loss
+    siss=("siss", dict(solver="normalized")),  # the forget gradient gets a tenth of the length
+    uno=("max_loss", dict(args=dict(times=0.0), solver="uno")),
+    conflict_free=("l2l", dict(solver="conflict_free")),
+    slug=("max_loss", dict(args=dict(times=0.0), solver="slug", steps=1, optimizer=ONE_STEP)),
+    erasediff=("erasediff", dict(solver="bilevel")),
+    selective_amnesia=("selective_amnesia", dict(solver_args=dict(alpha=1.0))),
+    retrack=("retrack", dict(solver_args=dict(alpha=1.0))),
 )
 CALIBRATION_IMAGES = 50  # of each class, for the recipe images
 UNDO = "undo"  # a word beside one of METHODS; see use_undo
@@ -63,9 +73,9 @@ def method_of_form(words: list[str]) -> str:
 def use_method(config: Config, name: str, kept: float = 1.0) -> None:
     """Replaces config.unlearn, a phase of L2L, by the phases of another method.
 
-    Every new phase has as many steps as config.unlearn. L2L's arguments and the arguments of its
-    solver, such as alpha, stay only if the phase is one of L2L with its own solver; otherwise the
-    phase begins with the defaults of its method and solver.
+    Every new phase has as many steps as config.unlearn, or one. L2L's arguments and those of its
+    solver, such as alpha, stay only if the phase is one of L2L; otherwise the phase begins with the
+    defaults of its method and solver.
 
     name is a file of l2l_jax/methods, or a recipe. These make more than a change of the method:
 
@@ -73,18 +83,14 @@ def use_method(config: Config, name: str, kept: float = 1.0) -> None:
                     norm 1, then finetune
         epsilon     paper C: L2L's objectives with solvers/epsilon.py; the phase full_forgetting
                     finds the boundaries, and the phase tradeoff ends between them, at r
-        pcgrad      L2L's objectives with solvers/pcgrad.py
-        saliency    L2L on the half of the parameters with the largest gradient of L2L's forget
-                    objective (SalUn takes that of the training loss)
-        siss        SISS with solvers/normalized.py, which scales the forget gradient to a tenth of
-                    the norm of the retain gradient
+        prune       one step of solvers/remove_units.py, then finetune
+        adversarial_ascent    as slow as ascent, and clipped like it
+        those of SIMPLE       one phase with other settings
         images      single images in place of classes, listed in split.forget.files: gradient ascent
                     at a third of the learning rate, with outputs and latents on retain images kept
                     as they are, until the listed images have the loss of never-seen ones
-        retrain     no unlearning: pretrains from scratch on the retain split and makes the
-                    retrained model. The steps are multiplied by `kept`, the share of the training
-                    images that are not forgotten, so that it sees each of them as often as the
-                    original does
+        retrain     no unlearning: pretrains from scratch on the retain split, in `kept` times the
+                    steps, the share of the images that are not forgotten: it sees each as often
     """
     phases, unlearn = config.phases, config.unlearn.to_dict()
     position = phases.index("unlearn") if "unlearn" in phases else 0
@@ -98,16 +104,20 @@ def use_method(config: Config, name: str, kept: float = 1.0) -> None:
 
     method, changes = SIMPLE.get(name, (name, {}))
     new = {"unlearn": changed(method, **changes)}
-    if name == "ascent":  # with the full learning rate, one step would go far beyond lambda
-        slow = dict(clip=1.0) | {key: unlearn["optimizer"][key] / 10 for key in ("lr", "final")}
+    # With the full learning rate, one step of ascent would go far beyond lambda.
+    slow = dict(clip=1.0) | {key: unlearn["optimizer"][key] / 10 for key in ("lr", "final")}
+    if name == "ascent":
         ascent = changed("ascent", solver_args=dict(alpha=1.0), optimizer=slow)
         new = {"ascent": ascent, "finetune": changed("finetune")}
+    elif name == "adversarial_ascent":
+        new = {"unlearn": changed(name, solver_args=dict(alpha=1.0), optimizer=slow)}
+    elif name == "prune":
+        removal = changed(name, solver="remove_units", steps=1, optimizer=ONE_STEP)
+        new = {"prune": removal, "finetune": changed("finetune")}
     elif name == "epsilon":
-        goals = dict(full_forgetting=dict(), tradeoff=dict(r=0.5))
-        new = {
-            goal: changed("l2l", solver="epsilon", solver_args=dict(goal=goal, **args))
-            for goal, args in goals.items()
-        }
+        for goal, args in dict(full_forgetting=dict(), tradeoff=dict(r=0.5)).items():
+            new[goal] = changed("l2l", solver="epsilon", solver_args=dict(goal=goal, **args))
+        del new["unlearn"]
     elif name == "images":
         config.split.forget.update(dict(classes=(), random=0))
         config.split.calibration = CALIBRATION_IMAGES

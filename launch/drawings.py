@@ -22,6 +22,11 @@ MOVES = {
     "max_loss": ("loss", "falls: training goes on", "rises, up to 5 times the original's"),
     "ascent": ("loss", "", "rises until outputs have moved by lambda"),
     "siss": ("loss", "falls: training goes on", "rises, by a gradient of fixed length"),
+    "erasediff": ("outputs", "go on training", "uniform noise"),
+    "selective_amnesia": ("outputs", "go on training, by elastic weights", "uniform noise"),
+    "retrack": ("outputs", "go on training", "the nearest retain image"),
+    "prune": ("loss", "stays near where it is", "rises: units that it needs are removed"),
+    "adversarial_ascent": ("loss", "", "rises; outputs near the images are kept"),
     "finetune": ("loss", "falls: training goes on", ""),
     "pretrain": ("loss", "falls, from a fresh start", ""),
     "distill": ("outputs and latents", "move to those of the teacher", ""),
@@ -32,6 +37,16 @@ GRADIENTS = {
     "weighted": (130, 130, 0.45, "retain gradient + alpha times forget gradient"),
     "pcgrad": (130, 90, 0.77, "of two that conflict, each loses its part against the other"),
     "normalized": (130, 130, 0.2, "the forget gradient gets a share of the length of the other"),
+    "uno": (130, 90, 0.77, "retain steps are bent until both gradients are orthogonal"),
+    "conflict_free": (
+        130,
+        105,
+        0.6,
+        "retain is looked at one forget step ahead, so that they agree",
+    ),
+    "bilevel": (130, 130, 0.75, "as much of it as makes the forget objective fall"),
+    "remove_units": (130, 90, 0.3, "read only: units that forgetting needs are set to 0"),
+    "slug": (130, 90, 0.3, "one step, in the one layer where it is long and orthogonal"),
     "epsilon": (130, 130, 0.75, "as much of it as keeps the forget objective below epsilon"),
 }
 

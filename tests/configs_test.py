@@ -17,7 +17,14 @@ SMALL_MODELS = ("fashion_mnist", "fashion_mnist:mage", "fashion_mnist:diffusion"
                 "autoencoder_cifar10", "autoencoder_cifar10:bundled")  # fmt: skip
 
 
-METHOD_OF = dict(epsilon="l2l", pcgrad="l2l", saliency="l2l", images="max_loss")  # of recipes
+METHOD_OF = dict(  # of recipes
+    **dict.fromkeys(("epsilon", "pcgrad", "saliency", "conflict_free"), "l2l"),
+    **dict.fromkeys(("images", "uno", "slug"), "max_loss"),
+)
+ONE_STEP = (
+    "slug",
+    "prune",
+)  # their phases, called unlearn and prune, are one step of plain descent
 
 
 def config_of(spec, *words):
@@ -37,10 +44,15 @@ def test_every_config_has_every_method(spec, method):
     assert config["split"] == default["split"] or method == "images"
     for phase in phases:
         assert config[phase]["on"] == default["unlearn"]["on"]
-        assert config[phase]["steps"] == default["unlearn"]["steps"]
         optimizer = config[phase]["optimizer"]
-        assert optimizer["final"] <= optimizer["lr"] <= default["unlearn"]["optimizer"]["lr"]
         assert smoke[phase]["steps"] == 12
+        if method in ONE_STEP and phase == phases[0]:
+            assert config[phase]["steps"] == 1
+            assert (optimizer["name"], optimizer["lr"], optimizer["weight_decay"]) == ("sgd", 1, 0)
+            assert config[phase]["solver"] == dict(prune="remove_units").get(method, method)
+            continue
+        assert config[phase]["steps"] == default["unlearn"]["steps"]
+        assert optimizer["final"] <= optimizer["lr"] <= default["unlearn"]["optimizer"]["lr"]
     for each in (config, smoke):
         resolve(each)
 

@@ -28,6 +28,9 @@ BEGINNING = [name for name in names("method") if find("method", name).begin]  # 
 TASKS = {name: dict(find("task", name).EXAMPLE) for name in names("task")}
 B, KEY = 8, jax.random.key(5)
 CHEAPEST = "autoencoder"  # the model whose programs compile soonest: the others are slow tests
+# Methods that compile slowly: with these models they are compiled, with the others traced.
+EXPENSIVE = ("adversarial_ascent", "prune", "selective_amnesia")
+COMPILED = (CHEAPEST, "mae")
 
 
 def product(*values):
@@ -306,7 +309,7 @@ def test_a_step_moves_what_it_should_and_is_the_same_on_eight_devices(name, solv
     assert not same(state.student, {"encoder": start["encoder"]})
     other, sharded = one_step(recipe, params, start, devices=8)
     for key, value in metrics.items():
-        np.testing.assert_allclose(sharded[key], value, rtol=1e-5, atol=1e-6, err_msg=key)
+        np.testing.assert_allclose(sharded[key], value, rtol=3e-5, atol=1e-6, err_msg=key)
     moments = (optax.tree.get(each.optimizer, "mu") for each in (other, state))
     close(*moments, rtol=1e-3)  # mu is proportional to the gradient
 
@@ -334,10 +337,23 @@ def test_a_method_without_steps_moves_its_groups_and_no_others(name, method):
     assert (retain, forget, metrics) == (0, 0, {})
 
 
-def variants(model, methods=METHODS):
-    """Returns {label: method}: each method, and each of its VARIANTS that this model accepts."""
-    found = {}
-    for method in methods:
+def compiled_methods(name):
+    """Returns the methods whose programs the tests compile with the model of that name."""
+    model, _ = model_and_params(name)
+    cheap = name in COMPILED or name.startswith("example_")
+    return [
+        method
+        for method in METHODS
+        if not find("method", method).refuses(model) and (cheap or method not in EXPENSIVE)
+    ]
+
+
+def variants(name, methods=METHODS):
+    """Returns {label: method}: each method, and each of its VARIANTS that the model accepts."""
+    found, (model, _) = {}, model_and_params(name)
+    for method in compiled_methods(name):
+        if method not in methods:
+            continue
         found[method] = find("method", method)
         for args in found[method].VARIANTS:
             given = functools.partial(found[method].objectives, **args)
@@ -368,7 +384,7 @@ def args_of(method):
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_every_variant_of_a_method_is_accepted_by_some_model(method):
-    labels = {label for name in MODELS for label in variants(model_and_params(name)[0])}
+    labels = {label for name in MODELS for label in variants(name)}
     for args in find("method", method).VARIANTS:
         described = ",".join(f"{key}={value}" for key, value in args.items())
         assert f"{method} {described}" in labels
@@ -425,7 +441,7 @@ def chosen(session, name):
 def results_of(name, methods):
     """Returns {changed input: {variant: (both objectives, their gradients)}}; see measurements."""
     model, params = model_and_params(name)
-    return measurements(look(variants(model, methods), model), model, params)
+    return measurements(look(variants(name, methods), model), model, params)
 
 
 def measurements(looked, model, params):
@@ -479,7 +495,10 @@ def own_side_only(label, module, model, found):
 @pytest.mark.parametrize(("name", "method"), product(MODELS, METHODS))
 def test_objectives_use_the_images_of_their_side_and_train_their_groups(request, name, method):
     module, (model, _) = find("method", method), model_and_params(name)
-    found, modules = results_of(name, chosen(request.session, name)), variants(model, (method,))
+    if method not in compiled_methods(name):
+        assert accepted(module, model) == (not module.refuses(model))
+        return
+    found, modules = results_of(name, chosen(request.session, name)), variants(name, (method,))
     labels = [label for label in found["own"] if label.split()[0] == method]
     assert method in labels
     for label in labels:

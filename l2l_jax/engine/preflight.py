@@ -198,6 +198,11 @@ def _try_phase(experiment: Experiment, phase: str) -> None:
     images.augmentation(model.image_size, tuple(data["crop"]), data["flip"], data["resize"])
     batch = token_bank.abstract_batch(experiment, phase, training_splits(experiment, phase))
     method, solver = planned.method, planned.solver
+    if why := method.refuses(model):
+        raise ConfigError(
+            f"{phase}.method={method.name} cannot be stated for a "
+            f"{experiment.plan.model.plugin.name}: {why}. Choose another method."
+        )
     if method.SOLVER and solver.name != method.SOLVER:
         log.warning(
             "%s: %s is meant for the solver %s (--config.%s.solver=%s), and has %s here",
