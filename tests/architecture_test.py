@@ -20,10 +20,11 @@ PARTS = ["__main__", "commands", "main", "evaluate", "audit", "benchmark", "demo
          "weights.__main__", "record.__main__", "flags", "processes", "engine", "record", "report",
          "weights", "loaded", "stored", "PLUGINS", "registry", "workdir", "data", "lib", "types",
          "audit_types", "model_types", "bounds"]  # fmt: skip
-ENGINE = ["run", "purge", "auditing", "evaluation", "subject", "train", "preflight", "audit_sets",
-          "cost", "measure", "unseen", "token_bank", "reuse", "retrained", "tokenizer", "by_class",
-          "completions", "evaluated", "networks", "outcome", "boundaries", "provenance",
-          "training_sets", "experiment", "step", "plan", "complete", "config"]  # fmt: skip
+ENGINE = ["run", "purge", "answers", "copies", "auditing", "evaluation", "subject", "train",
+          "preflight", "audit_sets", "cost", "measure", "unseen", "token_bank", "reuse",
+          "retrained", "tokenizer", "by_class", "completions", "evaluated", "networks", "outcome",
+          "boundaries", "provenance", "training_sets", "experiment", "step", "plan", "complete",
+          "config"]  # fmt: skip
 PLUGINS = sorted(folder for folder in FOLDERS.values() if "." not in folder)
 SHARED = {"models.layers"}  # building blocks that several plug-ins of a folder use
 EXCEPTIONS = {("models.mage", "models.vqgan")}  # a MAGE contains a VQ-GAN

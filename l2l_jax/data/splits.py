@@ -126,7 +126,10 @@ def _choose(
     labels = class_selection.labels_of_sides(config, sides, next(iter(sources.values())))
     for side in sides:
         path = config[side]["files"]
-        of_list = class_selection.rows_of_list(Path(path).expanduser(), sources) if path else {}
+        of_list = {}
+        if path:
+            policy = config["missing"]
+            of_list = class_selection.rows_of_list(Path(path).expanduser(), sources, policy)
         for part, source in sources.items():
             of_classes = np.flatnonzero(np.isin(source.labels, sorted(labels[side])))
             chosen[part][side] = of_list.get(part, of_classes)

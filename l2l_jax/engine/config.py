@@ -222,6 +222,11 @@ TABLE: dict[str, "Option | Table"] = {
             "because none can be forgotten and kept, or be allowed",
             choices=("stop", "allow"),
         ),
+        "missing": Option(
+            "stop",
+            "what the keys of a list that no image has do: stop the run, or be left out",
+            choices=("stop", "skip"),
+        ),
         "forget": SIDE,
         "retain": SIDE,
         "proxy": SIDE,

@@ -173,5 +173,5 @@ def _beyond(experiment: Experiment, checkpoints: bool) -> Iterator[str]:
                 "images (--checkpoints removes them)"
             )
     yield "tokens, pages and checkpoints of other runs on the same images: purge these runs too"
-    yield "the names of the images, in the folder splits, which the run needs to continue"
+    yield "the names of the images, in the folder splits and in answers.csv and answers.json"
     yield "backups, and other machines that have a cache"

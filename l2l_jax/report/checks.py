@@ -199,3 +199,12 @@ def check_tsne(path: Path, record: Any) -> None:
     check(path, record, _TSNE)
     variants = list(dict.fromkeys(group["variant"] for group in record["groups"]))
     check(path, variants, many(text, 1, MAX_PANELS), ("variants",))
+
+
+def check_answers(path: Path, answers: Any) -> None:
+    """ConfigError names the first key of answers.json that a page cannot be made with."""
+    names = ("loss_before", "loss_after", "unseen_before", "unseen_after", "score_before",
+             "score_after")  # fmt: skip
+    known = dict.fromkeys(("exact_copies", "near_copies"), count)
+    row = section(dict(digest=text, state=text), known | dict.fromkeys(names, maybe(number)))
+    check(path, answers, section(dict(relative=one_of(True, False), rows=many(row))))

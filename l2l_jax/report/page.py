@@ -13,6 +13,7 @@ from pathlib import Path
 
 from l2l_jax.lib import config_dicts, files
 from l2l_jax.report import (
+    answers,
     audits,
     class_table,
     drawings,
@@ -81,6 +82,7 @@ def page(record: Record) -> str:
         _pictures,
         _tables,
         class_table.tables,
+        answers.table,
         audits.details,
         reference.training,
         _tokenizer,
