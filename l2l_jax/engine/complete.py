@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from l2l_jax.engine.config import is_phase
+from l2l_jax.lib import optim
 from l2l_jax.lib.errors import ConfigError
 from l2l_jax.lib.signatures import keyword_defaults, merge_args
 from l2l_jax.registry import find, main_function
@@ -29,11 +30,23 @@ def complete_config(config: Mapping[str, Any]) -> dict[str, Any]:
         with contextlib.suppress(ConfigError):
             taken = keyword_defaults(main_function(kind, find(kind, name)))
             section[key] = merge_args(taken, section.get(key, {}))
+    for phase in filter(is_phase, config.values()):
+        if isinstance(section := phase.get("optimizer"), dict):
+            _complete_optimizer(section)
     for name, args in _sections(config, "evaluators"):
         with contextlib.suppress(ConfigError):
             plugin = find("evaluator", args.get("evaluator", name))
             config["evaluators"][name] = keyword_defaults(plugin.evaluate) | args
     return config
+
+
+def _complete_optimizer(section: dict[str, Any]) -> None:
+    """Adds the name and the arguments that an optimizer section lacks, as in an older run."""
+    section.setdefault("name", optim.ADAMW)
+    section.setdefault("args", {})
+    if section["name"] in optim.NAMES and isinstance(section["args"], Mapping):
+        taken = keyword_defaults(optim.arguments(section["name"]))
+        section["args"] = merge_args(taken, section["args"])
 
 
 def plain(value: Any) -> Any:

@@ -83,16 +83,24 @@ SIDE: Table = {
     ),
     "images": Option(0, "training images in all, evenly over the classes; 0 = all", 0, MAX_IMAGES),
 }
+OPTIMIZERS = (  # those of lib/optim.py, which needs JAX
+    *("adamw", "sgd", "sophia", "lion", "adafactor", "rmsprop", "adagrad", "adabelief", "radam"),
+    *("nadam", "yogi", "novograd", "adopt", "ademamix"),
+)
 OPTIMIZER: Table = {
-    "lr": Option(1e-4, "peak learning rate of AdamW", 0, MAX_RATE),
+    "name": Option("adamw", "which optimizer", choices=OPTIMIZERS),
+    "args": Option({}, "arguments of an optimizer other than adamw; see docs/methods.md"),
+    "lr": Option(1e-4, "peak learning rate", 0, MAX_RATE),
     "warmup": Option(
         0.05, "share of the steps in which the learning rate rises from 0", 0, 1, open_high=True
     ),
     "final": Option(0.0, "learning rate at the end of the cosine", 0, MAX_RATE),
-    "b1": Option(0.9, "decay of the first moment", 0, 1, open_high=True),
-    "b2": Option(0.95, "decay of the second moment", 0, 1, open_high=True),
-    "eps": Option(1e-8, "added to the root of the second moment", 0, 1, open_low=True),
-    "weight_decay": Option(0.05, "weight decay; biases and norm scales have none", 0, 100),
+    "b1": Option(0.9, "decay of the first moment of adamw", 0, 1, open_high=True),
+    "b2": Option(0.95, "decay of the second moment of adamw", 0, 1, open_high=True),
+    "eps": Option(1e-8, "added to the root of the second moment of adamw", 0, 1, open_low=True),
+    "weight_decay": Option(
+        0.05, "weight decay, times the learning rate; biases and norm scales have none", 0, 100
+    ),
     "clip": Option(0.0, "the largest norm of the whole gradient; 0 = no clipping", 0),
 }
 PHASE: Table = {

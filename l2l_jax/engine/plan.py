@@ -12,6 +12,7 @@ from typing import Any
 from l2l_jax.engine import config as config_table
 from l2l_jax.engine.complete import complete_config
 from l2l_jax.engine.config import is_phase
+from l2l_jax.lib import optim
 from l2l_jax.lib.errors import ConfigError, unknown_name
 from l2l_jax.lib.signatures import check_args, keyword_defaults
 from l2l_jax.registry import find, main_function
@@ -269,6 +270,7 @@ def _phase(name: str, section: Mapping[str, Any], tasks: Mapping[str, TaskPlan])
     method, solver = find("method", section["method"]), find("solver", section["solver"])
     check_args(method.objectives, section["args"], f"{name}.args", method.BOUNDS)
     check_args(solver.update, section["solver_args"], f"{name}.solver_args", solver.BOUNDS)
+    optim.check(section["optimizer"], f"{name}.optimizer")
     chosen = section["tasks"]
     values = {key: section[key] for key in config_table.PHASE if key not in ("method", "solver")}
     values |= dict(tasks=_chosen_tasks(f"{name}.tasks", chosen, tasks) if chosen else ())

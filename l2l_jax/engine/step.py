@@ -82,7 +82,7 @@ class UpdateRule:
     args: Mapping[str, Any]
     solver: Solver
     solver_args: Mapping[str, Any]
-    optimizer: optax.GradientTransformation
+    optimizer: optax.GradientTransformationExtraArgs
     learning_rate: optax.Schedule
     seed: int
     tasks: int = 1  # tasks that the phase rotates over; step i uses the i-th, in turn
@@ -275,7 +275,14 @@ def make_update(rule: UpdateRule, task: TaskPlan, mesh: Mesh) -> Step:
         gradient, metrics = rule.solver.update(
             objectives, state.student, state.step, **rule.solver_args
         )
-        updates, optimizer = rule.optimizer.update(gradient, state.optimizer, state.student)
+
+        def direction(student: Params) -> Params:
+            """The gradient of this step at other parameters, for optimizers of second order."""
+            return rule.solver.update(objectives, student, state.step, **rule.solver_args)[0]
+
+        updates, optimizer = rule.optimizer.update(
+            gradient, state.optimizer, state.student, direction=direction
+        )
         updates = _salient(updates, fixed["salient"])  # weight decay moves what has no gradient
         student: Any = optax.apply_updates(state.student, updates)
         measured: dict[str, Any] = {

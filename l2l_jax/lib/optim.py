@@ -1,12 +1,28 @@
-"""AdamW with linear warm-up and cosine decay of the learning rate, as in the papers."""
+"""The optimizer of a phase, with linear warm-up and cosine decay of its learning rate.
+
+AdamW is the default, as in the papers; lib/optimizers.py has others. A step of each is
+
+    theta <- theta - lr (direction + weight_decay theta)
+
+so the learning rate scales the decay, too, and the decay does not pass through the moments. Biases
+and norm scales have no decay.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import optax
 
-from l2l_jax.lib.errors import ConfigError
+from l2l_jax.lib.errors import ConfigError, unknown_name
+from l2l_jax.lib.optimizers import BOUNDS, DIRECTIONS
+from l2l_jax.lib.signatures import check_args, keyword_defaults
 from l2l_jax.types import Params
 
 UNDECAYED = ("bias", "scale")
+ADAMW = "adamw"
+OF_ADAMW = ("b1", "b2", "eps")  # keys of the section that only AdamW reads
+NAMES = (ADAMW, *DIRECTIONS)
 
 
 def schedule(
@@ -55,10 +71,39 @@ def adamw(
     return optax.chain(optax.clip_by_global_norm(clip), core) if clip else core
 
 
+def arguments(name: str) -> Callable[..., Any]:
+    """A function whose keyword-only arguments are the keys of optimizer.args for that optimizer.
+
+    ConfigError for a name that is not in NAMES.
+    """
+    if name not in NAMES:
+        raise unknown_name("optimizer", name, NAMES)
+    return (lambda: None) if name == ADAMW else DIRECTIONS[name]
+
+
+def check(section: Mapping[str, Any], where: str) -> None:
+    """ConfigError unless the optimizer exists and reads every key that is set.
+
+    section: all keys of an optimizer section. where: its config key, for the message.
+    """
+    name = section["name"]
+    check_args(arguments(name), section["args"], f"{where}.args", BOUNDS)
+    defaults = keyword_defaults(make_optimizer)
+    for key in OF_ADAMW:
+        if name != ADAMW and section[key] != defaults[key]:
+            known = ", ".join(keyword_defaults(arguments(name)))
+            raise ConfigError(
+                f"{where}.{key}={section[key]} is read by adamw alone. Set it to its default, "
+                f"{defaults[key]}; {name} has its own arguments in {where}.args: {known}."
+            )
+
+
 def make_optimizer(
     *,
     steps: int,
     lr: int | float,
+    name: str = ADAMW,
+    args: Mapping[str, Any] | None = None,
     warmup: int | float = 0.05,
     final: int | float = 0.0,
     b1: int | float = 0.9,
@@ -66,14 +111,26 @@ def make_optimizer(
     eps: int | float = 1e-8,
     weight_decay: int | float = 0.05,
     clip: int | float = 0.0,
-) -> tuple[optax.GradientTransformation, optax.Schedule]:
+) -> tuple[optax.GradientTransformationExtraArgs, optax.Schedule]:
     """(optimizer, learning rate by step) of a phase; the arguments are its optimizer section.
 
-    ConfigError for a negative clip and for what `schedule` refuses.
+    The optimizer's `update` also takes `direction`: a function from parameters to the gradient of
+    this step there, which only some optimizers call. ConfigError for a negative clip, an unknown
+    name, and for what `schedule` refuses.
     """
     if not clip >= 0:
         raise ConfigError(
             f"optimizer.clip={clip} is the largest norm of a gradient, 0 or more; 0 sets no limit."
         )
     rate = schedule(lr=lr, warmup=warmup, final=final, steps=steps)
-    return adamw(rate, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay, clip=clip), rate
+    make = arguments(name)
+    if name == ADAMW:
+        core = adamw(rate, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay, clip=clip)
+    else:
+        core: Any = optax.chain(
+            optax.clip_by_global_norm(clip) if clip else optax.identity(),
+            make(**(args or {})),
+            optax.add_decayed_weights(weight_decay, decay_mask),
+            optax.scale_by_learning_rate(rate),
+        )
+    return optax.with_extra_args_support(core), rate
