@@ -25,6 +25,7 @@ MOVES = {
     "finetune": ("loss", "falls: training goes on", ""),
     "pretrain": ("loss", "falls, from a fresh start", ""),
     "distill": ("outputs and latents", "move to those of the teacher", ""),
+    "ridge_head": ("last layer", "is solved for them alone", ""),
     "perturb": ("parameters", "all move halfway to a fresh start", ""),
 }
 # {solver: (angle of the forget gradient before, after in degrees, its length after, text)}
@@ -32,6 +33,7 @@ GRADIENTS = {
     "weighted": (130, 130, 0.45, "retain gradient + alpha times forget gradient"),
     "pcgrad": (130, 90, 0.77, "of two that conflict, each loses its part against the other"),
     "normalized": (130, 130, 0.2, "the forget gradient gets a share of the length of the other"),
+    "noisy": (130, 130, 0.0, "the clipped retain gradient, and noise of a fixed size"),
     "epsilon": (130, 130, 0.75, "as much of it as keeps the forget objective below epsilon"),
 }
 

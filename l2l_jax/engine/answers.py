@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from l2l_jax.data import class_selection, key_lists
+from l2l_jax.data import class_selection, key_lists, splits
 from l2l_jax.data.duplicates import FORGET
 from l2l_jax.data.images import resize_crop
 from l2l_jax.engine import copies, evaluation
@@ -178,16 +178,16 @@ def _unseen(experiment: Experiment, places: list[copies.Place]) -> dict[str, lis
 
     Images that were set apart for stop=unseen are not among them.
     """
-    split = experiment.splits.get("retain_eval")
-    if split is None or split.part != "eval":
-        return {}
     source = experiment.sources["eval"]
-    names = np.array(source.classes)[source.labels[split.indices]]
-    chosen = {}
+    used = [split.indices for split in _forget_splits(experiment) if split.part == "eval"]
+    if splits.CALIBRATION in experiment.splits:
+        used.append(experiment.splits[splits.CALIBRATION].indices)
+    rows = np.setdiff1d(np.arange(len(source.keys)), np.concatenate([np.zeros(0, int), *used]))
+    names, chosen = np.array(source.classes)[source.labels[rows]], {}
     for name in sorted({_class(experiment, place) for place in places}):
-        rows = split.indices[names == name]
+        mine = rows[names == name]
         seed = seed_of(experiment.plan.seed, "answers", name)
-        drawn = rows[class_selection.balanced(source.labels[rows], UNSEEN, seed)]
+        drawn = mine[class_selection.balanced(source.labels[mine], UNSEEN, seed)]
         if len(drawn):
             chosen[name] = [("eval", int(row)) for row in drawn]
     return chosen

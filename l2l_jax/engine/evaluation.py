@@ -8,6 +8,7 @@ from typing import Any
 
 from l2l_jax.engine import (
     by_class,
+    certificate,
     cost,
     evaluated,
     networks,
@@ -60,6 +61,7 @@ def evaluate(experiment: Experiment, outcome: Outcome) -> dict[str, Any]:
         "ended": _endings(experiment, outcome),
         "reference": plan.config["reference"],
         **origins(experiment, outcome),
+        "certificate": certificate.of_run(experiment, outcome) if _unlearns(plan) else None,
         "sampling": model.sampling,
         "evaluated": {v: describe_variant(v, experiment, outcome) for v in params},
         "trained_on": sorted(trained),

@@ -36,7 +36,7 @@ class Salt:
 
 
 def request(workdir: Workdir, salt: Salt) -> dict[str, Any]:
-    """What was asked: {"asked_for", "data", "classes", "images", "digest", "names"}.
+    """What was asked: {"asked_for", "data", "classes", "images", "digest", "names", "recipe"}.
 
     names: the salted digest of every image of a list, in the order of the names; absent for whole
     classes. digest: the salted digest of all names.
@@ -49,6 +49,7 @@ def request(workdir: Workdir, salt: Salt) -> dict[str, Any]:
         "classes": [] if listed else list(config["split"]["forget"]["classes"]),
         "images": forget["count"],
         "digest": salt.digest("\n".join(forget["keys"])),
+        "recipe": config.get("recipe", {"name": "", "reason": ""}),
     }
     if listed:
         made["names"] = [salt.digest(key) for key in forget["keys"]]
@@ -91,7 +92,7 @@ def findings(workdir: Workdir, salt: Salt) -> dict[str, Any]:
     results = workdir.read_results()
     kept = ("task", "tasks", "counts", "intervals", "figures", "audits", "unclean", "ended",
             "skipped", "passes", "trained_on", "evaluated")  # fmt: skip
-    found = {name: results[name] for name in kept}
+    found = {name: results[name] for name in kept} | {"certificate": results.get("certificate")}
     if rows := answered(workdir):
         found["answers"] = answers.summary(rows)
     if not config_dicts.forgets_a_list(workdir.read_config()):

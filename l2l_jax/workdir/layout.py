@@ -107,6 +107,10 @@ class Workdir:
         """The folder of a phase's checkpoints."""
         return self.folder / "checkpoints" / phase
 
+    def sums(self, phase: str) -> Path:
+        """The sums over all images from which a phase is solved; see engine/fitting.py."""
+        return self.folder / "sums" / f"{phase}.npz"
+
     def tensorboard(self, phase: str) -> Path:
         """The folder of a phase's TensorBoard files."""
         return self.folder / "tensorboard" / phase
