@@ -20,8 +20,8 @@ PARTS = ["__main__", "commands", "main", "evaluate", "audit", "benchmark", "demo
          "weights.__main__", "record.__main__", "flags", "requests", "processes", "engine",
          "record", "report", "weights", "loaded", "stored", "PLUGINS", "registry", "workdir",
          "data", "lib", "types", "audit_types", "model_types", "bounds"]  # fmt: skip
-ENGINE = ["run", "purge", "answers", "copies", "auditing", "evaluation", "subject", "train",
-          "preflight", "fitting", "audit_sets", "cost", "measure", "certificate", "unseen",
+ENGINE = ["rerun", "run", "purge", "answers", "copies", "auditing", "evaluation", "subject",
+          "train", "preflight", "fitting", "audit_sets", "cost", "measure", "certificate", "unseen",
           "token_bank", "reuse", "retrained", "tokenizer", "by_class", "completions", "evaluated",
           "networks", "outcome", "boundaries", "provenance", "training_sets", "experiment", "step",
           "plan", "complete", "config"]  # fmt: skip

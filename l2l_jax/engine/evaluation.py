@@ -45,7 +45,7 @@ def evaluate(experiment: Experiment, outcome: Outcome) -> dict[str, Any]:
     for name, reason in skipped.items():
         log.warning("evaluate: %s is left out: %s", name, reason)
     described = describe_figures(evaluators)
-    tasks, intervals, measured = _measure(completer, evaluators, described)
+    tasks, intervals, measured = measure(completer, evaluators, described)
     trained = trained_on(plan, experiment.splits)
     own = "unlearned" if "unlearned" in params else completer.variants[0]
     results = {
@@ -101,7 +101,7 @@ def _earlier_audits(experiment: Experiment, digests: Mapping[str, str]) -> dict[
         return {}
 
 
-def _measure(
+def measure(
     completer: Completer,
     evaluators: Mapping[str, EvaluatorPlan],
     described: Mapping[str, Mapping[str, Figure]],

@@ -64,6 +64,11 @@ def verify(folder: Path, key: Path | None = None, weights: Path | None = None) -
     return Verified(problems, checked)
 
 
+def findings(folder: Path) -> dict[str, Any]:
+    """The content of findings.json of a record. Damaged if it cannot be read."""
+    return _read(folder, "findings.json")
+
+
 def _read(folder: Path, name: str) -> dict[str, Any]:
     try:
         value = json.loads(bounded.read(folder / name, manifest.MAX_BYTES))
