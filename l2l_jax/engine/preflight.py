@@ -15,7 +15,16 @@ import numpy as np
 
 from l2l_jax.data import duplicates, image_cache, image_folder, images, splits
 from l2l_jax.data.splits import Split
-from l2l_jax.engine import audit_sets, boundaries, networks, retrained, token_bank, unseen
+from l2l_jax.engine import (
+    audit_sets,
+    boundaries,
+    certificate,
+    fitting,
+    networks,
+    retrained,
+    token_bank,
+    unseen,
+)
 from l2l_jax.engine.complete import complete_config
 from l2l_jax.engine.experiment import Experiment, load_original
 from l2l_jax.engine.plan import Plan
@@ -210,6 +219,8 @@ def _try_phase(experiment: Experiment, phase: str) -> None:
         )
     boundaries.check(experiment, planned)
     unseen.check(experiment, planned)
+    certificate.check(experiment, planned)
+    fitting.check(experiment, planned)
     if solver.resolve:
         solver.resolve(boundaries.found(experiment, phase), **planned.solver_args)
     salient = None

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import jax
 import numpy as np
 
-from l2l_jax.engine import measure, token_bank
+from l2l_jax.engine import fitting, measure, token_bank
 from l2l_jax.engine.experiment import Experiment
 from l2l_jax.engine.outcome import counted
 from l2l_jax.engine.step import State, UpdateRule, make_update, shard_update
@@ -38,6 +38,8 @@ def train(
     total = planned.steps
     if planned.method.begin:  # it takes no step
         return start, 0, 0
+    if planned.method.examples:
+        return fitting.fit(phase, experiment, start)
     with contextlib.ExitStack() as stack:
         # 1. What a step does, and what it starts from: the newest whole checkpoint, or `start`.
         rule, sides = experiment.update_rule(phase), training_splits(experiment, phase)
