@@ -8,7 +8,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source launch/environment.sh
-environment ""
+environment "[tensorboard]"
 
 config=configs/fashion_mnist.py workdir=runs/demo
 if [ "${1:-}" = --short ]; then
