@@ -31,6 +31,7 @@ class Writer:
         self.seconds = 0.0  # spent on this phase by earlier launches
         self._path = workdir.metrics
         self._file = self._events = None
+        self._event_folder = workdir.tensorboard(phase) if tensorboard else None
         if not hosts.is_main():
             return
         records = workdir.read_metrics()
@@ -40,7 +41,6 @@ class Writer:
             with files.atomic_write(self._path) as file:
                 file.writelines(map(files.json_line, kept))
             self._file = self._path.open("ab")
-        self._events = _event_writer(workdir.tensorboard(phase)) if tensorboard else None
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Writes one line and flushes it. NotSaved if that fails, e.g. on a full disk."""
@@ -49,6 +49,8 @@ class Writer:
                 record = {"phase": self.phase, "step": step, **values}
                 self._file.write(files.json_line(record))
                 self._file.flush()
+            if self._event_folder:  # importing takes seconds, in which the first step runs
+                self._events, self._event_folder = _event_writer(self._event_folder), None
             if self._events:
                 try:
                     self._events.write_scalars(step, values)

@@ -66,8 +66,8 @@ def test_without_any_writer_of_events_the_json_lines_remain(tmp_path, monkeypatc
     monkeypatch.setitem(sys.modules, "tensorboard.summary.writer.event_file_writer", None)
     with caplog.at_level(logging.WARNING):
         writer = metrics.Writer(tmp_path, "unlearn", 0, tensorboard=True)
+        writer.scalars(0, {"retain": 0.25, "seconds": 1.0})
     assert "metrics.jsonl is" in caplog.text
-    writer.scalars(0, {"retain": 0.25, "seconds": 1.0})
     writer.close()
     assert len(list(files.read_jsonl(tmp_path / "metrics.jsonl"))) == 1
 
@@ -104,7 +104,7 @@ def test_rates_and_remaining_time(monkeypatch, caplog):
 
 @pytest.mark.slow
 def test_heavy_packages_are_not_imported():
-    """Only workdir/metrics.py may import TensorFlow, and only when it makes a writer."""
+    """Only workdir/metrics.py may import TensorFlow, and only when it writes."""
     code = (
         "import sys, l2l_jax.main, l2l_jax.flags, l2l_jax.engine.run, l2l_jax.weights.__main__\n"
         "from l2l_jax.registry import find, names, FOLDERS\n"
