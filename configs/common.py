@@ -58,6 +58,10 @@ SIMPLE = dict(  # recipes of one phase: (method, settings that differ from those
     erasediff=("erasediff", dict(solver="bilevel")),
     selective_amnesia=("selective_amnesia", dict(solver_args=dict(alpha=1.0))),
     retrack=("retrack", dict(solver_args=dict(alpha=1.0))),
+    safe_denoiser=(
+        "safe_denoiser",
+        dict(solver_args=dict(alpha=1.0), steps=1, accumulate=1, optimizer=ONE_STEP),
+    ),
 )
 CALIBRATION_IMAGES = 50  # of each class, for the recipe images
 UNDO = "undo"  # a word beside one of METHODS; see use_undo
@@ -102,6 +106,8 @@ def use_method(config: Config, name: str, kept: float = 1.0) -> None:
         optimizer = unlearn["optimizer"] | changes.get("optimizer", {})
         return unlearn | dict(method=method, **args) | changes | dict(optimizer=optimizer)
 
+    if name == "safe_denoiser" and config.model.name == "diffusion":
+        config.model.args["negation"] = unlearn["batch_size"]
     method, changes = SIMPLE.get(name, (name, {}))
     new = {"unlearn": changed(method, **changes)}
     # With the full learning rate, one step of ascent would go far beyond lambda.
@@ -123,13 +129,17 @@ def use_method(config: Config, name: str, kept: float = 1.0) -> None:
         config.split.calibration = CALIBRATION_IMAGES
         new = {"unlearn": changed("max_loss", **_images(unlearn["optimizer"]["lr"]))}
     elif name == "retrain":
-        config.phases = ("pretrain",)
-        config.pretrain.on = "retain"
-        config.pretrain.steps = round(kept * config.pretrain.steps)
-        return
+        return _retrain(config, kept)
     config.phases = (*phases[:position], *new, *phases[position + 1 :])
     for key, settings in new.items():
         config[key] = ml_collections.ConfigDict(settings)
+
+
+def _retrain(config: Config, kept: float) -> None:
+    """Leaves only the phase pretrain, on the retain split and in `kept` times its steps."""
+    config.phases = ("pretrain",)
+    config.pretrain.on = "retain"
+    config.pretrain.steps = round(kept * config.pretrain.steps)
 
 
 def _images(rate: float) -> dict[str, Any]:

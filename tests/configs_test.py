@@ -21,10 +21,8 @@ METHOD_OF = dict(  # of recipes
     **dict.fromkeys(("epsilon", "pcgrad", "saliency", "conflict_free"), "l2l"),
     **dict.fromkeys(("images", "uno", "slug"), "max_loss"),
 )
-ONE_STEP = (
-    "slug",
-    "prune",
-)  # their phases, called unlearn and prune, are one step of plain descent
+# Methods whose first phase is one step of plain descent, and the solver of that phase.
+ONE_STEP = dict(slug="slug", prune="remove_units", safe_denoiser="weighted")
 
 
 def config_of(spec, *words):
@@ -49,7 +47,7 @@ def test_every_config_has_every_method(spec, method):
         if method in ONE_STEP and phase == phases[0]:
             assert config[phase]["steps"] == 1
             assert (optimizer["name"], optimizer["lr"], optimizer["weight_decay"]) == ("sgd", 1, 0)
-            assert config[phase]["solver"] == dict(prune="remove_units").get(method, method)
+            assert config[phase]["solver"] == ONE_STEP[method]
             continue
         assert config[phase]["steps"] == default["unlearn"]["steps"]
         assert optimizer["final"] <= optimizer["lr"] <= default["unlearn"]["optimizer"]["lr"]
