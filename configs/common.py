@@ -129,7 +129,8 @@ def use_method(config: Config, name: str, kept: float = 1.0) -> None:
         config.split.calibration = CALIBRATION_IMAGES
         new = {"unlearn": changed("max_loss", **_images(unlearn["optimizer"]["lr"]))}
     elif name == "retrain":
-        return _retrain(config, kept)
+        _retrain(config, kept)
+        return
     config.phases = (*phases[:position], *new, *phases[position + 1 :])
     for key, settings in new.items():
         config[key] = ml_collections.ConfigDict(settings)
