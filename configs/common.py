@@ -168,6 +168,11 @@ def use_undo(config: Config, pretrained: int = 0, **optimizer: Any) -> None:
         raise ValueError(
             f"{UNDO} goes with a phase that unlearns, and {last} does not: leave it out."
         )
+    if before["optimizer"] == ONE_STEP:
+        raise ValueError(
+            f"{UNDO} goes with a phase that trains, and {last} is one step of {before['solver']}: "
+            "leave it out."
+        )
     made = config.pretrain.to_dict() if "pretrain" in config.phases else before
     if made is not before and not pretrained:
         pretrained = made["steps"] * made["batch_size"]

@@ -66,7 +66,7 @@ def test_the_folder_config_has_every_method(method):
 
 
 @pytest.mark.parametrize("spec", [*PUBLISHED_MODELS, *SMALL_MODELS])
-@pytest.mark.parametrize("method", ["", "max_loss", "ascent", "epsilon"])
+@pytest.mark.parametrize("method", ["", "max_loss", "ascent", "epsilon", "prune"])
 def test_every_config_has_undo_after_every_method(spec, method):
     words = [method] * bool(method)
     before, config = config_of(spec, *words), config_of(spec, *words, "undo")
@@ -126,6 +126,7 @@ def test_form_words_that_exclude_each_other():
         ("vqgan_imagenet", ("max_loss",)),
         ("mae_places365", ("retrain",)),
         ("fashion_mnist", ("retrain", "undo")),
+        ("fashion_mnist", ("slug", "undo")),
         ("autoencoder_cifar10", ("retrain", "undo")),
         ("mage_imagenet", ("pretrain", "undo")),
     ):
