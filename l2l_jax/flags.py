@@ -18,7 +18,7 @@ import ml_collections
 from absl import app, flags
 from ml_collections import config_flags
 
-from l2l_jax import processes
+from l2l_jax import processes, requests
 from l2l_jax.engine import config as config_table
 from l2l_jax.engine.complete import complete_config, plain
 from l2l_jax.lib import cli, config_dicts, config_files
@@ -47,7 +47,8 @@ def _run(main: Callable[[Any, flags.FlagValues], None]) -> None:
         return
     spec, argv = split([_hyphens(word) for word in sys.argv])
     argv = [with_audits(word) for word in argv]
-    config = ml_collections.ConfigDict(with_names(cli.load_config(spec), argv))
+    spec, loaded = requests.with_recipe(spec, cli.load_config(spec), argv)
+    config = ml_collections.ConfigDict(with_names(loaded, argv))
     check_keys(config, argv, spec)
     if not any(re.match(r"--?workdir(=|$)", word) for word in argv):
         raise ConfigError("--workdir FOLDER is missing: where everything goes, such as runs/demo.")
@@ -59,6 +60,8 @@ def _run(main: Callable[[Any, flags.FlagValues], None]) -> None:
             raise ConfigError(f"{rest[1:]} belong to no flag; an override is --config.seed=1.")
         if unread := unused(flags.FLAGS.config, argv[1:]):
             raise ConfigError(unused_message(unread, flags.FLAGS.config))
+        if name := flags.FLAGS.config.get("recipe", {}).get("name"):
+            log.info("recipe %s: %s", name, flags.FLAGS.config.recipe.reason)
         main(flags.FLAGS.config, flags.FLAGS)
 
     app.run(lambda rest: cli.run_with_clear_errors(started, rest), argv=argv)

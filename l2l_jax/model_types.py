@@ -197,3 +197,30 @@ class NoisyModel(ImageToImage, Protocol):
     def energy(self, inputs: Inputs) -> PerImage:
         """[B] half the sum of squares, over the hole, of the noise that explains the inputs."""
         ...
+
+
+# Objectives ----------------------------------------------------------------------------------
+
+
+@runtime_checkable
+class Objectives(Protocol):
+    """The two objectives of one batch as functions of the trainable parameters."""
+
+    def gradients(
+        self, student: Params, *weights: tuple[float, float]
+    ) -> tuple[list[Params], Metrics]:
+        """(gradient of r * retain + f * forget for each pair (r, f), metrics with both values).
+
+        A gradient is zero where values may not move (saliency).
+        """
+        ...
+
+
+@runtime_checkable
+class CenteredObjectives(Objectives, Protocol):
+    """Objectives for a solver with a guarantee (Solver.certify)."""
+
+    @property
+    def center(self) -> Params:
+        """Values like the student's that no forget image decided."""
+        ...

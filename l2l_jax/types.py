@@ -50,6 +50,7 @@ from l2l_jax.model_types import (  # noqa: F401 - as above
     Activations,
     Array,
     Batch,
+    CenteredObjectives,
     Images,
     ImageToImage,
     Inputs,
@@ -57,6 +58,7 @@ from l2l_jax.model_types import (  # noqa: F401 - as above
     Mask,
     Metrics,
     NoisyModel,
+    Objectives,
     Outputs,
     Params,
     PerImage,
@@ -137,6 +139,11 @@ class Method:
     #     the noise images that replace forget images, so that a token bank can hold their tokens
     begin: Callable[..., Params] | None = None  # begin(model, params, rng, *, ...): where the phase
     #     ends, made of where it starts; a phase of such a method takes no step
+    examples: Callable[..., Any] | None = (
+        None  # examples(model, params, batch, rng): what each image
+    )
+    #     adds to the sums of lib/ridge.py; a phase of such a method is solved in one step
+    solve: Callable[..., Params] | None = None  # solve(sums, params, *, ...): where that phase ends
     OVERSHOOTS: bool = False  # whether it moves the images of a list far beyond never-seen ones,
     #     unless the phase has stop="unseen"; without it a run logs a warning
     spares_forget: Callable[..., bool] = _no  # spares_forget(**args): whether on="all", which holds
@@ -145,20 +152,6 @@ class Method:
     #     for a model, "" if it can
     VARIANTS: tuple[Mapping[str, Any], ...] = ()  # arguments that make another objective, to test
     BOUNDS: Bounded = dataclasses.field(default_factory=_no_bounds)
-
-
-@runtime_checkable
-class Objectives(Protocol):
-    """The two objectives of one batch as functions of the trainable parameters."""
-
-    def gradients(
-        self, student: Params, *weights: tuple[float, float]
-    ) -> tuple[list[Params], Metrics]:
-        """(gradient of r * retain + f * forget for each pair (r, f), metrics with both values).
-
-        A gradient is zero where values may not move (saliency).
-        """
-        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,6 +175,16 @@ class Solver:
     #     starts; "" = where the phase before it ends
     resolve: Callable[..., dict[str, Any]] | None = None  # resolve(found, **args) returns the
     #     arguments completed by {boundary: value} of earlier phases; ConfigError if one is missing
+    begin: Callable[..., Params] | None = None  # begin(student, middle, **args): where a phase
+    #     starts. It comes together with `after`, `settle` and `certify`: a phase with a guarantee
+    after: Callable[..., Params] | None = None  # after(student, rng, **args): the parameters after
+    #     a step, made of those that the optimizer made
+    settle: Callable[..., dict[str, Any]] | None = (
+        None  # settle(steps, rate, **args): all arguments
+    )
+    certify: Callable[..., dict[str, Any]] | None = (
+        None  # certify(steps, rate, **args): epsilon, ...
+    )
     solved: Callable[..., bool] | None = None  # solved(**args): whether the start of the phase is
     #     its solution already; then the phase takes no step
     BOUNDS: Bounded = dataclasses.field(default_factory=_no_bounds)

@@ -31,6 +31,7 @@ MOVES = {
     "finetune": ("loss", "falls: training goes on", ""),
     "pretrain": ("loss", "falls, from a fresh start", ""),
     "distill": ("outputs and latents", "move to those of the teacher", ""),
+    "ridge_head": ("last layer", "is solved for them alone", ""),
     "perturb": ("parameters", "all move halfway to a fresh start", ""),
 }
 # {solver: (angle of the forget gradient before, after in degrees, its length after, text)}
@@ -48,6 +49,7 @@ GRADIENTS = {
     "bilevel": (130, 130, 0.75, "as much of it as makes the forget objective fall"),
     "remove_units": (130, 90, 0.3, "read only: units that forgetting needs are set to 0"),
     "slug": (130, 90, 0.3, "one step, in the one layer where it is long and orthogonal"),
+    "noisy": (130, 130, 0.0, "the clipped retain gradient, and noise of a fixed size"),
     "epsilon": (130, 130, 0.75, "as much of it as keeps the forget objective below epsilon"),
 }
 

@@ -155,7 +155,7 @@ def overridden(config, words):
 
 HELP: dict[str, str] = {}
 SUBCOMMANDS = {
-    "l2l_jax.weights": ("list", "import", "export"),
+    "l2l_jax.weights": ("list", "import", "export", "push", "pull"),
     "l2l_jax.record": ("verify", "sign", "write", "purge"),
     "l2l_jax.benchmark": ((), "input"),
 }

@@ -17,8 +17,8 @@ import hashlib
 
 import numpy as np
 from jaxtyping import Bool, UInt8
-from PIL import Image
 
+from l2l_jax.data.duplicates import hashes
 from l2l_jax.lib.placement import Compared
 from l2l_jax.types import AuditFigure, Bounds, Finding, Findings, Subject
 
@@ -30,8 +30,6 @@ FIGURES = (
 SETS = ("forget_train", "retain_train", "retain_eval", "forget_eval")
 COST = "no model is run"
 BOUNDS = {"bits": Bounds(0, 64)}
-SIDE = 8  # of the hash
-GREY = np.array([0.299, 0.587, 0.114])  # ITU-R 601, as Pillow
 Pictures = UInt8[np.ndarray, "N H W 3"]
 
 
@@ -53,18 +51,6 @@ def copies(
     one, two = hashes(asked), hashes(others)
     apart = np.array([np.sum(two != each, axis=1) for each in one]).reshape(equal.shape)
     return equal.any(axis=1), ((apart <= bits) & ~equal).any(axis=1)
-
-
-def hashes(images: Pictures) -> Bool[np.ndarray, "N 64"]:
-    """The difference hash of each image."""
-    size = SIDE + 1, SIDE
-    found = np.zeros((len(images), SIDE * SIDE), bool)
-    for row, image in enumerate(images):
-        grey = Image.fromarray((image @ GREY).astype(np.float32))
-        small = np.asarray(grey.resize(size, Image.Resampling.BOX))
-        small = np.rint(small)  # in a flat place all are equal
-        found[row] = (small[:, :-1] < small[:, 1:]).ravel()
-    return found
 
 
 def _digest(image: np.ndarray) -> str:

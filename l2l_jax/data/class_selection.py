@@ -91,11 +91,14 @@ def _unknown_class(item: Any, source: Source, side: str) -> ConfigError:
     )
 
 
-def rows_of_list(path: Path, sources: Mapping[str, Source]) -> dict[str, np.ndarray]:
+def rows_of_list(
+    path: Path, sources: Mapping[str, Source], missing_keys: str = "stop"
+) -> dict[str, np.ndarray]:
     """{part: sorted int64 rows} of the image keys in a text file (one a line) or a split's JSON.
 
-    The first of the sources is the part that is trained on. DataMissing if there is no such file;
-    ConfigError if it is no list, if a key is in no source, or if no key is in the first one.
+    The first of the sources is the part that is trained on. missing_keys: what a key that is in no
+    source does, "stop" or "skip". DataMissing if there is no such file; ConfigError if it is no
+    list, if it stops at a key, or if no key is in the first source.
     """
     keys = key_lists.read(path)
     rows: dict[str, np.ndarray] = {}
@@ -107,7 +110,13 @@ def rows_of_list(path: Path, sources: Mapping[str, Source]) -> dict[str, np.ndar
     trained, *held_out = sources
     if missing:
         known = [key for source in sources.values() for key in source.keys]
-        raise key_lists.unknown(path, missing, known)
+        error = key_lists.unknown(path, missing, known)
+        if missing_keys == "stop" or len(missing) == len(set(keys)):
+            raise error
+        log.warning(
+            "%s lists %d images that are not in the data set, such as %s; they are left out",
+            *(path, len(missing), sorted(missing)[0]),
+        )
     count = sum(len(rows[part]) for part in held_out)
     statement = f"{count} of the {len(set(keys))} images that {path} lists are held out"
     if not len(rows[trained]):

@@ -97,7 +97,8 @@ def unknown(path: Path, missing: Iterable[str], known: Sequence[str]) -> ConfigE
         hint += " A key is the path below the root of the data set, not from the root of the disk."
     return ConfigError(
         f"{path} lists {len(missing)} images that are not in the data set: "
-        f"{', '.join(map(repr, missing[:5]))}.{hint} A key looks like {known[0]!r}."
+        f"{', '.join(map(repr, missing[:5]))}.{hint} A key looks like {known[0]!r}. "
+        "--config.split.missing=skip leaves them out, and says so in the answer."
     )
 
 

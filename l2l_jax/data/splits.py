@@ -126,16 +126,28 @@ def _choose(
     labels = class_selection.labels_of_sides(config, sides, next(iter(sources.values())))
     for side in sides:
         path = config[side]["files"]
-        of_list = class_selection.rows_of_list(Path(path).expanduser(), sources) if path else {}
+        of_list = {}
+        if path:
+            policy = config["missing"]
+            of_list = class_selection.rows_of_list(Path(path).expanduser(), sources, policy)
         for part, source in sources.items():
             of_classes = np.flatnonzero(np.isin(source.labels, sorted(labels[side])))
             chosen[part][side] = of_list.get(part, of_classes)
     for part, source in sources.items():
+        _take_out(chosen[part], config)
         _check_disjoint(chosen[part], source)
         if side := class_selection.side_taking_rest(config, sides, default):
             taken = np.concatenate(list(chosen[part].values()))
             chosen[part][side] = np.setdiff1d(np.arange(len(source.keys)), taken)
     return chosen
+
+
+def _take_out(rows: dict[str, np.ndarray], config: Mapping[str, Any]) -> None:
+    """Takes the images of a list to forget out of the sides that are chosen by classes."""
+    if "forget" in rows and config["forget"]["files"]:
+        for side in rows.keys() - {"forget"}:
+            if not config[side]["files"]:
+                rows[side] = np.setdiff1d(rows[side], rows["forget"])
 
 
 def _check_disjoint(rows: Mapping[str, np.ndarray], source: Source) -> None:

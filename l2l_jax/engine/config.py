@@ -230,6 +230,11 @@ TABLE: dict[str, "Option | Table"] = {
             "because none can be forgotten and kept, or be allowed",
             choices=("stop", "allow"),
         ),
+        "missing": Option(
+            "stop",
+            "what the keys of a list that no image has do: stop the run, or be left out",
+            choices=("stop", "skip"),
+        ),
         "forget": SIDE,
         "retain": SIDE,
         "proxy": SIDE,
@@ -266,10 +271,7 @@ TABLE: dict[str, "Option | Table"] = {
         "{name: arguments}; `evaluator` names the file of l2l_jax/evaluators if `name` is none, "
         "and `network` the feature network",
     ),
-    "audits": Option(
-        (),
-        "audits to run: names of l2l_jax/audits, or quick, or all; () = none",
-    ),
+    "audits": Option((), "audits to run: names of l2l_jax/audits, or quick, or all; () = none"),
     "audit": {
         "images": Option(256, "images of each set at most; 0 = all", 0, MAX_IMAGES),
         "args": Option({}, "{audit: its arguments}, in place of its defaults or quick ones"),
@@ -280,6 +282,10 @@ TABLE: dict[str, "Option | Table"] = {
             "whether pages show the images of a list to forget; off: nothing that somebody asked "
             "to delete is published again",
         ),
+    },
+    "recipe": {  # changes no figure; may differ when a run is continued
+        "name": Option("", "the form word that chose the phases, such as l2l or images"),
+        "reason": Option("", "why it was chosen, in words; empty = a config chose it"),
     },
     "runtime": {  # changes no result; may differ when a run is continued
         "fsdp": Option(
@@ -305,7 +311,7 @@ TABLE: dict[str, "Option | Table"] = {
         "profile_steps": Option(0, "steps of the trace; 0 = no trace", 0, 10_000),
     },
 }
-OPTIONAL = ("unlearn", "report")  # other phases may stand for the first; older runs lack the second
+OPTIONAL = ("unlearn", "report", "recipe")  # others may stand for the first; older runs lack some
 ENTRIES = {"tasks": TASK, "networks": NETWORK}  # what each entry of these sections contains
 
 

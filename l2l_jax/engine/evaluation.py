@@ -8,6 +8,7 @@ from typing import Any
 
 from l2l_jax.engine import (
     by_class,
+    certificate,
     cost,
     evaluated,
     networks,
@@ -44,7 +45,7 @@ def evaluate(experiment: Experiment, outcome: Outcome) -> dict[str, Any]:
     for name, reason in skipped.items():
         log.warning("evaluate: %s is left out: %s", name, reason)
     described = describe_figures(evaluators)
-    tasks, intervals, measured = _measure(completer, evaluators, described)
+    tasks, intervals, measured = measure(completer, evaluators, described)
     trained = trained_on(plan, experiment.splits)
     own = "unlearned" if "unlearned" in params else completer.variants[0]
     results = {
@@ -60,6 +61,7 @@ def evaluate(experiment: Experiment, outcome: Outcome) -> dict[str, Any]:
         "ended": _endings(experiment, outcome),
         "reference": plan.config["reference"],
         **origins(experiment, outcome),
+        "certificate": certificate.of_run(experiment, outcome) if _unlearns(plan) else None,
         "sampling": model.sampling,
         "evaluated": {v: describe_variant(v, experiment, outcome) for v in params},
         "trained_on": sorted(trained),
@@ -99,7 +101,7 @@ def _earlier_audits(experiment: Experiment, digests: Mapping[str, str]) -> dict[
         return {}
 
 
-def _measure(
+def measure(
     completer: Completer,
     evaluators: Mapping[str, EvaluatorPlan],
     described: Mapping[str, Mapping[str, Figure]],

@@ -43,6 +43,7 @@ class Experiment:
     weights: Weights | None = None  # the original, on the host; None if a phase makes it
     references: tuple[Weights, ...] = ()  # the retrained models, on the host
     shared_notes: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    rules: dict[str, UpdateRule] = dataclasses.field(init=False, default_factory=dict)
 
     @property
     def config(self) -> Mapping[str, Any]:
@@ -86,12 +87,29 @@ class Experiment:
         """Parameters on the host, in the layout of files and digests."""
         return trees.unstack(hosts.gather(params), self.model.canonical)
 
-    def begin(self, phase: str, start: Params) -> Params:
-        """What the method's `begin` makes of the parameters at which a phase starts, if it has one.
+    def center(self, phase: str) -> Params:
+        """All groups of the center of a solver with a guarantee, on the mesh.
 
-        Its draws depend on the seed and the name of the phase alone.
+        It is an initialisation by the seed, or a weights file. WrongWeights if that does not fit.
+        """
+        spec, model = self.plan.phases[phase].solver_args["center"], self.plan.model
+        if spec:
+            return self.place(pretrained.load(spec, model.plugin.name, model.args).params)
+        init = jax.jit(self.model.init, out_shardings=self.shardings)
+        return init(jax.random.key(self.plan.seed))
+
+    def begin(self, phase: str, start: Params) -> Params:
+        """What the `begin` of method or solver makes of the parameters at which a phase starts.
+
+        Draws of a method depend on the seed and the name of the phase alone.
         """
         planned = self.plan.phases[phase]
+        if planned.solver.begin:
+            groups, center = planned.method.TRAINABLE, self.center(phase)
+            project = functools.partial(planned.solver.begin, **planned.solver_args)
+            own, there = ({g: tree[g] for g in groups} for tree in (start, center))
+            out = {group: self.shardings[group] for group in groups}
+            return start | jax.jit(project, out_shardings=out)(own, there)
         if not planned.method.begin:
             return start
         make = functools.partial(planned.method.begin, self.model, **planned.args)
@@ -102,16 +120,21 @@ class Experiment:
     # The state of a phase
 
     def update_rule(self, phase: str) -> UpdateRule:
-        """What one step of a phase does."""
+        """What one step of a phase does; the same object each time, so that JAX traces it once."""
+        if phase in self.rules:
+            return self.rules[phase]
         planned = self.plan.phases[phase]
-        optimizer, rate = optim.make_optimizer(steps=max(planned.steps, 1), **planned.optimizer)
-        return UpdateRule(
+        steps, args = max(planned.steps, 1), dict(planned.solver_args)
+        optimizer, rate = optim.make_optimizer(steps=steps, **planned.optimizer)
+        if planned.solver.settle:
+            args = planned.solver.settle(steps, planned.optimizer["lr"], **args)
+        self.rules[phase] = UpdateRule(
             phase=phase,
             model=self.model,
             method=planned.method,
             args=dict(planned.args),
             solver=planned.solver,
-            solver_args=dict(planned.solver_args),
+            solver_args=args,
             optimizer=optimizer,
             learning_rate=rate,
             seed=self.plan.seed,
@@ -121,6 +144,7 @@ class Experiment:
             stop=planned.stop,
             compared=planned.tasks,
         )
+        return self.rules[phase]
 
     def abstract_state(self, phase: str) -> State:
         """Shapes and shardings of a phase's state: what its checkpoints are restored onto."""

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from l2l_jax.data import loader
-from l2l_jax.engine import boundaries, unseen
+from l2l_jax.engine import boundaries, certificate, unseen
 from l2l_jax.engine.experiment import Experiment
 from l2l_jax.engine.plan import PhasePlan, TaskPlan
 from l2l_jax.engine.step import UpdateRule, make_objectives
@@ -59,7 +59,8 @@ def resolve_arguments(
     if planned.saliency < 1:
         (gradient,), _ = mean_gradients(rule, experiment, rows, student, fixed, (0.0, 1.0))
         salient = largest(gradient, planned.saliency)
-    return rule, rule.fixed(start, teacher, noise, salient, pairs)
+    certified = certificate.fixed(rule, experiment)
+    return rule, rule.fixed(start, teacher, noise, salient, pairs, certified)
 
 
 def _with_boundaries(rule: UpdateRule, experiment: Experiment) -> UpdateRule:

@@ -77,7 +77,7 @@ class PhasePlan:
     args: Args
     solver: Solver
     solver_args: Args
-    steps: int  # 0 if its method takes none, or its start is its solution
+    steps: int  # 0 if its method takes none, or its start is its solution; 1 if it is solved
     batch_size: int
     accumulate: int
     tasks: tuple[TaskPlan, ...]
@@ -276,6 +276,8 @@ def _phase(name: str, section: Mapping[str, Any], tasks: Mapping[str, TaskPlan])
     values |= dict(tasks=_chosen_tasks(f"{name}.tasks", chosen, tasks) if chosen else ())
     if method.begin or (solver.solved and solver.solved(**section["solver_args"])):
         values["steps"] = 0
+    if method.examples:
+        values["steps"] = 1
     if section["on"] == "all" and method.spares_forget(**section["args"]):
         raise ConfigError(
             f"{name}.on=all: the images to forget are among all images, and {method.name} would "

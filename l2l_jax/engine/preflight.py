@@ -15,7 +15,16 @@ import numpy as np
 
 from l2l_jax.data import duplicates, image_cache, image_folder, images, splits
 from l2l_jax.data.splits import Split
-from l2l_jax.engine import audit_sets, boundaries, networks, retrained, token_bank, unseen
+from l2l_jax.engine import (
+    audit_sets,
+    boundaries,
+    certificate,
+    fitting,
+    networks,
+    retrained,
+    token_bank,
+    unseen,
+)
 from l2l_jax.engine.complete import complete_config
 from l2l_jax.engine.experiment import Experiment, load_original
 from l2l_jax.engine.plan import Plan
@@ -44,7 +53,9 @@ def preflight(plan: Plan, folder: Path, stop: preemption.StopSignal) -> Experime
         references = retrained.load_all(plan.references, experiment.model)
         retrained.check_tokens(plan, experiment.model, experiment.weights, references)
         claim.check_reference(folder, retrained.combined_digest(references))
+        rules = experiment.rules
         experiment = dataclasses.replace(experiment, references=references)
+        experiment.rules.update(rules)
     _check_agreement(experiment)
     original = experiment.weights
     about = {**original.about, "digest": original.digest} if original else None
@@ -208,6 +219,8 @@ def _try_phase(experiment: Experiment, phase: str) -> None:
         )
     boundaries.check(experiment, planned)
     unseen.check(experiment, planned)
+    certificate.check(experiment, planned)
+    fitting.check(experiment, planned)
     if solver.resolve:
         solver.resolve(boundaries.found(experiment, phase), **planned.solver_args)
     salient = None
@@ -221,11 +234,12 @@ def _try_phase(experiment: Experiment, phase: str) -> None:
         salient = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, bool), student)
     rule, noise = experiment.update_rule(phase), token_bank.abstract_noise(experiment, phase)
     pairs = unseen.abstract(experiment, planned)
-    fixed = rule.fixed(model.template, model.template, noise, salient, pairs)
+    params = sharding.abstract_tree(experiment.mesh, model.template)
+    fixed = rule.fixed(params, params, noise, salient, pairs)
     for task in planned.tasks:
         task.task.visible(model.grid, **task.args)
         update = make_update(rule, task, experiment.mesh)
-        jax.eval_shape(update, jax.eval_shape(rule.init, model.template), fixed, batch)
+        jax.eval_shape(update, experiment.abstract_state(phase), fixed, batch)
 
 
 def _try_evaluation(experiment: Experiment) -> None:

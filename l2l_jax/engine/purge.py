@@ -146,8 +146,9 @@ def _trained(experiment: Experiment) -> Iterator[Path]:
     """The checkpoints of the phases that were trained on all images."""
     for name, phase in experiment.plan.phases.items():
         folder = experiment.workdir.checkpoints(name)
-        if folder.is_dir() and phase.on == "all":
-            yield folder
+        if phase.on == "all":
+            paths = folder, experiment.workdir.sums(name)
+            yield from (path for path in paths if path.exists())
 
 
 def _remove(path: Path) -> None:
@@ -166,12 +167,12 @@ def _beyond(experiment: Experiment, checkpoints: bool) -> Iterator[str]:
     if config["weights"]:
         yield f"the original model, {config['weights']}, if it was trained on the images"
     if not checkpoints:
-        trained = [path.name for path in _trained(experiment)]
+        trained = [path.name for path in _trained(experiment) if path.is_dir()]
         if trained:
             yield (
                 f"the checkpoints of the phases {', '.join(trained)}, which were trained on the "
                 "images (--checkpoints removes them)"
             )
     yield "tokens, pages and checkpoints of other runs on the same images: purge these runs too"
-    yield "the names of the images, in the folder splits, which the run needs to continue"
+    yield "the names of the images, in the folder splits and in answers.csv and answers.json"
     yield "backups, and other machines that have a cache"

@@ -14,6 +14,7 @@ from typing import Any
 import jax
 
 from l2l_jax.engine import reuse
+from l2l_jax.engine.answers import answer
 from l2l_jax.engine.auditing import audit
 from l2l_jax.engine.complete import complete_config
 from l2l_jax.engine.evaluation import evaluate
@@ -53,6 +54,7 @@ def run(config: Mapping[str, Any], folder: str | Path) -> dict[str, Any]:
         outcome = run_phases(experiment, train)
         results = evaluate(experiment, outcome)
         results = add_audits(experiment, outcome, results)
+        answer(experiment, outcome, results)
         if hosts.is_main():
             log.info("%s", summary(results))
             log.info("the page is %s", write_with_page(folder))
@@ -67,6 +69,7 @@ def evaluate_again(folder: Path) -> dict[str, Any]:
     with opened(folder) as (experiment, outcome):
         results = evaluate(experiment, outcome)
         results = add_audits(experiment, outcome, results)
+        answer(experiment, outcome, results)
         if hosts.is_main():
             write_with_page(folder)
     return files.as_json(results)

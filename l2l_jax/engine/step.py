@@ -90,6 +90,7 @@ class UpdateRule:
     ema: float = 0.0  # decay of the moving average; 0 = no average
     stop: str = ""  # UNSEEN, or "": where the method says so, if it does
     compared: tuple[TaskPlan, ...] = ()  # the tasks whose masks UNSEEN looks at
+    made: list[tuple[TaskPlan, Mesh, Step]] = dataclasses.field(init=False, default_factory=list)
 
     @property
     def until(self) -> tuple[str, float | None] | None:
@@ -130,17 +131,22 @@ class UpdateRule:
         noise: Array | jax.ShapeDtypeStruct | None = None,
         salient: Params | None = None,
         pairs: Mapping[str, Array | jax.ShapeDtypeStruct] | None = None,
+        certified: Params | None = None,
     ) -> Params:
-        """What a step reads and never changes: {"frozen", "teacher", "noise", "salient", "pairs"}.
+        """What a step reads and never changes: {"frozen", "teacher", and the other arguments}.
 
         start: all groups that the phase begins with; original: the teacher. noise: tokens of noise
         images, [N, h, w] integers; None: the method draws noise in each step. salient: bools like
         the student, True for values that may move; None: all of them. pairs: what engine/unseen.py
-        compares, if the phase stops at UNSEEN.
+        compares, if the phase stops at UNSEEN. certified: what engine/certificate.py gives a solver
+        with a guarantee; None: `start` as its center, and noise by the seed, which others know.
         """
         frozen = {k: v for k, v in start.items() if k not in self.method.TRAINABLE}
         teacher = original if self.method.TEACHER else {}
-        shown = {"noise": noise, "salient": salient, "pairs": pairs}
+        if self.solver.after and certified is None:
+            key = jax.random.key_data(rngs.key(self.seed, self.phase, "noise"))
+            certified = {"center": {g: start[g] for g in self.method.TRAINABLE}, "secret": key}
+        shown = {"noise": noise, "salient": salient, "pairs": pairs, "certified": certified}
         return {"frozen": frozen, "teacher": teacher, **shown}
 
     def check_end(self, state: EndingState, metrics: Metrics) -> tuple[Array, Array, Array]:
@@ -166,6 +172,11 @@ class BatchObjectives:
     fixed: Params
     batch: UnlearnBatch  # leading axis [accumulate] if that is more than one
     rng: Array
+
+    @property
+    def center(self) -> Params:
+        """See types.CenteredObjectives; {} if the solver has no guarantee."""
+        return (self.fixed["certified"] or {}).get("center", {})
 
     def __call__(self, student: Params, batch: UnlearnBatch, rng: Array) -> tuple[Array, Metrics]:
         """([retain, forget], metrics) of one micro-batch."""
@@ -266,8 +277,14 @@ def make_objectives(
 
 
 def make_update(rule: UpdateRule, task: TaskPlan, mesh: Mesh) -> Step:
-    """The update as a pure function, not compiled: (state, fixed, images) -> (state, metrics)."""
+    """The update as a pure function, not compiled: (state, fixed, images) -> (state, metrics).
 
+    It is the same function for the same objects: JAX traces a function once for the checks before
+    step 0, the count of FLOPs, and the program.
+    """
+    for known, where, made in rule.made:
+        if known is task and where == mesh:
+            return made
     at_step = make_objectives(rule, task, mesh)
 
     def update(state: State, fixed: Params, images: dict[str, Array]) -> tuple[State, Metrics]:
@@ -285,6 +302,9 @@ def make_update(rule: UpdateRule, task: TaskPlan, mesh: Mesh) -> Step:
         )
         updates = _salient(updates, fixed["salient"])  # weight decay moves what has no gradient
         student: Any = optax.apply_updates(state.student, updates)
+        if rule.solver.after:
+            key = rngs.fold(jax.random.wrap_key_data(fixed["certified"]["secret"]), state.step)
+            student = rule.solver.after(student, key, **rule.solver_args)
         measured: dict[str, Any] = {
             "gradient_norm": optax.tree.norm(gradient),
             "update_norm": optax.tree.norm(updates),
@@ -309,7 +329,9 @@ def make_update(rule: UpdateRule, task: TaskPlan, mesh: Mesh) -> Step:
         metrics[mean_name(rule.until[0])] = mean
         return new, metrics | {"ended": ended.astype(jnp.float32)}
 
-    return sharding.on(mesh, update)
+    made = sharding.on(mesh, update)
+    rule.made.append((task, mesh, made))
+    return made
 
 
 def over_unseen(rule: UpdateRule, fixed: Params, student: Params) -> Metrics:

@@ -8,12 +8,12 @@ from collections.abc import Mapping
 import jax
 import numpy as np
 
-from l2l_jax.engine import measure, token_bank
+from l2l_jax.engine import fitting, measure, token_bank
 from l2l_jax.engine.experiment import Experiment
 from l2l_jax.engine.outcome import counted
 from l2l_jax.engine.step import State, UpdateRule, make_update, shard_update
 from l2l_jax.engine.training_sets import training_splits
-from l2l_jax.lib import flops, trees
+from l2l_jax.lib import flops, precision, trees
 from l2l_jax.lib.errors import NonFinite
 from l2l_jax.lib.profiler import Profile, peak_memory
 from l2l_jax.lib.progress import Progress
@@ -38,6 +38,8 @@ def train(
     total = planned.steps
     if planned.method.begin:  # it takes no step
         return start, 0, 0
+    if planned.method.examples:
+        return fitting.fit(phase, experiment, start)
     with contextlib.ExitStack() as stack:
         # 1. What a step does, and what it starts from: the newest whole checkpoint, or `start`.
         rule, sides = experiment.update_rule(phase), training_splits(experiment, phase)
@@ -63,10 +65,11 @@ def train(
         # 2. One program for each task: masks of another size are another program.
         updates = [make_update(rule, task, experiment.mesh) for task in planned.tasks]
         batch = token_bank.abstract_batch(experiment, phase, sides)
-        step_flops = float(
-            np.mean([flops.count(update, abstract, fixed, batch) for update in updates])
-        )
         compiled = [shard_update(u, state, fixed, batch, experiment.mesh) for u in updates]
+        counted_ones = updates if precision.modern_gpu() else compiled  # the latter share the trace
+        step_flops = float(
+            np.mean([flops.count(each, abstract, fixed, batch) for each in counted_ones])
+        )
         _log_sizes(rule, total, state, fixed, step_flops)
         experiment.note(phase, step_flops=step_flops)
 

@@ -4,7 +4,12 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
-FREE = ("runtime", "report", "data.cache")  # change no figures; may differ between launches
+FREE = (
+    "runtime",
+    "report",
+    "recipe",
+    "data.cache",
+)  # change no figures; may differ between launches
 
 
 def decisive(config: Mapping[str, Any]) -> dict[str, Any]:

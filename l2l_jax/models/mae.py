@@ -169,8 +169,14 @@ class Decoder(nnx.Module):
     def __call__(
         self, latents: Latents, inputs: Inputs, table: Float[Array | np.ndarray, "N E"]
     ) -> Patches:
+        return self.pred(self.features(latents, inputs, table))[:, 1:].astype(jnp.float32)
+
+    def features(
+        self, latents: Latents, inputs: Inputs, table: Float[Array | np.ndarray, "N E"]
+    ) -> Float[Array, "B N E"]:
+        """[B, 1 + L, E]: what the last, linear layer is given."""
         x = vit.apply_blocks(self.blocks, self.fill(latents, inputs, table), remat=self.remat)
-        return self.pred(self.norm(x))[:, 1:].astype(jnp.float32)
+        return self.norm(x)
 
     def activations(
         self, latents: Latents, inputs: Inputs, table: Float[Array | np.ndarray, "N E"]
@@ -263,13 +269,25 @@ class MAE(Model):
         """[B, L, 1]: the hidden patches."""
         return inputs.hidden[..., None]
 
+    def head_examples(
+        self, params: Params, inputs: Inputs
+    ) -> tuple[Float[Array, "B L E"], Patches, Bool[Array, "B L"]]:
+        """(what the last layer decoder/pred is given, what it should return, where that counts)."""
+        decoder, table = self.decoder.bind(params["decoder"]), params["positions"]["decoder"]
+        features = decoder.features(self.encode(params, inputs), inputs, table)
+        return features[:, 1:].astype(jnp.float32), self.target(inputs), inputs.hidden
+
+    def target(self, inputs: Inputs) -> Patches:
+        """[B, L, P]: what D should return."""
+        target = inputs.target
+        if not self.norm_pix:
+            return target
+        variance = jnp.var(target, axis=-1, keepdims=True, ddof=1)
+        return (target - jnp.mean(target, axis=-1, keepdims=True)) / jnp.sqrt(variance + 1e-6)
+
     def loss(self, params: Params, inputs: Inputs) -> PerImage:
         """[B] mean squared error over the hidden patches."""
-        target = inputs.target
-        if self.norm_pix:
-            variance = jnp.var(target, axis=-1, keepdims=True, ddof=1)
-            target = (target - jnp.mean(target, axis=-1, keepdims=True)) / jnp.sqrt(variance + 1e-6)
-        error = jnp.mean((self.predict(params, inputs) - target) ** 2, axis=-1)
+        error = jnp.mean((self.predict(params, inputs) - self.target(inputs)) ** 2, axis=-1)
         return masked_mean(error, inputs.hidden)
 
     def reconstruct(

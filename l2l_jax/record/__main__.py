@@ -2,12 +2,15 @@
 
     python -m l2l_jax.record verify runs/demo
     python -m l2l_jax.record verify runs/demo/record --key public.pem --weights w.safetensors
+    python -m l2l_jax.record verify runs/demo --rerun
     python -m l2l_jax.record sign runs/demo --key private.pem
     python -m l2l_jax.record write runs/demo
     python -m l2l_jax.record purge runs/demo --dry-run
 
 A run that unlearns writes its record itself. `verify` needs the folder `record` alone, and no
-network; it ends with 0 if all is well, and with 1 if something is not. `purge` removes the copies
+network; it ends with 0 if all is well, and with 1 if something is not. With `--rerun` it also needs
+the workdir and the data: it computes the figures again, and lists those whose images are gone.
+`purge` removes the copies
 that this project made of the images to forget (caches, pictures, pages), and says what it cannot
 reach; run it before the images themselves are deleted. A key pair is made by
 
@@ -37,6 +40,10 @@ def main(argv: list[str] | None = None) -> None:
     check.add_argument("folder", type=Path, help="a record, or the workdir around it")
     check.add_argument("--key", type=Path, metavar="PEM", help="the public key of the signer")
     check.add_argument("--weights", type=Path, metavar="FILE", help="should be the recorded ones")
+    check.add_argument(
+        "--rerun", action="store_true",
+        help="compute the figures again, with the data and the workdir; minutes",
+    )  # fmt: skip
     sign = commands.add_parser("sign", help="sign the record of a run")
     sign.add_argument("folder", type=Path, help="a record, or the workdir around it")
     sign.add_argument("--key", type=Path, metavar="PEM", required=True, help="your private key")
@@ -51,7 +58,7 @@ def main(argv: list[str] | None = None) -> None:
     )  # fmt: skip
     args = parser.parse_args(argv)
     if args.command == "verify":
-        _verify(args.folder, args.key, args.weights)
+        _verify(args.folder, args.key, args.weights, args.rerun)
     elif args.command == "sign":
         is_record = (args.folder / manifest.NAME).is_file()
         print(signing.sign(args.folder if is_record else _record(args.folder), args.key))
@@ -84,8 +91,10 @@ def _purge(folder: Path, dry_run: bool, checkpoints: bool) -> None:
     print(f"{len(made.removed)} {'found, none removed' if dry_run else 'removed'}")
 
 
-def _verify(folder: Path, key: Path | None, weights: Path | None) -> None:
+def _verify(folder: Path, key: Path | None, weights: Path | None, again: bool) -> None:
     found = verify.verify(folder, key, weights)
+    if again and found.intact:
+        found = _rerun(folder, found)
     for line in found.problems:
         print(f"WRONG: {line}")
     for line in found.checked:
@@ -94,6 +103,18 @@ def _verify(folder: Path, key: Path | None, weights: Path | None) -> None:
     print(f"intact{signer}" if found.intact else "NOT intact")
     if not found.intact:
         sys.exit(1)
+
+
+def _rerun(folder: Path, found: verify.Verified) -> verify.Verified:
+    """The same with what a recomputation of the figures found."""
+    from l2l_jax.engine.rerun import rerun  # imports JAX
+
+    workdir = folder.parent if (folder / manifest.NAME).is_file() else folder
+    made = rerun(workdir, verify.findings(Workdir(workdir).record_folder))
+    for line in made.gone:
+        print(f"not recomputed: {line}")
+    checked = [*found.checked, f"{made.compared} figures are recomputed and agree"]
+    return verify.Verified(made.differences, found.checked if made.differences else checked)
 
 
 if __name__ == "__main__":

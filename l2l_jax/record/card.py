@@ -31,6 +31,10 @@ def _lines(
     yield ""
     yield "## How"
     yield ""
+    if request["recipe"]["name"]:
+        reason = request["recipe"]["reason"] or "a config chose it"
+        yield f"The recipe is {request['recipe']['name']}: {reason}."
+        yield ""
     for name, phase in process["phases"].items():
         yield f"* {name}: {phase['method']}, {phase['steps']:,} steps"
     yield ""

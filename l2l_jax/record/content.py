@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from l2l_jax.lib import config_dicts, files
+from l2l_jax.record import answers
 from l2l_jax.workdir.layout import Workdir
 
 SALT_BYTES = 32
@@ -35,7 +36,7 @@ class Salt:
 
 
 def request(workdir: Workdir, salt: Salt) -> dict[str, Any]:
-    """What was asked: {"asked_for", "data", "classes", "images", "digest", "names"}.
+    """What was asked: {"asked_for", "data", "classes", "images", "digest", "names", "recipe"}.
 
     names: the salted digest of every image of a list, in the order of the names; absent for whole
     classes. digest: the salted digest of all names.
@@ -48,6 +49,7 @@ def request(workdir: Workdir, salt: Salt) -> dict[str, Any]:
         "classes": [] if listed else list(config["split"]["forget"]["classes"]),
         "images": forget["count"],
         "digest": salt.digest("\n".join(forget["keys"])),
+        "recipe": config.get("recipe", {"name": "", "reason": ""}),
     }
     if listed:
         made["names"] = [salt.digest(key) for key in forget["keys"]]
@@ -90,12 +92,20 @@ def findings(workdir: Workdir, salt: Salt) -> dict[str, Any]:
     results = workdir.read_results()
     kept = ("task", "tasks", "counts", "intervals", "figures", "audits", "unclean", "ended",
             "skipped", "passes", "trained_on", "evaluated")  # fmt: skip
-    found = {name: results[name] for name in kept}
+    found = {name: results[name] for name in kept} | {"certificate": results.get("certificate")}
+    if rows := answered(workdir):
+        found["answers"] = answers.summary(rows)
     if not config_dicts.forgets_a_list(workdir.read_config()):
         return found
     splits = workdir.read_splits()
     names = {key for name in FORGET if name in splits for key in splits[name]["keys"]}
     return concealed(found, names, salt)
+
+
+def answered(workdir: Workdir) -> list[dict[str, Any]]:
+    """The answers to the lines of a list to forget, if the run forgot one."""
+    listed = config_dicts.forgets_a_list(workdir.read_config())
+    return workdir.read_answers().get("rows", []) if listed else []
 
 
 def concealed(value: Any, names: Collection[str], salt: Salt) -> Any:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from l2l_jax.report import guarantee
 from l2l_jax.report.verdict import is_attack, verdict
 
 HEAD = """# What this record does not show
@@ -10,18 +11,14 @@ HEAD = """# What this record does not show
 """
 
 
-def limits(findings: Mapping[str, Any], certified: bool = False) -> str:
-    """The text of limits.md. certified: whether the method has a guarantee."""
-    return HEAD + "\n".join(f"* {sentence}" for sentence in _sentences(findings, certified)) + "\n"
+def limits(findings: Mapping[str, Any]) -> str:
+    """The text of limits.md."""
+    return HEAD + "\n".join(f"* {sentence}" for sentence in _sentences(findings)) + "\n"
 
 
-def _sentences(findings: Mapping[str, Any], certified: bool) -> Iterator[str]:
+def _sentences(findings: Mapping[str, Any]) -> Iterator[str]:
     audits = findings["audits"]
-    if not certified:
-        yield (
-            "No guarantee: the method is tested, not proven. An attack that was not tried may find "
-            "what is said here to be forgotten."
-        )
+    yield from guarantee.sentences(findings.get("certificate"))
     yield from verdict(audits).titles
     ran = [name for name, audit in audits.items() if is_attack(audit) and "skipped" not in audit]
     if ran:

@@ -9,10 +9,10 @@ from typing import Any
 
 from l2l_jax.lib import bounded
 from l2l_jax.lib.errors import ConfigError, Damaged
-from l2l_jax.record import manifest, signing
+from l2l_jax.record import answers, manifest, signing
 from l2l_jax.record.card import card
 from l2l_jax.record.limits import limits
-from l2l_jax.record.write import PAGE, documents
+from l2l_jax.record.write import ANSWERS, PAGE, documents
 from l2l_jax.report import page
 from l2l_jax.workdir.layout import Workdir
 
@@ -64,6 +64,11 @@ def verify(folder: Path, key: Path | None = None, weights: Path | None = None) -
     return Verified(problems, checked)
 
 
+def findings(folder: Path) -> dict[str, Any]:
+    """The content of findings.json of a record. Damaged if it cannot be read."""
+    return _read(folder, "findings.json")
+
+
 def _read(folder: Path, name: str) -> dict[str, Any]:
     try:
         value = json.loads(bounded.read(folder / name, manifest.MAX_BYTES))
@@ -82,16 +87,23 @@ def _differences_inside(folder: Path) -> Iterator[str]:
     try:
         made = {"limits.md": limits(findings), "model_card.md": card(request, process, findings)}
         missing = list(_missing_figures((folder / PAGE).read_text(encoding="utf-8"), findings))
+        counted = answers.summary(_answered(folder)) if "answers" in findings else None
     except (KeyError, TypeError, ValueError, AttributeError, OSError) as error:
         yield f"it is not in the form of a record ({type(error).__name__}: {error})"
         return
     for name, text in made.items():
         if not (folder / name).is_file() or (folder / name).read_bytes() != text.encode():
             yield f"{name} does not follow from the figures in findings.json"
+    if counted != findings.get("answers"):
+        yield f"{ANSWERS} does not agree with findings.json"
     if not page.is_intact(folder / PAGE):
         yield f"{PAGE} is damaged or was edited"
     else:
         yield from missing
+
+
+def _answered(folder: Path) -> list[dict[str, Any]]:
+    return answers.parsed((folder / ANSWERS).read_text(encoding="utf-8"))
 
 
 def _missing_figures(text: str, findings: Mapping[str, Any]) -> Iterator[str]:

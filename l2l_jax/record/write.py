@@ -7,13 +7,14 @@ from typing import Any
 
 from l2l_jax.lib import files
 from l2l_jax.lib.errors import ConfigError
-from l2l_jax.record import content, manifest
+from l2l_jax.record import answers, content, manifest
 from l2l_jax.record.card import card
 from l2l_jax.record.limits import limits
 from l2l_jax.report import page
 from l2l_jax.workdir.layout import Workdir
 
 PAGE = "report.html"
+ANSWERS = "answers.csv"
 
 
 def write(folder: Path) -> Path | None:
@@ -57,13 +58,16 @@ def documents(workdir: Workdir) -> dict[str, str] | None:
     request = content.request(workdir, salt)
     process = content.process(workdir, salt)
     findings = content.findings(workdir, salt)
-    return {
+    made = {
         "request.json": as_text(request),
         "process.json": as_text(process),
         "findings.json": as_text(findings),
         "limits.md": limits(findings),
         "model_card.md": card(request, process, findings),
     }
+    if rows := content.answered(workdir):
+        made[ANSWERS] = answers.table(rows, names=False)
+    return made
 
 
 def as_text(value: Any) -> str:

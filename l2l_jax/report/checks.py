@@ -69,6 +69,15 @@ _RAN = section(
 _ROW = dict(
     at=each(anything), gap=maybe(number), floor=maybe(number), place=maybe(_PLACE), why=text
 )
+_ASSUMED = dict(assumptions=many(text))
+_CERTIFICATES = {  # by their kind
+    "none": dict(center=text, **dict.fromkeys(("distance", "epsilon", "delta", "sigma"), number)),
+    "exact": dict(part=text, whole=one_of(True, False), body=many(text), **_ASSUMED),
+    "noisy": dict(
+        center=text, phase=text, steps=count, epsilon_of_the_theorem=maybe(number), **_ASSUMED,
+        **dict.fromkeys(("epsilon", "delta", "mu", "sigma", "radius", "clip", "rate"), number),
+    ),
+}  # fmt: skip
 _RESULTS: Mapping[str, Form] = dict(
     counts=each(count),
     classes=each(many(text)),
@@ -152,7 +161,12 @@ def check_results(path: Path, results: Any, phases: list[str]) -> None:
     check(path, results, section({}, extra))
     check(path, results, section({}, dict(pretraining=maybe(section(dict(flops=number))))))
     check(path, results, section(dict(sets=holding(sides, anything))))
-    check(path, results, section({}, dict(audits=each(_audit))))
+    check(path, results, section({}, dict(audits=each(_audit), certificate=maybe(_certificate))))
+
+
+def _certificate(value: Any, key: tuple[str, ...]) -> None:
+    section(dict(kind=one_of(*_CERTIFICATES)))(value, key)
+    section(_CERTIFICATES[value["kind"]])(value, key)
 
 
 def _audit(value: Any, key: tuple[str, ...]) -> None:
@@ -199,3 +213,13 @@ def check_tsne(path: Path, record: Any) -> None:
     check(path, record, _TSNE)
     variants = list(dict.fromkeys(group["variant"] for group in record["groups"]))
     check(path, variants, many(text, 1, MAX_PANELS), ("variants",))
+
+
+def check_answers(path: Path, answers: Any) -> None:
+    """ConfigError names the first key of answers.json that a page cannot be made with."""
+    names = ("loss_before", "loss_after", "unseen_before", "unseen_after", "score_before",
+             "score_after")  # fmt: skip
+    known: dict[str, Form] = dict.fromkeys(("exact_copies", "near_copies"), count)
+    known |= dict.fromkeys(names, maybe(number))
+    row = section(dict(digest=text, state=text), known)
+    check(path, answers, section(dict(relative=one_of(True, False), rows=many(row))))

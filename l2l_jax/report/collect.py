@@ -35,6 +35,7 @@ class Record:
     splits: dict[str, dict[str, Any]]
     tsne: dict[str, Any] | None
     images: dict[str, bytes]  # PNG files by name, such as "center_forget"; those that may be shown
+    answers: dict[str, Any] | None = None  # to each image of a list to forget
 
     @property
     def headline(self) -> dict[str, Any]:
@@ -98,6 +99,7 @@ def collect(folder: Path) -> Record:
         splits=_splits(workdir, results),
         tsne=_tsne(workdir),
         images=_pictures(workdir),
+        answers=_answers(workdir, config),
     )
     _check_digests(workdir, record)
     if config_dicts.withholds_forgotten(config):
@@ -173,6 +175,16 @@ def _tsne(workdir: Workdir) -> dict[str, Any] | None:
     record = cleaned(path, record)
     checks.check_tsne(path, record)
     return record
+
+
+def _answers(workdir: Workdir, config: dict[str, Any]) -> dict[str, Any] | None:
+    """The checked answers.json of a run that forgot a list, or None."""
+    answers = workdir.read_answers()
+    if not answers or not config_dicts.forgets_a_list(config):
+        return None
+    answers = cleaned(workdir.answers, answers)
+    checks.check_answers(workdir.answers, answers)
+    return answers
 
 
 def _pictures(workdir: Workdir) -> dict[str, bytes]:

@@ -13,10 +13,12 @@ from pathlib import Path
 
 from l2l_jax.lib import config_dicts, files
 from l2l_jax.report import (
+    answers,
     audits,
     class_table,
     drawings,
     feature_networks,
+    guarantee,
     pictures,
     reference,
     run_table,
@@ -81,6 +83,8 @@ def page(record: Record) -> str:
         _pictures,
         _tables,
         class_table.tables,
+        answers.table,
+        guarantee.card,
         audits.details,
         reference.training,
         _tokenizer,

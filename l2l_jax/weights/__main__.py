@@ -1,12 +1,16 @@
-"""Lists, imports and exports weights files.
+"""Lists, imports, exports, pushes and pulls weights files.
 
     python -m l2l_jax.weights list
     python -m l2l_jax.weights import mae_visualize_vit_base.pth weights/vit_base.safetensors
     python -m l2l_jax.weights export runs/demo unlearned.pth          (or .safetensors)
+    python -m l2l_jax.weights push runs/demo me/unlearned
+    python -m l2l_jax.weights pull me/unlearned@COMMIT unlearned.safetensors
 
 import converts an official PyTorch checkpoint to one .safetensors file, without PyTorch and without
 executing anything in the checkpoint. export writes the last checkpoint of a run, or a .safetensors
-file, to an official file or to a .safetensors file that another run can start from.
+file, to an official file or to a .safetensors file that another run can start from. push uploads
+them to the Hugging Face Hub (extra [hub]) with a model card and the record of the run, into a
+private repository; pull gets them at a fixed commit, and checks their digest.
 """
 
 import argparse
@@ -18,7 +22,7 @@ from l2l_jax.engine.outcome import final_weights
 from l2l_jax.lib import cli
 from l2l_jax.lib.errors import DataMissing
 from l2l_jax.registry import names
-from l2l_jax.weights import convert, feature_networks, published, safetensors
+from l2l_jax.weights import convert, feature_networks, hub, published, safetensors
 from l2l_jax.weights.pretrained import BUNDLED
 from l2l_jax.weights.published import PublishedFile
 from l2l_jax.weights.safetensors import Weights
@@ -82,6 +86,15 @@ def _parser() -> argparse.ArgumentParser:
     out.add_argument("target", type=Path)
     out.add_argument("--half", action="store_true", help="kernels in float16 (.safetensors only)")
     out.add_argument("--partial", action="store_true", help="also from an unfinished run")
+    up = commands.add_parser("push", help="workdir or .safetensors -> the Hugging Face Hub")
+    up.add_argument("source", type=Path)
+    up.add_argument("name", metavar="OWNER/NAME")
+    up.add_argument("--public", action="store_true", help="make a repository that all can see")
+    up.add_argument("--partial", action="store_true", help="also from an unfinished run")
+    down = commands.add_parser("pull", help="the Hugging Face Hub -> .safetensors")
+    down.add_argument("spec", metavar="OWNER/NAME@COMMIT")
+    down.add_argument("target", type=Path)
+    down.add_argument("--digest", default="", help="that the parameters must have, or its start")
     return parser
 
 
@@ -93,6 +106,12 @@ def main(argv: list[str] | None = None) -> None:
     elif args.command == "import":
         settings = cli.assignments(args.set, "--set")
         weights = convert.import_file(args.source, args.target, args.model, settings)
+        print(f"{args.target}: {convert.summary(weights)}")
+    elif args.command == "push":
+        made = hub.push(read(args.source, args.partial), args.name, args.source, args.public)
+        print(f"pushed: {made}")
+    elif args.command == "pull":
+        weights = hub.pull(args.spec, args.target, args.digest)
         print(f"{args.target}: {convert.summary(weights)}")
     else:
         convert.check_target(args.target, args.half)

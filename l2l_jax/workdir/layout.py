@@ -89,6 +89,16 @@ class Workdir:
         return self.folder / "record"
 
     @property
+    def answers(self) -> Path:
+        """What became of each image of a list to forget, with its name, JSON."""
+        return self.folder / "answers.json"
+
+    @property
+    def answers_table(self) -> Path:
+        """The same as a table with names, CSV: for whoever wrote the list, and nobody else."""
+        return self.folder / "answers.csv"
+
+    @property
     def salt(self) -> Path:
         """The secret that the digests of names in the record depend on, JSON."""
         return self.folder / "salt.json"
@@ -96,6 +106,10 @@ class Workdir:
     def checkpoints(self, phase: str) -> Path:
         """The folder of a phase's checkpoints."""
         return self.folder / "checkpoints" / phase
+
+    def sums(self, phase: str) -> Path:
+        """The sums over all images from which a phase is solved; see engine/fitting.py."""
+        return self.folder / "sums" / f"{phase}.npz"
 
     def tensorboard(self, phase: str) -> Path:
         """The folder of a phase's TensorBoard files."""
@@ -203,6 +217,10 @@ class Workdir:
         if missing := sorted(named - splits.keys()):
             raise Damaged(f"{self.split(missing[0])} is missing. {remedy}")
         return splits
+
+    def read_answers(self) -> dict[str, Any]:
+        """The answers to a list of images to forget; {} if there are none."""
+        return _read(self.answers, self._evaluate_again)
 
     def read_record(self, name: str) -> Any | None:
         """The record that an evaluator kept under this name, or None."""

@@ -111,6 +111,19 @@ def test_listed_images_that_are_held_out_give_a_warning_or_an_error(tmp_path, ca
         make(forget=dict(files=str(listed)))
 
 
+def test_keys_that_no_image_has_can_be_left_out(tmp_path, caplog):
+    listed = tmp_path / "list.txt"
+    listed.write_text("train/cat/1\ntrain/cat/77\n")
+    with pytest.raises(ConfigError, match=r"split\.missing=skip leaves them out"):
+        make(forget=dict(files=str(listed)))
+    found = make(forget=dict(files=str(listed)), missing="skip")
+    assert found["forget"].keys == ("train/cat/1",)
+    assert "such as train/cat/77; they are left out" in caplog.text
+    listed.write_text("train/cat/77\n")
+    with pytest.raises(ConfigError, match="lists 1 images that are not in the data set"):
+        make(forget=dict(files=str(listed)), missing="skip")
+
+
 def test_limits_are_seeded_and_per_class():
     found = make(forget=dict(classes=("cat", "dog")), images_per_class=2, eval_images_per_class=1)
     assert len(found["forget"].keys) == 4

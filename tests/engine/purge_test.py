@@ -1,7 +1,6 @@
 """A purge leaves no pixel of the listed images below the cache and the workdir."""
 
 import io
-import shutil
 import zipfile
 
 import numpy as np
@@ -10,51 +9,21 @@ from PIL import Image
 
 from l2l_jax.data.images import resize_crop
 from l2l_jax.engine.purge import purge
-from l2l_jax.engine.run import run
 from l2l_jax.lib.errors import ConfigError
 from l2l_jax.record import __main__ as command
 from l2l_jax.record.verify import verify
 from l2l_jax.registry import find
 from l2l_jax.workdir import claim
-from tests.helpers import small_config
+from tests import listed_run
 
 pytestmark = pytest.mark.slow
-LISTED = [f"{name}/{at}.png" for name in ("cats", "dogs") for at in range(3)]
-
-
-@pytest.fixture(scope="module")
-def done(tmp_path_factory):
-    """(folder, listed images {key: uint8}) of a finished run that shows what it forgot."""
-    folder = tmp_path_factory.mktemp("purge")
-    images = {}
-    for number, name in enumerate(("cats", "dogs")):
-        for at in range(16):
-            noise = np.random.default_rng((number, at)).integers(0, 256, (20, 20, 3), np.uint8)
-            path = folder / "mine" / name / f"{at}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(noise).save(path)
-            images[f"{name}/{at}.png"] = noise
-    (folder / "delete.txt").write_text("\n".join(LISTED))
-    config = small_config()
-    config.data.update(dict(name="folder", cache="disk"))
-    config.data.args = dict(root=str(folder / "mine"), train="", eval="", eval_fraction=0.25)
-    config.split.forget.update(dict(classes=(), files=str(folder / "delete.txt")))
-    config.report.show_forgotten = True
-    config.evaluators = dict(reconstruction=dict())
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("L2L_CACHE", str(folder / "cache"))
-        run(config, folder / "run")
-    return folder, {key: images[key] for key in LISTED}
 
 
 @pytest.fixture
-def copy(done, tmp_path, monkeypatch):
-    """The same, with a cache and a workdir that the test may change."""
-    folder, listed = done
-    for name in ("cache", "run"):
-        shutil.copytree(folder / name, tmp_path / name)
-    monkeypatch.setenv("L2L_CACHE", str(tmp_path / "cache"))
-    return tmp_path, listed
+def copy(tmp_path, monkeypatch):
+    """(folder, listed images {key: uint8}): a cache and a workdir that the test may change."""
+    listed_run.copy(tmp_path, monkeypatch)
+    return tmp_path, listed_run.images()
 
 
 def squares(path, sides):

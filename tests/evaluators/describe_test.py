@@ -67,4 +67,4 @@ def test_a_figure_that_is_not_declared_is_an_error():
     )
     mine = {"mine": EvaluatorPlan("mine", evaluator, {})}
     with pytest.raises(TypeError, match=r"evaluators/mine\.py yields the figure 'lpip'"):
-        evaluation._measure(completer, mine, describe_figures(mine))
+        evaluation.measure(completer, mine, describe_figures(mine))

@@ -198,7 +198,16 @@ def test_limits_name_what_was_not_tried():
     assert "The audit probe did not run: this model has no blocks." in said
     assert "There was no model that never saw the images" in said
     assert "compliant" not in said
-    assert "No guarantee" not in limits(findings | dict(audits={}), certified=True)
+    price = dict(kind="none", center="a start", distance=2.0, epsilon=8.0, delta=1e-5, sigma=2.4)
+    said = limits(findings | dict(audits={}, certificate=price))
+    assert "No guarantee" in said
+    assert "noise of at least sigma = 2.4 to each parameter" in said
+    exact = dict(kind="exact", part="the head", assumptions=["no copies"], whole=True, body=[])
+    said = limits(findings | dict(audits={}, certificate=exact))
+    assert "No guarantee" not in said
+    assert "rests on this, which is not checked: no copies" in said
+    said = limits(findings | dict(audits={}, certificate=exact | dict(whole=False, body=["why"])))
+    assert "No guarantee for the whole model" in said
 
 
 def test_a_run_without_figures_has_no_record(tmp_path):
