@@ -303,6 +303,9 @@ TABLE: dict[str, "Option | Table"] = {
         ),
         "workers": Option(0, "processes that read images; 0 = threads of this one", 0, 1024),
         "tensorboard": Option(True, "write TensorBoard files"),
+        "keep_programs": Option(
+            True, "keep compiled programs in the cache, so that a second run starts at once"
+        ),
         "token_folder": Option(
             "", "folder of data.token_cache, seen by all processes; empty = below the cache"
         ),

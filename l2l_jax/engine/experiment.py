@@ -17,7 +17,7 @@ from l2l_jax.data.loader import Host
 from l2l_jax.data.splits import Split
 from l2l_jax.engine.plan import Plan
 from l2l_jax.engine.step import State, UpdateRule, rows_name
-from l2l_jax.lib import hosts, optim, preemption, sharding, trees
+from l2l_jax.lib import ahead, hosts, optim, preemption, sharding, trees
 from l2l_jax.lib import rng as rngs
 from l2l_jax.lib.rng import seed_of
 from l2l_jax.types import Array, ImageToImage, Params, Source
@@ -27,6 +27,8 @@ from l2l_jax.workdir.checkpoint import Checkpoints
 from l2l_jax.workdir.layout import Workdir
 
 log = logging.getLogger(__name__)
+
+AHEAD = 2  # batches on the devices before the step that takes them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,11 +179,18 @@ class Experiment:
     def batches(
         self, phase: str, rows: Mapping[str, loader.TrainInput], first: int
     ) -> Generator[dict[str, Array], None, None]:
-        """What a step is given, on the mesh, from step `first` on, without end.
+        """What a step is given, from step `first` on, without end.
 
+        A second thread puts AHEAD batches on the mesh while earlier steps run.
         {side: uint8 [B, H, W, 3] or tokens}, and if the method needs seeds also {"SIDE rows": int32
         [B], which images of the split they are}.
         """
+        yield from ahead.ahead(self._placed_batches(phase, rows, first), AHEAD)
+
+    def _placed_batches(
+        self, phase: str, rows: Mapping[str, loader.TrainInput], first: int
+    ) -> Generator[dict[str, Array], None, None]:
+        """The batches, each put on the mesh when it is taken."""
         planned, place = self.plan.phases[phase], sharding.batch_sharding(self.mesh)
         size, with_rows = planned.batch_size, planned.method.needs_seeds(**planned.args)
         seeds = {side: seed_of(self.plan.seed, phase, side) for side in rows}
