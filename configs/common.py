@@ -152,6 +152,14 @@ def _prune(config: Config, unlearn: dict[str, Any], changed: Changed) -> dict[st
     return {"prune": removal, "finetune": changed("finetune")}
 
 
+def _safe_denoiser(config: Config, unlearn: dict[str, Any], changed: Changed) -> dict[str, Any]:
+    """The phase of the recipe safe_denoiser, which stores one batch; for diffusion models only."""
+    if config.model.name == "diffusion":
+        config.model.args["negation"] = unlearn["batch_size"]
+    once = dict(solver_args=dict(alpha=1.0), steps=1, accumulate=1, optimizer=ONE_STEP)
+    return {"unlearn": changed("safe_denoiser", **once)}
+
+
 def _epsilon(config: Config, unlearn: dict[str, Any], changed: Changed) -> dict[str, Any]:
     """The phases of the recipe epsilon."""
     del config, unlearn
@@ -189,6 +197,7 @@ SEVERAL = dict(
     ascent=_ascent,
     adversarial_ascent=_adversarial_ascent,
     prune=_prune,
+    safe_denoiser=_safe_denoiser,
     epsilon=_epsilon,
     images=_images,
     certified=_certified,
@@ -213,6 +222,11 @@ def use_undo(config: Config, pretrained: int = 0, **optimizer: Any) -> None:
     if before["method"] == "pretrain":
         raise ValueError(
             f"{UNDO} goes with a phase that unlearns, and {last} does not: leave it out."
+        )
+    if before["optimizer"] == ONE_STEP:
+        raise ValueError(
+            f"{UNDO} goes with a phase that trains, and {last} is one step of {before['solver']}: "
+            "leave it out."
         )
     made = config.pretrain.to_dict() if "pretrain" in config.phases else before
     if made is not before and not pretrained:

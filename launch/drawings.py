@@ -27,6 +27,7 @@ MOVES = {
     "retrack": ("outputs", "go on training", "the nearest retain image"),
     "prune": ("loss", "stays near where it is", "rises: units that it needs are removed"),
     "adversarial_ascent": ("loss", "", "rises; outputs near the images are kept"),
+    "safe_denoiser": ("outputs", "", "away from stored images, in sampling only"),
     "finetune": ("loss", "falls: training goes on", ""),
     "pretrain": ("loss", "falls, from a fresh start", ""),
     "distill": ("outputs and latents", "move to those of the teacher", ""),

@@ -22,7 +22,8 @@ METHOD_OF = dict(  # of recipes
     **dict.fromkeys(("images", "uno", "slug"), "max_loss"),
     certified="finetune",
 )
-ONE_STEP = ("slug", "prune")  # their phases unlearn and prune are one step of plain descent
+# Methods whose first phase is one step of plain descent, and the solver of that phase.
+ONE_STEP = dict(slug="slug", prune="remove_units", safe_denoiser="weighted")
 
 
 def config_of(spec, *words):
@@ -47,7 +48,7 @@ def test_every_config_has_every_method(spec, method):
         if method in ONE_STEP and phase == phases[0]:
             assert config[phase]["steps"] == 1
             assert (optimizer["name"], optimizer["lr"], optimizer["weight_decay"]) == ("sgd", 1, 0)
-            assert config[phase]["solver"] == dict(prune="remove_units").get(method, method)
+            assert config[phase]["solver"] == ONE_STEP[method]
             continue
         if method == "certified":  # its steps, and those of pretrain where the config has it
             continue
@@ -68,7 +69,7 @@ def test_the_folder_config_has_every_method(method):
 
 
 @pytest.mark.parametrize("spec", [*PUBLISHED_MODELS, *SMALL_MODELS])
-@pytest.mark.parametrize("method", ["", "max_loss", "ascent", "epsilon"])
+@pytest.mark.parametrize("method", ["", "max_loss", "ascent", "epsilon", "prune"])
 def test_every_config_has_undo_after_every_method(spec, method):
     words = [method] * bool(method)
     before, config = config_of(spec, *words), config_of(spec, *words, "undo")
@@ -128,6 +129,7 @@ def test_form_words_that_exclude_each_other():
         ("vqgan_imagenet", ("max_loss",)),
         ("mae_places365", ("retrain",)),
         ("fashion_mnist", ("retrain", "undo")),
+        ("fashion_mnist", ("slug", "undo")),
         ("autoencoder_cifar10", ("retrain", "undo")),
         ("mage_imagenet", ("pretrain", "undo")),
     ):

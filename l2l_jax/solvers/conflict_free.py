@@ -23,6 +23,7 @@ intermediate values of a backward pass.
 import jax
 from jaxtyping import Array, Int
 
+from l2l_jax.lib import second_order
 from l2l_jax.lib.errors import ConfigError
 from l2l_jax.lib.trees import dot, weighted_sum
 from l2l_jax.types import Bounds, Metrics, Objectives, Params
@@ -56,7 +57,8 @@ def update(
         return gradient, metrics
 
     if exact:
-        forget, pullback, metrics = jax.vjp(forgetting, student, has_aux=True)
+        with second_order.differentiable():
+            forget, pullback, metrics = jax.vjp(forgetting, student, has_aux=True)
     else:
         (forget, metrics), pullback = forgetting(student), None
     ahead = weighted_sum(1.0, student, -rate, forget)

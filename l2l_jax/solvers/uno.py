@@ -30,6 +30,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
+from l2l_jax.lib import second_order
 from l2l_jax.lib.errors import ConfigError
 from l2l_jax.lib.trees import dot, weighted_sum
 from l2l_jax.types import Bounds, Metrics, Objectives, Params
@@ -61,7 +62,8 @@ def update(
         pair, metrics = objectives.gradients(params, (1.0, 0.0), (0.0, 1.0))
         return tuple(pair), metrics
 
-    (retain, forget), pullback, metrics = jax.vjp(both, student, has_aux=True)
+    with second_order.differentiable():
+        (retain, forget), pullback, metrics = jax.vjp(both, student, has_aux=True)
     product, squared = dot(retain, forget), (dot(retain, retain), dot(forget, forget))
     r2, f2 = (jnp.maximum(x, MIN_SQUARED_NORM) for x in squared)
     cosine = product / (jnp.sqrt(r2) * jnp.sqrt(f2))
