@@ -101,6 +101,11 @@ def _check_list(config: Mapping[str, Any], splits: Mapping[str, Split]) -> None:
     """ConfigError if a list of images to forget is longer than the retain side."""
     kept = next((splits[name] for name in ("retain", PROXY) if name in splits), None)
     listed, path = splits.get("forget"), config["forget"]["files"]
+    if path and listed and not kept:
+        raise ConfigError(
+            f"{path} lists {len(listed.keys):,} images to forget, and no training image is left to "
+            "keep the model as it is. List fewer, or delete the model."
+        )
     if path and listed and kept and len(listed.keys) > len(kept.keys):
         raise ConfigError(
             f"{path} lists {len(listed.keys):,} images to forget, and only {len(kept.keys):,} are "

@@ -25,8 +25,8 @@ from l2l_jax.registry import find
 from l2l_jax.types import Params
 
 TASK = TaskPlan("random", find("task", "random"), dict(ratio=0.5))
-BATCH, STEPS, RATE, RADIUS, CLIP, DELTA = 8, 4, 0.01, 0.1, 0.5, 1e-5
-CANARIES, TRAINING = 4, 150  # images, steps
+BATCH, STEPS, RATE, RADIUS, CLIP, DELTA = 2, 2, 0.01, 0.1, 0.5, 1e-5
+CANARIES, TRAINING = 8, 100  # images, steps
 PLAIN = dict(name="sgd", warmup=0.0, weight_decay=0.0)
 
 
@@ -94,10 +94,13 @@ def bound(one: np.ndarray, other: np.ndarray) -> float:
     """The bound of epsilon from below; the two kinds of runs on the line between them."""
     half, best = len(one) // 2, (-1.0, 0.0)
     for cut in np.quantile(np.concatenate([one[:half], other[:half]]), np.linspace(0, 1, 41)):
-        counts = (one[:half] >= cut).sum(), half, (other[:half] >= cut).sum(), half
-        best = max(best, (accountant.lower_bound(*map(int, counts), DELTA), cut))
-    counts = (one[half:] >= best[1]).sum(), half, (other[half:] >= best[1]).sum(), half
-    return accountant.lower_bound(*map(int, counts), DELTA)
+        best = max(best, (_judged(one[:half], other[:half], cut), float(cut)))
+    return _judged(one[half:], other[half:], best[1])
+
+
+def _judged(one: np.ndarray, other: np.ndarray, cut: float) -> float:
+    found, wrong = int((one >= cut).sum()), int((other >= cut).sum())
+    return accountant.lower_bound(found, len(one), wrong, len(other), DELTA)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,8 +134,10 @@ class Attack:
 
 def main(runs: int, epsilon: float) -> int:
     """Prints the bounds; returns 1 if one of them is on the wrong side of the claim."""
-    where = dict(start=2 * RADIUS, steps=STEPS, rate=RATE, clip=CLIP)
-    sigma, attack = accountant.sigma_for(epsilon, DELTA, **where), Attack(runs)
+    sigma = accountant.sigma_for(
+        epsilon, DELTA, start=2 * RADIUS, steps=STEPS, rate=RATE, clip=CLIP
+    )
+    attack = Attack(runs)
     wrong = 0
     for name, noise, below in (
         ("the noise of the guarantee", sigma, True),

@@ -111,6 +111,28 @@ def test_listed_images_that_are_held_out_give_a_warning_or_an_error(tmp_path, ca
         make(forget=dict(files=str(listed)))
 
 
+def test_a_list_of_everything_is_refused(tmp_path):
+    listed, given = tmp_path / "list.txt", sources()
+    listed.write_text("\n".join(given["train"].keys))
+    with pytest.raises(ConfigError, match=r"lists 30 images to forget, and no training image"):
+        make(given, forget=dict(files=str(listed)))
+    listed.write_text("\n".join(given["train"].keys[:29]))
+    with pytest.raises(ConfigError, match=r"lists 29 images to forget, and only 1 are in retain"):
+        make(given, forget=dict(files=str(listed)))
+
+
+def test_a_list_takes_its_images_out_of_classes_to_keep(tmp_path):
+    listed = tmp_path / "list.txt"
+    listed.write_text("train/cat/0\ntrain/dog/1\n")
+    found = make(forget=dict(files=str(listed)), retain=dict(classes=("cat", "bus")))
+    assert found["forget"].keys == ("train/cat/0", "train/dog/1")
+    assert "train/cat/0" not in found["retain"].keys
+    assert len(found["retain"].keys) == 11
+    (tmp_path / "keep.txt").write_text("train/cat/0\ntrain/cat/1\ntrain/bus/1\n")
+    with pytest.raises(ConfigError, match="share 1 images"):
+        make(forget=dict(files=str(listed)), retain=dict(files=str(tmp_path / "keep.txt")))
+
+
 def test_keys_that_no_image_has_can_be_left_out(tmp_path, caplog):
     listed = tmp_path / "list.txt"
     listed.write_text("train/cat/1\ntrain/cat/77\n")

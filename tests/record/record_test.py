@@ -1,7 +1,9 @@
 """Records: they hold what was asked, done and found, and every change of them is noticed."""
 
 import json
+import shutil
 
+import numpy as np
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -141,6 +143,27 @@ def test_every_changed_byte_is_found_with_the_key(run, tmp_path):
     assert verify.verify(record, public).intact, "the same manifest as before"
 
 
+def test_ten_changed_bytes_are_found_by_somebody_with_the_record_alone(run, tmp_path, capsys):
+    """They have a copy of the folder, and the public key."""
+    private, public = key_pair(tmp_path, "owner")
+    command.main(["sign", str(run), "--key", str(private)])
+    received = shutil.copytree(run / "record", tmp_path / "elsewhere" / "received")
+    shutil.rmtree(run)
+    command.main(["verify", str(received), "--key", str(public)])
+    assert "signed by the owner of" in capsys.readouterr().out
+    rng, paths = np.random.default_rng(0), sorted(received.iterdir())
+    for _ in range(10):
+        path = paths[rng.integers(len(paths))]
+        content = bytearray(path.read_bytes())
+        at, kept = rng.integers(len(content)), bytes(content)
+        content[at] ^= 1 << rng.integers(8)
+        path.write_bytes(content)
+        with pytest.raises((SystemExit, Damaged)):
+            command.main(["verify", str(received), "--key", str(public)])
+        path.write_bytes(kept)
+    command.main(["verify", str(received), "--key", str(public)])
+
+
 def test_a_new_manifest_does_not_help_without_the_key(run, tmp_path):
     private, public = key_pair(tmp_path, "owner")
     signing.sign(run / "record", private)
@@ -173,8 +196,6 @@ def test_without_a_key_the_signer_is_unknown(run, capsys):
 
 
 def test_other_weights_than_the_recorded_ones(run, tmp_path):
-    import numpy as np
-
     from l2l_jax.weights import safetensors
 
     path = tmp_path / "w.safetensors"
