@@ -45,6 +45,10 @@ class Experiment:
     weights: Weights | None = None  # the original, on the host; None if a phase makes it
     references: tuple[Weights, ...] = ()  # the retrained models, on the host
     shared_notes: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    step_flops: dict[str, float] = dataclasses.field(
+        default_factory=dict
+    )  # of each phase: FLOPs of
+    #     a step, the mean over its tasks
 
     @property
     def config(self) -> Mapping[str, Any]:

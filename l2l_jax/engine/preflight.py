@@ -21,7 +21,7 @@ from l2l_jax.engine.experiment import Experiment, load_original
 from l2l_jax.engine.plan import Plan
 from l2l_jax.engine.step import make_update
 from l2l_jax.engine.training_sets import training_splits
-from l2l_jax.lib import files, hosts, preemption, sharding
+from l2l_jax.lib import files, flops, hosts, preemption, sharding
 from l2l_jax.lib.errors import ConfigError, DataMissing
 from l2l_jax.types import Source, TokenModel
 from l2l_jax.weights import pretrained
@@ -185,7 +185,10 @@ def _check_lists(
 
 
 def _try_phase(experiment: Experiment, phase: str) -> None:
-    """Batches divide, sides are not empty, every task fits the grid, and a step traces."""
+    """Batches divide, sides are not empty, every task fits the grid, and a step traces.
+
+    Notes the FLOPs of a step in the experiment.
+    """
     model, data, planned = (
         experiment.model,
         experiment.config["data"],
@@ -217,10 +220,12 @@ def _try_phase(experiment: Experiment, phase: str) -> None:
     rule, noise = experiment.update_rule(phase), token_bank.abstract_noise(experiment, phase)
     pairs = unseen.abstract(experiment, planned)
     fixed = rule.fixed(model.template, model.template, noise, salient, pairs)
+    work, state = [], jax.eval_shape(rule.init, model.template)
     for task in planned.tasks:
         task.task.visible(model.grid, **task.args)
         update = make_update(rule, task, experiment.mesh)
-        jax.eval_shape(update, jax.eval_shape(rule.init, model.template), fixed, batch)
+        work.append(flops.count(update, state, fixed, batch))  # traces it
+    experiment.step_flops[phase] = float(np.mean(work))
 
 
 def _try_evaluation(experiment: Experiment) -> None:

@@ -13,7 +13,7 @@ from l2l_jax.engine.experiment import Experiment
 from l2l_jax.engine.outcome import counted
 from l2l_jax.engine.step import State, UpdateRule, make_update, shard_update
 from l2l_jax.engine.training_sets import training_splits
-from l2l_jax.lib import flops, trees
+from l2l_jax.lib import trees
 from l2l_jax.lib.errors import NonFinite
 from l2l_jax.lib.profiler import Profile, peak_memory
 from l2l_jax.lib.progress import Progress
@@ -41,7 +41,6 @@ def train(
     with contextlib.ExitStack() as stack:
         # 1. What a step does, and what it starts from: the newest whole checkpoint, or `start`.
         rule, sides = experiment.update_rule(phase), training_splits(experiment, phase)
-        abstract = experiment.abstract_state(phase)
         checkpoints = experiment.checkpoints(phase, writes=True)
         stack.callback(checkpoints.close)
         state = experiment.saved_state(phase, checkpoints)
@@ -63,9 +62,7 @@ def train(
         # 2. One program for each task: masks of another size are another program.
         updates = [make_update(rule, task, experiment.mesh) for task in planned.tasks]
         batch = token_bank.abstract_batch(experiment, phase, sides)
-        step_flops = float(
-            np.mean([flops.count(update, abstract, fixed, batch) for update in updates])
-        )
+        step_flops = experiment.step_flops[phase]
         compiled = [shard_update(u, state, fixed, batch, experiment.mesh) for u in updates]
         _log_sizes(rule, total, state, fixed, step_flops)
         experiment.note(phase, step_flops=step_flops)
