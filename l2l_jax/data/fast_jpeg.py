@@ -6,6 +6,7 @@ CMYK, images that EXIF rotates, and every file at which the decoder warns.
 """
 
 import functools
+import importlib
 from typing import Any
 
 import numpy as np
@@ -18,10 +19,9 @@ ORIENTATION = 0x0112  # a tag of EXIF; 1 is upright
 def package() -> Any | None:
     """The module simplejpeg; None if the extra [fast] is not installed."""
     try:
-        import simplejpeg
+        return importlib.import_module("simplejpeg")
     except ImportError:
         return None
-    return simplejpeg
 
 
 def decode(image: Image.Image, data: bytes) -> np.ndarray | None:

@@ -52,9 +52,10 @@ def test_an_error_in_judging_stops_making():
 
 
 def test_an_error_in_making_ends_judging():
-    ended = []
+    ended, made = [], []
 
     def make(key):
+        made.append(key)
         raise OSError(f"part {key}")
 
     ahead = Ahead[int](make)
@@ -68,4 +69,5 @@ def test_an_error_in_making_ends_judging():
     with pytest.raises(OSError, match="part 1"):
         ahead.run(judge, [1])
     assert ended == [True]
+    assert made == [1], "the thread that judges does not make what failed"
     assert "judge" not in {thread.name for thread in threading.enumerate()}
