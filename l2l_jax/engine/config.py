@@ -83,10 +83,9 @@ SIDE: Table = {
     ),
     "images": Option(0, "training images in all, evenly over the classes; 0 = all", 0, MAX_IMAGES),
 }
-OPTIMIZERS = (  # those of lib/optim.py, which needs JAX
-    *("adamw", "sgd", "sophia", "lion", "adafactor", "rmsprop", "adagrad", "adabelief", "radam"),
-    *("nadam", "yogi", "novograd", "adopt", "ademamix"),
-)
+# Those of lib/optim.py, which needs JAX.
+OPTIMIZERS = ("adamw", "sgd", "sophia", "lion", "adafactor", "rmsprop", "adagrad", "adabelief")
+OPTIMIZERS += ("radam", "nadam", "yogi", "novograd", "adopt", "ademamix")
 OPTIMIZER: Table = {
     "name": Option("adamw", "which optimizer", choices=OPTIMIZERS),
     "args": Option({}, "arguments of an optimizer other than adamw; see docs/methods.md"),
@@ -99,7 +98,7 @@ OPTIMIZER: Table = {
     "b2": Option(0.95, "decay of the second moment of adamw", 0, 1, open_high=True),
     "eps": Option(1e-8, "added to the root of the second moment of adamw", 0, 1, open_low=True),
     "weight_decay": Option(
-        0.05, "weight decay, times the learning rate; biases and norm scales have none", 0, 100
+        0.05, "weight decay, times lr; biases and norm scales have none", 0, 100
     ),
     "clip": Option(0.0, "the largest norm of the whole gradient; 0 = no clipping", 0),
 }
