@@ -22,7 +22,8 @@ PARTS = ["__main__", "commands", "main", "evaluate", "audit", "benchmark", "demo
          "data", "lib", "types", "audit_types", "model_types", "bounds"]  # fmt: skip
 ENGINE = ["rerun", "run", "purge", "answers", "copies", "auditing", "evaluation", "subject",
           "train", "preflight", "fitting", "audit_sets", "cost", "measure", "certificate", "unseen",
-          "token_bank", "reuse", "retrained", "tokenizer", "by_class", "completions", "evaluated",
+          "token_bank", "reuse", "retrained", "tokenizer", "by_class", "completions", "judging",
+          "evaluated",
           "networks", "outcome", "boundaries", "provenance", "training_sets", "experiment", "step",
           "plan", "complete", "config"]  # fmt: skip
 PLUGINS = sorted(folder for folder in FOLDERS.values() if "." not in folder)

@@ -66,16 +66,13 @@ def train(
         updates = [make_update(rule, task, experiment.mesh) for task in planned.tasks]
         batch = token_bank.abstract_batch(experiment, phase, sides)
         compiled = [shard_update(u, state, fixed, batch, experiment.mesh) for u in updates]
-        counted_ones = updates if precision.modern_gpu() else compiled  # the latter share the trace
-        step_flops = float(
-            np.mean([flops.count(each, abstract, fixed, batch) for each in counted_ones])
-        )
+        shared = updates if precision.modern_gpu() else compiled  # the latter are traced already
+        step_flops = float(np.mean([flops.count(x, abstract, fixed, batch) for x in shared]))
         _log_sizes(rule, total, state, fixed, step_flops)
         experiment.note(phase, step_flops=step_flops)
 
         if not total:
             log.info("%s starts at its solution: no step is taken", phase)
-
         # 3. The loop. A step is dispatched, then the metrics of the step before it are fetched.
         writer = Writer(experiment.workdir.folder, phase, first, runtime["tensorboard"])
         stack.callback(writer.close)
