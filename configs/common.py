@@ -72,7 +72,7 @@ def use_method(config: Config, name: str, kept: float = 1.0) -> None:
                     finds the boundaries, and the phase tradeoff ends between them, at r
         prune       one step of solvers/remove_units.py, then finetune
         adversarial_ascent    as slow as ascent, and clipped like it
-        others of recipes.py  one phase with other settings
+        those of recipes.SIMPLE       one phase with other settings
         images      single images in place of classes, listed in split.forget.files: gradient ascent
                     at a third of the learning rate, with outputs and latents on retain images kept
                     as they are, until the listed images have the loss of never-seen ones

@@ -1,17 +1,12 @@
-"""Recipes: form words that set more than a method. configs/common.py applies them.
-
-SIMPLE has those of one phase: (method, settings that differ from those of config.unlearn). SEVERAL
-has the others: functions of (config, config.unlearn as a dict, changed) that return {phase: its
-settings} and may change the config. changed(method, **settings) is config.unlearn for a method.
-"""
+"""The phases of the recipes; see use_method in configs/common.py, which calls them."""
 
 from collections.abc import Callable
 from typing import Any
 
 from l2l_jax.engine import config as table
 
-Changed = Callable[..., dict[str, Any]]
 Config = Any  # an ml_collections.ConfigDict; type checkers do not know its attributes
+Changed = Callable[..., dict[str, Any]]  # the settings of config.unlearn for another method
 
 ONE_STEP = table.defaults(table.OPTIMIZER) | dict(  # the step is the solver's gradient
     name="sgd", lr=1.0, warmup=0.0, weight_decay=0.0
