@@ -42,7 +42,7 @@ def base() -> Config:
 
 
 PARTS = ("pretrain", "perturb", "distill")  # files of methods/ that no form word chooses alone
-# Recipes are no files of methods/; see use_method and configs/recipes.py.
+# Recipes are no files of methods/; see use_method.
 RECIPES = ("epsilon", "pcgrad", "saliency", "uno", "conflict_free", "slug", "images", "certified")
 RECIPES += ("retrain",)
 METHODS = tuple(name for name in names("method") if name not in PARTS) + RECIPES
