@@ -58,8 +58,8 @@ def sophia(
 ) -> optax.GradientTransformation:
     """clip(m / max(gamma h, eps), threshold): m first moment, h diagonal every `interval` steps.
 
-    A step with a new h computes the direction once more, and its derivative along z: about three
-    times the time of a step, and the memory of both.
+    A step with a new h computes the direction once more, and its derivative along z: 4 times the
+    FLOPs of a step with AdamW (lib/flops.py), and the memory of both.
     """
     return optax.contrib.sophia(
         -1.0,  # optax gives the step, which is minus the direction times a learning rate
