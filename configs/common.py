@@ -311,7 +311,8 @@ def use_synthetic_images(config: Config, model_args: dict) -> None:
             config.split[side].random = 3
         elif config.split[side].classes:
             config.split[side].classes = known[:3]
-    config.model.args = model_args
+    stored = dict(negation=16) if config.model.args.get("negation") else {}  # images of one batch
+    config.model.args = model_args | stored
     config.weights = ""
     if "pretrain" not in config.phases:
         config.phases = ("pretrain", *config.phases)
