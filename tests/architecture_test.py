@@ -22,7 +22,7 @@ PARTS = ["__main__", "commands", "main", "evaluate", "audit", "benchmark", "demo
          "audit_types", "model_types", "bounds"]  # fmt: skip
 ENGINE = ["run", "purge", "auditing", "evaluation", "subject", "train", "preflight", "audit_sets",
           "cost", "measure", "unseen", "token_bank", "reuse", "retrained", "tokenizer", "by_class",
-          "completions", "evaluated", "networks", "outcome", "boundaries", "provenance",
+          "completions", "judging", "evaluated", "networks", "outcome", "boundaries", "provenance",
           "training_sets", "experiment", "step", "plan", "complete", "config"]  # fmt: skip
 PLUGINS = sorted(folder for folder in FOLDERS.values() if "." not in folder)
 SHARED = {"models.layers"}  # building blocks that several plug-ins of a folder use
