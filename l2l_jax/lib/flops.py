@@ -87,7 +87,7 @@ def _conv(equation: core.JaxprEqn) -> int | float:
 
 
 def _bytes(equation: core.JaxprEqn) -> int | float:
-    arrays = [variable.aval for variable in (*equation.invars, *equation.outvars)]
+    arrays: list[Any] = [variable.aval for variable in (*equation.invars, *equation.outvars)]
     return sum(math.prod(array.shape) * array.dtype.itemsize for array in arrays)
 
 
