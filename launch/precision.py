@@ -153,14 +153,23 @@ def main(argv: list[str] | None = None) -> None:
     form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
     parser.add_argument("--images", type=int, default=600, help="a multiple of 50")
-    sets = images_and_completions(parser.parse_args(argv).images)
+    parser.add_argument("--only", nargs="*", default=[*judges(), "tokens"])
+    args = parser.parse_args(argv)
+    sets = images_and_completions(args.images)
     print(f"{len(sets[0])} images, {jax.devices()[0].device_kind}")
-    for name, judge in judges().items():
+    for name in [name for name in judges() if name in args.only]:
+        judge = judges()[name]
         for precision in PRECISIONS:
             apply, params = judge("bfloat16" if precision == "bfloat16" else "float32")
             features = [outputs(apply, params, each, precision == "TF32") for each in sets]
             words = [f"{key} {value:.5g}" for key, value in figures(*features).items()]
             print(f"{name}, {precision}: {', '.join(words)}", flush=True)
+    if "tokens" in args.only:
+        compare_tokens(*sets)
+
+
+def compare_tokens(*sets: np.ndarray) -> None:
+    """Prints the share of tokens that a lower precision leaves as they are."""
     coder = vqgan.build(size="small", image_size=32, dtype="float32")
     weights = safetensors.load(BUNDLED / "vqgan_fashion_mnist.safetensors").params
     exact = [outputs(coder.tokenize, weights, each, False) for each in sets]

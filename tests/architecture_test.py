@@ -23,9 +23,8 @@ PARTS = ["__main__", "commands", "main", "evaluate", "audit", "benchmark", "demo
 ENGINE = ["rerun", "run", "purge", "answers", "copies", "auditing", "evaluation", "subject",
           "train", "preflight", "fitting", "audit_sets", "cost", "measure", "certificate", "unseen",
           "token_bank", "reuse", "retrained", "tokenizer", "by_class", "completions", "judging",
-          "evaluated",
-          "networks", "outcome", "boundaries", "provenance", "training_sets", "experiment", "step",
-          "plan", "complete", "config"]  # fmt: skip
+          "evaluated", "networks", "outcome", "boundaries", "provenance", "training_sets",
+          "experiment", "step", "plan", "complete", "config"]  # fmt: skip
 PLUGINS = sorted(folder for folder in FOLDERS.values() if "." not in folder)
 SHARED = {"models.layers"}  # building blocks that several plug-ins of a folder use
 EXCEPTIONS = {("models.mage", "models.vqgan")}  # a MAGE contains a VQ-GAN

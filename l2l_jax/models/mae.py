@@ -37,6 +37,7 @@ from l2l_jax.models.layers.base import (
     masked_mean,
     named_activations,
 )
+from l2l_jax.models.layers.permute import permuted
 from l2l_jax.types import (
     DEPTH_BOUNDS,
     PIXEL_BOUNDS,
@@ -163,7 +164,7 @@ class Decoder(nnx.Module):
         missing = inputs.restore.shape[1] - patches.shape[1]
         tokens = jnp.broadcast_to(token, (b, missing, d))
         ranked = jnp.concatenate([patches, tokens], axis=1)
-        placed = jnp.take_along_axis(ranked, inputs.restore[..., None], axis=1)
+        placed = permuted(ranked, inputs.restore)
         return jnp.concatenate([x[:, :1], placed], axis=1) + table.astype(x.dtype)
 
     def __call__(

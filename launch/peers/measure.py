@@ -1,7 +1,7 @@
 """Times this project's networks against the same networks in PyTorch, interleaved, in one process.
 
     python launch/benchmark.py peers --small                      minutes on a CPU
-    python launch/benchmark.py peers --only "MAE base" U-Net      items whose names begin so
+    python launch/benchmark.py peers --only "MAE base" U-Net      some of the networks
     python launch/benchmark.py peers                              all, published sizes; for a GPU
 
 Needs PyTorch (the extra [dev]). The PyTorch side (launch/peers/) is written from the papers; tiny
@@ -42,7 +42,7 @@ TINY: dict[str, Group] = {
     "MAE": lambda dtype: items.mae_items("test", 16, 2, dtype),
     "MAGE": lambda dtype: items.mage_items("test", 16, 2, "test", dtype),
     "U-Net": lambda dtype: items.unet_items("test", 16, 2, dtype),
-    "judges": lambda dtype: items.judge_items("tiny", 2, 75, dtype),
+    "CLIP": lambda dtype: items.judge_items("tiny", 2, 75, dtype),
 }
 SMALL: dict[str, Group] = {
     "MAE small": lambda dtype: items.mae_items("small", 32, 64, dtype),
@@ -158,10 +158,12 @@ def difference(item: Item) -> float:
     return float(np.max(np.abs(ours - made)) / np.max(np.abs(made)))
 
 
-def check_agreement() -> None:
-    """ConfigError unless tiny networks of both sides agree in float32."""
+def check_agreement(names: list[str]) -> None:
+    """ConfigError unless tiny networks of the groups to be timed agree in float32."""
     torch.manual_seed(0)
-    for group in TINY.values():
+    for key, group in TINY.items():
+        if not any(name.startswith(f"{key} ") for name in names):
+            continue
         for item in group("float32"):
             found = difference(item)
             if not found <= items.TOLERANCE:
@@ -235,7 +237,9 @@ def main(argv: list[str]) -> None:
     gpu = jax.default_backend() == "gpu" and torch.cuda.is_available()
     boolean = argparse.BooleanOptionalAction
     parser.add_argument("--small", action="store_true", help="small networks, for a CPU")
-    parser.add_argument("--only", nargs="*", default=[], help="beginnings of names")
+    parser.add_argument(
+        "--only", nargs="*", default=[], help="parts of names of groups, such as U-Net"
+    )
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--warm", type=int, default=2, help="calls before, which are not timed")
     parser.add_argument("--threads", type=int, default=1, help="of PyTorch on a CPU")
@@ -243,16 +247,15 @@ def main(argv: list[str]) -> None:
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     device, half = ("cuda", precision.modern_gpu()) if gpu else ("cpu", False)
-    check_agreement()
+    wanted, groups = tuple(args.only) or ("",), SMALL if args.small else PUBLISHED
+    chosen = [name for name in groups if any(each in name for each in wanted)]
+    check_agreement(chosen)
     print(f"Tiny networks of both sides agree to {items.TOLERANCE:g}.", flush=True)
     kind = jax.devices()[0].device_kind
     print(f"{kind}, {'bfloat16' if half else 'float32'}, jax {jax.__version__}, torch "
           f"{torch.__version__}, {args.rounds} rounds", flush=True)  # fmt: skip
-    wanted = tuple(args.only) or ("",)
-    for name, group in (SMALL if args.small else PUBLISHED).items():
-        if not any(name.startswith(each) or each in name for each in wanted):
-            continue
+    for name in chosen:
         torch.manual_seed(0)
-        for item in group("bfloat16" if half else "float32"):
+        for item in groups[name]("bfloat16" if half else "float32"):
             for line in measure(item, args, device, half):
                 print(line, flush=True)

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from l2l_jax.lib.sharding import whole
 from l2l_jax.models.layers import vit
 from l2l_jax.models.layers.base import masked_mean
+from l2l_jax.models.layers.permute import permuted
 from l2l_jax.types import Array, PerImage
 
 SMOOTHING = 0.1  # of the labels
@@ -128,7 +129,7 @@ class Decoder(nnx.Module):
         b, _, d = x.shape
         missing = inputs.restore.shape[1] - inputs.places.shape[1]
         tokens = jnp.concatenate([x[:, 1:], jnp.zeros((b, missing, d), x.dtype)], axis=1)
-        placed = jnp.take_along_axis(tokens, inputs.restore[..., None], axis=1)
+        placed = permuted(tokens, inputs.restore)
         placed = jnp.where(inputs.hidden[..., None], x[:, :1], placed)
         return jnp.concatenate([x[:, :1], placed], axis=1) + self.positions[...].astype(x.dtype)
 
