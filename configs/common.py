@@ -4,18 +4,17 @@ A config holds plain values. docs/config.md lists every key with its meaning. Th
 `use_...` change a config in place.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import ml_collections
 
 from configs.classes import IMAGENET_FORGET, IMAGENET_RETAIN, PLACES_FORGET, PLACES_RETAIN
+from configs.recipes import ONE_STEP, SEVERAL, SIMPLE
 from l2l_jax.engine import config as table
 from l2l_jax.registry import names
 
 FASHION_FORGET = ("Sandal", "Sneaker", "Bag", "Ankle boot")  # of Fashion-MNIST; clothing is kept
 SIX_OF_TEN = 0.6  # share of the images that are kept where four of ten equal classes are forgotten
-Changed = Callable[..., dict[str, Any]]  # the settings of config.unlearn for another method
 Config = Any  # an ml_collections.ConfigDict; type checkers do not know its attributes
 
 
@@ -43,23 +42,11 @@ def base() -> Config:
 
 
 PARTS = ("pretrain", "perturb", "distill")  # files of methods/ that no form word chooses alone
-RECIPES = (
-    "epsilon",
-    "pcgrad",
-    "saliency",
-    "images",
-    "certified",
-    "retrain",
-)  # no files; see use_method
+# Recipes are no files of methods/; see use_method.
+RECIPES = ("epsilon", "pcgrad", "saliency", "uno", "conflict_free", "slug", "images", "certified")
+RECIPES += ("retrain",)
 METHODS = tuple(name for name in names("method") if name not in PARTS) + RECIPES
 UNLEARNING = METHODS[:-1]  # without retrain: for configs that load the original from a file
-SIMPLE = dict(  # recipes of one phase: (method, settings that differ from those of config.unlearn)
-    pcgrad=("l2l", dict(solver="pcgrad")),
-    saliency=("l2l", dict(saliency=0.5)),
-    siss=("siss", dict(solver="normalized")),
-)
-CALIBRATION_IMAGES = 50  # of each class, for the recipe images
-CERTIFIED_STEPS = 20  # noisy steps of the recipe certified
 UNDO = "undo"  # a word beside one of METHODS; see use_undo
 UNDO_SHARE = 0.026  # of the images that pretraining saw; with the teacher's pass 3.5 % of its cost
 UNDO_BATCH = 32
@@ -73,9 +60,9 @@ def method_of_form(words: list[str]) -> str:
 def use_method(config: Config, name: str, kept: float = 1.0) -> None:
     """Replaces config.unlearn, a phase of L2L, by the phases of another method.
 
-    Every new phase has as many steps as config.unlearn. L2L's arguments and the arguments of its
-    solver, such as alpha, stay only if the phase is one of L2L with its own solver; otherwise the
-    phase begins with the defaults of its method and solver.
+    Every new phase has as many steps as config.unlearn, or one. L2L's arguments and those of its
+    solver, such as alpha, stay only if the phase is one of L2L; otherwise the phase begins with the
+    defaults of its method and solver.
 
     name is a file of l2l_jax/methods, or a recipe. These make more than a change of the method:
 
@@ -83,11 +70,9 @@ def use_method(config: Config, name: str, kept: float = 1.0) -> None:
                     norm 1, then finetune
         epsilon     paper C: L2L's objectives with solvers/epsilon.py; the phase full_forgetting
                     finds the boundaries, and the phase tradeoff ends between them, at r
-        pcgrad      L2L's objectives with solvers/pcgrad.py
-        saliency    L2L on the half of the parameters with the largest gradient of L2L's forget
-                    objective (SalUn takes that of the training loss)
-        siss        SISS with solvers/normalized.py, which scales the forget gradient to a tenth of
-                    the norm of the retain gradient
+        prune       one step of solvers/remove_units.py, then finetune
+        adversarial_ascent    as slow as ascent, and clipped like it
+        those of recipes.SIMPLE       one phase with other settings
         images      single images in place of classes, listed in split.forget.files: gradient ascent
                     at a third of the learning rate, with outputs and latents on retain images kept
                     as they are, until the listed images have the loss of never-seen ones
@@ -96,10 +81,8 @@ def use_method(config: Config, name: str, kept: float = 1.0) -> None:
                     noisy.solver_args.center names; then finetune on retain images, with the
                     optimizer and the steps of pretrain if the config has it. It is a training
                     from the center more than an unlearning
-        retrain     no unlearning: pretrains from scratch on the retain split and makes the
-                    retrained model. The steps are multiplied by `kept`, the share of the training
-                    images that are not forgotten, so that it sees each of them as often as the
-                    original does
+        retrain     no unlearning: pretrains from scratch on the retain split, in `kept` times the
+                    steps, the share of the images that are not forgotten: it sees each as often
     """
     config.recipe.name, phases, unlearn = name, config.phases, config.unlearn.to_dict()
     position = phases.index("unlearn") if "unlearn" in phases else 0
@@ -124,50 +107,6 @@ def use_method(config: Config, name: str, kept: float = 1.0) -> None:
         config[key] = ml_collections.ConfigDict(settings)
 
 
-def _ascent(config: Config, unlearn: dict[str, Any], changed: Changed) -> dict[str, Any]:
-    """The phases of the recipe ascent; with the full rate one step would go far beyond lambda."""
-    del config
-    slow = dict(clip=1.0) | {key: unlearn["optimizer"][key] / 10 for key in ("lr", "final")}
-    ascent = changed("ascent", solver_args=dict(alpha=1.0), optimizer=slow)
-    return {"ascent": ascent, "finetune": changed("finetune")}
-
-
-def _epsilon(config: Config, unlearn: dict[str, Any], changed: Changed) -> dict[str, Any]:
-    """The phases of the recipe epsilon."""
-    del config, unlearn
-    goals = dict(full_forgetting=dict(), tradeoff=dict(r=0.5))
-    return {
-        goal: changed("l2l", solver="epsilon", solver_args=dict(goal=goal, **args))
-        for goal, args in goals.items()
-    }
-
-
-def _images(config: Config, unlearn: dict[str, Any], changed: Changed) -> dict[str, Any]:
-    """The phase of the recipe images."""
-    config.split.forget.update(dict(classes=(), random=0))
-    config.split.calibration = CALIBRATION_IMAGES
-    rate = unlearn["optimizer"]["lr"] / 3
-    args, steady = dict(times=0.0, retain="match"), dict(lr=rate, final=rate, warmup=0.0)
-    settings = dict(args=args, solver_args=dict(alpha=1.0), stop="unseen", optimizer=steady)
-    return {"unlearn": changed("max_loss", **settings)}
-
-
-def _certified(config: Config, unlearn: dict[str, Any], changed: Changed) -> dict[str, Any]:
-    """The phases of the recipe certified."""
-    rate = unlearn["optimizer"]["lr"]
-    steady = dict(name="sgd", lr=rate, final=rate, warmup=0.0, weight_decay=0.0)
-    plain = table.defaults(table.OPTIMIZER) | steady
-    noisy = changed("finetune", solver="noisy", steps=CERTIFIED_STEPS, ema=0.0, saliency=1.0)
-    finetune = changed("finetune")
-    if "pretrain" in config.phases:
-        kept = ("steps", "batch_size", "optimizer", "ema")
-        finetune |= {key: config.pretrain.to_dict()[key] for key in kept}
-    return {"noisy": noisy | dict(optimizer=plain), "finetune": finetune}
-
-
-SEVERAL = dict(ascent=_ascent, epsilon=_epsilon, images=_images, certified=_certified)
-
-
 def use_undo(config: Config, pretrained: int = 0, **optimizer: Any) -> None:
     """Adds two phases after those that unlearn, so that the forgetting holds when it is attacked.
 
@@ -186,6 +125,11 @@ def use_undo(config: Config, pretrained: int = 0, **optimizer: Any) -> None:
     if before["method"] == "pretrain":
         raise ValueError(
             f"{UNDO} goes with a phase that unlearns, and {last} does not: leave it out."
+        )
+    if before["optimizer"] == ONE_STEP:
+        raise ValueError(
+            f"{UNDO} goes with a phase that trains, and {last} is one step of {before['solver']}: "
+            "leave it out."
         )
     made = config.pretrain.to_dict() if "pretrain" in config.phases else before
     if made is not before and not pretrained:

@@ -85,7 +85,10 @@ print("device:", device.device_kind)
 
 # %%
 config = l2l_jax.load_config("configs/fashion_mnist.py:short")
-config.unlearn.steps = 4 if SMALL else 60
+config.unlearn.steps = 60
+if SMALL:
+    config.unlearn.update(dict(steps=4, batch_size=8, tasks=("center",)))
+    config.evaluate.batch_size = 40
 config.split.eval_images_per_class = 4 if SMALL else 25
 config.evaluate.tasks = ("center",)
 config.evaluators = dict(reconstruction=dict())
@@ -174,7 +177,8 @@ def small_run(alpha, name, form="bundled"):
     config = l2l_jax.load_config(f"configs/autoencoder_cifar10.py:{form}")
     config.unlearn.steps = 100
     for phase in config.phases if SMALL else ():
-        config[phase].steps = 4
+        config[phase].update(dict(steps=4, batch_size=8, tasks=("center",)))
+        config.evaluate.batch_size = 40
     config.unlearn.solver_args.alpha = alpha
     config.split.eval_images_per_class = 4 if SMALL else 25
     config.evaluate.tasks = ("center",)
@@ -247,9 +251,12 @@ for at, image in enumerate(others):
 
 config = l2l_jax.load_config("configs/fashion_mnist.py:short")
 config.data.name, config.data.args = "folder", dict(root=str(OWN), eval_fraction=0.25)
-config.split.forget.classes = ("mine",)
+config.split.forget.classes, config.reference = ("mine",), ""
 config.split.images_per_class = config.split.eval_images_per_class = 0
-config.unlearn.steps, config.unlearn.batch_size = (2, 8) if SMALL else (40, 16)
+config.unlearn.steps, config.unlearn.batch_size = 40, 16
+if SMALL:
+    config.unlearn.update(dict(steps=4, batch_size=8, tasks=("center",)))
+    config.evaluate.batch_size = 40
 config.evaluate.tasks, config.evaluators, config.audits = ("center",), {"reconstruction": {}}, ()
 own_results = l2l_jax.run(config, RUNS / name)
 own = l2l_jax.load(RUNS / name)

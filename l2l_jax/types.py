@@ -106,6 +106,11 @@ def _no(**args: Any) -> bool:
     return False
 
 
+def _can(model: ImageToImage) -> str:
+    del model
+    return ""
+
+
 @dataclasses.dataclass(frozen=True)
 class Method:
     """A module of methods/: the two objectives of unlearning as one pure function.
@@ -143,6 +148,8 @@ class Method:
     #     unless the phase has stop="unseen"; without it a run logs a warning
     spares_forget: Callable[..., bool] = _no  # spares_forget(**args): whether on="all", which holds
     #     the forget images, is refused
+    refuses: Callable[[ImageToImage], str] = _can  # refuses(model): why the method cannot be stated
+    #     for a model, "" if it can
     VARIANTS: tuple[Mapping[str, Any], ...] = ()  # arguments that make another objective, to test
     BOUNDS: Bounded = dataclasses.field(default_factory=_no_bounds)
 

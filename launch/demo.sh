@@ -8,11 +8,13 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source launch/environment.sh
-environment ""
+environment "[tensorboard]"
 
 config=configs/fashion_mnist.py workdir=runs/demo
 if [ "${1:-}" = --short ]; then
     shift
     config=configs/fashion_mnist.py:smoke workdir=runs/demo-short
 fi
+# Arrays in huge pages: a step of the demo takes 0.8 times the CPU time (docs/performance.md).
+export GLIBC_TUNABLES="${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}"
 .venv/bin/python -m l2l_jax.main --config "$config" --workdir "$workdir" "$@"

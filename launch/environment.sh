@@ -22,6 +22,7 @@ locked_files() {
 print(f"cp{sys.version_info[0]}{sys.version_info[1]}-{sys.platform}-{platform.machine()}")')"
     case "$1" in
         "") ;;
+        "[tensorboard]") names+=(tensorboard) ;;
         "[dev]") names+=(dev torch) ;;
         "[gpu]") names+=(gpu) ;;
         *) return 1 ;;
@@ -37,7 +38,7 @@ install() {
     .venv/bin/python -m pip install -qq --disable-pip-version-check "$@"
 }
 
-# environment EXTRAS: installs with these extras, such as "[dev]" or "[gpu]"; "" for none.
+# environment EXTRAS: installs with these extras, such as "[tensorboard]" or "[dev]"; "" for none.
 #
 # For the Python and the platform of launch/locks/ it installs exactly the files listed there, checked
 # by SHA-256, and then the project without looking for dependencies. For others it installs by the
@@ -59,7 +60,7 @@ environment() {
             return 1
         }
     fi
-    echo "Installing l2l_jax$extras (about 3 GB, a minute or more; once only) ..."
+    echo "Installing l2l_jax$extras (up to 3 GB, a minute or more; once only) ..."
     if locks="$(locked_files "$extras")"; then
         echo "Packages: those of $(dirname "${locks%%$'\n'*}"), checked by SHA-256."
         while read -r file; do

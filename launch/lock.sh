@@ -8,7 +8,8 @@
 #
 #   build.txt    setuptools, which builds packages that are published as source only
 #   base.txt     what the project needs
-#   dev.txt      what the extra [dev] needs beyond that, without PyTorch
+#   tensorboard.txt  what the extra [tensorboard] needs beyond that: TensorFlow
+#   dev.txt      what the extra [dev] needs beyond base.txt, without PyTorch
 #   torch.txt    PyTorch for CPUs, from its own index: that of PyPI would bring 3 GB of CUDA
 #   gpu.txt      what the extra [gpu] needs beyond base.txt
 set -euo pipefail
@@ -44,6 +45,8 @@ compiled base setup.cfg
 compiled all setup.cfg --extra dev
 compiled dev setup.cfg --extra dev $(names "$tools/base.txt") $(names "$tools/build.txt") \
     $(names "$tools/all.txt" '(torch|triton|nvidia-|cuda-)')
+compiled tensorboard setup.cfg --extra tensorboard $(names "$tools/base.txt") \
+    $(names "$tools/build.txt")
 compiled gpu setup.cfg --extra gpu $(names "$tools/base.txt") $(names "$tools/build.txt")
 compiled base setup.cfg $(names "$tools/build.txt")
 
@@ -54,7 +57,7 @@ sha256="$(sha256sum "$tools"/torch/torch-*.whl | cut -d ' ' -f 1)"
 printf -- '--find-links %s\ntorch==%s+cpu \\\n    --hash=sha256:%s\n' \
     "$torch_index" "$version" "$sha256" >"$tools/torch.txt"
 
-for name in build base dev torch gpu; do
+for name in build base tensorboard dev torch gpu; do
     {
         echo "# Written by launch/lock.sh for $tag; do not edit."
         cat "$tools/$name.txt"

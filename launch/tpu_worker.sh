@@ -46,7 +46,7 @@ install_code() {
     source launch/environment.sh
     find_python 2>/dev/null || apt-get install -y -qq python3.11 python3.11-venv || return 1
     "$(find_python)" -m venv .venv && .venv/bin/python -m pip install -q \
-        --constraint launch/constraints.txt --editable ".[tpu]"
+        --constraint launch/constraints.txt --editable ".[tpu,tensorboard]"
 }
 
 main() {

@@ -17,9 +17,13 @@ SMALL_MODELS = ("fashion_mnist", "fashion_mnist:mage", "fashion_mnist:diffusion"
                 "autoencoder_cifar10", "autoencoder_cifar10:bundled")  # fmt: skip
 
 
-METHOD_OF = dict(
-    epsilon="l2l", pcgrad="l2l", saliency="l2l", images="max_loss", certified="finetune"
-)  # of recipes
+METHOD_OF = dict(  # of recipes
+    **dict.fromkeys(("epsilon", "pcgrad", "saliency", "conflict_free"), "l2l"),
+    **dict.fromkeys(("images", "uno", "slug"), "max_loss"),
+    certified="finetune",
+)
+# Methods whose first phase is one step of plain descent, and the solver of that phase.
+ONE_STEP = dict(slug="slug", prune="remove_units", safe_denoiser="weighted")
 
 
 def config_of(spec, *words):
@@ -39,10 +43,17 @@ def test_every_config_has_every_method(spec, method):
     assert config["split"] == default["split"] or method == "images"
     for phase in phases:
         assert config[phase]["on"] == default["unlearn"]["on"]
-        assert config[phase]["steps"] == default["unlearn"]["steps"] or method == "certified"
         optimizer = config[phase]["optimizer"]
-        assert optimizer["final"] <= optimizer["lr"] <= default["unlearn"]["optimizer"]["lr"]
         assert smoke[phase]["steps"] == 12
+        if method in ONE_STEP and phase == phases[0]:
+            assert config[phase]["steps"] == 1
+            assert (optimizer["name"], optimizer["lr"], optimizer["weight_decay"]) == ("sgd", 1, 0)
+            assert config[phase]["solver"] == ONE_STEP[method]
+            continue
+        if method == "certified":  # its steps, and those of pretrain where the config has it
+            continue
+        assert config[phase]["steps"] == default["unlearn"]["steps"]
+        assert optimizer["final"] <= optimizer["lr"] <= default["unlearn"]["optimizer"]["lr"]
     for each in (config, smoke):
         resolve(each)
 
@@ -58,7 +69,7 @@ def test_the_folder_config_has_every_method(method):
 
 
 @pytest.mark.parametrize("spec", [*PUBLISHED_MODELS, *SMALL_MODELS])
-@pytest.mark.parametrize("method", ["", "max_loss", "ascent", "epsilon"])
+@pytest.mark.parametrize("method", ["", "max_loss", "ascent", "epsilon", "prune"])
 def test_every_config_has_undo_after_every_method(spec, method):
     words = [method] * bool(method)
     before, config = config_of(spec, *words), config_of(spec, *words, "undo")
@@ -118,6 +129,7 @@ def test_form_words_that_exclude_each_other():
         ("vqgan_imagenet", ("max_loss",)),
         ("mae_places365", ("retrain",)),
         ("fashion_mnist", ("retrain", "undo")),
+        ("fashion_mnist", ("slug", "undo")),
         ("autoencoder_cifar10", ("retrain", "undo")),
         ("mage_imagenet", ("pretrain", "undo")),
     ):

@@ -1,5 +1,6 @@
 """Settings of all tests, made before JAX starts: eight CPU devices, float32, temporary caches."""
 
+import gc
 import os
 import tempfile
 
@@ -17,6 +18,15 @@ from jaxtyping import install_import_hook
 CHECKED = ("models", "methods", "solvers", "tasks", "evaluators", "feature_networks", "engine.step",
            "lib.pixels", "lib.objectives", "lib.noise", "lib.masks")  # fmt: skip
 install_import_hook([f"l2l_jax.{name}" for name in CHECKED], "beartype.beartype")
+
+# Tracing makes many small objects that live long: Python's own threshold makes it look
+# for cycles among them all the time.
+gc.set_threshold(100_000, 20, 20)
+# Eight devices wait for each other in threads that spin: a worker with its own core wastes less.
+if worker := os.environ.get("PYTEST_XDIST_WORKER"):
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) == int(os.environ["PYTEST_XDIST_WORKER_COUNT"]):
+        os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw"))]})
 
 if jax.__version_info__[:2] == (0, 10):  # XLA ends the process at an unknown flag
     flags = os.environ.get("XLA_FLAGS", "")

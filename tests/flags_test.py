@@ -7,7 +7,7 @@ import pytest
 from l2l_jax import flags
 from l2l_jax.lib import cli, files
 from l2l_jax.lib.errors import ConfigError
-from tests.helpers import call, small_config
+from tests.helpers import ROOT, call, small_config
 
 
 def test_the_config_is_taken_from_the_arguments():
@@ -71,8 +71,11 @@ def test_overrides_arrive_in_the_run(tmp_path):
     words = ["--config.unlearn.method=finetune", "--config.unlearn.steps=1", "--config.seed=4",
              "--config.model.args.scan=True", "--config.phases=('pretrain','unlearn')",
              "--config.evaluators.tsne.points=6", "--config.runtime.tensorboard=True"]  # fmt: skip
+    absent = tmp_path / "first" / "tensorflow.py"  # as if the extra [tensorboard] were missing
+    absent.parent.mkdir()
+    absent.write_text("raise ModuleNotFoundError(\"No module named 'tensorflow'\")")
     done = call("l2l_jax.main", "--config", "tests/configs/small.py", "--workdir", tmp_path / "run",
-                *words)  # fmt: skip
+                *words, PYTHONPATH=f"{absent.parent}:{ROOT}")  # fmt: skip
     assert done.returncode == 0, done.stderr
     config = files.read_json(tmp_path / "run" / "config.json")
     assert config["unlearn"]["method"] == "finetune"
@@ -80,7 +83,7 @@ def test_overrides_arrive_in_the_run(tmp_path):
     assert config["seed"] == 4
     assert config["model"]["args"]["scan"] is True
     assert config["evaluators"]["tsne"]["points"] == 6
-    assert list((tmp_path / "run" / "tensorboard").rglob("events*")), "TensorFlow was loaded"
+    assert list((tmp_path / "run" / "tensorboard").rglob("events*")), "without TensorFlow"
     others = [line for line in done.stderr.splitlines() if not re.match(r"\d\d:\d\d:\d\d ", line)]
     assert others == [], "only this package's own lines reach the user"
 

@@ -6,7 +6,7 @@ Held-out forget images are then completed. Only differences to the unchanged mod
 retrained model is changed in the same way. Source: arXiv 2410.16454 (quantisation).
 """
 
-from collections.abc import Callable
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -43,13 +43,17 @@ def audit(
 
     A mixed model is (1 - t) times the model plus t times the original; below 0 it moves away.
     """
+    params, original = subject.params, subject.others["original"]
+    own, other = (
+        {group: tree[group] for group in TRAINED if group in tree} for tree in (params, original)
+    )
     changes: dict[str, Params] = {}
     for name in rounded:
-        changes[name] = changed(subject.params, lambda x, n=name: round_to(x, n))
+        changes[name] = params | all_rounded(own, name)
     for share in pruned:
-        changes[f"pruned {share:g}"] = changed(subject.params, lambda x, s=share: prune(x, s))
+        changes[f"pruned {share:g}"] = params | all_pruned(own, share)
     for share in mixed:
-        changes[f"mixed {share:g}"] = mix(subject.params, subject.others["original"], share)
+        changes[f"mixed {share:g}"] = params | mix(own, other, share)
     images = subject.sets["forgotten"]
     strongest = [name for name in ("int4", "int8") if name in changes]
     for name in sorted(changes, key=lambda name: name not in strongest[:1]):
@@ -59,10 +63,16 @@ def audit(
     yield subject.estimate("psnr", np.mean, values, at={"change": "none"})
 
 
-def changed(params: Params, change: Callable[[Array], Array]) -> Params:
-    """The parameters with the change made to every array of the trained groups."""
-    groups = {name: params[name] for name in TRAINED if name in params}
-    return params | jax.jit(lambda tree: jax.tree.map(change, tree))(groups)
+@functools.partial(jax.jit, static_argnums=1)
+def all_rounded(groups: Params, kind: str) -> Params:
+    """Every array rounded; see round_to."""
+    return jax.tree.map(lambda x: round_to(x, kind), groups)
+
+
+@jax.jit
+def all_pruned(groups: Params, share: Array | float) -> Params:
+    """Every array pruned; see prune."""
+    return jax.tree.map(lambda x: prune(x, share), groups)
 
 
 def round_to(x: Array, kind: str) -> Array:
@@ -79,18 +89,17 @@ def round_to(x: Array, kind: str) -> Array:
     return jnp.round(x / scale) * scale
 
 
-def prune(x: Array, share: float) -> Array:
+def prune(x: Array, share: Array | float) -> Array:
     """The array with the smallest magnitudes set to zero: this share of its values."""
     if x.ndim < 2:
         return x
     return jnp.where(jnp.abs(x) < jnp.quantile(jnp.abs(x), share), 0, x)
 
 
-def mix(params: Params, other: Params, share: float) -> Params:
-    """(1 - share) * params + share * other, in the trained groups."""
-    groups = [{name: p[name] for name in TRAINED if name in p} for p in (params, other)]
-    blend = jax.jit(lambda a, b: jax.tree.map(lambda x, y: (1 - share) * x + share * y, a, b))
-    return params | blend(*groups)
+@jax.jit
+def mix(groups: Params, other: Params, share: Array | float) -> Params:
+    """(1 - share) * groups + share * other."""
+    return jax.tree.map(lambda x, y: (1 - share) * x + share * y, groups, other)
 
 
 def conclude(compared: Compared) -> str:

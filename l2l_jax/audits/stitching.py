@@ -20,7 +20,7 @@ from l2l_jax.lib import per_image
 from l2l_jax.lib import rng as rngs
 from l2l_jax.lib.attacks import curve
 from l2l_jax.lib.placement import Compared
-from l2l_jax.types import AuditFigure, Bounds, Finding, Findings, Params, Subject
+from l2l_jax.types import Array, AuditFigure, Bounds, Finding, Findings, Params, Subject
 
 TITLE = "Is it still in the encoder or the decoder alone?"
 FIGURES = (
@@ -68,8 +68,13 @@ def new_encoder(subject: Subject) -> Params:
 
 def equal_share(one: Params, other: Params) -> float:
     """The share of the arrays that are equal to the last bit."""
-    pairs = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
-    return float(np.mean([bool((x == y).all()) for x, y in pairs]))
+    return float(np.mean(jax.device_get(_equal(jax.tree.leaves(one), jax.tree.leaves(other)))))
+
+
+@jax.jit
+def _equal(one: list[Array], other: list[Array]) -> list[Array]:
+    """Whether each array of one list is equal to that of the other."""
+    return [(x == y).all() for x, y in zip(one, other, strict=True)]
 
 
 def conclude(compared: Compared) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from l2l_jax.data import fast_resize
+from l2l_jax.data import fast_jpeg, fast_resize
 from l2l_jax.lib import bounded, files
 from l2l_jax.lib.errors import BrokenImage, ConfigError
 
@@ -37,7 +37,8 @@ def decode(data: bytes | Path, name: str) -> np.ndarray:
     try:
         data = data if isinstance(data, bytes) else bounded.read(data, MAX_FILE_BYTES)
         with open_checked(data) as image:
-            return np.asarray(_to_rgb(image))
+            pixels = fast_jpeg.decode(image, data)
+            return np.asarray(_to_rgb(image)) if pixels is None else pixels
     except bounded.Unreadable as error:
         reason = str(error).removeprefix(f"{name} ")
         raise BrokenImage(f"{name}: {reason}") from error

@@ -20,10 +20,10 @@ It is free at https://www.cs.toronto.edu/~kriz/cifar.html (170 MB). To download 
 or, without the rest of this repository:
   python -c "import tensorflow_datasets as tfds; tfds.builder('cifar10', data_dir='{root}', \
 file_format='array_record').download_and_prepare()"
-Only preparing needs the packages tensorflow and importlib_resources, which are installed with
-l2l_jax. If the folder cifar10 is elsewhere, name the folder that contains it: export
-L2L_DATA=FOLDER, or --config.data.args.root=FOLDER. Then run the same command again. To try a run
-without CIFAR-10, use the bundled photographs:
+Only preparing needs the packages tensorflow and importlib_resources, of the extra [tensorboard]:
+pip install 'l2l_jax[tensorboard]'. If the folder cifar10 is elsewhere, name the folder that has it
+in it: export L2L_DATA=FOLDER, or --config.data.args.root=FOLDER. Then run the same command again.
+To try a run without CIFAR-10, use the bundled photographs:
   python -m l2l_jax.main --config configs/autoencoder_cifar10.py:bundled --workdir runs/bundled"""
 
 

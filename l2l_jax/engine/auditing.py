@@ -81,6 +81,16 @@ class _Run:
         return {name: trees.digest(canonical(params)) for name, params in self.variants.items()}
 
     @functools.cached_property
+    def unchanged(self) -> bool:
+        """Whether encoder and decoder of the unlearned model are those of the original."""
+        pair = [self.variants.get(name) for name in ("original", "unlearned")]
+        if not all(pair):
+            return False
+        wholes = [self.experiment.canonical(each) for each in pair if each]
+        networks = [{group: each[group] for group in ("encoder", "decoder")} for each in wholes]
+        return len({trees.digest(each) for each in networks}) == 1
+
+    @functools.cached_property
     def pixels(self) -> dict[str, str]:
         """{set: digest of its pixels and classes}."""
         return {
@@ -92,6 +102,7 @@ class _Run:
         """What an audit found of all variants, or {"skipped": why it could not run}."""
         audit = planned.audit
         about = {"title": audit.TITLE, "cost": audit.COST, "args": dict(planned.args)}
+        about |= {"unchanged": True} if self.unchanged else {}
         if why := self.obstacle(planned):
             log.warning("audit %s is left out: %s", audit.name, why)
             return about | {"skipped": why}

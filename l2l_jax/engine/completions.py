@@ -5,8 +5,8 @@ import functools
 import io
 import json
 import logging
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ import numpy as np
 
 from l2l_jax.data import class_selection, loader
 from l2l_jax.data import images as pictures
-from l2l_jax.engine import evaluated
+from l2l_jax.engine import evaluated, judging
 from l2l_jax.engine.evaluated import HELD_OUT, evaluated_sets
 from l2l_jax.engine.experiment import Experiment
 from l2l_jax.lib import files, hosts, pixels, sealed, sharding, trees
@@ -29,10 +29,15 @@ GRID_EXAMPLES = 10  # of each side
 OUTPUTS = ("features", "logits")  # of a feature network
 Columns = dict[str, np.ndarray]  # {name: one row for each image}
 Program = Callable[..., dict[str, Array]]
+Key = tuple[str, str, str]  # (variant, side, task)
+T = TypeVar("T")
 
 
 class Completer:
-    """`types.Evaluation`: completions and their features, each computed once, sharded."""
+    """`types.Evaluation`: completions and their features, each computed once, sharded.
+
+    During `judged` a second thread reads completions while this one computes the next.
+    """
 
     def __init__(
         self,
@@ -53,8 +58,9 @@ class Completer:
         self._network_params = sharding.place(on_host, everywhere)
         self._programs: dict[str, Program] = {}
         self._describe = jax.jit(sharding.on(experiment.mesh, self._features))
-        self._columns: dict[tuple[str, str, str], Columns] = {}
+        self._columns: dict[Key, Columns] = {}
         self.kept: dict[str, dict[str, str]] = {"pictures": {}, "records": {}}  # SHA-256 by name
+        self._ahead = judging.Ahead[Key](self._complete)
 
     def completions(self, variant: str, side: str, task: str, network: str = "main") -> Completions:
         """All images of a side, hidden and completed; the same masks for every variant.
@@ -63,6 +69,19 @@ class Completer:
         and logits are returned.
         """
         key = (variant, side, task)
+        self._ahead.need(key)
+        columns, real = self._columns[key], self._columns["real", side, ""]
+        features: dict[str, Any] = {k: columns.get(f"{network}/{k}") for k in OUTPUTS}
+        features |= {f"real_{k}": real.get(f"{network}/{k}") for k in OUTPUTS}
+        return Completions(**{k: x for k, x in columns.items() if "/" not in k}, **features)
+
+    def judged(self, judge: Callable[[], T], cells: Sequence[Key]) -> T:
+        """What judge() returns, in a second thread, while this one completes `cells` in order."""
+        return self._ahead.run(judge, cells)
+
+    def _complete(self, key: Key) -> None:
+        """Computes the columns of a cell, and those of its complete images, once."""
+        variant, side, task = key
         if key not in self._columns:
             log.info("evaluate: %s model, %s images, %s", *key)
             params, complete = self._params[variant], self.program(task)
@@ -74,16 +93,13 @@ class Completer:
                 return completed | self._describe(self._network_params, completed["completed"])
 
             self._columns[key] = self.cached(key, lambda: self.over_batches(side, program))
-        columns, real = self._columns[key], self._real(side)
-        features: dict[str, Any] = {k: columns.get(f"{network}/{k}") for k in OUTPUTS}
-        features |= {f"real_{k}": real.get(f"{network}/{k}") for k in OUTPUTS}
-        return Completions(**{k: x for k, x in columns.items() if "/" not in k}, **features)
+        self._complete_real(side)
 
     def _references(self, variant: str) -> list[str]:
         """The retrained models that a variant is compared with: all but the variant itself."""
         return [v for v in self.digests if v.startswith("retrained") and v != variant]
 
-    def cached(self, key: tuple[str, str, str], make: Callable[[], Columns]) -> Columns:
+    def cached(self, key: Key, make: Callable[[], Columns]) -> Columns:
         """What make() returns; what many runs share, such as the original's, is kept in the cache.
 
         key: (variant, side, task); the variant "real" stands for the complete images, which have
@@ -180,7 +196,8 @@ class Completer:
         """The program on every batch of a side, concatenated in key order.
 
         program(uint8 images, number of the batch) returns columns; those in PICTURES are kept for
-        the examples of the grids only.
+        the examples of the grids only. The columns of a batch are fetched once the next batch is
+        dispatched, so that the devices do not wait for the host.
         """
         experiment, split = self._experiment, self.sets[side]
         picked = loader.Subset(experiment.sources[split.part], split.indices)
@@ -188,17 +205,25 @@ class Completer:
         place, examples = sharding.batch_sharding(experiment.mesh), self.grid_examples(side)
         columns = collections.defaultdict(list)
         batches = loader.eval_batches(picked, experiment.model.image_size, size, experiment.host)
-        for batch, rows in enumerate(batches):
-            computed = program(jax.make_array_from_process_local_data(place, rows), batch)
+
+        def fetch(computed: dict[str, Array], batch: int) -> None:
             here = examples[examples // size == batch] % size
             wanted = {k: x for k, x in computed.items() if len(here) or k not in PICTURES}
             for name, value in hosts.gather(wanted).items():
                 columns[name].append(value[here] if name in PICTURES else value)
+
+        placed = (jax.make_array_from_process_local_data(place, rows) for rows in batches)
+        dispatched = ((program(images, batch), batch) for batch, images in enumerate(placed))
+        before = next(dispatched)
+        for after in dispatched:
+            fetch(*before)
+            before = after
+        fetch(*before)
         count = len(picked)
         return {name: np.concatenate(parts)[:count] for name, parts in columns.items()}
 
-    def _real(self, side: str) -> Columns:
-        """What the networks return for the complete images."""
+    def _complete_real(self, side: str) -> None:
+        """Computes what the networks return for the complete images, once."""
         key = ("real", side, "")
         if key not in self._columns:
 
@@ -206,7 +231,6 @@ class Completer:
                 return self._describe(self._network_params, images)
 
             self._columns[key] = self.cached(key, lambda: self.over_batches(side, program))
-        return self._columns[key]
 
     def _features(self, params: Mapping[str, Params], images: Array) -> dict[str, Array]:
         """{"NETWORK/features": [B, D], "NETWORK/logits": [B, C]} float32 of uint8 images."""

@@ -98,9 +98,7 @@ OPTIMIZER: Table = {
     "b1": Option(0.9, "decay of the first moment of adamw", 0, 1, open_high=True),
     "b2": Option(0.95, "decay of the second moment of adamw", 0, 1, open_high=True),
     "eps": Option(1e-8, "added to the root of the second moment of adamw", 0, 1, open_low=True),
-    "weight_decay": Option(
-        0.05, "weight decay, times the learning rate; biases and norm scales have none", 0, 100
-    ),
+    "weight_decay": Option(0.05, "weight decay, of kernels and embeddings alone", 0, 100),
     "clip": Option(0.0, "the largest norm of the whole gradient; 0 = no clipping", 0),
 }
 PHASE: Table = {
@@ -303,6 +301,7 @@ TABLE: dict[str, "Option | Table"] = {
         ),
         "workers": Option(0, "processes that read images; 0 = threads of this one", 0, 1024),
         "tensorboard": Option(True, "write TensorBoard files"),
+        "keep_programs": Option(True, "keep compiled programs in the cache for later runs"),
         "token_folder": Option(
             "", "folder of data.token_cache, seen by all processes; empty = below the cache"
         ),

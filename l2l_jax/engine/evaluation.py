@@ -118,23 +118,30 @@ def measure(
     tasks: Cells = {t: {v: {s: {} for s in sides[t]} for v in variants} for t in completer.tasks}
     intervals: Cells = {t: {v: {s: {} for s in sides[t]} for v in variants} for t in tasks}
     training = [TrainingImages(completer, s) for s in completer.sets if s not in completer.sides]
-    measured = {}
-    for name, planned in evaluators.items():
-        origin = {"evaluator": planned.evaluator.name, **planned.args}
-        for evaluation in [completer, *(training if described[name] else [])]:
-            values = planned.evaluator.evaluate(evaluation, **planned.args)
-            for (variant, side, task), key, value in values:
-                if key not in described[name]:
-                    raise TypeError(
-                        f"evaluators/{planned.evaluator.name}.py yields the figure {key!r}, which "
-                        "its FIGURES does not declare."
-                    )
-                figure = described[name][key].name
-                measured[figure] = origin
-                if isinstance(value, tuple):
-                    value, interval = value
-                    intervals[task][variant][side][figure] = list(interval)
-                tasks[task][variant][side][figure] = float(value)
+    cells = [(v, s, t) for t in completer.tasks for s in completer.sides for v in variants]
+    if any(described.values()):
+        cells += [(v, side, first) for each in training for side in each.sides for v in variants]
+    measured: dict[str, Any] = {}
+
+    def judge() -> None:
+        for name, planned in evaluators.items():
+            origin = {"evaluator": planned.evaluator.name, **planned.args}
+            for evaluation in [completer, *(training if described[name] else [])]:
+                values = planned.evaluator.evaluate(evaluation, **planned.args)
+                for (variant, side, task), key, value in values:
+                    if key not in described[name]:
+                        raise TypeError(
+                            f"evaluators/{planned.evaluator.name}.py yields the figure {key!r}, "
+                            "which its FIGURES does not declare."
+                        )
+                    figure = described[name][key].name
+                    measured[figure] = origin
+                    if isinstance(value, tuple):
+                        value, interval = value
+                        intervals[task][variant][side][figure] = list(interval)
+                    tasks[task][variant][side][figure] = float(value)
+
+    completer.judged(judge, cells)
     return tasks, intervals, measured
 
 

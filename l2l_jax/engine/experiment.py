@@ -17,7 +17,7 @@ from l2l_jax.data.loader import Host
 from l2l_jax.data.splits import Split
 from l2l_jax.engine.plan import Plan
 from l2l_jax.engine.step import State, UpdateRule, rows_name
-from l2l_jax.lib import hosts, optim, preemption, sharding, trees
+from l2l_jax.lib import ahead, hosts, optim, preemption, sharding, trees
 from l2l_jax.lib import rng as rngs
 from l2l_jax.lib.rng import seed_of
 from l2l_jax.types import Array, ImageToImage, Params, Source
@@ -27,6 +27,8 @@ from l2l_jax.workdir.checkpoint import Checkpoints
 from l2l_jax.workdir.layout import Workdir
 
 log = logging.getLogger(__name__)
+
+AHEAD = 2  # batches on the devices before the step that takes them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +45,7 @@ class Experiment:
     weights: Weights | None = None  # the original, on the host; None if a phase makes it
     references: tuple[Weights, ...] = ()  # the retrained models, on the host
     shared_notes: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    rules: dict[str, UpdateRule] = dataclasses.field(init=False, default_factory=dict)
 
     @property
     def config(self) -> Mapping[str, Any]:
@@ -119,13 +122,15 @@ class Experiment:
     # The state of a phase
 
     def update_rule(self, phase: str) -> UpdateRule:
-        """What one step of a phase does."""
+        """What one step of a phase does; the same object each time, so that JAX traces it once."""
+        if phase in self.rules:
+            return self.rules[phase]
         planned = self.plan.phases[phase]
         steps, args = max(planned.steps, 1), dict(planned.solver_args)
         optimizer, rate = optim.make_optimizer(steps=steps, **planned.optimizer)
         if planned.solver.settle:
             args = planned.solver.settle(steps, planned.optimizer["lr"], **args)
-        return UpdateRule(
+        self.rules[phase] = UpdateRule(
             phase=phase,
             model=self.model,
             method=planned.method,
@@ -141,6 +146,7 @@ class Experiment:
             stop=planned.stop,
             compared=planned.tasks,
         )
+        return self.rules[phase]
 
     def abstract_state(self, phase: str) -> State:
         """Shapes and shardings of a phase's state: what its checkpoints are restored onto."""
@@ -173,11 +179,18 @@ class Experiment:
     def batches(
         self, phase: str, rows: Mapping[str, loader.TrainInput], first: int
     ) -> Generator[dict[str, Array], None, None]:
-        """What a step is given, on the mesh, from step `first` on, without end.
+        """What a step is given, from step `first` on, without end.
 
+        A second thread puts AHEAD batches on the mesh while earlier steps run.
         {side: uint8 [B, H, W, 3] or tokens}, and if the method needs seeds also {"SIDE rows": int32
         [B], which images of the split they are}.
         """
+        yield from ahead.ahead(self._placed_batches(phase, rows, first), AHEAD)
+
+    def _placed_batches(
+        self, phase: str, rows: Mapping[str, loader.TrainInput], first: int
+    ) -> Generator[dict[str, Array], None, None]:
+        """The batches, each put on the mesh when it is taken."""
         planned, place = self.plan.phases[phase], sharding.batch_sharding(self.mesh)
         size, with_rows = planned.batch_size, planned.method.needs_seeds(**planned.args)
         seeds = {side: seed_of(self.plan.seed, phase, side) for side in rows}

@@ -53,7 +53,9 @@ def preflight(plan: Plan, folder: Path, stop: preemption.StopSignal) -> Experime
         references = retrained.load_all(plan.references, experiment.model)
         retrained.check_tokens(plan, experiment.model, experiment.weights, references)
         claim.check_reference(folder, retrained.combined_digest(references))
+        rules = experiment.rules
         experiment = dataclasses.replace(experiment, references=references)
+        experiment.rules.update(rules)
     _check_agreement(experiment)
     original = experiment.weights
     about = {**original.about, "digest": original.digest} if original else None
@@ -205,6 +207,11 @@ def _try_phase(experiment: Experiment, phase: str) -> None:
     images.augmentation(model.image_size, tuple(data["crop"]), data["flip"], data["resize"])
     batch = token_bank.abstract_batch(experiment, phase, training_splits(experiment, phase))
     method, solver = planned.method, planned.solver
+    if why := method.refuses(model):
+        raise ConfigError(
+            f"{phase}.method={method.name} cannot be stated for a "
+            f"{experiment.plan.model.plugin.name}: {why}. Choose another method."
+        )
     if method.SOLVER and solver.name != method.SOLVER:
         log.warning(
             "%s: %s is meant for the solver %s (--config.%s.solver=%s), and has %s here",
@@ -227,11 +234,12 @@ def _try_phase(experiment: Experiment, phase: str) -> None:
         salient = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, bool), student)
     rule, noise = experiment.update_rule(phase), token_bank.abstract_noise(experiment, phase)
     pairs = unseen.abstract(experiment, planned)
-    fixed = rule.fixed(model.template, model.template, noise, salient, pairs)
+    params = sharding.abstract_tree(experiment.mesh, model.template)
+    fixed = rule.fixed(params, params, noise, salient, pairs)
     for task in planned.tasks:
         task.task.visible(model.grid, **task.args)
         update = make_update(rule, task, experiment.mesh)
-        jax.eval_shape(update, jax.eval_shape(rule.init, model.template), fixed, batch)
+        jax.eval_shape(update, experiment.abstract_state(phase), fixed, batch)
 
 
 def _try_evaluation(experiment: Experiment) -> None:

@@ -51,8 +51,8 @@ def check(spec: str, chosen: Mapping[str, Split], unclean: str = "stop") -> None
         raise ConfigError(
             f"The reference {spec} is not clean: {'; '.join(reasons)}. A retrained model never "
             "saw the images to forget. Retrain it with --config.pretrain.on=retain and the same "
-            "config.split, and its tokenizer too if it has one; or say "
-            "--config.unclean_reference=mark to use it with a mark."
+            "config.split, and its tokenizer too if it has one. Or leave it out with "
+            "--config.reference=, or use it with a mark: --config.unclean_reference=mark."
         )
     for reason in reasons:
         log.warning("the reference %s is not clean: %s", spec, reason)

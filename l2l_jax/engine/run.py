@@ -23,7 +23,7 @@ from l2l_jax.engine.outcome import Counts, Outcome, restored, run_phases
 from l2l_jax.engine.plan import QUICK, choose_audits, resolve
 from l2l_jax.engine.preflight import preflight
 from l2l_jax.engine.train import train
-from l2l_jax.lib import files, hosts, preemption
+from l2l_jax.lib import files, hosts, preemption, programs
 from l2l_jax.lib.errors import ConfigError, Damaged
 from l2l_jax.record.write import write_with_page
 from l2l_jax.report import feature_networks, page, reference
@@ -44,6 +44,8 @@ def run(config: Mapping[str, Any], folder: str | Path) -> dict[str, Any]:
     with hosts.fail_together():
         plan = resolve(config)
         claim.check_config_matches(folder, plan.config, complete_config)
+    if plan.config["runtime"]["keep_programs"]:
+        programs.keep()
     if hosts.from_main(int(finished(folder))):
         log.info("%s is finished; see %s", folder, Workdir(folder).report)
         return Workdir(folder).read_results()
@@ -110,6 +112,8 @@ def opened(
     if jax.device_count() % max(1, config["runtime"]["fsdp"]):
         config["runtime"]["fsdp"] = -1  # it was trained on other devices than these
     plan = resolve(config)
+    if config["runtime"]["keep_programs"]:
+        programs.keep()
     if audits is not None:
         chosen = tuple(audits) or plan.config["audits"] or (QUICK,)
         plan = dataclasses.replace(plan, audits=choose_audits(chosen, plan.config["audit"]["args"]))

@@ -90,6 +90,7 @@ class UpdateRule:
     ema: float = 0.0  # decay of the moving average; 0 = no average
     stop: str = ""  # UNSEEN, or "": where the method says so, if it does
     compared: tuple[TaskPlan, ...] = ()  # the tasks whose masks UNSEEN looks at
+    made: list[tuple[TaskPlan, Mesh, Step]] = dataclasses.field(init=False, default_factory=list)
 
     @property
     def until(self) -> tuple[str, float | None] | None:
@@ -276,8 +277,14 @@ def make_objectives(
 
 
 def make_update(rule: UpdateRule, task: TaskPlan, mesh: Mesh) -> Step:
-    """The update as a pure function, not compiled: (state, fixed, images) -> (state, metrics)."""
+    """The update as a pure function, not compiled: (state, fixed, images) -> (state, metrics).
 
+    It is the same function for the same objects: JAX traces a function once for the checks before
+    step 0, the count of FLOPs, and the program.
+    """
+    for known, where, made in rule.made:
+        if known is task and where == mesh:
+            return made
     at_step = make_objectives(rule, task, mesh)
 
     def update(state: State, fixed: Params, images: dict[str, Array]) -> tuple[State, Metrics]:
@@ -322,7 +329,9 @@ def make_update(rule: UpdateRule, task: TaskPlan, mesh: Mesh) -> Step:
         metrics[mean_name(rule.until[0])] = mean
         return new, metrics | {"ended": ended.astype(jnp.float32)}
 
-    return sharding.on(mesh, update)
+    made = sharding.on(mesh, update)
+    rule.made.append((task, mesh, made))
+    return made
 
 
 def over_unseen(rule: UpdateRule, fixed: Params, student: Params) -> Metrics:

@@ -34,7 +34,9 @@ from l2l_jax.types import (
 )
 
 RESAMPLES = 200  # of the images of a set, for intervals
-ATTACK = dict(warmup=0.0, weight_decay=0.0, clip=1.0)  # of the optimizer; the rate is constant
+ATTACK: dict[str, Any] = dict(
+    warmup=0.0, weight_decay=0.0, clip=1.0
+)  # of the optimizer; the rate is constant
 EXAMPLE_GRID = 4  # cells of a side of the grid that Task.EXAMPLE fits
 
 

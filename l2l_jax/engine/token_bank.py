@@ -69,21 +69,22 @@ def noise_count(experiment: Experiment, phase: str) -> int:
 
 
 def abstract_images(experiment: Experiment, batch: int) -> jax.ShapeDtypeStruct:
-    """Shape and dtype of what a step is given of each side."""
+    """Shape, dtype and sharding of what a step is given of each side."""
+    place, size = sharding.batch_sharding(experiment.mesh), experiment.model.image_size
     if views(experiment):
-        return jax.ShapeDtypeStruct((batch, *experiment.model.grid), np.uint16)
-    size = experiment.model.image_size
-    return jax.ShapeDtypeStruct((batch, size, size, 3), np.uint8)
+        return jax.ShapeDtypeStruct((batch, *experiment.model.grid), np.uint16, sharding=place)
+    return jax.ShapeDtypeStruct((batch, size, size, 3), np.uint8, sharding=place)
 
 
 def abstract_batch(
     experiment: Experiment, phase: str, sides: Iterable[str]
 ) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shapes and dtypes of all that a step of a phase is given, see Experiment.batches."""
+    """Shapes, dtypes and shardings of what a step of a phase is given, see Experiment.batches."""
     planned = experiment.plan.phases[phase]
     batch = dict.fromkeys(sides, abstract_images(experiment, planned.batch_size))
     if planned.method.needs_seeds(**planned.args):
-        rows = jax.ShapeDtypeStruct((planned.batch_size,), np.int32)
+        place = sharding.batch_sharding(experiment.mesh)
+        rows = jax.ShapeDtypeStruct((planned.batch_size,), np.int32, sharding=place)
         batch |= {rows_name(side): rows for side in sides}
     return batch
 

@@ -13,7 +13,7 @@ from l2l_jax.engine.experiment import Experiment
 from l2l_jax.engine.outcome import counted
 from l2l_jax.engine.step import State, UpdateRule, make_update, shard_update
 from l2l_jax.engine.training_sets import training_splits
-from l2l_jax.lib import flops, trees
+from l2l_jax.lib import flops, precision, trees
 from l2l_jax.lib.errors import NonFinite
 from l2l_jax.lib.profiler import Profile, peak_memory
 from l2l_jax.lib.progress import Progress
@@ -64,16 +64,14 @@ def train(
         # 2. One program for each task: masks of another size are another program.
         updates = [make_update(rule, task, experiment.mesh) for task in planned.tasks]
         batch = token_bank.abstract_batch(experiment, phase, sides)
-        step_flops = float(
-            np.mean([flops.count(update, abstract, fixed, batch) for update in updates])
-        )
         compiled = [shard_update(u, state, fixed, batch, experiment.mesh) for u in updates]
+        shared = updates if precision.modern_gpu() else compiled  # the latter are traced already
+        step_flops = float(np.mean([flops.count(x, abstract, fixed, batch) for x in shared]))
         _log_sizes(rule, total, state, fixed, step_flops)
         experiment.note(phase, step_flops=step_flops)
 
         if not total:
             log.info("%s starts at its solution: no step is taken", phase)
-
         # 3. The loop. A step is dispatched, then the metrics of the step before it are fetched.
         writer = Writer(experiment.workdir.folder, phase, first, runtime["tensorboard"])
         stack.callback(writer.close)

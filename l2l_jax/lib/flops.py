@@ -1,4 +1,4 @@
-"""Floating-point operations of a function, counted on its jaxpr, without compiling it.
+"""Floating-point operations and traffic of a function, counted on its jaxpr, without compiling it.
 
 Only matrix products and convolutions are counted, with two operations per multiply-add, as is usual
 for model FLOP utilisation. The body of a loop is counted once per iteration; XLA's own cost
@@ -7,7 +7,7 @@ analysis counts it once.
 
 import contextvars
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -25,25 +25,39 @@ def counting() -> bool:
 
 def count(function: Callable, *args: Any) -> int | float:
     """FLOPs of one call function(*args); args are arrays or jax.ShapeDtypeStruct."""
+    return _total(function, args, {"dot_general": _dot, "conv_general_dilated": _conv})
+
+
+def count_bytes(function: Callable, *args: Any) -> int | float:
+    """Bytes of the factors and results of all products and convolutions of one call.
+
+    What a device moves at least, if it fuses all other operations into these, keeps nothing between
+    two of them, and reads every factor once.
+    """
+    return _total(function, args, dict.fromkeys(("dot_general", "conv_general_dilated"), _bytes))
+
+
+Weigh = Mapping[str, Callable[[core.JaxprEqn], int | float]]  # {primitive: what an equation counts}
+
+
+def _total(function: Callable, args: Sequence[Any], weigh: Weigh) -> int | float:
     token = _counting.set(True)
     try:
-        return _jaxpr(jax.make_jaxpr(function)(*args).jaxpr)
+        return _jaxpr(jax.make_jaxpr(function)(*args).jaxpr, weigh)
     finally:
         _counting.reset(token)
 
 
-def _jaxpr(jaxpr: core.Jaxpr) -> int | float:
-    """FLOPs of all equations."""
-    return sum(_equation(equation) for equation in jaxpr.eqns)
+def _jaxpr(jaxpr: core.Jaxpr, weigh: Weigh) -> int | float:
+    """The count of all equations."""
+    return sum(_equation(equation, weigh) for equation in jaxpr.eqns)
 
 
-def _equation(equation: core.JaxprEqn) -> int | float:
+def _equation(equation: core.JaxprEqn, weigh: Weigh) -> int | float:
     name, params = equation.primitive.name, equation.params
-    if name == "dot_general":
-        return _dot(equation)
-    if name == "conv_general_dilated":
-        return _conv(equation)
-    inner = [_jaxpr(jaxpr) for jaxpr in _inner(params)]
+    if name in weigh:
+        return weigh[name](equation)
+    inner = [_jaxpr(jaxpr, weigh) for jaxpr in _inner(params)]
     if name == "cond":  # the most expensive branch
         return max(inner)
     return sum(inner) * (params["length"] if name == "scan" else 1)
@@ -70,6 +84,11 @@ def _conv(equation: core.JaxprEqn) -> int | float:
     kernel = _shape(equation.invars[1])
     out_channels = kernel[equation.params["dimension_numbers"].rhs_spec[0]]
     return 2.0 * math.prod(_shape(equation.outvars[0])) * math.prod(kernel) / out_channels
+
+
+def _bytes(equation: core.JaxprEqn) -> int | float:
+    arrays: list[Any] = [each.aval for each in (*equation.invars, *equation.outvars)]
+    return sum(math.prod(array.shape) * array.dtype.itemsize for array in arrays)
 
 
 def _shape(variable: Any) -> tuple[int, ...]:

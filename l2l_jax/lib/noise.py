@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from l2l_jax.lib.errors import ConfigError, unknown_name
-from l2l_jax.types import Latents, Rng
+from l2l_jax.types import ImageToImage, Latents, Params, Rng, TokenModel
 
 NOISES = ("gaussian_like", "standard", "uniform", "constant")
 
@@ -65,3 +65,17 @@ def latents_like(rng: Rng, latents: Latents) -> Latents:
         for key, x in zip(keys, leaves, strict=True)
     ]
     return jax.lax.stop_gradient(jax.tree.unflatten(tree, drawn))
+
+
+def uniform_targets(
+    model: ImageToImage, params: Params, images: Array, rng: Rng
+) -> tuple[Array, Array]:
+    """(images as `corrupt` takes them, targets): U(0, 1), or codes that are equally likely.
+
+    images: [B, H, W, 3], or tokens [B, h, w]; a model of tokens gets tokens of both.
+    """
+    if not model.takes_tokens:
+        return images, jax.random.uniform(rng, images.shape)
+    assert isinstance(model, TokenModel)
+    tokens = images if images.ndim == 3 else model.tokenize(params, images)
+    return tokens, jax.random.randint(rng, tokens.shape, 0, model.codes, tokens.dtype)

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import optax
 import optax.contrib
 
+from l2l_jax.lib import second_order
 from l2l_jax.types import Bounds, Params
 
 Direction = Callable[..., optax.GradientTransformation]
@@ -93,7 +94,8 @@ def hutchinson() -> optax.GradientTransformationExtraArgs:
         key, own = jax.random.split(state)
         signs = optax.tree.random_like(own, params, jax.random.rademacher, dtype=jnp.float32)
         signs = jax.tree.map(lambda sign, x: sign.astype(x.dtype), signs, params)
-        product = jax.jvp(direction, (params,), (signs,))[1]
+        with second_order.differentiable():
+            product = jax.jvp(direction, (params,), (signs,))[1]
         return jax.tree.map(jnp.multiply, signs, product), key
 
     return optax.GradientTransformationExtraArgs(init, update)  # pyright: ignore

@@ -56,6 +56,7 @@ from l2l_jax.models.layers.base import (
     mean_map,
     named_activations,
 )
+from l2l_jax.models.layers.negation import Negation
 from l2l_jax.models.layers.noise_schedule import BOUNDLESS, Schedule
 from l2l_jax.models.layers.vit import Dtype
 from l2l_jax.types import (
@@ -96,6 +97,7 @@ BOUNDS = {
     "attention": PIXEL_BOUNDS,
     "head": WIDTH_BOUNDS,
     "groups": WIDTH_BOUNDS,
+    "negation": Bounds(0, 10**6),
 }
 
 
@@ -125,6 +127,7 @@ class Diffusion(Model):
     tying: str
     remat: bool
     dtype: Dtype
+    negation: Negation
     shows_hidden = True
 
     @property
@@ -163,7 +166,7 @@ class Diffusion(Model):
         params = super().init(rng)
         if self.tying == "frozen":
             params["decoder"]["embed"] = jax.tree.map(jnp.copy, params["encoder"]["embed"])
-        return params
+        return params | self.negation.empty(self.image_size)
 
     def corrupt(
         self,
@@ -290,10 +293,11 @@ class Diffusion(Model):
             return self.predict(params, inputs)
 
         schedule = self.sample_schedule
+        steered = self.negation.steered(predict, params, hidden)
         if self.sampler == "ddpm":
-            return denoising.ddpm(predict, start, start, hidden, schedule, noise)
+            return denoising.ddpm(steered, start, start, hidden, schedule, noise)
         steps = self.sample_steps or schedule.steps
-        return denoising.ddim(predict, start, start, hidden, schedule, steps)
+        return denoising.ddim(steered, start, start, hidden, schedule, steps)
 
 
 def signed(images: Images) -> Images:
@@ -328,13 +332,15 @@ def build(
     attention: Sequence[int] = (),
     head: int = 0,
     groups: int = 0,
+    negation: int = 0,
 ) -> Diffusion:
     """Builds a named size; any dimension can be overridden (0 or () keeps its value).
 
     schedule, steps, beta_start, beta_end: of training. sampler, sample_steps, sample_schedule
     (name, steps, first and last beta; () = as trained), tying: see above. cell: side in pixels
     of the cells that masks are drawn on. remat recomputes each block in the backward pass. dtype is
-    that of the computation: "float32", "bfloat16", or "auto" (bfloat16 on accelerators).
+    that of the computation: "float32", "bfloat16", or "auto" (bfloat16 on accelerators). negation:
+    images that sampling is steered away from, which the method safe_denoiser stores.
     ConfigError for dimensions that do not divide, unknown names, and too many steps.
     """
     for kind, name, known in (("tying", tying, TYINGS), ("sampler", sampler, SAMPLERS)):
@@ -348,10 +354,10 @@ def build(
     _check(chosen, image_size, cell)
     trained = Schedule(schedule, steps, beta_start, beta_end)
     sampled = _sample_schedule(sample_schedule, trained)
-    _check_sampler(sampler, sample_steps, sampled.steps)
+    denoising.check_sampler(sampler, sample_steps, sampled.steps)
     return Diffusion(
         chosen, image_size, cell, trained, sampled, sampler, sample_steps, tying, remat,
-        compute_dtype(dtype),
+        compute_dtype(dtype), Negation(negation),
     )  # fmt: skip
 
 
@@ -363,20 +369,6 @@ def _sample_schedule(values: Any, trained: Schedule) -> Schedule:
             f"{RELEASED_TEST}, or () for the schedule of training, not {values!r}."
         )
     return Schedule(*values) if values else trained
-
-
-def _check_sampler(sampler: str, sample_steps: int, steps: int) -> None:
-    """ConfigError unless the sampler can take `sample_steps` of `steps`."""
-    if not (isinstance(sample_steps, int) and 0 <= sample_steps <= steps):
-        raise ConfigError(
-            f"model.args.sample_steps={sample_steps}: the schedule of sampling has "
-            f"{steps} steps; take 1 to {steps}, or 0 for all."
-        )
-    if sampler == "ddpm" and sample_steps not in (0, steps):
-        raise ConfigError(
-            f"The sampler ddpm takes all {steps} steps of its schedule: set "
-            "model.args.sample_steps=0, or model.args.sampler=ddim for fewer."
-        )
 
 
 def _as_tuple(key: str, numbers: object) -> tuple[Any, ...]:

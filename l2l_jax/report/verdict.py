@@ -80,8 +80,21 @@ def attacks(audits: Audits) -> dict[State, list[str]]:
     return by_state
 
 
+UNCHANGED = (
+    "The weights are those of the original: only how the model samples differs. Whoever has the "
+    "weights has everything that the original knows."
+)
+
+
 def verdict(audits: Audits) -> Verdict:
     """What these audits allow to say about the unlearned model."""
+    found = _verdict(audits)
+    if not any(audit.get("unchanged") for audit in audits.values()):
+        return found
+    return dataclasses.replace(found, kind="bad", titles=[UNCHANGED, *found.titles])
+
+
+def _verdict(audits: Audits) -> Verdict:
     found = attacks(audits)
     if not any(names for each, names in found.items() if each != State.SKIPPED):
         title = "The result was not attacked: nobody knows whether the forgetting holds."

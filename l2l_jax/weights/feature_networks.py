@@ -7,7 +7,7 @@ import logging
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from l2l_jax.lib import files, sealed, trees
 from l2l_jax.lib.errors import DataMissing, UserError, WrongWeights
 from l2l_jax.types import RANDOM_WEIGHTS, NetworkContext, Params, Source, SplitLike
 from l2l_jax.weights import torch_reader
+from l2l_jax.weights.pretrained import BUNDLED
 from l2l_jax.weights.published import NETWORK_FILES
 
 log = logging.getLogger(__name__)
@@ -102,20 +103,25 @@ def cached(
 ) -> tuple[Params, dict[str, Any]]:
     """What make() returns, (parameters, metadata), stored in the cache under `key`.
 
-    A file that does not fit its digest is replaced. If the cache cannot be written, a warning is
-    logged.
+    What is bundled under this key is neither made nor stored. A file that does not fit its digest
+    is replaced. If the cache cannot be written, a warning is logged.
     """
-    path = files.cache_dir() / f"{key}.npz"
-    if stored := sealed.read(path, key):
+    path, bundled = (folder / f"{key}.npz" for folder in (files.cache_dir(), BUNDLED))
+    if stored := sealed.read(bundled, key) or sealed.read(path, key):
         with np.load(io.BytesIO(stored)) as arrays:
             flat = dict(arrays)
         metadata = json.loads(str(flat.pop(METADATA)))
         return trees.unflatten(flat), metadata
     params, metadata = make()
     metadata = metadata | {"digest": trees.digest(params)}
-    flat = trees.flatten(params) | {METADATA: np.array(json.dumps(metadata))}
-    sealed.write_if_possible(path, key, functools.partial(np.savez, allow_pickle=False, **flat))
+    sealed.write_if_possible(path, key, content(params, metadata))
     return params, metadata
+
+
+def content(params: Params, metadata: Mapping[str, Any]) -> Callable[[BinaryIO], None]:
+    """The function that writes the content of a cache file; metadata holds the digest."""
+    flat = trees.flatten(params) | {METADATA: np.array(json.dumps(dict(metadata)))}
+    return functools.partial(np.savez, allow_pickle=False, **flat)
 
 
 def context(

@@ -6,8 +6,8 @@
 The folder then holds cifar10/3.0.2/*.array_record-*, about 130 MB. 170 MB are downloaded from
 https://www.cs.toronto.edu/~kriz/cifar.html, unless --downloads is a folder with earlier downloads
 of tensorflow-datasets. Needs the packages tensorflow, to encode the images, and
-importlib_resources; both are installed with l2l_jax, and reading needs neither. If the folder holds
-the data set already, it is only checked.
+importlib_resources: pip install 'l2l_jax[tensorboard]'. Reading does not need TensorFlow. If the
+folder holds the data set already, it is only checked.
 """
 
 import argparse

@@ -157,6 +157,38 @@ def test_simd_crops_equal_those_of_pillow_up_to_rounding():
     assert np.array_equal(again, simd(image, np.random.default_rng(0)))
 
 
+def jpeg(image, mode="RGB", **options):
+    file = io.BytesIO()
+    Image.fromarray(image).convert(mode).save(file, "JPEG", **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_simplejpeg_gives_the_pixels_of_pillow(subsampling, progressive, monkeypatch):
+    pytest.importorskip("simplejpeg", reason="the extra [fast] has it")
+    image, options = photograph(61, 83), dict(subsampling=subsampling, progressive=progressive)
+    data = jpeg(image, quality=90, **options)
+    fast = images.decode(data, "x.jpg")
+    assert images.fast_jpeg.decode(images.open_checked(data), data) is not None
+    monkeypatch.setattr(images.fast_jpeg, "package", lambda: None)
+    assert np.array_equal(fast, images.decode(data, "x.jpg"))
+
+
+def test_only_whole_upright_colour_jpegs_are_left_to_simplejpeg():
+    pytest.importorskip("simplejpeg", reason="the extra [fast] has it")
+    image, rotated = photograph(20, 30), Image.Exif()
+    rotated[images.fast_jpeg.ORIENTATION] = 6
+    cases = {
+        "grey": jpeg(image, "L"),
+        "CMYK": jpeg(image, "CMYK"),
+        "rotated": jpeg(image, exif=rotated),
+        "cut off": jpeg(image)[:-200],
+    }
+    for name, data in cases.items():
+        assert images.fast_jpeg.decode(images.open_checked(data), data) is None, name
+
+
 def test_unknown_and_missing_resizers(monkeypatch):
     with pytest.raises(ConfigError, match=r"data\.resize is 'pillow' or 'simd', not 'cubic'"):
         images.augmentation(8, (), False, "cubic")

@@ -267,7 +267,8 @@ def test_every_declared_set_and_group_exists():
 
 
 def test_the_demo_attacks_only_the_unlearned_model(tmp_path):
-    """What audits find of the bundled original is part of the package, under the key of today.
+    """What audits find of the bundled original and of the bundled retrained model is part of the
+    package, under the key of today.
 
     If this fails, run the demo and then launch/ship_audits.py.
     """
@@ -276,10 +277,13 @@ def test_the_demo_attacks_only_the_unlearned_model(tmp_path):
     chosen = experiment.plan.audits
     assert chosen
     params = experiment.initial_params()
-    variants = {"original": params, "unlearned": params}
+    (reference,) = experiment.references
+    retrained = experiment.place(reference.params)
+    variants = {"original": params, "unlearned": params, "retrained": retrained}
     sets = audit_sets.load(experiment, auditing._wanted(chosen))
     run_ = auditing._Run(experiment, variants, sets)
     for name, planned in chosen.items():
-        record = auditing.shipped().get(run_.key(planned, "original"))
-        assert record, f"{name} is not shipped"
-        assert record["findings"]
+        for variant in ("original", "retrained"):
+            record = auditing.shipped().get(run_.key(planned, variant))
+            assert record, f"{name} is not shipped for the {variant} model"
+            assert record["findings"]

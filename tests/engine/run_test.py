@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from l2l_jax.datasets import fashion_mnist
-from l2l_jax.engine import evaluation
+from l2l_jax.engine import evaluation, step
 from l2l_jax.engine.outcome import restored, run_phases
 from l2l_jax.engine.plan import resolve
 from l2l_jax.engine.preflight import preflight
@@ -145,8 +145,18 @@ def test_the_page_can_be_written_again(finished, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_same_config_gives_the_same_bits(finished, tmp_path):
+def test_the_same_config_gives_the_same_bits_and_each_step_is_traced_once(
+    finished, tmp_path, monkeypatch
+):
+    traced, draw = [], step.draw
+
+    def counted(rule, side, *args):
+        traced.append((rule.phase, side))
+        return draw(rule, side, *args)
+
+    monkeypatch.setattr(step, "draw", counted)
     trained(small_config(), tmp_path / "again")
+    assert sorted(traced) == [("pretrain", "retain"), ("unlearn", "forget"), ("unlearn", "retain")]
     assert_same_bits(params_of(tmp_path / "again"), params_of(finished[0]))
 
 

@@ -9,12 +9,15 @@ import pytest
 
 from l2l_jax.data import splits
 from l2l_jax.datasets import fake
+from l2l_jax.engine.plan import resolve
+from l2l_jax.engine.preflight import preflight
 from l2l_jax.feature_networks import classifier
-from l2l_jax.lib import trees
+from l2l_jax.lib import cli, trees
 from l2l_jax.lib.errors import BrokenImage
+from l2l_jax.lib.preemption import StopSignal
 from l2l_jax.weights import feature_networks
 from l2l_jax.weights.feature_networks import context
-from tests.helpers import DAMAGE, flip
+from tests.helpers import DAMAGE, ROOT, flip
 
 ARGS = dict(size=16, epochs=3, batch_size=16)
 
@@ -83,6 +86,21 @@ def test_it_is_made_once(parts, caplog):
         again = classifier.build(context(*parts, 20), **ARGS)
     assert caplog.text.count("training a classifier") == 1
     assert trees.digest(first.params) == trees.digest(again.params)
+
+
+def test_the_demo_trains_no_classifier(tmp_path, monkeypatch, caplog):
+    """Its classifier is part of the package, under the key of today.
+
+    If this fails, run launch/ship_classifier.py.
+    """
+    monkeypatch.setenv("L2L_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(classifier, "_train", lambda *_: pytest.fail("it is not bundled"))
+    config = cli.load_config(f"{ROOT}/configs/fashion_mnist.py")
+    experiment = preflight(resolve(config), tmp_path / "run", StopSignal())
+    about = classifier.build(context(experiment.sources, experiment.splits, 32)).about
+    assert about["accuracy"] == pytest.approx(0.882, abs=0.005)
+    assert about["digest"] in (feature_networks.BUNDLED / "README.md").read_text()
+    assert not list((tmp_path / "cache").glob("classifier*"))
 
 
 @pytest.mark.slow

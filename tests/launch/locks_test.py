@@ -9,7 +9,7 @@ import pytest
 from tests.helpers import ROOT
 
 LOCKS = ROOT / "launch" / "locks" / "cp311-linux-x86_64"
-NAMES = ("build", "base", "dev", "torch", "gpu")
+NAMES = ("build", "base", "tensorboard", "dev", "torch", "gpu")
 
 
 def normal(name):
@@ -49,6 +49,9 @@ def test_the_locks_hold_all_that_is_required_at_the_versions_of_the_constraints(
     everything, constraints = locked(*NAMES), pinned((ROOT / "launch/constraints.txt").read_text())
     assert required("options", "install_requires") <= set(locked("base"))
     assert required("options.extras_require", "dev") <= set(locked("base", "dev", "torch"))
+    wanted = required("options.extras_require", "tensorboard")
+    assert wanted <= set(locked("tensorboard"))
+    assert not wanted & set(locked("base")), "the base installation has no TensorFlow"
     assert required("options.extras_require", "gpu") <= set(locked("base", "gpu"))
     assert constraints.items() <= everything.items()
     assert "torch" not in locked("dev")
@@ -58,6 +61,7 @@ def test_the_locks_hold_all_that_is_required_at_the_versions_of_the_constraints(
     ("extras", "tag", "files"),
     [
         ("", "cp311-linux-x86_64", ("build", "base")),
+        ("[tensorboard]", "cp311-linux-x86_64", ("build", "base", "tensorboard")),
         ("[dev]", "cp311-linux-x86_64", ("build", "base", "dev", "torch")),
         ("[gpu]", "cp311-linux-x86_64", ("build", "base", "gpu")),
         ("[tpu]", "cp311-linux-x86_64", ()),

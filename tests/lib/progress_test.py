@@ -4,6 +4,7 @@ import logging
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from l2l_jax.lib import files, progress
@@ -29,24 +30,44 @@ def test_a_continued_run_drops_the_records_of_steps_it_repeats(tmp_path):
     assert records[-1]["loss"] == 9.0
 
 
-@pytest.mark.slow
-def test_tensorboard_files_hold_the_same_figures(tmp_path):
-    writer = metrics.Writer(tmp_path, "unlearn", 0, tensorboard=True)
-    writer.scalars(0, {"retain": 0.25, "seconds": 1.0})
-    writer.close()
-    (events,) = (tmp_path / "tensorboard" / "unlearn").glob("events*")
+def events(folder):
+    """Returns [(step, tag, plugin, value)] of the event file in a folder."""
     from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+    from tensorboard.util.tensor_util import make_ndarray
 
-    tags = {v.tag for event in EventFileLoader(str(events)).Load() for v in event.summary.value}
-    assert "retain" in tags
+    (path,) = folder.rglob("events*")
+    return [
+        (event.step, v.tag, v.metadata.plugin_data.plugin_name, make_ndarray(v.tensor))
+        for event in EventFileLoader(str(path)).Load()
+        for v in event.summary.value
+    ]
 
 
-def test_without_clu_the_json_lines_remain(tmp_path, monkeypatch, caplog):
+def write_events(folder):
+    writer = metrics.Writer(folder, "unlearn", 0, tensorboard=True)
+    for step in range(2):
+        writer.scalars(step, {"retain": 0.25 + step, "seconds": 1.0})
+    writer.close()
+    return type(writer._events)
+
+
+@pytest.mark.slow
+def test_without_tensorflow_the_events_are_the_same(tmp_path, monkeypatch):
+    assert write_events(tmp_path / "with") is not metrics.EventFile
     monkeypatch.setitem(sys.modules, "clu", None)
+    assert write_events(tmp_path / "without") is metrics.EventFile
+    found = events(tmp_path / "without")
+    assert sorted(map(str, found)) == sorted(map(str, events(tmp_path / "with")))
+    assert found[2] == (1, "retain", "scalars", np.float32(1.25))
+
+
+def test_without_any_writer_of_events_the_json_lines_remain(tmp_path, monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, "clu", None)
+    monkeypatch.setitem(sys.modules, "tensorboard.summary.writer.event_file_writer", None)
     with caplog.at_level(logging.WARNING):
         writer = metrics.Writer(tmp_path, "unlearn", 0, tensorboard=True)
+        writer.scalars(0, {"retain": 0.25, "seconds": 1.0})
     assert "metrics.jsonl is" in caplog.text
-    writer.scalars(0, {"retain": 0.25, "seconds": 1.0})
     writer.close()
     assert len(list(files.read_jsonl(tmp_path / "metrics.jsonl"))) == 1
 
@@ -83,7 +104,7 @@ def test_rates_and_remaining_time(monkeypatch, caplog):
 
 @pytest.mark.slow
 def test_heavy_packages_are_not_imported():
-    """Only workdir/metrics.py may import TensorFlow, and only when it makes a writer."""
+    """Only workdir/metrics.py may import TensorFlow, and only when it writes."""
     code = (
         "import sys, l2l_jax.main, l2l_jax.flags, l2l_jax.engine.run, l2l_jax.weights.__main__\n"
         "from l2l_jax.registry import find, names, FOLDERS\n"

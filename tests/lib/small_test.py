@@ -117,6 +117,9 @@ def test_flops_of_loops_and_branches():
     assert flops.count(loop, x) == 7 * 2 * 125
     assert flops.count(branch, x) == 2 * 2 * 125
     assert flops.count(jax.checkpoint(lambda x: x @ x), x) == 2 * 125
+    half = x.astype(jnp.bfloat16)
+    assert flops.count_bytes(loop, x) == 7 * 3 * 25 * 4
+    assert flops.count_bytes(lambda x: jnp.sin(x) @ x, half) == 3 * 25 * 2
 
 
 def test_learning_rate_warms_up_and_falls():

@@ -7,9 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from l2l_jax.lib import flops, precision
+from l2l_jax.lib import flops, optim, precision
 from l2l_jax.models.layers import attention, positions
 from l2l_jax.models.layers.attention import implementation
+from l2l_jax.solvers import conflict_free, uno
+from tests.solvers.toys import Quadratics
 
 
 @pytest.mark.parametrize(
@@ -32,6 +34,27 @@ def test_cudnn_is_chosen_where_it_may(
 ):
     pretend(monkeypatch, backend, capability)
     assert implementation(jnp.dtype(dtype), head, masked) == chosen
+
+
+def test_what_is_differentiated_twice_has_no_fused_kernel(monkeypatch):
+    pretend(monkeypatch, "gpu", "9.0")
+    chosen, seen = (jnp.dtype(jnp.bfloat16), 64, False), []
+
+    class Seen(Quadratics):
+        def gradients(self, student, *weights):
+            seen.append(implementation(*chosen))
+            return super().gradients(student, *weights)
+
+    start = {"x": jnp.ones(3)}
+    uno.update(Seen(), start, 0)
+    conflict_free.update(Seen(), start, 0)
+    assert seen == ["xla", "xla", "cudnn"], "the last is differentiated once, at theta'"
+    tx, _ = optim.make_optimizer(steps=1, lr=1.0, name="sophia")
+    tx.update(
+        start, tx.init(start), start, direction=lambda x: Seen().gradients(x, (1.0, 0.0))[0][0]
+    )
+    assert seen[-1] == "xla"
+    assert implementation(*chosen) == "cudnn"
 
 
 def pretend(monkeypatch, backend, capability):

@@ -19,6 +19,22 @@ class Bowls:
         return [pullback(jnp.array(w, jnp.float32))[0] for w in weights], metrics
 
 
+class Quadratics:
+    """retain = |A x - a|^2 / 2, forget = |B x - b|^2 / 2 of {"x": [3]}, with general A and B."""
+
+    def __init__(self, seed=0):
+        draws = np.random.default_rng(seed).normal(size=(2, 3, 4)).astype(np.float32)
+        self.pairs = [(jnp.asarray(each[:, :3]), jnp.asarray(each[:, 3])) for each in draws]
+
+    def values(self, student):
+        return jnp.stack([jnp.sum((m @ student["x"] - c) ** 2) / 2 for m, c in self.pairs])
+
+    def gradients(self, student, *weights):
+        values, pullback = jax.vjp(self.values, student)
+        metrics = {"retain": values[0], "forget": values[1]}
+        return [pullback(jnp.array(w, jnp.float32))[0] for w in weights], metrics
+
+
 class Given:
     """Objectives with two fixed gradients, of parameters "a" and "b"."""
 

@@ -37,7 +37,7 @@ def test_tensorboard_that_fails_stops_no_training(tmp_path, monkeypatch, caplog)
         def write_scalars(self, step, values):
             raise RuntimeError(f"No space left on device at {step}")
 
-    monkeypatch.setattr(metrics, "_clu_writer", lambda _: Full())
+    monkeypatch.setattr(metrics, "_event_writer", lambda _: Full())
     writer = metrics.Writer(tmp_path, "unlearn", 0, tensorboard=True)
     with caplog.at_level(logging.WARNING):
         for step in range(3):

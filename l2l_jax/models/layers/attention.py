@@ -6,17 +6,20 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float
 
-from l2l_jax.lib import flops, precision
+from l2l_jax.lib import flops, precision, second_order
 from l2l_jax.types import Array
 
 Heads = Float[Array, "B N heads d"]
 
 
 def implementation(dtype: jnp.dtype, head_dim: int, masked: bool) -> Literal["cudnn", "xla"]:
-    """The backend. cuDNN needs a modern GPU, half precision, a small head, and no mask."""
+    """The backend. cuDNN needs a modern GPU, half precision, a small head, and no mask.
+
+    It has a first derivative only.
+    """
     half = dtype in (jnp.bfloat16, jnp.float16)
     fits = head_dim % 8 == 0 and head_dim <= 128
-    fused = precision.modern_gpu() and not flops.counting()
+    fused = precision.modern_gpu() and not flops.counting() and not second_order.twice()
     return "cudnn" if fused and half and fits and not masked else "xla"
 
 

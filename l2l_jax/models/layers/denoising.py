@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
+from l2l_jax.lib.errors import ConfigError
 from l2l_jax.models.layers.noise_schedule import Schedule
 from l2l_jax.models.layers.unet import Hole
 from l2l_jax.types import Array, Images, Scalar
@@ -82,3 +83,17 @@ def spread_steps(count: int, steps: int) -> Int[np.ndarray, " {steps}"]:
     only if nearly all steps are.
     """
     return np.round(np.linspace(count, 0, steps + 1)[:-1]).astype(int) - 1
+
+
+def check_sampler(sampler: str, sample_steps: int, steps: int) -> None:
+    """ConfigError unless the sampler can take `sample_steps` of `steps`."""
+    if not (isinstance(sample_steps, int) and 0 <= sample_steps <= steps):
+        raise ConfigError(
+            f"model.args.sample_steps={sample_steps}: the schedule of sampling has "
+            f"{steps} steps; take 1 to {steps}, or 0 for all."
+        )
+    if sampler == "ddpm" and sample_steps not in (0, steps):
+        raise ConfigError(
+            f"The sampler ddpm takes all {steps} steps of its schedule: set "
+            "model.args.sample_steps=0, or model.args.sampler=ddim for fewer."
+        )

@@ -26,6 +26,7 @@ from l2l_jax.lib.precision import full_precision
 from l2l_jax.lib.sharding import split_rows
 from l2l_jax.models.layers.attention import attention
 from l2l_jax.models.layers.base import check_groups
+from l2l_jax.models.layers.group_norm import GroupNorm
 from l2l_jax.models.layers.vit import Dtype
 from l2l_jax.types import Array, Images, PerImage
 
@@ -96,11 +97,9 @@ class Maker:
     def linear(self, inner: int, outer: int, dtype: Dtype | None = None) -> nnx.Linear:
         return nnx.Linear(inner, outer, dtype=dtype or self.dtype, rngs=self.rngs)
 
-    def norm(self, width: int) -> nnx.GroupNorm:
-        return nnx.GroupNorm(
-            width, self.size.groups, epsilon=EPSILON, dtype=self.dtype, rngs=self.rngs,
-            use_fast_variance=False,
-        )  # fmt: skip
+    def norm(self, width: int) -> GroupNorm:
+        groups = self.size.groups
+        return GroupNorm(width, groups, epsilon=EPSILON, dtype=self.dtype, rngs=self.rngs)
 
     @property
     def embedding_width(self) -> int:

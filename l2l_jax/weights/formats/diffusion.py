@@ -6,13 +6,14 @@ import math
 import re
 from typing import Any
 
+import jax
 import numpy as np
 
 from l2l_jax.lib import trees
 from l2l_jax.lib.errors import WrongWeights
 from l2l_jax.lib.nnx_pure import PureModule
 from l2l_jax.models.diffusion import SAMPLE_STEPS, SIZES, Diffusion
-from l2l_jax.models.layers import noise_schedule, unet
+from l2l_jax.models.layers import negation, noise_schedule, unet
 from l2l_jax.models.layers.noise_schedule import BUFFERS, Schedule
 from l2l_jax.types import Params, StateDict
 from l2l_jax.weights.formats._layers import adapt_tying, embedding_names, published_size, unet_names
@@ -189,5 +190,7 @@ def expected(size: unet.Size) -> set[str]:
 
 
 def adapt(params: Params, model: Diffusion) -> Params:
-    """Parameters of a file for this model, whose tying may differ."""
-    return adapt_tying(params, "embed", model.tying)
+    """Parameters of a file for this model, whose tying may differ, and which may store images."""
+    missing = {} if negation.GROUP in params else model.negation.empty(model.image_size)
+    adapted = adapt_tying(params, "embed", model.tying)
+    return adapted | jax.tree.map(np.asarray, missing)

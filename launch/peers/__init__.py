@@ -1,0 +1,1 @@
+"""This project's networks beside the same networks in PyTorch: `launch/benchmark.py peers`."""
