@@ -19,18 +19,22 @@ SMALL = (
 )
 CONFIG = """
 from configs import common, fashion_mnist
+from l2l_jax.registry import find
 
 FORMS = fashion_mnist.FORMS
 
 
 def get_config(form=""):
     config = fashion_mnist.get_config(f"{form},smoke")
+    config.model.args = dict(find("model", "mae").SMALLEST)
+    config.weights, config.phases = "", ("pretrain", "unlearn")
+    config.tasks.center.args.cells = 2
+    small = dict(tasks=("center",), steps=1, batch_size=8)
+    config.pretrain = common.phase("pretrain", on="all", **small)
+    config.unlearn.update(small)
     config.split.images_per_class, config.split.eval_images_per_class = 10, 8
-    config.evaluators = dict(reconstruction=dict())
-    config.audits = ()
-    config.unlearn.update(dict(tasks=("center",), steps=1, batch_size=8))
-    config.evaluate.tasks = ("center",)
-    config.runtime.tensorboard = False
+    config.evaluators, config.audits = dict(reconstruction=dict()), ()
+    config.evaluate.tasks, config.runtime.tensorboard = ("center",), False
     return config
 """
 
