@@ -47,7 +47,7 @@ from l2l_jax.types import ImageSet, Params
 log = logging.getLogger(__name__)
 
 DRAWS = 16  # masks of each image, over all training tasks
-UNSEEN = 100  # never-seen images of each class, at most
+UNSEEN = 50  # never-seen images of each class, at most
 CHUNK = 1024  # images in memory at a time
 STATES = {"train": "trained on", "eval": "held out"}
 Losses = Float[np.ndarray, " N"]

@@ -30,9 +30,8 @@ def train(
 ) -> tuple[Params, int, int]:
     """Runs or continues a phase. Returns (parameters on the mesh, steps done, total steps).
 
-    start: the parameters that the phase begins with. Raises Preempted after
-    saving on SIGTERM or Ctrl-C, NonFinite at the first value that is not finite, NotSaved on a
-    full disk.
+    start: the parameters that the phase begins with. Raises Preempted after saving on SIGTERM or
+    Ctrl-C, NonFinite at the first value that is not finite, NotSaved on a full disk.
     """
     planned, runtime = experiment.plan.phases[phase], experiment.config["runtime"]
     total = planned.steps

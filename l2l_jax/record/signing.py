@@ -18,7 +18,7 @@ def sign(folder: Path, private_key: Path) -> Path:
 
     ConfigError if the key cannot be used or model-signing is not installed.
     """
-    library = _library()
+    library, folder = _library(), folder.resolve()  # the library compares absolute paths
     path = folder / manifest.SIGNATURE
     path.unlink(missing_ok=True)
     _check_key(private_key, "PRIVATE KEY")
@@ -35,7 +35,7 @@ def check(folder: Path, public_key: Path) -> None:
 
     ConfigError if the key cannot be used or model-signing is not installed.
     """
-    library = _library()
+    library, folder = _library(), folder.resolve()
     path = folder / manifest.SIGNATURE
     if not path.is_file():
         raise Damaged(f"{folder} is not signed: there is no {manifest.SIGNATURE}.")

@@ -13,6 +13,7 @@ must not exceed the claim. Without noise, and with noise that the learning rate 
 import argparse
 import dataclasses
 import sys
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -67,27 +68,27 @@ def original(images: np.ndarray) -> Params:
     return params | state.student
 
 
-def ends(
-    start: Params, center: Params, retain: np.ndarray, sigma: float, secrets: np.ndarray
-) -> Params:
-    """Where the noisy phase ends, once for each secret: {name: [runs, ...]}."""
-    args = dict(radius=RADIUS, clip=CLIP, sigma=sigma, decay=0.0, center="")
+def noisy_phase(center: Params, retain: np.ndarray) -> Callable[..., Params]:
+    """(start, secret, sigma) -> where the noisy phase ends; compiled once for all of them."""
+    args = dict(radius=RADIUS, clip=CLIP, decay=0.0, center="")
     rule = rule_of("noisy", STEPS, RATE, PLAIN, **args)
     mesh, groups = sharding.make_mesh(1, jax.devices()[:1]), rule.method.TRAINABLE
-    own, there = ({g: tree[g] for g in groups} for tree in (start, center))
-    assert rule.solver.begin
-    start = start | rule.solver.begin(own, there, radius=RADIUS)
-    update = make_update(rule, TASK, mesh)
+    there = {group: center[group] for group in groups}
     batches = [retain[np.arange(BATCH) + BATCH * step] for step in range(STEPS)]
 
-    def run(secret: jax.Array) -> Params:
+    def run(start: Params, secret: jax.Array, sigma: jax.Array) -> Params:
+        noisy = dataclasses.replace(rule, solver_args=args | dict(sigma=sigma))
+        update = make_update(noisy, TASK, mesh)
+        assert rule.solver.begin
+        own = {group: start[group] for group in groups}
+        start = start | rule.solver.begin(own, there, radius=RADIUS)
         state = rule.init(start)
         fixed = rule.fixed(start, {}, certified={"center": there, "secret": secret})
         for images in batches:
             state, _ = update(state, fixed, {"retain": jnp.asarray(images)})
         return state.student
 
-    return jax.device_get(jax.jit(lambda each: jax.lax.map(run, each))(secrets))
+    return jax.jit(run)
 
 
 def bound(one: np.ndarray, other: np.ndarray) -> float:
@@ -113,13 +114,16 @@ class Attack:
         retain, canaries = pictures(BATCH * STEPS, 1), pictures(CANARIES, 2)
         center = rule_of("weighted", 1, 0.1, PLAIN).model.init(jax.random.key(0))
         starts = original(np.concatenate([retain, canaries])), original(retain)
-        object.__setattr__(self, "given", (retain, center, starts))
+        object.__setattr__(self, "given", (noisy_phase(center, retain), starts))
 
     def __call__(self, sigma: float) -> float:
         """The bound of epsilon from below for this noise."""
-        retain, center, starts = self.given  # type: ignore[attr-defined]
+        program, starts = self.given  # type: ignore[attr-defined]
         secrets = np.random.default_rng(0).integers(0, 2**32, (2, self.runs, 2), np.uint32)
-        made = [ends(s, center, retain, sigma, x) for s, x in zip(starts, secrets, strict=True)]
+        made = []
+        for start, each in zip(starts, secrets, strict=True):
+            parts = [jax.device_get(program(start, secret, sigma)) for secret in each]
+            made.append(jax.tree.map(lambda *x: np.stack(x), *parts))
         away = trees.weighted_sum(1.0, starts[0], -1.0, starts[1])
         axis = {group: away[group] for group in made[0]}
 

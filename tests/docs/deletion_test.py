@@ -14,10 +14,29 @@ from tests.helpers import ROOT
 
 PAGE = ROOT / "docs" / "howto" / "deletion_request.md"
 SMALL = (
-    ("--config fashion_mnist ", "--config fashion_mnist:smoke --config.runtime.tensorboard=False "
-     "--config.evaluators='{}' --config.audits=duplicates "),
+    ("--config fashion_mnist ", "--config small.py "),
     ("membership,memorization,distinguish,duplicates", "duplicates"),
-)  # fmt: skip
+)
+CONFIG = """
+from configs import common, fashion_mnist
+from l2l_jax.registry import find
+
+FORMS = fashion_mnist.FORMS
+
+
+def get_config(form=""):
+    config = fashion_mnist.get_config(f"{form},smoke")
+    config.model.args = dict(find("model", "mae").SMALLEST)
+    config.weights, config.phases = "", ("pretrain", "unlearn")
+    config.tasks.center.args.cells = 2
+    small = dict(tasks=("center",), steps=1, batch_size=8)
+    config.pretrain = common.phase("pretrain", on="all", **small)
+    config.unlearn.update(small)
+    config.split.images_per_class, config.split.eval_images_per_class = 10, 8
+    config.evaluators, config.audits = dict(reconstruction=dict()), ()
+    config.evaluate.tasks, config.runtime.tensorboard = ("center",), False
+    return config
+"""
 
 
 @pytest.mark.slow
@@ -29,6 +48,7 @@ def test_the_walk_through(tmp_path):
     for old, new in SMALL:
         assert old in text
         text = text.replace(old, new)
+    (tmp_path / "small.py").write_text(CONFIG)
     env = os.environ | {"PYTHONPATH": str(ROOT), "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
     program = f'set -e\nl2l-jax() {{ {sys.executable} -m l2l_jax "$@"; }}\n{text}'
     done = subprocess.run(["bash", "-c", program], cwd=tmp_path, env=env, capture_output=True,

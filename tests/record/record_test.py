@@ -143,7 +143,9 @@ def test_every_changed_byte_is_found_with_the_key(run, tmp_path):
     assert verify.verify(record, public).intact, "the same manifest as before"
 
 
-def test_ten_changed_bytes_are_found_by_somebody_with_the_record_alone(run, tmp_path, capsys):
+def test_ten_changed_bytes_are_found_by_somebody_with_the_record_alone(
+    run, tmp_path, capsys, monkeypatch
+):
     """They have a copy of the folder, and the public key."""
     private, public = key_pair(tmp_path, "owner")
     command.main(["sign", str(run), "--key", str(private)])
@@ -151,6 +153,8 @@ def test_ten_changed_bytes_are_found_by_somebody_with_the_record_alone(run, tmp_
     shutil.rmtree(run)
     command.main(["verify", str(received), "--key", str(public)])
     assert "signed by the owner of" in capsys.readouterr().out
+    monkeypatch.chdir(received.parent)
+    command.main(["verify", "received", "--key", str(public)])
     rng, paths = np.random.default_rng(0), sorted(received.iterdir())
     for _ in range(10):
         path = paths[rng.integers(len(paths))]

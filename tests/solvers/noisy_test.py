@@ -118,6 +118,8 @@ def test_the_start_is_inside_the_ball():
 def test_sigma_is_what_the_guarantee_needs():
     args = dict(epsilon=3.0, delta=1e-6, radius=0.1, clip=2.0, decay=0.0, sigma=0.0, center="")
     settled = noisy.settle(10, 0.01, **args)
+    where = dict(start=0.2, steps=10, rate=0.01, clip=2.0)  # two points of the ball, at most
+    assert settled["sigma"] == pytest.approx(accountant.sigma_for(3.0, 1e-6, **where))
     found = noisy.certify(10, 0.01, **settled)
     assert found["epsilon"] == pytest.approx(3.0)
     assert found["epsilon_of_the_theorem"] > 3.0
