@@ -104,21 +104,19 @@ def _judged(one: np.ndarray, other: np.ndarray, cut: float) -> float:
     return accountant.lower_bound(found, len(one), wrong, len(other), DELTA)
 
 
-@dataclasses.dataclass(frozen=True)
 class Attack:
     """Both originals, and what the attacker knows of them."""
 
-    runs: int
-
-    def __post_init__(self) -> None:
+    def __init__(self, runs: int):
+        self.runs = runs
         retain, canaries = pictures(BATCH * STEPS, 1), pictures(CANARIES, 2)
         center = rule_of("weighted", 1, 0.1, PLAIN).model.init(jax.random.key(0))
-        starts = original(np.concatenate([retain, canaries])), original(retain)
-        object.__setattr__(self, "given", (noisy_phase(center, retain), starts))
+        self.starts = original(np.concatenate([retain, canaries])), original(retain)
+        self.program = noisy_phase(center, retain)
 
     def __call__(self, sigma: float) -> float:
         """The bound of epsilon from below for this noise."""
-        program, starts = self.given  # type: ignore[attr-defined]
+        program, starts = self.program, self.starts
         secrets = np.random.default_rng(0).integers(0, 2**32, (2, self.runs, 2), np.uint32)
         made = []
         for start, each in zip(starts, secrets, strict=True):
