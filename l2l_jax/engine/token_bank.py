@@ -69,11 +69,11 @@ def noise_count(experiment: Experiment, phase: str) -> int:
 
 
 def abstract_images(experiment: Experiment, batch: int) -> jax.ShapeDtypeStruct:
-    """Shape, dtype and sharding of what a step is given of each side."""
-    place, size = sharding.batch_sharding(experiment.mesh), experiment.model.image_size
+    """Shape and dtype of what a step is given of each side."""
     if views(experiment):
-        return jax.ShapeDtypeStruct((batch, *experiment.model.grid), np.uint16, sharding=place)
-    return jax.ShapeDtypeStruct((batch, size, size, 3), np.uint8, sharding=place)
+        return jax.ShapeDtypeStruct((batch, *experiment.model.grid), np.uint16)
+    size = experiment.model.image_size
+    return jax.ShapeDtypeStruct((batch, size, size, 3), np.uint8)
 
 
 def abstract_batch(
@@ -83,10 +83,12 @@ def abstract_batch(
     planned = experiment.plan.phases[phase]
     batch = dict.fromkeys(sides, abstract_images(experiment, planned.batch_size))
     if planned.method.needs_seeds(**planned.args):
-        place = sharding.batch_sharding(experiment.mesh)
-        rows = jax.ShapeDtypeStruct((planned.batch_size,), np.int32, sharding=place)
+        rows = jax.ShapeDtypeStruct((planned.batch_size,), np.int32)
         batch |= {rows_name(side): rows for side in sides}
-    return batch
+    place = sharding.batch_sharding(experiment.mesh)
+    return {
+        name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place) for name, x in batch.items()
+    }
 
 
 def abstract_noise(experiment: Experiment, phase: str) -> jax.ShapeDtypeStruct | None:

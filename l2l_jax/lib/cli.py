@@ -136,6 +136,7 @@ def load_config(spec: str) -> Any:
     file, _, form = spec.partition(":")
     path = config_files.locate(file)
     config_files.make_importable(path)
+    get_config: Any = None
     try:
         get_config = runpy.run_path(str(path)).get("get_config")
         if get_config is None:
@@ -146,9 +147,9 @@ def load_config(spec: str) -> Any:
         return config
     except UserError:
         raise
-    except ValueError as error:  # raised by get_config for an unknown form
-        raise ConfigError(str(error)) from error
-    except Exception as error:  # of any kind: a mistake in the file
+    except Exception as error:
+        if isinstance(error, ValueError) and get_config:  # it refuses the form
+            raise ConfigError(str(error)) from error
         raise ConfigError(
             f"{_place(str(path), error)}: {type(error).__name__}: {error}. Correct the config file."
         ) from error

@@ -38,7 +38,8 @@ def count_up():
     def update(gradients, state, params=None):
         return jax.tree.map(jnp.ones_like, gradients), state
 
-    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+    made = optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+    return optax.with_extra_args_support(made)
 
 
 def ending(tasks, limit, steps=60):

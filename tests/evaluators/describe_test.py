@@ -63,8 +63,9 @@ def test_a_figure_that_is_not_declared_is_an_error():
 
     evaluator = Evaluator("mine", evaluate, FIGURES=(Figure("lpips", "LPIPS"),))
     completer = SimpleNamespace(
-        variants=("original",), sides=("retain",), tasks=("center",), sets={"retain": None}
-    )
+        variants=("original",), sides=("retain",), tasks=("center",), sets={"retain": None},
+        judged=lambda judge, cells: judge(),
+    )  # fmt: skip
     mine = {"mine": EvaluatorPlan("mine", evaluator, {})}
     with pytest.raises(TypeError, match=r"evaluators/mine\.py yields the figure 'lpip'"):
         evaluation.measure(completer, mine, describe_figures(mine))
