@@ -156,9 +156,10 @@ def made(ui: Any, found: Sequence[Run]) -> Any:
 
     for each in (chosen, painted):  # gradio passes an event to an argument of this type
         each.__annotations__["event"] = ui.EventData
-    # One queue, in which nothing is left out: what was chosen or painted last is what is shown.
-    in_turn = dict(trigger_mode="multiple", concurrency_id="compare", concurrency_limit=1)
-    private = dict(api_visibility="private", show_progress="minimal", **in_turn)
+    events = dict(  # in one queue that leaves nothing out: the last paint is what is shown
+        trigger_mode="multiple", concurrency_id="compare", concurrency_limit=1,
+        api_visibility="private", show_progress="minimal",
+    )  # fmt: skip
     with ui.Blocks(title="What did it forget?", analytics_enabled=False) as blocks:
         image, hidden = ui.State(first), ui.State("")
         ui.Markdown("# What did it forget?\nChoose an image, paint what the models may not see, "
@@ -178,7 +179,7 @@ def made(ui: Any, found: Sequence[Run]) -> Any:
         for run in found:
             with ui.Accordion(f"Figures and audits of {run.record.name}", open=False):
                 ui.HTML(demo_runs.report(run))
-        painter.change(painted, [image], [hidden, result], **private)
-        chooser.select(chosen, [hidden], [image, painter, result], **private)
-        upload.upload(uploaded, [upload, hidden], [image, painter, result], **private)
+        painter.change(painted, [image], [hidden, result], **events)
+        chooser.select(chosen, [hidden], [image, painter, result], **events)
+        upload.upload(uploaded, [upload, hidden], [image, painter, result], **events)
     return blocks

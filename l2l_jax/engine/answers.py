@@ -31,7 +31,6 @@ from jaxtyping import Float
 
 from l2l_jax.data import class_selection, key_lists, splits
 from l2l_jax.data.duplicates import FORGET
-from l2l_jax.data.images import resize_crop
 from l2l_jax.engine import copies, evaluation
 from l2l_jax.engine.experiment import Experiment
 from l2l_jax.engine.outcome import Outcome
@@ -198,11 +197,6 @@ def _losses(examined: Any, name: str, places: list[copies.Place]) -> Losses:
     experiment, parts = examined.laboratory.experiment, []
     for at in range(0, len(places), CHUNK):
         chunk = places[at : at + CHUNK]
-        pictures = np.stack(
-            [
-                resize_crop(experiment.sources[part].read(row), experiment.model.image_size)
-                for part, row in chunk
-            ]
-        )
+        pictures = np.stack([copies.small(experiment, place) for place in chunk])
         parts.append(mean_loss(examined, ImageSet(name, pictures, ("",) * len(chunk)), DRAWS))
     return np.concatenate(parts) if parts else np.zeros(0)

@@ -198,9 +198,7 @@ def _none(experiment: Experiment, outcome: Outcome) -> dict[str, Any]:
     if experiment.weights and not _saw_others(experiment):
         start, public = experiment.config["weights"], outcome.original
     else:
-        public = jax.jit(experiment.model.init, out_shardings=experiment.shardings)(
-            jax.random.key(experiment.plan.seed)
-        )
+        public = experiment.initialisation()
     away = trees.weighted_sum(1.0, outcome.final, -1.0, public)
     distance = float(jnp.sqrt(trees.dot(away, away)))
     sigma = 2 * distance / accountant.mu_of(EPSILON, DELTA)

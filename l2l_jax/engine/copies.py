@@ -99,10 +99,11 @@ def _describe(experiment: Experiment, place: Place) -> tuple[int, int]:
 
 def _distance(experiment: Experiment, one: Place, other: Place) -> float:
     """The root mean square difference of two images at the size of the model, of 255."""
-    first, second = (_small(experiment, place).astype(np.float32) for place in (one, other))
+    first, second = (small(experiment, place).astype(np.float32) for place in (one, other))
     return float(np.sqrt(np.mean((first - second) ** 2)))
 
 
-def _small(experiment: Experiment, place: Place) -> UInt8[np.ndarray, "S S 3"]:
+def small(experiment: Experiment, place: Place) -> UInt8[np.ndarray, "S S 3"]:
+    """The central square of an image, at the size of the model."""
     part, row = place
     return resize_crop(experiment.sources[part].read(row), experiment.model.image_size)

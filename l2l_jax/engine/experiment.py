@@ -73,11 +73,15 @@ class Experiment:
         fresh = {}
         if self.model.template.keys() - loaded.keys():
             log.info("starting from a random initialisation")
-            init = jax.jit(self.model.init, out_shardings=self.shardings)
-            fresh = init(jax.random.key(self.plan.seed))
+            fresh = self.initialisation()
         if self.weights:
             log.info("starting from %s, digest %s", self.config["weights"], self.weights.digest)
         return fresh | self.place(loaded)
+
+    def initialisation(self) -> Params:
+        """Fresh parameters of all groups by the seed of the run, on the mesh."""
+        init = jax.jit(self.model.init, out_shardings=self.shardings)
+        return init(jax.random.key(self.plan.seed))
 
     def place(self, params: Params) -> Params:
         """Parameter groups from the host, in the canonical layout, onto the mesh."""
@@ -97,8 +101,7 @@ class Experiment:
         spec, model = self.plan.phases[phase].solver_args["center"], self.plan.model
         if spec:
             return self.place(pretrained.load(spec, model.plugin.name, model.args).params)
-        init = jax.jit(self.model.init, out_shardings=self.shardings)
-        return init(jax.random.key(self.plan.seed))
+        return self.initialisation()
 
     def begin(self, phase: str, start: Params) -> Params:
         """What the `begin` of method or solver makes of the parameters at which a phase starts.
