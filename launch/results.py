@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from configs.common import UNLEARNING  # noqa: E402
+from configs.common import UNDO, UNLEARNING  # noqa: E402
 from l2l_jax.lib import cli, files  # noqa: E402
 from l2l_jax.lib.errors import unknown_name  # noqa: E402
 from l2l_jax.report import compare  # noqa: E402
@@ -57,12 +57,12 @@ class Grid(NamedTuple):
         ]
 
 
-ALL = ("l2l", "finetune", "ascent")
+# images needs a list of images, safe_denoiser a diffusion model.
+METHODS = tuple(n for n in (*UNLEARNING, UNDO) if n not in ("images", "safe_denoiser"))
+ALL = ("l2l", "finetune", "ascent", UNDO)
 GRIDS = {
-    "mae": Grid(MAE, 2, "mae_fashion_mnist", "quick", UNLEARNING, (0, 1, 2)),
-    "autoencoder": Grid(
-        AUTOENCODER, 3, "autoencoder_fashion_mnist", "quick", UNLEARNING, (0, 1, 2)
-    ),
+    "mae": Grid(MAE, 2, "mae_fashion_mnist", "quick", METHODS, (0, 1, 2)),
+    "autoencoder": Grid(AUTOENCODER, 3, "autoencoder_fashion_mnist", "quick", METHODS, (0, 1, 2)),
     "mae_all": Grid(MAE, 2, "mae_fashion_mnist", "all", ALL, (0,)),
     "autoencoder_all": Grid(AUTOENCODER, 3, "autoencoder_fashion_mnist", "all", ALL, (0,)),
 }
