@@ -13,6 +13,7 @@ text around them is written by hand. Each grid also has a plot, docs/results/GRI
 import argparse
 import itertools
 import json
+import os
 import re
 import subprocess
 import sys
@@ -50,7 +51,7 @@ class Grid(NamedTuple):
         """What every run of the grid changes in the config."""
         names = [f"bundled:{self.model}_retrained_{seed}" for seed in range(self.references)]
         return [
-            f"--config.reference={','.join(names)}",
+            f"--config.reference={os.pathsep.join(names)}",
             f'--config.audits=("{self.audits}",)',
             '--config.evaluate.tasks=("center",)',
             "--config.runtime.tensorboard=False",

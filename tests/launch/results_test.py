@@ -67,7 +67,9 @@ def test_the_configs_of_a_grid_exist(name):
             key, value = word.removeprefix("--config.").split("=", 1)
             assert key.split(".")[0] in config, key
             assert value
-        resolve(config)
+            if key == "reference":
+                config.reference = value
+        assert len(resolve(config).references) == grid.references
 
 
 def test_the_rows_in_the_docs_are_rows_of_a_grid():
