@@ -350,19 +350,22 @@ def compiled_methods(name):
     ]
 
 
-def variants(name, methods=METHODS):
-    """Returns {label: method}: each method, and each of its VARIANTS that the model accepts."""
-    found, (model, _) = {}, model_and_params(name)
-    for method in compiled_methods(name):
-        if method not in methods:
-            continue
-        found[method] = find("method", method)
-        for args in found[method].VARIANTS:
-            given = functools.partial(found[method].objectives, **args)
-            variant = dataclasses.replace(found[method], objectives=given)
-            if accepted(variant, model):
-                described = ",".join(f"{key}={value}" for key, value in args.items())
-                found[f"{method} {described}"] = variant
+@functools.cache
+def variants(name, method):
+    """Returns {label: method}: a method, and each of its VARIANTS that the model accepts.
+
+    It is empty for a method that compiled_methods leaves out.
+    """
+    if method not in compiled_methods(name):
+        return {}
+    module, (model, _) = find("method", method), model_and_params(name)
+    found = {method: module}
+    for args in module.VARIANTS:
+        given = functools.partial(module.objectives, **args)
+        variant = dataclasses.replace(module, objectives=given)
+        if accepted(variant, model):
+            described = ",".join(f"{key}={value}" for key, value in args.items())
+            found[f"{method} {described}"] = variant
     return found
 
 
@@ -386,7 +389,7 @@ def args_of(method):
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_every_variant_of_a_method_is_accepted_by_some_model(method):
-    labels = {label for name in MODELS for label in variants(name, (method,))}
+    labels = {label for name in MODELS for label in variants(name, method)}
     for args in find("method", method).VARIANTS:
         described = ",".join(f"{key}={value}" for key, value in args.items())
         assert f"{method} {described}" in labels
@@ -397,8 +400,7 @@ def look(modules, model, weights=((1.0, 0.0), (0.0, 1.0)), all_inputs=True):
 
     It returns {method: (both objectives, gradients)}. There is one tuple of gradients for each
     weighted sum of the objectives: with respect to the trained groups, and with all_inputs also the
-    teacher, the retain images and the forget images. One program computes all methods, which share
-    most of their work.
+    teacher, the retain images and the forget images. One program computes all methods given.
     """
 
     def objectives(module, trainable, teacher, retain, forget, frozen):
@@ -432,18 +434,11 @@ def own_images(model):
     return start.retain.images, start.forget.images
 
 
-def chosen(session, name):
-    """The methods that the chosen tests run on a model: a program of fewer compiles sooner."""
-    rows = [item.callspec.params for item in session.items if hasattr(item, "callspec")]
-    found = {row.get("method") for row in rows if row.get("name") == name}
-    return tuple(method for method in METHODS if method in found)
-
-
 @functools.cache
-def results_of(name, methods):
+def results_of(name, method):
     """Returns {changed input: {variant: (both objectives, their gradients)}}; see measurements."""
     model, params = model_and_params(name)
-    return measurements(look(variants(name, methods), model), model, params)
+    return measurements(look(variants(name, method), model), model, params)
 
 
 def measurements(looked, model, params):
@@ -495,15 +490,14 @@ def own_side_only(label, module, model, found):
 
 
 @pytest.mark.parametrize(("name", "method"), product(MODELS, METHODS))
-def test_objectives_use_the_images_of_their_side_and_train_their_groups(request, name, method):
+def test_objectives_use_the_images_of_their_side_and_train_their_groups(name, method):
     module, (model, _) = find("method", method), model_and_params(name)
     if method not in compiled_methods(name):
         assert accepted(module, model) == (not module.refuses(model))
         return
-    found, modules = results_of(name, chosen(request.session, name)), variants(name, (method,))
-    labels = [label for label in found["own"] if label.split()[0] == method]
-    assert method in labels
-    for label in labels:
+    found, modules = results_of(name, method), variants(name, method)
+    assert method in modules
+    for label in modules:
         all_finite(label, found)
         own_side_only(label, module, model, found)
         _, gradients = found["own"][label]
@@ -517,8 +511,7 @@ def test_objectives_use_the_images_of_their_side_and_train_their_groups(request,
             assert forget > 0 or "forget" not in module.SIDES
 
 
-@functools.cache
-def results_on_eight_devices(name, methods):
+def results_on_eight_devices(name, method):
     """As results_of()["own"], with images and parameters sharded over eight devices."""
     model, params = model_and_params(name)
     mesh = sharding.make_mesh(fsdp=-1)
@@ -527,9 +520,9 @@ def results_on_eight_devices(name, methods):
         return sharding.place(jax.device_get(tree), sharding.parameter_shardings(mesh, tree))
 
     given = jax.device_put(own_images(model), sharding.batch_sharding(mesh))
-    modules = {method: find("method", method) for method in methods}
+    modules = {method: find("method", method)}
     looked = look(modules, model, weights=((1.0, 1.0),), all_inputs=False)
-    return jax.device_get(looked(place(moved(params)), place(params), *given))
+    return jax.device_get(looked(place(moved(params)), place(params), *given))[method]
 
 
 def sharded_methods(name):
@@ -546,11 +539,9 @@ def sharded_methods(name):
     ("name", "method"),
     [row for row in product(MODELS, METHODS) if row.values[1] in sharded_methods(row.values[0])],
 )
-def test_objectives_and_gradients_are_the_same_on_eight_devices(request, name, method):
-    methods = chosen(request.session, name)
-    sharded_ones = tuple(each for each in methods if each in sharded_methods(name))
-    values, gradients = results_of(name, methods)["own"][method]
-    sharded, others = results_on_eight_devices(name, sharded_ones)[method]
+def test_objectives_and_gradients_are_the_same_on_eight_devices(name, method):
+    values, gradients = results_of(name, method)["own"][method]
+    sharded, others = results_on_eight_devices(name, method)
     np.testing.assert_allclose(sharded, values, rtol=1e-5, atol=1e-6)
     close(others[0][0], jax.tree.map(np.add, gradients[0][0], gradients[1][0]), rtol=1e-3)
 
