@@ -1,5 +1,7 @@
 """Compiled programs are kept in the cache folder, and a folder that the user chose stays."""
 
+import os
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -27,6 +29,18 @@ def test_programs_go_into_the_cache_folder(no_folder, tmp_path, monkeypatch):
     programs.keep()
     jax.jit(lambda x: jnp.sin(x) * 3.5)(jnp.ones(3)).block_until_ready()
     assert list((tmp_path / "programs").glob("*-cache"))
+
+
+def test_the_folder_does_not_grow_without_limit(no_folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("L2L_CACHE", str(tmp_path))
+    monkeypatch.setattr(programs, "MAX_BYTES", 250)
+    (tmp_path / "programs").mkdir()
+    for age, name in enumerate("abcd"):
+        path = tmp_path / "programs" / f"{name}-cache"
+        path.write_bytes(bytes(100))
+        os.utime(path, (1e9 - age, 1e9))
+    programs.keep()
+    assert sorted(path.name for path in (tmp_path / "programs").iterdir()) == ["a-cache", "b-cache"]
 
 
 def test_a_folder_of_the_user_stays(tmp_path, monkeypatch):

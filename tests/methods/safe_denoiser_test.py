@@ -9,9 +9,11 @@ from l2l_jax.lib import optim
 from l2l_jax.lib.errors import ConfigError
 from l2l_jax.methods import safe_denoiser
 from l2l_jax.models.layers import negation
-from l2l_jax.registry import find_format
+from l2l_jax.registry import find, find_format
 from l2l_jax.report import verdict
 from l2l_jax.types import Batch, UnlearnBatch
+from l2l_jax.weights import convert
+from l2l_jax.weights.safetensors import Weights
 from tests.helpers import images, small_model
 
 KEY = jax.random.key(1)
@@ -93,6 +95,15 @@ def test_weights_of_a_file_begin_with_nothing_stored():
     full = params | {"negation": jax.tree.map(lambda x: x + 1, params["negation"])}
     kept = find_format("diffusion").adapt(jax.device_get(full), model)
     assert kept["negation"]["weight"].tolist() == [1.0] * 4
+
+
+def test_no_official_file_can_hold_stored_images(tmp_path):
+    _, params = stored_model()
+    about = {"model": "diffusion", "args": find("model", "diffusion").SMALLEST | {"negation": 4}}
+    weights = Weights(jax.device_get(params), about)
+    with pytest.raises(ConfigError, match="has no place for them"):
+        convert.export_file(weights, tmp_path / "model.pth")
+    convert.export_file(weights, tmp_path / "model.safetensors")
 
 
 def test_audits_say_that_the_weights_are_unchanged():

@@ -27,6 +27,7 @@ from l2l_jax.models.layers.unet import Hole
 from l2l_jax.types import Images, Params, Scalar
 
 GROUP = "negation"  # the parameter group that holds the images
+ARRAYS = ("images", "weight")  # of the group
 
 
 @dataclasses.dataclass(frozen=True)

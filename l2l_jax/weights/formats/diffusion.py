@@ -10,22 +10,23 @@ import jax
 import numpy as np
 
 from l2l_jax.lib import trees
-from l2l_jax.lib.errors import WrongWeights
+from l2l_jax.lib.errors import ConfigError, WrongWeights
 from l2l_jax.lib.nnx_pure import PureModule
 from l2l_jax.models.diffusion import SAMPLE_STEPS, SIZES, Diffusion
 from l2l_jax.models.layers import negation, noise_schedule, unet
 from l2l_jax.models.layers.noise_schedule import BUFFERS, Schedule
 from l2l_jax.types import Params, StateDict
 from l2l_jax.weights.formats._layers import adapt_tying, embedding_names, published_size, unet_names
-from l2l_jax.weights.name_map import official
+from l2l_jax.weights.name_map import Rule, official
 
 log = logging.getLogger(__name__)
 
 GROUPS = 32  # of every official normalisation
 NETWORK, TEACHER = "denoise_fn.", "teacher_denoise_fn."
 OWN = "decoder_cond_embed"  # ours; in official files D always shares E's embedding
+STORED = [Rule(f"{negation.GROUP}.{name}", f"{negation.GROUP}/{name}") for name in negation.ARRAYS]
 
-NAMES = [*unet_names(NETWORK), *embedding_names(OWN, "decoder/embed")]
+NAMES = [*unet_names(NETWORK), *embedding_names(OWN, "decoder/embed"), *STORED]
 
 AMBIGUOUS = ("head", "groups")  # of an unpublished size
 
@@ -44,7 +45,14 @@ def to_torch(state: StateDict, model: Diffusion) -> dict[str, Any]:
     The official network has 32 groups in every normalisation and one embedding of the noise level
     for encoder and decoder. A warning is logged if this model differs in either; the file then
     holds the decoder's embedding under a name of our own, which the official code ignores.
+    ConfigError for a model that stores images to avoid, which no official file can hold.
     """
+    if model.negation.count:
+        raise ConfigError(
+            f"This model stores {model.negation.count} images, which it avoids while it samples. "
+            "An official file has no place for them, and without them the model is not changed at "
+            "all: write a .safetensors file."
+        )
     groups = model.size.groups
     if groups != GROUPS:
         log.warning(
