@@ -11,7 +11,7 @@ pixels on and refuses 179 million.
 
 import io
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from PIL import Image, ImageOps
 from l2l_jax.data import fast_jpeg, fast_resize
 from l2l_jax.lib import bounded, files
 from l2l_jax.lib.errors import BrokenImage, ConfigError
+from l2l_jax.types import Source
 
 FRAME_PIXELS = 2  # white pixels left and right of each image in a sheet
 MAX_FILE_BYTES = 1 << 29
@@ -126,6 +127,11 @@ def resize_crop(image: np.ndarray, size: int) -> np.ndarray:
     side = min(height, width)
     top, left = (height - side) / 2, (width - side) / 2
     return _resample(image, (left, top, left + side, top + side), size)
+
+
+def at_size(source: Source, rows: Iterable[int], size: int) -> np.ndarray:
+    """At least one image of a source, as resize_crop makes them: uint8 [n, size, size, 3]."""
+    return np.stack([resize_crop(source.read(int(row)), size) for row in rows])
 
 
 def random_crop(

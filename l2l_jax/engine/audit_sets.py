@@ -17,7 +17,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from l2l_jax.data import class_selection
-from l2l_jax.data.images import resize_crop
+from l2l_jax.data.images import at_size
 from l2l_jax.engine.experiment import Experiment
 from l2l_jax.engine.plan import Plan
 from l2l_jax.lib.rng import seed_of
@@ -42,7 +42,7 @@ def load(experiment: Experiment, wanted: set[str]) -> dict[str, ImageSet]:
             chosen = class_selection.balanced(
                 source.labels[rows], limit, seed_of(seed, "audit", name)
             )
-            images = np.stack([resize_crop(source.read(int(row)), size) for row in rows[chosen]])
+            images = at_size(source, rows[chosen], size)
             classes = tuple(source.classes[source.labels[row]] for row in rows[chosen])
             found[name] = ImageSet(name, images, classes)
     if FORGOTTEN in wanted and forgotten in found:

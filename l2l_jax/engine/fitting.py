@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from l2l_jax.data.images import resize_crop
+from l2l_jax.data.images import at_size
 from l2l_jax.engine.experiment import Experiment
 from l2l_jax.engine.plan import PhasePlan, TaskPlan
 from l2l_jax.lib import hosts, pixels, ridge, sharding, trees
@@ -109,7 +109,7 @@ def _over(experiment: Experiment, planned: PhasePlan, params: Params, side: str)
         program = jax.jit(_program(experiment, planned, task))
         for at in range(0, len(split.keys), BATCH):
             rows = split.indices[at : at + BATCH]
-            images = np.stack([resize_crop(source.read(int(row)), size) for row in rows])
+            images = at_size(source, rows, size)
             keys = split.keys[at : at + BATCH]
             seeds = np.array([zlib.crc32(key.encode()) for key in keys], np.uint32)
             missing = BATCH - len(rows)

@@ -32,7 +32,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from l2l_jax.data.images import resize_crop
+from l2l_jax.data.images import at_size
 from l2l_jax.data.splits import CALIBRATION
 from l2l_jax.engine.experiment import Experiment
 from l2l_jax.engine.plan import PhasePlan
@@ -139,8 +139,7 @@ def _pairs(
     found = {}
     for side in SIDES:
         source = experiment.sources[experiment.splits[side].part]
-        images = [resize_crop(source.read(int(row)), size) for row in chosen[side][first:]]
-        found[side] = sharding.place(np.stack(images), place)
+        found[side] = sharding.place(at_size(source, chosen[side][first:], size), place)
         if experiment.model.takes_tokens:
             unit = pixels.to_unit_range(found[side])
             tokenize = jax.jit(sharding.on(experiment.mesh, experiment.model.tokenize))
