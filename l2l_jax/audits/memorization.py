@@ -43,6 +43,10 @@ def conclude(compared: Compared) -> str:
     gap = compared.value("unlearned", "psnr_gap")
     before = compared.value("original", "psnr_gap")
     return (
-        f"It completes the images to forget {gap:+.2f} dB better than unseen images of their "
-        f"classes; the original {before:+.2f} dB."
+        f"It completes the images to forget {_than(gap)} than unseen images of their classes, and "
+        f"the original {_than(before)}."
     )
+
+
+def _than(gap: float) -> str:
+    return f"{abs(gap):.2f} dB {'better' if gap >= 0 else 'worse'}"

@@ -108,4 +108,6 @@ def conclude(compared: Compared) -> str:
     rows = [row for row in compared.rows if row["at"]["change"] != "none"]
     moves = {row["at"]["change"]: row["values"]["unlearned"]["value"] - plain for row in rows}
     most = max(moves, key=lambda name: moves[name])
+    if moves[most] < 0.005:
+        return "No such change brings anything back."
     return f"The change that brings back most is {most}: {moves[most]:+.2f} dB."

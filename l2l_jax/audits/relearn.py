@@ -76,4 +76,6 @@ def conclude(compared: Compared) -> str:
     words = f"{at['images']} images and {at['steps']} steps"
     if lost <= 0:
         return f"{words} move it by {after - before:+.1f} dB; nothing was lost before."
-    return f"{words} bring back {(after - before) / lost:.0%} of what was forgotten."
+    share = (after - before) / lost
+    back = f"{share:.0%}" if share >= 0.005 else "nothing"
+    return f"{words} bring back {back} of what was forgotten."
