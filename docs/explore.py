@@ -114,7 +114,7 @@ explore.grid(rows, titles)
 
 # %% [markdown]
 # The first six columns are of forgotten classes: the original completes them, the unlearned model does
-# not, and the retrained model makes clothes of them. The last four are of classes that stay.
+# not, and the retrained model cannot either. The last four are of classes that stay.
 #
 # ## Paint what is hidden
 #
