@@ -60,6 +60,7 @@ class Grid(NamedTuple):
 
 # images needs a list of images, safe_denoiser a diffusion model.
 METHODS = tuple(n for n in (*UNLEARNING, UNDO) if n not in ("images", "safe_denoiser"))
+CONVOLUTIONAL = tuple(n for n in METHODS if n != "ridge_head")  # which needs a linear last layer
 ALL = ("l2l", "finetune", "ascent", UNDO)
 GRIDS = {
     "mae": Grid(MAE, 2, "mae_fashion_mnist", "quick", METHODS, (0, 1, 2)),
