@@ -47,7 +47,7 @@ RECIPES = ("epsilon", "pcgrad", "saliency", "uno", "conflict_free", "slug", "ima
 RECIPES += ("retrain",)
 METHODS = tuple(name for name in names("method") if name not in PARTS) + RECIPES
 UNLEARNING = METHODS[:-1]  # without retrain: for configs that load the original from a file
-UNDO = "undo"  # a word beside one of METHODS; see use_undo
+REBUILDS = ("undo", "resist")  # words beside one of METHODS; see rebuild
 UNDO_SHARE = 0.026  # of the images that pretraining saw; with the teacher's pass 3.5 % of its cost
 UNDO_BATCH = 32
 
@@ -107,28 +107,39 @@ def use_method(config: Config, name: str, kept: float = 1.0) -> None:
         config[key] = ml_collections.ConfigDict(settings)
 
 
-def use_undo(config: Config, pretrained: int = 0, **optimizer: Any) -> None:
-    """Adds two phases after those that unlearn, so that the forgetting holds when it is attacked.
+def rebuild(config: Config, words: list[str], pretrained: int = 0, **optimizer: Any) -> None:
+    """Adds two phases after those that unlearn, if one of REBUILDS is among the words of a form.
 
-    perturb moves all parameters half of the way to a fresh initialisation (a = 0.5), and distill
-    rebuilds the model on retain or proxy images with the unlearned model as its teacher. pretrained
-    is the number of images that pretraining saw; 0 = as the phase pretrain says, or if there is
-    none, so many that distill sees ten times the images of the phase before it. optimizer: of
-    distill; its other keys are those of pretrain or of the phase before.
+    They are to make the forgetting hold when it is attacked. perturb moves all parameters half of
+    the way to a fresh initialisation (a = 0.5); then the model is rebuilt on retain or proxy
+    images:
+
+        undo      by distill, with the unlearned model as its teacher
+        resist    by meta_unlearn: outputs and latents of the original on retain images, and a bound
+                  on what a simulated attack brings back. It reads the forget images, too
+
+    pretrained is the number of images that pretraining saw; 0 = as the phase pretrain says, or if
+    there is none, so many that the rebuilding sees ten times the images of the phase before it.
+    optimizer: of the rebuilding; its other keys are those of pretrain or of the phase before.
 
     a and the number of steps are preliminary. They are those of one run on the bundled masked
     autoencoder: 1,250 steps of 32 images cost 3.5 % of its pretraining and brought the PSNR on
     retain images back to 0.2 dB below the original's.
     """
+    chosen = [word for word in REBUILDS if word in words]
+    if not chosen:
+        return
     last = config.phases[-1]
-    before = config[last].to_dict()
+    before, word = config[last].to_dict(), chosen[0]
+    if len(chosen) > 1:
+        raise ValueError(f"{word} goes with a method, not with {chosen[1]}: leave one of them out.")
     if before["method"] == "pretrain":
         raise ValueError(
-            f"{UNDO} goes with a phase that unlearns, and {last} does not: leave it out."
+            f"{word} goes with a phase that unlearns, and {last} does not: leave it out."
         )
     if before["optimizer"] == ONE_STEP:
         raise ValueError(
-            f"{UNDO} goes with a phase that trains, and {last} is one step of {before['solver']}: "
+            f"{word} goes with a phase that trains, and {last} is one step of {before['solver']}: "
             "leave it out."
         )
     made = config.pretrain.to_dict() if "pretrain" in config.phases else before
@@ -137,16 +148,17 @@ def use_undo(config: Config, pretrained: int = 0, **optimizer: Any) -> None:
     seen = UNDO_SHARE * pretrained or 10 * before["steps"] * before["batch_size"]
     tasks, on = before["tasks"], "proxy" if before["on"] == "proxy" else "retain"
     config.perturb = phase("perturb", args=dict(a=0.5), tasks=tasks)
-    config.distill = phase(
-        "distill",
-        teacher=last,
+    name, teacher = ("distill", last) if word == "undo" else ("meta_unlearn", "")
+    config[name] = phase(
+        name,
+        teacher=teacher,
         on=on,
         tasks=tasks,
         steps=max(1, round(seen / UNDO_BATCH)),
         batch_size=UNDO_BATCH,
         optimizer=made["optimizer"] | optimizer,
     )
-    config.phases = (*config.phases, "perturb", "distill")
+    config.phases = (*config.phases, "perturb", name)
 
 
 def use_few_steps(config: Config) -> None:

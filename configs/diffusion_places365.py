@@ -14,7 +14,8 @@ Form words, joined by commas:
                          released code; default: DDIM with 50 steps, at a fortieth of the cost
     max_loss, ...        another method than l2l: one of UNLEARNING in configs/common.py
     undo                 after the method perturb the model and distill it on the retain images;
-                         see use_undo in configs/common.py. Its settings are not measured here
+                         see rebuild in configs/common.py. Its settings are not measured here
+    resist               as undo, and bounds what a simulated attack brings back
     smoke                the same code in minutes on a CPU, for tests: synthetic images in files of
                          the real format, a tiny model that is pretrained for a few steps, untrained
                          feature networks; the figures mean nothing
@@ -56,7 +57,7 @@ Measured: nothing yet, because no machine had Places365.
 from configs import common
 
 SPLITS = ("released", "random")
-FORMS = (*SPLITS, "proxy", "ddpm", "smoke", common.UNDO, *common.UNLEARNING)
+FORMS = (*SPLITS, "proxy", "ddpm", "smoke", *common.REBUILDS, *common.UNLEARNING)
 SMOKE_ARGS = dict(size="test", image_size=32, cell=2, steps=10, beta_end=0.5, sample_steps=2)
 
 
@@ -91,8 +92,7 @@ def get_config(form: str = "") -> common.Config:
     config.evaluate.update(dict(tasks=("center_8",), batch_size=64))
     common.use_published_networks(config, scenes=True)
     common.use_method(config, common.method_of_form(words))
-    if common.UNDO in words:
-        common.use_undo(config)
+    common.rebuild(config, words)
     if "smoke" in words:
         config.tasks.freeform.args.finer = 2
         model_args = SMOKE_ARGS | (dict(sampler="ddpm", sample_steps=0) if "ddpm" in words else {})

@@ -17,8 +17,9 @@ joined by commas:
                 configs/common.py. retrain makes the retrained model, without the four classes;
                 its steps are fewer, so that it sees each image as often as the original does
     undo        after the method perturb the model and distill it on the retain images, so that the
-                forgetting holds; see use_undo in configs/common.py. Alone it follows L2L; with
+                forgetting holds; see rebuild in configs/common.py. Alone it follows L2L; with
                 another method write max_loss,undo
+    resist      as undo, and bounds what a simulated attack brings back
     images      forget the single images that --config.split.forget.files lists
     pretrain    train the original from scratch on all ten classes. The bundled weights were made
                 so (l2l_jax/weights/bundled/README.md). mage,pretrain loads the bundled tokenizer
@@ -61,7 +62,7 @@ PRETRAINING = {
     "vqgan": dict(steps=4_000, batch_size=64, tasks=("nothing",)),
     "diffusion": dict(steps=5_000, batch_size=32, tasks=("center", "outpaint", "freeform")),
 }
-FORMS = ("mage", "vqgan", "diffusion", "pretrain", "short", "smoke", common.UNDO)
+FORMS = ("mage", "vqgan", "diffusion", "pretrain", "short", "smoke", *common.REBUILDS)
 FORMS += common.METHODS
 
 
@@ -109,8 +110,8 @@ def get_config(form: str = "") -> common.Config:
         common.use_method(config, method)
     if name == "mae" and config.weights and not {"images", "smoke"} & set(words):
         config.reference = RETRAINED  # of this split only
-    if common.UNDO in words:
-        use_undo(config)
+    made = PRETRAINING[name]  # the optimizer of a rebuilding is that of pretraining
+    common.rebuild(config, words, made["steps"] * made["batch_size"], lr=1e-3, final=0.0, clip=1.0)
     if "smoke" in words:
         common.use_few_steps(config)
     return config
@@ -144,12 +145,6 @@ def use_l2l(config: common.Config) -> None:
     config.runtime.save_every = 100
     if name == "mae":  # the other models take minutes for completions of so many images
         config.audits = ("quick",)
-
-
-def use_undo(config: common.Config) -> None:
-    """Adds the phases of the recipe undo; the optimizer is that of pretraining."""
-    made = PRETRAINING[config.model.name]
-    common.use_undo(config, made["steps"] * made["batch_size"], lr=1e-3, final=0.0, clip=1.0)
 
 
 def use_pretraining(config: common.Config) -> None:

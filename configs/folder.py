@@ -19,7 +19,8 @@ Form words, joined by commas, as in small,max_loss:
                 masks that are evaluated, centre and out-painting, beside random ones; the phases
                 without this word train on random masks only
     undo        after the method perturb the model and distill it on the retain images, so that the
-                forgetting holds; see use_undo in configs/common.py
+                forgetting holds; see rebuild in configs/common.py
+    resist      as undo, and bounds what a simulated attack brings back
     max_loss, ...    another method than l2l: one of METHODS in configs/common.py; retrain needs
                 small, and fewer steps if it is to see each image as often as the original:
                 --config.pretrain.steps=6000 times the share of the images that are kept
@@ -27,7 +28,7 @@ Form words, joined by commas, as in small,max_loss:
 
 from configs import common
 
-FORMS = ("small", common.UNDO, *common.METHODS)
+FORMS = ("small", *common.REBUILDS, *common.METHODS)
 
 
 def get_config(form: str = "") -> common.Config:
@@ -60,8 +61,7 @@ def get_config(form: str = "") -> common.Config:
     if "small" in words:
         use_small_model(config)
     common.use_method(config, common.method_of_form(words))
-    if common.UNDO in words:
-        common.use_undo(config)
+    common.rebuild(config, words)
     return config
 
 

@@ -15,7 +15,8 @@ Form words, joined by commas:
                          of the area, as in the released VQ-GAN code
     max_loss, ...        another method than l2l: one of UNLEARNING in configs/common.py
     undo                 after the method perturb the model and distill it on the retain images;
-                         see use_undo in configs/common.py. Its settings are not measured here
+                         see rebuild in configs/common.py. Its settings are not measured here
+    resist               as undo, and bounds what a simulated attack brings back
     smoke                the same code in a minute on a CPU, for tests: synthetic images in files of
                          the real format, a tiny model that is pretrained for a few steps, untrained
                          feature networks; the figures mean nothing
@@ -55,7 +56,7 @@ from configs import common
 SIZES = ("base", "large", "huge")
 SPLITS = ("released", "random")
 PROXIES = ("proxy", "coco")
-FORMS = (*SIZES, *SPLITS, *PROXIES, "smoke", common.UNDO, *common.UNLEARNING)
+FORMS = (*SIZES, *SPLITS, *PROXIES, "smoke", *common.REBUILDS, *common.UNLEARNING)
 
 
 def get_config(form: str = "") -> common.Config:
@@ -70,8 +71,7 @@ def get_config(form: str = "") -> common.Config:
         common.use_coco_proxy(config, 10_000)
     common.use_published_networks(config)
     common.use_method(config, common.method_of_form(words))
-    if common.UNDO in words:
-        common.use_undo(config)
+    common.rebuild(config, words)
     if "smoke" in words:
         common.use_synthetic_images(config, dict(size="test", image_size=64, patch=4))
     return config

@@ -15,7 +15,8 @@ Paper A and its released code call this experiment VQ-GAN. Form words, joined by
                          of the area, as in the released code
     max_loss, ...        another method than l2l: one of UNLEARNING in configs/common.py
     undo                 after the method perturb the model and distill it on the retain images;
-                         see use_undo in configs/common.py. Its settings are not measured here
+                         see rebuild in configs/common.py. Its settings are not measured here
+    resist               as undo, and bounds what a simulated attack brings back
     pretrain             train the original from scratch on all images, with your own tokenizer
                          (made by configs/vqgan_imagenet.py; pass it as --config.weights)
     tied                 tying="tied", as in the released code: the decoder shares the token
@@ -72,7 +73,7 @@ SIZES = ("base", "large")
 SPLITS = ("released", "random")
 PROXIES = ("proxy", "coco")
 OTHERS = ("pretrain", "tied", "online", "sweep", "smoke")
-FORMS = (*SIZES, *SPLITS, *PROXIES, *OTHERS, common.UNDO, *common.UNLEARNING)
+FORMS = (*SIZES, *SPLITS, *PROXIES, *OTHERS, *common.REBUILDS, *common.UNLEARNING)
 
 
 def get_config(form: str = "") -> common.Config:
@@ -106,8 +107,7 @@ def get_config(form: str = "") -> common.Config:
         use_pretraining(config)
     else:
         common.use_method(config, common.method_of_form(words))
-    if common.UNDO in words:
-        common.use_undo(config)
+    common.rebuild(config, words)
     if "smoke" in words:
         tokenizer = dict(size="test", multipliers=(1, 1, 1))
         model_args = dict(size="test", image_size=64, steps=4, tokenizer=tokenizer)

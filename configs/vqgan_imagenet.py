@@ -15,7 +15,8 @@ decoder stay frozen. Form words, joined by commas:
     unlearn              L2L on the published tokenizer
     unlearn,max_loss ... another method on it: one of UNLEARNING in configs/common.py
     unlearn,undo         after the method perturb the model and distill it on the retain images;
-                         see use_undo in configs/common.py. Its settings are not measured here
+                         see rebuild in configs/common.py. Its settings are not measured here
+    unlearn,resist       as undo, and bounds what a simulated attack brings back
     released, random     the split: the 100/100 classes of the released code, or 100/100 at random
     proxy                train on the 800 other classes instead of the retain classes
     smooth               train without the discriminator
@@ -42,13 +43,13 @@ Measured: nothing yet, because no machine had ImageNet.
 from configs import common
 
 SPLITS = ("released", "random")
-FORMS = ("unlearn", *SPLITS, "proxy", "smooth", "smoke", common.UNDO, *common.UNLEARNING)
+FORMS = ("unlearn", *SPLITS, "proxy", "smooth", "smoke", *common.REBUILDS, *common.UNLEARNING)
 
 
 def get_config(form: str = "") -> common.Config:
     """Returns the config. form: words of FORMS, joined by commas."""
     words = common.parse_form(form, "configs/vqgan_imagenet.py", FORMS, SPLITS, common.UNLEARNING)
-    if "unlearn" not in words and {*words} & {common.UNDO, *common.UNLEARNING}:
+    if "unlearn" not in words and {*words} & {*common.REBUILDS, *common.UNLEARNING}:
         raise ValueError(
             "configs/vqgan_imagenet.py: methods go with unlearn, as in unlearn,max_loss."
         )
@@ -79,8 +80,7 @@ def get_config(form: str = "") -> common.Config:
         config.weights = "weights/vqgan_jax_strongaug.safetensors"
         config.unlearn = common.released_l2l(("nothing", "random"), "proxy" in words)
         common.use_method(config, common.method_of_form(words))
-        if common.UNDO in words:
-            common.use_undo(config)
+        common.rebuild(config, words)
     else:
         config.phases = ("pretrain",)
         config.pretrain = pretraining

@@ -31,6 +31,11 @@ MOVES = {
     "finetune": ("loss", "falls: training goes on", ""),
     "pretrain": ("loss", "falls, from a fresh start", ""),
     "distill": ("outputs and latents", "move to those of the teacher", ""),
+    "meta_unlearn": (
+        "outputs and latents",
+        "stay those of the original",
+        "a higher loss, also after an attack",
+    ),
     "ridge_head": ("last layer", "is solved for them alone", ""),
     "perturb": ("parameters", "all move halfway to a fresh start", ""),
 }

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from configs.common import UNDO, UNLEARNING  # noqa: E402
+from configs.common import REBUILDS, UNLEARNING  # noqa: E402
 from l2l_jax.lib import cli, files  # noqa: E402
 from l2l_jax.lib.errors import unknown_name  # noqa: E402
 from l2l_jax.report import compare  # noqa: E402
@@ -59,9 +59,9 @@ class Grid(NamedTuple):
 
 
 # images needs a list of images, safe_denoiser a diffusion model.
-METHODS = tuple(n for n in (*UNLEARNING, UNDO) if n not in ("images", "safe_denoiser"))
+METHODS = tuple(n for n in (*UNLEARNING, *REBUILDS) if n not in ("images", "safe_denoiser"))
 CONVOLUTIONAL = tuple(n for n in METHODS if n != "ridge_head")  # which needs a linear last layer
-ALL = ("l2l", "finetune", "ascent", UNDO)
+ALL = ("l2l", "finetune", "ascent", *REBUILDS)
 GRIDS = {
     "mae": Grid(MAE, 2, "mae_fashion_mnist", "quick", METHODS, (0, 1, 2)),
     "autoencoder": Grid(AUTOENCODER, 3, "autoencoder_fashion_mnist", "quick", METHODS, (0, 1, 2)),

@@ -85,6 +85,20 @@ def test_every_config_has_undo_after_every_method(spec, method):
     resolve(config_of(spec, *words, "undo", "smoke"))
 
 
+@pytest.mark.parametrize("spec", [*PUBLISHED_MODELS, *SMALL_MODELS])
+def test_resist_rebuilds_under_a_simulated_attack(spec):
+    before, config = config_of(spec), config_of(spec, "resist")
+    *unlearning, perturb, last = config["phases"]
+    assert (tuple(unlearning), perturb, last) == (before["phases"], "perturb", "meta_unlearn")
+    phase, undo = config[last], config_of(spec, "undo")["distill"]
+    assert phase["method"] == "meta_unlearn"
+    assert phase["teacher"] == "", "its bound is a multiple of the original's loss"
+    assert {**phase, "method": "", "teacher": "", "args": {}} == {
+        **undo, "method": "", "teacher": "", "args": {}
+    }  # fmt: skip
+    resolve(config)
+
+
 def test_undo_costs_a_small_share_of_pretraining():
     """With the teacher's pass, an image costs 4/3 of what it costs in pretraining."""
     for spec, pretrained in (("fashion_mnist:undo", 12_000 * 128),
@@ -132,6 +146,7 @@ def test_form_words_that_exclude_each_other():
         ("fashion_mnist", ("slug", "undo")),
         ("autoencoder_cifar10", ("retrain", "undo")),
         ("mage_imagenet", ("pretrain", "undo")),
+        ("fashion_mnist", ("undo", "resist")),
     ):
         with pytest.raises(ConfigError, match=r"takes one of|go(es)? with|has the forms"):
             config_of(spec, *words)

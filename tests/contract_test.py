@@ -29,7 +29,7 @@ TASKS = {name: dict(find("task", name).EXAMPLE) for name in names("task")}
 B, KEY = 8, jax.random.key(5)
 CHEAPEST = "autoencoder"  # the model whose programs compile soonest: the others are slow tests
 # Methods that compile slowly: with this model they are compiled, with the others traced.
-EXPENSIVE = ("adversarial_ascent", "prune", "selective_amnesia")
+EXPENSIVE = ("adversarial_ascent", "meta_unlearn", "prune", "selective_amnesia")
 COMPILED = (CHEAPEST,)
 
 

@@ -52,6 +52,7 @@ BOUNDS = {
     "radius": Bounds(0, 1, open_low=True),
     "attack_steps": Bounds(1, 1000),
 }
+UNROLLED = 8  # steps of the attack without a loop: XLA's convolutions on CPUs are slow inside one
 
 
 def refuses(model: ImageToImage) -> str:
@@ -109,7 +110,9 @@ def objectives(
         return near(images + step - forget.images)
 
     begun = jax.lax.stop_gradient(near(start))
-    found = jax.lax.stop_gradient(jax.lax.fori_loop(0, attack_steps, climb, begun))
+    unroll = min(attack_steps, UNROLLED)
+    found = jax.lax.fori_loop(0, attack_steps, climb, begun, unroll=unroll)
+    found = jax.lax.stop_gradient(found)
     target = jax.lax.stop_gradient(outputs(teacher, found))
     kept = jnp.mean(output_distance(outputs(student, found), target, counts))
     metrics = {"kept": kept, "attacked": jax.lax.stop_gradient(attacked(found))}

@@ -77,7 +77,7 @@ def test_what_would_void_the_guarantee_is_refused(phase, changes, message):
 
 def test_a_teacher_that_came_after_the_noise_is_allowed():
     config = certified_config()
-    common.use_undo(config)
+    common.rebuild(config, ["undo"])
     checked(config)
     config.distill.teacher = "pretrain"
     with pytest.raises(ConfigError, match=r"Set distill.teacher=noisy"):
