@@ -115,8 +115,8 @@ def rebuild(config: Config, words: list[str], pretrained: int = 0, **optimizer: 
     images:
 
         undo      by distill, with the unlearned model as its teacher
-        resist    by meta_unlearn: outputs and latents of the original on retain images, and a bound
-                  on what a simulated attack brings back. It reads the forget images, too
+        resist    by meta_unlearn with the same teacher: forget images keep 0.8 times its loss, also
+                  after a simulated attack. It reads the forget images, too
 
     pretrained is the number of images that pretraining saw; 0 = as the phase pretrain says, or if
     there is none, so many that the rebuilding sees ten times the images of the phase before it.
@@ -148,10 +148,11 @@ def rebuild(config: Config, words: list[str], pretrained: int = 0, **optimizer: 
     seen = UNDO_SHARE * pretrained or 10 * before["steps"] * before["batch_size"]
     tasks, on = before["tasks"], "proxy" if before["on"] == "proxy" else "retain"
     config.perturb = phase("perturb", args=dict(a=0.5), tasks=tasks)
-    name, teacher = ("distill", last) if word == "undo" else ("meta_unlearn", "")
+    name, args = ("distill", {}) if word == "undo" else ("meta_unlearn", dict(times=0.8))
     config[name] = phase(
         name,
-        teacher=teacher,
+        args=args,
+        teacher=last,
         on=on,
         tasks=tasks,
         steps=max(1, round(seen / UNDO_BATCH)),
