@@ -103,7 +103,7 @@ def test_what_cannot_be_stated_is_refused():
         meta_unlearn.objectives(model, params, params, batch(RETAIN[:1], FORGET[:1]), KEY)
     with pytest.raises(ConfigError, match="times=0"):
         meta_unlearn.objectives(
-            model, params, params, batch(RETAIN, FORGET, hide=False), KEY, times=1.0
+            model, params, params, batch(RETAIN, FORGET, hide=False), KEY, times=0.0
         )
     with pytest.raises(ConfigError, match="outputs=0 and latents=0"):
         meta_unlearn.objectives(
