@@ -1,6 +1,7 @@
 """launch/results.py: what it runs, what it keeps, and where the tables go."""
 
 import json
+import re
 
 import pytest
 
@@ -83,4 +84,5 @@ def test_the_rows_in_the_docs_are_rows_of_a_grid():
     assert {path.name for path in kept} <= expected
     for path in kept:
         found = json.loads(path.read_text())
+        assert not re.findall(r'"/[a-z][^"]*', path.read_text()), "a path of a machine"
         assert set(found["results"]["audits"]) <= set(names("audit")), path.name
