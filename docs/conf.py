@@ -24,6 +24,7 @@ extensions = ["myst_nb", "sphinx.ext.autodoc"]
 exclude_patterns = ["_build"]
 highlight_language = "text"  # of commands and equations
 nb_execution_mode = "off"
+nb_ipywidgets_js: dict[str, Any] = {}  # it would load scripts from elsewhere; widgets need a kernel
 myst_heading_anchors = 3
 smartquotes = False  # they would make a dash of --config
 autodoc_member_order = "bysource"

@@ -15,7 +15,7 @@
 # %% [markdown]
 # # What did it forget?
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/l2l_jax/blob/main/docs/explore.ipynb)
+# [![Open in Colab](images/open_in_colab.svg)](https://colab.research.google.com/github/OWNER/l2l_jax/blob/main/docs/explore.ipynb)
 #
 # A model that completes clothes is made to forget shoes and bags. Here you see what it forgot, paint
 # on images, forget images of your own, and attack the result. The whole notebook takes a few minutes

@@ -73,7 +73,7 @@ def test_the_notebook_runs_at_small_settings(read, tmp_path, monkeypatch):
     client.execute()
     everything = "".join(map(text_of, notebook.cells))
     figures = [float(x) for x in re.findall(r"'(?:retain|forget)': ([\d.]+)", everything)]
-    assert len(figures) == 4
+    assert len(figures) == 6, "of three models"
     assert all(3 < each < 40 for each in figures), "decibels"
     assert everything.count("<figure") >= 4, "the painter's completions"
     assert len(re.findall(r"after 4 steps [+-][\d.]+ dB", everything)) == 3
