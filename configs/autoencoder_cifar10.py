@@ -75,9 +75,8 @@ def get_config(form: str = "") -> common.Config:
     common.use_method(config, common.method_of_form(words), kept=common.SIX_OF_TEN)
     common.rebuild(config, words)
     if "bundled" in words and set(common.REBUILDS) & set(words):
-        config[
-            config.phases[-1]
-        ].steps = 250  # pretraining is short: 3.5 % of it rebuild too little
+        last = config.phases[-1]
+        config[last].steps = 250  # pretraining is short: 3.5 % of it rebuild too little
     if "smoke" in words:
         common.use_few_steps(config)
     return config

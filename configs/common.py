@@ -48,8 +48,8 @@ RECIPES += ("retrain",)
 METHODS = tuple(name for name in names("method") if name not in PARTS) + RECIPES
 UNLEARNING = METHODS[:-1]  # without retrain: for configs that load the original from a file
 REBUILDS = ("undo", "resist")  # words beside one of METHODS; see rebuild
-UNDO_SHARE = 0.026  # of the images that pretraining saw; with the teacher's pass 3.5 % of its cost
-UNDO_BATCH = 32
+REBUILD_SHARE = 0.026  # of the images that pretraining saw; undo costs 3.5 % of it, resist more
+REBUILD_BATCH = 32
 
 
 def method_of_form(words: list[str]) -> str:
@@ -122,9 +122,9 @@ def rebuild(config: Config, words: list[str], pretrained: int = 0, **optimizer: 
     there is none, so many that the rebuilding sees ten times the images of the phase before it.
     optimizer: of the rebuilding; its other keys are those of pretrain or of the phase before.
 
-    a and the number of steps are preliminary. They are those of one run on the bundled masked
-    autoencoder: 1,250 steps of 32 images cost 3.5 % of its pretraining and brought the PSNR on
-    retain images back to 0.2 dB below the original's.
+    a and the number of steps are preliminary. They are those of one run of undo on the bundled
+    masked autoencoder: 1,250 steps of 32 images cost 3.5 % of its pretraining and brought the PSNR
+    on retain images back to 0.2 dB below the original's. docs/results.md has a run of resist.
     """
     chosen = [word for word in REBUILDS if word in words]
     if not chosen:
@@ -145,7 +145,7 @@ def rebuild(config: Config, words: list[str], pretrained: int = 0, **optimizer: 
     made = config.pretrain.to_dict() if "pretrain" in config.phases else before
     if made is not before and not pretrained:
         pretrained = made["steps"] * made["batch_size"]
-    seen = UNDO_SHARE * pretrained or 10 * before["steps"] * before["batch_size"]
+    seen = REBUILD_SHARE * pretrained or 10 * before["steps"] * before["batch_size"]
     tasks, on = before["tasks"], "proxy" if before["on"] == "proxy" else "retain"
     config.perturb = phase("perturb", args=dict(a=0.5), tasks=tasks)
     name, args = ("distill", {}) if word == "undo" else ("meta_unlearn", dict(times=0.8))
@@ -155,8 +155,8 @@ def rebuild(config: Config, words: list[str], pretrained: int = 0, **optimizer: 
         teacher=last,
         on=on,
         tasks=tasks,
-        steps=max(1, round(seen / UNDO_BATCH)),
-        batch_size=UNDO_BATCH,
+        steps=max(1, round(seen / REBUILD_BATCH)),
+        batch_size=REBUILD_BATCH,
         optimizer=made["optimizer"] | optimizer,
     )
     config.phases = (*config.phases, "perturb", name)
