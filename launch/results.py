@@ -118,14 +118,14 @@ def _audited(record: Record) -> bool:
 
 def _row(record: Record) -> dict[str, Any]:
     """What is kept of a record; folders of this machine are left out."""
-    runtime = record.config.get("runtime", {})
-    if "begin_from" in runtime:
-        record.config["runtime"] = runtime | {"begin_from": ""}
     splits = {
         name: {key: split[key] for key in ("digest", "part")}
         for name, split in record.splits.items()
     }
-    return {"name": record.name, "splits": splits} | {key: getattr(record, key) for key in KEPT}
+    row = {"name": record.name, "splits": splits} | {key: getattr(record, key) for key in KEPT}
+    if runtime := record.config.get("runtime"):
+        row["config"] = record.config | {"runtime": runtime | {"begin_from": ""}}
+    return row
 
 
 def rows(name: str) -> list[Record]:
