@@ -60,11 +60,14 @@ class Grid(NamedTuple):
 
 # images needs a list of images, safe_denoiser a diffusion model.
 METHODS = tuple(n for n in (*UNLEARNING, *REBUILDS) if n not in ("images", "safe_denoiser"))
-CONVOLUTIONAL = tuple(n for n in METHODS if n != "ridge_head")  # which needs a linear last layer
+# ridge_head needs a linear last layer.
+CONVOLUTIONAL = tuple(name for name in METHODS if name != "ridge_head")
 ALL = ("l2l", "finetune", "ascent", *REBUILDS)
 GRIDS = {
     "mae": Grid(MAE, 2, "mae_fashion_mnist", "quick", METHODS, (0, 1, 2)),
-    "autoencoder": Grid(AUTOENCODER, 3, "autoencoder_fashion_mnist", "quick", METHODS, (0, 1, 2)),
+    "autoencoder": Grid(
+        AUTOENCODER, 3, "autoencoder_fashion_mnist", "quick", CONVOLUTIONAL, (0, 1, 2)
+    ),
     "mae_all": Grid(MAE, 2, "mae_fashion_mnist", "all", ALL, (0,)),
     "autoencoder_all": Grid(AUTOENCODER, 3, "autoencoder_fashion_mnist", "all", ALL, (0,)),
 }

@@ -73,6 +73,14 @@ def test_the_configs_of_a_grid_exist(name):
         assert len(resolve(config).references) == grid.references
 
 
+@pytest.mark.parametrize("name", results.GRIDS)
+def test_a_grid_leaves_out_what_its_model_refuses(name):
+    grid = results.GRIDS[name]
+    model = resolve(cli.load_config(f"{ROOT}/{grid.spec}")).model.build()
+    if not hasattr(model, "head_examples"):
+        assert "ridge_head" not in grid.methods, "it solves for the last layer, if that is linear"
+
+
 def test_the_rows_in_the_docs_are_rows_of_a_grid():
     expected = {
         results.path_of(name, method, seed).name
