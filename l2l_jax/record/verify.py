@@ -29,11 +29,14 @@ class Verified:
         return not self.problems
 
 
-def verify(folder: Path, key: Path | None = None, weights: Path | None = None) -> Verified:
+def verify(
+    folder: Path, signer: Path | signing.Identity | None = None, weights: Path | None = None
+) -> Verified:
     """Checks a record, or that of a workdir.
 
-    key: a public key; without it nobody knows who made the record. weights: a weights file that
-    should be the recorded one. ConfigError if there is no record, Damaged if it cannot be read.
+    signer: a public key, or who signed without one; with None nobody knows who made the record.
+    weights: a weights file that should be the recorded one. ConfigError if there is no record,
+    Damaged if it cannot be read.
     """
     folder = folder if (folder / manifest.NAME).is_file() else Workdir(folder).record_folder
     if not folder.is_dir():
@@ -46,10 +49,11 @@ def verify(folder: Path, key: Path | None = None, weights: Path | None = None) -
         checked.append("all files are those of the manifest")
         problems += _differences_inside(folder)
         checked += [] if problems else ["the figures of all files agree"]
-    if key:
+    if signer:
         try:
-            signing.check(folder, key)
-            checked.append(f"signed by the owner of {key}")
+            signing.check(folder, signer)
+            key = isinstance(signer, Path)
+            checked.append(f"signed by {'the owner of ' if key else ''}{signer}")
         except Damaged as error:
             problems.append(str(error))
     else:

@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import model_signing
 import numpy as np
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -186,6 +187,59 @@ def test_the_signature_of_another_key_or_none_is_refused(run, tmp_path):
         signing.check(run / "record", private)
     with pytest.raises(ConfigError, match="is no key"):
         signing.sign(run / "record", tmp_path / "missing.pem")
+
+
+@pytest.fixture
+def sigstore(tmp_path, monkeypatch):
+    """A stand-in for Sigstore, which knows one person. Returns what signers were asked for."""
+    private, public = key_pair(tmp_path, "sigstore")
+    asked = []
+
+    def signer(config, **args):
+        asked.append(args)
+        return config.use_elliptic_key_signer(private_key=private)
+
+    def verifier(config, identity, oidc_issuer):
+        known = (identity, oidc_issuer) == ("me@example.org", "https://login.example.org")
+        _, other = key_pair(tmp_path, "nobody")
+        return config.use_elliptic_key_verifier(public_key=public if known else other)
+
+    monkeypatch.setattr(model_signing.signing.Config, "use_sigstore_signer", signer)
+    monkeypatch.setattr(model_signing.verifying.Config, "use_sigstore_verifier", verifier)
+    return asked
+
+
+def test_a_record_is_signed_without_a_key_by_who_logs_in(run, sigstore, tmp_path, capsys):
+    (tmp_path / "token").write_text("a login\n")
+    command.main(["sign", str(run), "--keyless", "--identity-token", str(tmp_path / "token")])
+    assert sigstore == [dict(use_ambient_credentials=False, identity_token="a login")]
+    command.main(["sign", str(run), "--keyless"])
+    assert sigstore[1] == dict(use_ambient_credentials=True, identity_token=None)
+    me = ["--identity", "me@example.org", "--issuer", "https://login.example.org"]
+    command.main(["verify", str(run), *me])
+    said = capsys.readouterr().out
+    assert "checked: signed by me@example.org (https://login.example.org)" in said
+    assert said.endswith("intact\n")
+    with pytest.raises(SystemExit):
+        command.main(["verify", str(run), "--identity", "you@example.org", *me[2:]])
+    assert "is not a signature of these files by you@example.org" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        command.main(["verify", str(run), *me[:2]])
+    assert "--identity and --issuer go together" in capsys.readouterr().err
+
+
+def test_sigstore_out_of_reach_is_said(run, monkeypatch):
+    def unreachable(*args, **others):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(model_signing.signing.Config, "use_sigstore_signer", unreachable)
+    monkeypatch.setattr(model_signing.verifying.Config, "use_sigstore_verifier", unreachable)
+    with pytest.raises(ConfigError, match=r"needs a network .* no route to host"):
+        signing.sign(run / "record", None)
+    private, _ = key_pair(run.parent, "owner")
+    signing.sign(run / "record", private)
+    with pytest.raises(ConfigError, match=r"needs a network .* no route to host"):
+        signing.check(run / "record", signing.Identity("me@example.org", "https://example.org"))
 
 
 def test_without_a_key_the_signer_is_unknown(run, capsys):
