@@ -25,6 +25,7 @@ print(f"cp{sys.version_info[0]}{sys.version_info[1]}-{sys.platform}-{platform.ma
         "[tensorboard]") names+=(tensorboard) ;;
         "[dev]") names+=(dev torch) ;;
         "[gpu]") names+=(gpu) ;;
+        "[docs]") names+=(docs) ;;
         *) return 1 ;;
     esac
     for file in "${names[@]}"; do

@@ -12,6 +12,7 @@
 #   dev.txt      what the extra [dev] needs beyond base.txt, without PyTorch
 #   torch.txt    PyTorch for CPUs, from its own index: that of PyPI would bring 3 GB of CUDA
 #   gpu.txt      what the extra [gpu] needs beyond base.txt
+#   docs.txt     what the extra [docs] needs beyond base.txt
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -47,7 +48,9 @@ compiled dev setup.cfg --extra dev $(names "$tools/base.txt") $(names "$tools/bu
     $(names "$tools/all.txt" '(torch|triton|nvidia-|cuda-)')
 compiled tensorboard setup.cfg --extra tensorboard $(names "$tools/base.txt") \
     $(names "$tools/build.txt")
-compiled gpu setup.cfg --extra gpu $(names "$tools/base.txt") $(names "$tools/build.txt")
+for extra in gpu docs; do
+    compiled $extra setup.cfg --extra $extra $(names "$tools/base.txt") $(names "$tools/build.txt")
+done
 compiled base setup.cfg $(names "$tools/build.txt")
 
 version="$(sed -n 's/^torch==//p' launch/constraints.txt)"
@@ -57,7 +60,7 @@ sha256="$(sha256sum "$tools"/torch/torch-*.whl | cut -d ' ' -f 1)"
 printf -- '--find-links %s\ntorch==%s+cpu \\\n    --hash=sha256:%s\n' \
     "$torch_index" "$version" "$sha256" >"$tools/torch.txt"
 
-for name in build base tensorboard dev torch gpu; do
+for name in build base tensorboard dev torch gpu docs; do
     {
         echo "# Written by launch/lock.sh for $tag; do not edit."
         cat "$tools/$name.txt"
