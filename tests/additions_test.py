@@ -63,6 +63,7 @@ def test_the_contract_suite_finds_them(plugins):
         assert name in done.stdout, kind
 
 
+@pytest.mark.slow
 def test_a_run_trains_evaluates_reports_and_exports_with_them(plugins, tmp_path):
     config, workdir = plugins / "configs" / "mine.py", tmp_path / "run"
     config.parent.mkdir()

@@ -94,6 +94,7 @@ def test_names_are_found_when_used():
         _ = l2l_jax.laod
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", [api, loaded], ids=lambda m: m.__name__)
 def test_examples_in_docstrings(module):
     outcome = doctest.testmod(module)
@@ -123,6 +124,7 @@ def test_the_examples_of_the_api_page_run(tmp_path, monkeypatch):
 # Bundled models ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_only_hidden_pixels_are_replaced(bundled, photos):
     completed = bundled.complete(photos, HIDDEN)
     assert completed.dtype == np.uint8
@@ -176,6 +178,7 @@ def test_masks_images_and_batches_come_in_several_forms(mae, photos):
     assert mae.complete(photos[0, ..., 0], HIDDEN).shape == (32, 32)
 
 
+@pytest.mark.slow
 def test_a_task_is_the_mask_that_it_draws(mae, photos):
     block = np.zeros((32, 32), bool)
     block[8:24, 8:24] = True  # the default: 4 cells of 4 pixels
@@ -195,6 +198,7 @@ def test_programs_are_compiled_once(mae, photos):
     assert all(program._cache_size() for program in mae._programs.values())
 
 
+@pytest.mark.slow
 def test_checkpoints_are_read_inside_an_event_loop(models):
     """As in a notebook: its cells run inside an event loop."""
 
@@ -240,6 +244,7 @@ def test_convolutional_models_take_other_sizes(tmp_path):
         model.complete(small_images(1, 18), hidden)
 
 
+@pytest.mark.slow
 def test_a_blended_edge_changes_no_visible_pixel(tmp_path):
     model = small_file(tmp_path / "a.safetensors", "mage", composite="blurred")
     images, hidden = small_images(2), np.zeros((16, 16), bool)
@@ -334,6 +339,7 @@ def test_a_workdir_has_its_models(models):
         _ = models.retrained
 
 
+@pytest.mark.slow
 def test_completions_are_those_of_the_evaluation(models):
     """The API compiles another program, so rounded pixel values may differ by one."""
     experiment, outcome = read_run(finished_run())
@@ -358,6 +364,7 @@ def changed(tmp_path):
     return copy
 
 
+@pytest.mark.slow
 def test_a_run_with_a_reference_has_a_retrained_model(changed):
     folder = changed(reference=str(finished_run()))
     models = l2l_jax.load(folder)
@@ -376,6 +383,7 @@ def test_a_run_that_only_pretrains_loads_as_one_model(changed, models):
     assert model.digest == models.original.digest
 
 
+@pytest.mark.slow
 def test_a_run_that_is_not_finished(changed, models):
     settings = files.read_json(finished_run() / "config.json")["unlearn"]
     folder = changed(unlearn=settings | {"steps": 7})

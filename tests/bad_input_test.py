@@ -105,6 +105,7 @@ def test_values_that_must_be_at_least_one(key, tmp_path):
     assert_refused(config, tmp_path, ConfigError, f"runtime.{key} is at least 1 and .*, not 0")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("section", "value", "message"),
     [
@@ -225,6 +226,7 @@ def test_a_workdir_that_is_no_run(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_a_list_of_images_may_not_change_in_a_continued_run(tmp_path, caplog):
     config, listed = small_config(phases=("pretrain",)), tmp_path / "forget.txt"
     listed.write_text("train/class0/00000\ntrain/class0/00001\n")

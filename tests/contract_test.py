@@ -31,15 +31,19 @@ CHEAPEST = "autoencoder"  # the model whose programs compile soonest: the others
 # Methods that compile slowly: with this model they are compiled, with the others traced.
 EXPENSIVE = ("adversarial_ascent", "meta_unlearn", "prune", "selective_amnesia")
 COMPILED = (CHEAPEST,)
+QUICK = ("distill", "l2l", "max_loss")  # with the other methods the cheapest model is slow, too
 
 
 def product(*values):
-    """All combinations, a model first, as parameters; those of slow models are slow tests."""
+    """All combinations, a model first, as parameters; those that compile slowly are slow tests."""
     quick = {name for name in MODELS if name == CHEAPEST or name.startswith("example_")}
-    return [
-        pytest.param(*row, marks=() if row[0] in quick else pytest.mark.slow)
-        for row in itertools.product(*values)
-    ]
+    late = [method for method in METHODS if method not in QUICK]
+
+    def marks(row):
+        slow = row[0] not in quick or any(value in late for value in row)
+        return pytest.mark.slow if slow else ()
+
+    return [pytest.param(*row, marks=marks(row)) for row in itertools.product(*values)]
 
 
 @functools.cache
@@ -296,8 +300,12 @@ def close(found, expected, rtol):
 @pytest.mark.parametrize(
     ("name", "solver", "args"),
     product(MODELS, ("pcgrad",), ({},))  # a solver sees only trees: two gradients, array by array
-    + [(CHEAPEST, solver, args) for solver in SOLVERS for args in find("solver", solver).VARIANTS]
-    + [(CHEAPEST, solver, {}) for solver in SOLVERS if solver != "pcgrad"],
+    + [
+        pytest.param(CHEAPEST, solver, args, marks=pytest.mark.slow)
+        for solver in SOLVERS
+        for args in ({}, *find("solver", solver).VARIANTS)
+        if args or solver != "pcgrad"
+    ],
 )
 def test_a_step_moves_what_it_should_and_is_the_same_on_eight_devices(name, solver, args):
     model, params = model_and_params(name)

@@ -173,6 +173,7 @@ def options_of(module):
     return HELP[module]
 
 
+@pytest.mark.slow
 def test_the_example_of_the_readme():
     (block,) = blocks(ROOT / "README.md", "python")
     done = subprocess.run([sys.executable, "-c", block], cwd=ROOT, capture_output=True, text=True)

@@ -106,6 +106,7 @@ def test_the_help_of_a_config_lists_its_forms(words):
     assert flags.config_help(["main", "--help"]) == ""
 
 
+@pytest.mark.slow
 def test_a_run_without_a_workdir_is_refused():
     done = call("l2l_jax.main", "--config", "tests/configs/small.py")
     assert done.returncode == 2
@@ -114,6 +115,7 @@ def test_a_run_without_a_workdir_is_refused():
     )
 
 
+@pytest.mark.slow
 def test_an_override_of_an_unused_phase_is_refused(tmp_path):
     words = ("--config", "configs/fashion_mnist.py:pretrain", "--workdir", tmp_path / "run")
     done = call("l2l_jax.main", *words, "--config.unlearn.steps=7")

@@ -38,6 +38,7 @@ def test_readme_begins_with_the_two_commands():
     assert (ROOT / ".ci" / "run").read_text().count("launch/test.sh") == 1
 
 
+@pytest.mark.slow
 def test_scripts_run(tmp_path):
     done = call("l2l_jax.weights", "list")
     assert done.returncode == 0

@@ -20,6 +20,7 @@ def batch_of(model):
     return Batch(images(8, model.image_size), mask, task.visible(model.grid, cells=2))
 
 
+@pytest.mark.slow
 def test_the_attack_raises_psnr_and_the_reverse_lowers_it():
     found = fakes.findings("adversarial", **HOW)
     plain, own, universal = (
@@ -55,6 +56,7 @@ def test_hidden_pixels_have_no_slope_and_do_not_move(name):
     assert shown.max() <= 1
 
 
+@pytest.mark.slow
 def test_the_loss_counts_hidden_pixels_only():
     """The own loss of an autoencoder counts visible ones, too; that of an MAE does not."""
     for name in ("autoencoder", "mae"):

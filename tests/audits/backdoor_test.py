@@ -36,6 +36,7 @@ def flat(images):
     return dataclasses.replace(images, images=pixels)
 
 
+@pytest.mark.slow
 def test_a_planted_backdoor_is_found_and_a_clean_model_has_none():
     images = {name: flat(fakes.sets()[name]) for name in fakes.find("audit", "backdoor").SETS}
     args = dict(images=images, share=1.0, steps=100, unlearn_steps=1, lr=3e-3)

@@ -44,6 +44,7 @@ def test_unlearning_moves_what_the_method_moves_and_repeats_itself():
     assert not jax.tree.all(jax.tree.map(lambda x, y: bool((x == y).all()), one, other))
 
 
+@pytest.mark.slow
 def test_the_teacher_is_what_it_starts_from():
     """L2L keeps retain latents where the teacher has them; the forget ones go elsewhere."""
     subject = fakes.subject(fakes.find("audit", "sequence"))

@@ -47,6 +47,7 @@ def tiny(tmp_path_factory):
     return root, write(root)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("part", "split"), [("train", "train"), ("eval", "test")])
 def test_images_labels_and_keys_are_read_as_written(tiny, part, split):
     root, written = tiny

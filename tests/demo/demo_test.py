@@ -48,6 +48,7 @@ def test_a_port_in_use_is_refused():
     assert serve.free_port(0) > 0
 
 
+@pytest.mark.slow
 def test_a_run_that_is_not_finished_is_refused(tmp_path):
     folder = copied(tmp_path / "run")
     with pytest.raises(ConfigError, match="holds an evaluated run"):
@@ -67,6 +68,7 @@ def test_an_upload_must_be_an_image_of_any_size_and_mode():
         runs.decoded(b"%PDF-1.7 no image")
 
 
+@pytest.mark.slow
 def test_images_of_a_list_to_forget_are_no_examples(tmp_path):
     folder = copied(tmp_path / "run")
     found, _ = runs.examples(runs.opened([folder]))

@@ -266,6 +266,7 @@ def test_every_declared_set_and_group_exists():
         assert dataclasses.is_dataclass(audit)
 
 
+@pytest.mark.slow
 def test_the_demo_attacks_only_the_unlearned_model(tmp_path):
     """What audits find of the bundled original and of the bundled retrained model is part of the
     package, under the key of today.

@@ -56,6 +56,7 @@ def test_each_figure_comes_from_its_network(workdir):
     assert len(results["networks"]["tiny"]["digest"]) == 64
 
 
+@pytest.mark.slow
 def test_figures_of_a_missing_network_are_skipped_and_listed(workdir):
     results = files.read_json(workdir / "results.json")
     assert results["skipped"] == {"is_gone": "There is no file /nowhere/inception.pth."}

@@ -71,6 +71,7 @@ def ending(tasks, limit, steps=60):
     return int(state.step)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wanted", [4, 12, 31])
 def test_the_end_is_right_to_one_rotation(wanted):
     """The mean over the tasks is 0.5 x counter, so it reaches the limit at a known step."""

@@ -20,6 +20,7 @@ def places(section, path=()):
             yield from places(value, (*path, key))
 
 
+@pytest.mark.slow
 def test_wrong_values_are_explained_wherever_they_are():
     whole, refused = complete_config(small_config().to_dict()), 0
     for path in places(whole):

@@ -43,6 +43,7 @@ def plain(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_proxy_is_trained_on_and_recorded(plain):
     kept = {p.stem: files.read_json(p) for p in (plain / "splits").glob("*.json")}
     assert kept["proxy"]["part"] == "proxy"

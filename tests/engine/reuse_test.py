@@ -210,6 +210,7 @@ DIFFERENCES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", DIFFERENCES)
 def test_at_any_difference_nothing_is_reused(kind, source, unstarted, tmp_path, caplog):
     caplog.set_level(logging.INFO)

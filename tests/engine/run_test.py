@@ -125,6 +125,7 @@ def test_evaluating_again_gives_the_same_figures(finished, copy):
     assert again["digests"] == results["digests"]
 
 
+@pytest.mark.slow
 def test_a_run_returns_its_results(finished, copy, caplog):
     """A finished run only returns them."""
     before = (copy / "report.html").stat().st_mtime_ns
@@ -313,6 +314,7 @@ def test_an_unfinished_run_is_marked(finished, copy, tmp_path):
     assert_same_bits(params_of(workdir), params_of(finished[0]))
 
 
+@pytest.mark.slow
 def test_two_launches_do_not_share_a_workdir(tmp_path):
     with workdirs.lock(tmp_path), pytest.raises(ConfigError, match="Another process is working"):
         run(small_config(), tmp_path)

@@ -75,6 +75,7 @@ def check(rule, fsdp):
     assert 0 < reduced / held < 1.05 * stages, "each gradient is summed once"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "fsdp", "args"),
     [

@@ -210,6 +210,7 @@ def test_an_image_has_one_seed_in_all_steps():
     assert draw(rule, "forget", images, TASK, jax.random.key(0)).seeds is None
 
 
+@pytest.mark.slow
 def test_a_phase_that_ended_ignores_later_steps():
     rule = dataclasses.replace(make_rule("ascent"), args=dict(lam=1e-9), ema=0.5)
     original, start = start_of(rule)

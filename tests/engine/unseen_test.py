@@ -89,6 +89,7 @@ def ending(offset, steps=30, ema=0.0):
     return int(state.step), float(state.result["encoder"]), records
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("offset", "expected"), [(0.0, 10), (2.0, 6), (-1.0, 12), (50.0, 0)])
 def test_the_phase_ends_at_the_first_step_at_which_the_losses_meet(offset, expected):
     """The gap is half of (counter - 10), so that it reaches 0 at a known step, under every task."""
@@ -107,6 +108,7 @@ def test_a_moving_average_is_what_is_compared():
     assert steps > 15
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mae", "diffusion"])
 def test_both_images_of_a_pair_have_the_same_mask_and_draws(name):
     """So equal images have equal losses; and another turn has other masks."""
@@ -269,6 +271,7 @@ def test_a_list_longer_than_the_retain_side_is_refused(tmp_path):
     assert "list40.txt lists 40 images to forget, and only 24 are in retain" in text
 
 
+@pytest.mark.slow
 def test_l2l_on_a_list_without_the_stop_gives_a_warning(tmp_path, caplog):
     config = config_of(16, tmp_path)
     config.unlearn.method, config.unlearn.args, config.unlearn.stop = "l2l", dict(), ""

@@ -103,6 +103,7 @@ def test_hidden_pixels_are_those_that_are_completed(models):
     assert not (changed & ~hidden).any()
 
 
+@pytest.mark.slow
 def test_relearning_brings_images_back_and_changes_no_model(models):
     images, _ = models.images("forget", 8)
     before = models.unlearned.digest

@@ -34,6 +34,7 @@ def parts(tmp_path, monkeypatch):
     }
 
 
+@pytest.mark.slow
 def test_it_learns_to_tell_classes_apart(parts):
     features = classifier.build(context(*parts, 20), **ARGS)
     assert features.about["accuracy"] > 0.9
@@ -45,6 +46,7 @@ def test_it_learns_to_tell_classes_apart(parts):
     assert logits.shape == (6, 3)
 
 
+@pytest.mark.slow
 def test_a_proxy_of_another_data_set_is_not_learned(parts):
     """Its labels are numbers of other classes."""
     sources, chosen = parts
@@ -88,6 +90,7 @@ def test_it_is_made_once(parts, caplog):
     assert trees.digest(first.params) == trees.digest(again.params)
 
 
+@pytest.mark.slow
 def test_the_demo_trains_no_classifier(tmp_path, monkeypatch, caplog):
     """Its classifier is part of the package, under the key of today.
 
@@ -116,6 +119,7 @@ def test_other_images_under_the_same_names_make_another(parts, tmp_path):
     assert len(list((tmp_path / "cache").iterdir())) == 4
 
 
+@pytest.mark.slow
 def test_it_looks_at_the_images_of_the_splits_only(parts):
     """A broken file that the splits leave out must not come back through the classifier."""
     sources, chosen = parts

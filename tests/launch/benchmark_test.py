@@ -34,6 +34,7 @@ def test_every_pipeline_is_compared_with_plain_pillow(main, tmp_path, capsys):
     assert "1 threads: " in printed
 
 
+@pytest.mark.slow
 def test_the_demand_of_hosts_follows_from_the_work(main, capsys):
     main(["input", "--config", "configs/mae_imagenet.py", "--demand"])
     work, chips, gpus = (

@@ -9,6 +9,7 @@ torch = pytest.importorskip("torch", reason="the extra [dev] has PyTorch")
 from launch.peers import items, measure  # noqa: E402
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", measure.TINY)
 def test_both_sides_agree(name):
     """Outputs, and of a step the loss and the norm of the gradient."""

@@ -41,6 +41,7 @@ def verbs(calls):
     ]
 
 
+@pytest.mark.slow
 def test_a_run_on_a_tpu_ends_with_its_exit_code_and_without_the_tpu(fake):
     done, calls = tpu(
         fake, *RUN, states=("CREATE", "WAITING_FOR_RESOURCES", "PROVISIONING", "ACTIVE")
@@ -59,6 +60,7 @@ def test_a_run_on_a_tpu_ends_with_its_exit_code_and_without_the_tpu(fake):
     assert verbs(calls)[-1] == "delete"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gone", ["SUSPENDED", "PREEMPTED"])
 def test_a_preempted_tpu_is_deleted_and_made_again(fake, gone):
     (fake / "ssh").write_text("BROKEN\n0")

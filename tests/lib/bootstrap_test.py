@@ -50,6 +50,7 @@ def influenced(a, b, seed):
     return bootstrap.influenced(fid.frechet(a, b), fid.influences(a, b))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("estimate", [resampled, influenced])
 @pytest.mark.parametrize(("shift", "scale"), [(1.0, 1.5), (0.3, 1.2), (0.0, 1.0)])
 def test_the_interval_of_the_fid_covers_the_fid_of_such_sets(estimate, shift, scale):

@@ -30,6 +30,7 @@ def after_attack(model, params, images, steps=3, rate=0.1):
     return params
 
 
+@pytest.mark.slow
 def test_the_forget_objective_is_that_of_the_attacked_model():
     model, params = linear_model()
     student = jax.tree.map(lambda x: 0.7 * x + 0.01, params)

@@ -44,6 +44,7 @@ def test_the_target_is_the_completion_of_the_planted_neighbour():
     assert found.tolist() == [1, 2, 0]
 
 
+@pytest.mark.slow
 def test_the_noise_is_explained_by_the_planted_neighbour(monkeypatch):
     model, seen = small_model("diffusion"), []
     mask = jnp.zeros((4, *model.grid), bool).at[:, :2].set(True)

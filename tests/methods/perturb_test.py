@@ -28,6 +28,7 @@ def prepared(name="mae", **changes):
     return model, params, flat(params), flat(jax.jit(model.init)(KEY))
 
 
+@pytest.mark.slow
 def test_no_share_changes_no_bit_and_a_whole_one_is_the_fresh_initialisation():
     model, params, before, _ = prepared()
     fresh = flat(model.init(KEY))
@@ -54,6 +55,7 @@ def test_frozen_groups_stay():
         np.testing.assert_allclose(made[name], expected, atol=1e-6, err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scan", [False, True])
 def test_shares_of_layers_act_on_those_layers_only(scan):
     """The last pair that fits counts; blocks have their shares also where they are stacked."""
@@ -87,6 +89,7 @@ def test_layers_that_do_not_exist_are_refused(layers, words):
         perturb.objectives(model, {}, {}, batch, KEY, layers=layers)
 
 
+@pytest.mark.slow
 def test_it_is_the_same_on_eight_devices():
     model, params, *_ = prepared()
     results = []

@@ -36,6 +36,7 @@ def loss(model, params, images):
     return float(jnp.mean(model.loss(params, model.corrupt(params, images, mask, KEY))))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("red", [0, 2])
 def test_the_unit_that_only_forget_images_need_is_removed(red):
     """With a gain of 1 the means would be the best completions, and no loss would depend on any."""

@@ -104,6 +104,7 @@ def mean_and_error(function, draws=4000):
     return values.mean(0), values.std(0) / np.sqrt(draws)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lam", [0.0, 0.3, 0.5, 1.0])
 def test_the_means_are_those_of_two_separate_samples(lam):
     given = batch()
@@ -176,6 +177,7 @@ def test_both_sides_have_the_mask_of_the_retain_half():
     assert run(given, 0.5)[1] != run(other, 0.5)[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lam", [0.0, 0.3, 0.5, 1.0])
 def test_images_that_never_look_alike_stay_finite(lam):
     """Next to no noise: distances of 1e9, and each row belongs to the side it was drawn from."""

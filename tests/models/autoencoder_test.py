@@ -71,6 +71,7 @@ def test_a_mask_finer_than_the_grid_hides_exactly_its_pixels():
     assert [changes(pixel) for pixel in (5, 6, 7, 8)] == [True, False, False, True]
 
 
+@pytest.mark.slow
 def test_the_loss_is_the_mean_squared_error_of_every_pixel():
     model, params = setting()
     x, y = images(3, 16), images(3, 16, 1)

@@ -294,6 +294,7 @@ def test_l2l_is_the_released_loss():
     compare("ours", *jax.jit(jax.value_and_grad(loss))(params("network_unlearned")))
 
 
+@pytest.mark.slow
 def test_features_of_student_and_teacher():
     """The last map of both, and what each map adds to the loss."""
     m, inputs = model(), drawn()

@@ -135,6 +135,7 @@ def test_an_input_seen_as_another_y_has_the_epsilon_that_explains_it():
     np.testing.assert_allclose(model.energy(seen), energy, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_loss_is_that_of_the_hole():
     model, params = setting()
     x = images(2, 16)
@@ -227,6 +228,7 @@ def test_the_released_target_keeps_the_context_and_the_papers_does_not():
     assert retain == 0 < away, "at the start there is something to do on one side only"
 
 
+@pytest.mark.slow
 def test_student_and_teacher_share_one_gamma_and_one_draw():
     """T of the forget image and T of the noise image, and T of the retain image, once."""
     (model, params), made = setting(), []
@@ -250,6 +252,7 @@ def test_student_and_teacher_share_one_gamma_and_one_draw():
     assert not np.isclose(kept.gamma, dropped.gamma).any(), "each side draws its own"
 
 
+@pytest.mark.slow
 def test_maps_are_added_and_relative_ones_in_units_of_their_goal():
     rng = np.random.default_rng(0)
     goal = [scale * rng.normal(size=(2, *shape)) for scale, shape in ((30.0, (4, 4)), (0.1, (7,)))]
@@ -507,6 +510,7 @@ def test_a_network_of_no_known_size_lacks_what_the_rest_tells_of():
         diffusion_format.infer_args(part, {})
 
 
+@pytest.mark.slow
 def test_heads_and_groups_that_leave_no_trace_are_asked_for():
     """With another width of the heads the same arrays give other outputs."""
     size = unet.Size(48, (1, 2), 1, (2,), 16, 16)

@@ -9,6 +9,7 @@ from flax import nnx
 from l2l_jax.models.layers.group_norm import GroupNorm
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [4, 12])  # one channel in a group, and three
 def test_values_and_gradients_are_those_of_flax(width):
     made = [

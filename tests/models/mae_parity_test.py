@@ -109,6 +109,7 @@ def test_latents_predictions_losses_images(case, scan):
     np.testing.assert_allclose(made, whole, atol=PRED)
 
 
+@pytest.mark.slow
 def test_every_block():
     model, params = loaded()
     inputs = inputs_of("random", model, params)

@@ -124,6 +124,7 @@ def test_what_the_file_tells():
     assert (model.image_size, model.grid, model.codes) == (256, (16, 16), 1024)
 
 
+@pytest.mark.slow
 def test_tokenizer():
     model, params = loaded()
 
@@ -344,6 +345,7 @@ def test_ours(noise):
     check(f"ours_{noise}", *moved(FORGET)(trained, goal))
 
 
+@pytest.mark.slow
 def test_encoder_noise():
     """The released code moves the retain rows, not the forget rows, to the noise."""
     draws = UNLEARN["encoder_noise_draws_times_64"].astype(np.float32) / 64
@@ -379,6 +381,7 @@ def test_max_loss():
     check("max_full_model_loss", *relabelled()(trained, inputs.target, -1.0))
 
 
+@pytest.mark.slow
 def test_noisy_label():
     """Codes drawn around the batch's, rounded half to even, within the first 1024."""
     codes = UNLEARN["gt_indices"].astype(np.float32)
@@ -526,6 +529,7 @@ def test_sampler_ends_at_the_same_image():
     close(decoded[:, ::8, ::8], theirs, DECODED)
 
 
+@pytest.mark.slow
 def test_image_is_the_one_written():
     """Blended over a soft edge with the filled image, clipped, then cut off to whole levels."""
     image, _ = completed()

@@ -78,6 +78,7 @@ def test_half_of_the_tokens_are_dropped_and_only_masked_ones(hint, kept):
     assert ((np.asarray(inputs.tokens) == MASKED) == given).all()
 
 
+@pytest.mark.slow
 def test_student_and_teacher_see_the_same_tokens():
     """The draws are those of the key: noise in place of the image changes no mask."""
     model, params = setting()
@@ -133,6 +134,7 @@ def test_the_released_margin_begins_with_the_token_in_which_the_hole_ends():
     assert center.visible((16, 16), **args) != tuple(center.visible((16, 16), **args))
 
 
+@pytest.mark.slow
 def test_completing_uses_the_margin_of_the_task():
     """With another margin, another number of tokens is made: the completion differs."""
     model, params = setting()
@@ -186,6 +188,7 @@ def test_unlearning_moves_the_decoder_only_where_it_is_tied(tying, moves):
     assert np.array_equal(before, after) != moves
 
 
+@pytest.mark.slow
 def test_no_gradient_reaches_the_words_through_tied_logits():
     model, params = setting(tying="tied")
     inputs = model.corrupt(

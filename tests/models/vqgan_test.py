@@ -41,6 +41,7 @@ def test_published_size():
     assert shortcuts == [False, False, True, False, True], "where the number of channels changes"
 
 
+@pytest.mark.slow
 def test_there_and_back():
     model, params = setting()
     tokens = model.tokenize(params, images(4, 16))

@@ -56,6 +56,7 @@ def small(tmp_path, monkeypatch):
     return make(tmp_path / "run", audits=planted.audits())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
 def test_every_value_at_every_place_gives_a_page_or_one_line(small):
     folder = small
@@ -96,6 +97,7 @@ def test_a_missing_key_is_named(small):
     assert not bad, bad[:5]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["tsne.json", "metrics.jsonl"])
 def test_what_cannot_be_drawn_is_left_out_or_named(tmp_path, name):
     folder = make(tmp_path / "run")
