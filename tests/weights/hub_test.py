@@ -84,6 +84,8 @@ class Hub(http.server.BaseHTTPRequestHandler):
 def endpoint(monkeypatch):
     """The address of the server, which is the Hub of this test."""
     monkeypatch.setenv("HF_TOKEN", "hf_fake")
+    # Tests of the demo in the same process switch it on.
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr(Hub, "repositories", {})
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
