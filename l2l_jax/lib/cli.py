@@ -86,6 +86,8 @@ def run_with_clear_errors(main: Callable[..., Any], *args: Any) -> None:
         print(NOTHING_CHANGED, file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
     except OSError as error:
+        if isinstance(error, BrokenPipeError) and signals.stdout_is_closed():
+            os._exit(128 + signal.SIGPIPE)  # `l2l-jax run --help | head`: nobody reads the rest
         if error.filename is None:
             raise
         _end(

@@ -7,6 +7,7 @@ once, and a second thread reads it.
 
 import contextlib
 import os
+import select
 import signal
 import sys
 import threading
@@ -62,3 +63,10 @@ def tell(line: str) -> None:
     with contextlib.suppress(OSError, ValueError):  # stderr may be closed
         number = sys.stderr.fileno() if sys.stderr else 2
         os.write(number, f"{prefix}{line}\n".encode())
+
+
+def stdout_is_closed() -> bool:
+    """Whether stdout is a pipe whose other end is closed, as after a `head` that has ended."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
