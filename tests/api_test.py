@@ -133,6 +133,7 @@ def test_only_hidden_pixels_are_replaced(bundled, photos):
     assert (completed[:, HIDDEN] != photos[:, HIDDEN]).any()
 
 
+@pytest.mark.slow
 def test_a_seed_decides_everything(bundled, photos):
     first, again = (bundled.complete(photos, HIDDEN, seed=3) for _ in range(2))
     np.testing.assert_array_equal(first, again)
@@ -165,6 +166,7 @@ def test_repr_describes_the_model(bundled):
     assert bundled.digest == safetensors.load(path).digest
 
 
+@pytest.mark.slow
 def test_masks_images_and_batches_come_in_several_forms(mae, photos):
     all_at_once = mae.complete(photos, HIDDEN)
     each = np.broadcast_to(HIDDEN, photos.shape[:3])
@@ -307,6 +309,7 @@ def test_fit_crops_and_resizes(mae):
 # Files and workdirs ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_official_file():
     path, args = unpacked("mae/checkpoint_model.pth"), dict(heads=3, decoder_heads=4)
     with pytest.raises(ConfigError, match=r"Which model is checkpoint_model\.pth"):
@@ -323,6 +326,7 @@ def test_settings_of_a_file_can_be_replaced():
     assert "embed" in model.params["decoder"], "the parameters follow the tying"
 
 
+@pytest.mark.slow
 def test_a_workdir_has_its_models(models):
     results = files.read_json(finished_run() / "results.json")
     assert list(models) == ["original", "unlearned"]

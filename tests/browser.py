@@ -12,14 +12,13 @@ NAMES = ("chromium", "chromium-browser", "google-chrome")
 def opened(**settings):
     """A context of Chromium with these settings.
 
-    The test is skipped if no Chromium is installed.
+    The test is skipped if Chromium or Playwright is not installed.
     """
     path = next(filter(None, map(shutil.which, NAMES)), None)
     if path is None:
         pytest.skip("no Chromium is installed (Debian: apt install chromium)")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
+    playwright_of = pytest.importorskip("playwright.sync_api", reason="the extra [dev] has it")
+    with playwright_of.sync_playwright() as playwright:
         arguments = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
         browser = playwright.chromium.launch(executable_path=path, args=arguments)
         try:

@@ -32,6 +32,7 @@ def test_the_attack_raises_psnr_and_the_reverse_lowers_it():
     assert worse["psnr", (("attack", "each image"),)].value < plain - 0.01
 
 
+@pytest.mark.slow
 def test_the_universal_change_lowers_the_loss_of_the_images_it_is_made_on():
     subject = fakes.subject(find("audit", "adversarial"))
     change = adversarial.universal(subject, **HOW)

@@ -2,6 +2,8 @@
 
 import dataclasses
 
+import pytest
+
 from l2l_jax.engine import auditing
 from l2l_jax.engine.plan import choose_audits
 from tests.audits import fakes
@@ -19,6 +21,7 @@ def changed(laboratory, **changes):
     return fakes.Laboratory(dataclasses.replace(experiment, plan=plan))
 
 
+@pytest.mark.slow
 def test_an_audit_that_repeats_the_unlearning_depends_on_its_method():
     before = fakes.laboratory()
     phases = dict(before.experiment.plan.phases)

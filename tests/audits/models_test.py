@@ -7,13 +7,16 @@ from l2l_jax.registry import find, names
 from launch.drills.audits import FEW
 from tests.audits import fakes
 
-QUICK = "autoencoder"
+QUICK = "autoencoder"  # the model whose programs compile soonest
+LATE = ("backdoor", "other_tasks", "relearn", "retrain_distance", "shadow_models", "stitching")
 
 
 @pytest.mark.parametrize(
     ("model", "audit"),
     [
-        pytest.param(model, audit, marks=() if model == QUICK else pytest.mark.slow)
+        pytest.param(
+            model, audit, marks=() if model == QUICK and audit not in LATE else pytest.mark.slow
+        )
         for model in names("model")
         if not model.startswith("example_")
         for audit in names("audit")

@@ -21,6 +21,7 @@ assert cifar10.load("train", root=sys.argv[1]).read(0).shape == (32, 32, 3)
 
 def write(root, file_format="array_record"):
     """Writes noise as PNG, which needs TensorFlow; returns {key: (image, label)}."""
+    pytest.importorskip("tensorflow", reason="the extra [tensorboard] has it")
     import tensorflow_datasets as tfds
 
     builder = tfds.builder("cifar10", data_dir=root, file_format=file_format)

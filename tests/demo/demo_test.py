@@ -82,6 +82,7 @@ def test_images_of_a_list_to_forget_are_no_examples(tmp_path):
     assert "Images that somebody listed to be forgotten are not shown" in note
 
 
+@pytest.mark.slow
 def test_a_large_picture_and_a_small_mask_fit_every_run():
     opened = runs.opened([finished_run()])
     image = np.random.default_rng(0).integers(0, 256, (50, 50, 3), np.uint8)

@@ -64,6 +64,7 @@ def test_figures_of_a_missing_network_are_skipped_and_listed(workdir):
     assert "Not measured: is_gone. There is no file /nowhere/inception.pth." in page
 
 
+@pytest.mark.slow
 def test_random_weights_are_marked_on_the_page(workdir):
     text = (workdir / "report.html").read_text()
     assert "nobody trained the networks that measure cosine (clip), KID." in text

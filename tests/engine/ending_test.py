@@ -81,6 +81,7 @@ def test_the_end_is_right_to_one_rotation(wanted):
     assert ending(TASKS[:1], RATIOS[0] * (START + wanted)) == wanted + 1, "one task: exactly"
 
 
+@pytest.mark.slow
 def test_a_phase_does_not_end_before_every_task_had_a_step():
     assert ending(TASKS, 1e-3) == len(TASKS)
 

@@ -117,6 +117,7 @@ def unreadable_source(classes, count):
     return Source(keys, np.array(labels, np.int32), tuple(classes), None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "classes", "per_class", "side_classes", "proxy_images"),
     [

@@ -225,6 +225,7 @@ def test_at_any_difference_nothing_is_reused(kind, source, unstarted, tmp_path, 
     assert not unstarted.workdir.metrics.exists()
 
 
+@pytest.mark.slow
 def test_a_lost_split_of_the_other_run_is_named(source, unstarted, tmp_path):
     other = shutil.copytree(source, tmp_path / "other")
     (other / "splits/forget.json").unlink()

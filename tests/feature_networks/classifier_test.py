@@ -59,6 +59,7 @@ def test_a_proxy_of_another_data_set_is_not_learned(parts):
     assert beside.about == alone.about
 
 
+@pytest.mark.slow
 def test_without_held_out_images_there_is_no_accuracy(parts):
     """Listed training images under the name of an eval split are no held-out images."""
     sources, chosen = parts

@@ -82,6 +82,7 @@ def test_torchvision_logits_are_those_of_the_reference(files):
     np.testing.assert_allclose(logits, stored["torchvision/logits"], atol=LOGITS)
 
 
+@pytest.mark.slow
 def test_clip_embeddings_are_those_of_the_reference():
     """Raw images of odd sizes, through the resizing too."""
     stored = np.load(unpacked("clip/io.npz"))

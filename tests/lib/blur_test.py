@@ -7,6 +7,7 @@ from PIL import Image, ImageFilter
 from l2l_jax.lib import blur
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("radius", [0.5, 1.75, 3.2, 7.0, 11.3])
 def test_blur_equals_pillow(radius):
     mask = np.random.default_rng(0).random((2, 40, 52)) < 0.3

@@ -76,6 +76,7 @@ def trained(objectives, steps=400):
     return student
 
 
+@pytest.mark.slow
 def test_what_it_forgot_does_not_come_back_under_the_attack():
     model, params = linear_model()
     known, levels = float(mean_loss(model, params, FORGET)), {}

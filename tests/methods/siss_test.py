@@ -140,6 +140,7 @@ def test_weights_are_bounded_and_share_out_each_sample():
         np.testing.assert_allclose(w_f, 1 / ((1 - lam) / ratio + lam), rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lam", [0.0, 0.3, 0.5, 1.0])
 def test_an_image_that_is_on_both_sides_weighs_one_on_both(lam):
     given = batch()
@@ -150,6 +151,7 @@ def test_an_image_that_is_on_both_sides_weighs_one_on_both(lam):
     assert retain == pytest.approx(-float(forget), rel=1e-6), "and is neither learned nor forgotten"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lam", [0.0, 0.5, 1.0])
 def test_no_gradient_crosses_to_the_other_side(lam):
     given = batch()

@@ -174,6 +174,7 @@ def step_noise(t):
     return last(IO["restoration/step_noise"])[jnp.maximum(4 - t, 0)]
 
 
+@pytest.mark.slow
 def test_sampling_from_the_context():
     hidden, start = last(IO["mask"]) > 0, last(IO["y_cond"])
     made = jax.jit(model().sample, static_argnums=3)(teacher(), start, hidden, step_noise)
@@ -200,6 +201,7 @@ def test_every_step_of_sampling():
         np.testing.assert_allclose(one, other, atol=SAMPLES)
 
 
+@pytest.mark.slow
 def test_sampling_from_noise_with_nothing_known():
     start = last(IO["restoration_no_mask/start_noise"])
     hidden = jnp.ones((3, 32, 32, 1), bool)

@@ -149,6 +149,7 @@ def test_the_loss_is_that_of_the_hole():
     np.testing.assert_allclose(loss(params, made), expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_decoder_of_the_paper_does_not_move_with_the_encoder():
     x, epsilon_fill = images(2, 16), draws(setting()[0])
     for tying, still in (("frozen", True), ("tied", False)):

@@ -132,6 +132,7 @@ def test_every_block():
     np.testing.assert_allclose(flat[: len(theirs)], theirs, atol=PRED)
 
 
+@pytest.mark.slow
 def test_small_scale_weights_show_every_epsilon():
     model, params = loaded(small_scale=True)
     inputs = inputs_of("random", model, params)

@@ -276,6 +276,7 @@ def test_sure_tokens_are_kept_and_others_drawn_again():
     assert again.tolist() == [[True, True, False, False]], "one at least is settled in every step"
 
 
+@pytest.mark.slow
 def test_a_visible_token_is_never_replaced_and_the_same_key_gives_the_same():
     model, params = setting()
     mask = center.mask(jax.random.key(0), 4, model.grid, cells=2)
@@ -344,6 +345,7 @@ def official_file(path, without=(), **changes):
 TOLD = {"heads": 2, "decoder_heads": 2, "image_size": 16, "tokenizer": {"groups": 4}}
 
 
+@pytest.mark.slow
 def test_an_official_file_holds_what_its_class_wants_and_comes_back(tmp_path):
     model = official_file(tmp_path / "a.pth")
     content = torch_reader.read(tmp_path / "a.pth")["model"]

@@ -214,6 +214,7 @@ def official_file(path, **changes):
     return model
 
 
+@pytest.mark.slow
 def test_official_files_and_what_they_lack(tmp_path):
     model = official_file(tmp_path / "whole.ckpt")
     told = {"groups": 4, "image_size": 16}

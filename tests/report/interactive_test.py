@@ -88,6 +88,7 @@ def test_listed_images_are_not_shown_unless_the_config_says_so(tmp_path):
     assert "config.report.show_forgotten changes this" not in text
 
 
+@pytest.mark.slow
 def test_large_pictures_are_compressed_so_that_a_page_stays_small(tmp_path):
     folder = run_with_classes(tmp_path / "run")
     noise = np.random.default_rng(0).integers(0, 256, (4 * 228, 10 * 228, 3), np.uint8)

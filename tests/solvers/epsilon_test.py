@@ -91,6 +91,7 @@ def recipe(problem, steps=300, rate=0.05, **args):
     return ends, found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("unit", "noise"), [(1.0, 0.0), (0.01, 0.0), (0.01, 0.2)])
 def test_r_covers_the_whole_range_from_the_optimum(unit, noise):
     """Five points from full forgetting to the original, each near the front at its epsilon."""
@@ -109,6 +110,7 @@ def test_r_covers_the_whole_range_from_the_optimum(unit, noise):
     assert (retain < 1.1 * on_front + 0.02 * retain[0]).all(), (retain, on_front)
 
 
+@pytest.mark.slow
 def test_the_absolute_gap_depends_on_the_unit():
     """The reason for the default: in a unit with large values the absolute gap misses the front."""
     problem = Linear(unit=1.0)

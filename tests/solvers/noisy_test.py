@@ -179,6 +179,7 @@ def attacked(sigma):
     )
 
 
+@pytest.mark.slow
 def test_an_attack_stays_below_the_claim_and_not_without_noise():
     where = dict(start=2 * RADIUS, steps=STEPS, rate=RATE, clip=CLIP)
     sigma = accountant.sigma_for(2.0, DELTA, **where)
