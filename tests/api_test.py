@@ -141,6 +141,7 @@ def test_a_seed_decides_everything(bundled, photos):
     assert (first != other).any() == (bundled.name in ("mage", "diffusion"))
 
 
+@pytest.mark.slow
 def test_hidden_pixels_do_not_change_the_completion(bundled, photos):
     inverted = np.where(HIDDEN[..., None], 255 - photos, photos)
     np.testing.assert_array_equal(
@@ -158,6 +159,7 @@ def test_a_cell_that_the_mask_touches_is_masked_as_a_whole(mae, photos):
     np.testing.assert_array_equal(one[:, HIDDEN], other[:, HIDDEN])
 
 
+@pytest.mark.slow
 def test_repr_describes_the_model(bundled):
     text = repr(bundled)
     for part in (bundled.name, "32x32 pixels", "8x8 cells", bundled.digest[:16], "bundled:"):
@@ -381,6 +383,7 @@ def test_a_run_with_a_reference_has_a_retrained_model(changed):
         l2l_jax.load(folder)
 
 
+@pytest.mark.slow
 def test_a_run_that_only_pretrains_loads_as_one_model(changed, models):
     model = l2l_jax.load(changed(phases=["pretrain"]))
     assert isinstance(model, l2l_jax.Model)

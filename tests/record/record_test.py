@@ -5,8 +5,6 @@ import shutil
 
 import numpy as np
 import pytest
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from l2l_jax.lib import files
 from l2l_jax.lib.errors import ConfigError, Damaged
@@ -40,6 +38,9 @@ def made(folder, listed=False, **more):
 
 def key_pair(folder, name):
     """(private, public) PEM files."""
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
     key, pem = ec.generate_private_key(ec.SECP256R1()), serialization.Encoding.PEM
     private, public = folder / f"{name}.pem", folder / f"{name}.pub.pem"
     private.write_bytes(
