@@ -92,6 +92,7 @@ def test_a_run_trains_evaluates_reports_and_exports_with_them(plugins, tmp_path)
     assert "is finished" in done.stderr
 
 
+@pytest.mark.slow
 def test_an_incomplete_plugin_error_names_what_is_missing(tmp_path):
     folder = tmp_path / "methods"
     folder.mkdir()

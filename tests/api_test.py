@@ -149,6 +149,7 @@ def test_hidden_pixels_do_not_change_the_completion(bundled, photos):
     )
 
 
+@pytest.mark.slow
 def test_a_cell_that_the_mask_touches_is_masked_as_a_whole(mae, photos):
     touched = np.zeros((32, 32), bool)
     touched[8:24, 4:28] = True
@@ -237,6 +238,7 @@ def test_latents_loss_and_tokens(name, tmp_path):
             model.tokens(images)
 
 
+@pytest.mark.slow
 def test_convolutional_models_take_other_sizes(tmp_path):
     model = small_file(tmp_path / "a.safetensors", "autoencoder")
     images, hidden = small_images(1, 24), np.zeros((24, 24), bool)

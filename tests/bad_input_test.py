@@ -410,6 +410,7 @@ def test_no_setting_of_a_task_may_hide_the_whole_image(tmp_path, task, where):
     assert_refused(config, tmp_path, ConfigError, "hide all 4x4 cells of the model")
 
 
+@pytest.mark.slow
 def test_the_margin_of_a_model_may_not_hide_the_rest(tmp_path):
     config = small_config(model=dict(name="mage", args=find("model", "mage").SMALLEST))
     config.tasks.ring = dict(task="outpaint", args=dict(cells=2))

@@ -88,6 +88,7 @@ def test_overrides_arrive_in_the_run(tmp_path):
     assert others == [], "only this package's own lines reach the user"
 
 
+@pytest.mark.slow
 def test_help_lists_the_keys():
     done = call("l2l_jax.main", "--help")
     assert done.returncode == 0

@@ -55,6 +55,7 @@ def test_every_kind_of_plugin_is_in_the_table_of_additions():
             find(kind, name)
 
 
+@pytest.mark.slow
 def test_the_example_method_works(tmp_path):
     """The method of CONTRIBUTING.md is a valid plug-in and returns finite objectives."""
     path = tmp_path / "gradient_difference.py"

@@ -74,6 +74,7 @@ def test_the_loss_counts_hidden_pixels_only():
         np.testing.assert_allclose(one, two, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_models_of_tokens_are_refused():
     assert "no gradient" in adversarial.refuses(small_model("mage"))
     assert all(

@@ -3,6 +3,7 @@
 import dataclasses
 
 import numpy as np
+import pytest
 
 from l2l_jax.audits import duplicates
 from tests.audits import fakes
@@ -33,6 +34,7 @@ def test_flat_places_have_no_bits():
     assert duplicates.hashes(ramp).all()
 
 
+@pytest.mark.slow
 def test_duplicates_finds_them_in_the_sets_of_a_run():
     kept = fakes.sets()["retain_train"]
     images = kept.images.copy()

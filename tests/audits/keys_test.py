@@ -34,6 +34,7 @@ def test_an_audit_that_repeats_the_unlearning_depends_on_its_method():
     assert one["backdoor"] != two["backdoor"]
 
 
+@pytest.mark.slow
 def test_an_audit_of_other_tasks_depends_on_those_that_were_trained():
     before = fakes.laboratory()
     phases = dict(before.experiment.plan.phases)

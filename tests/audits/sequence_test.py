@@ -30,6 +30,7 @@ def test_the_next_class_has_most_images_and_held_out_ones():
         sequence.next_class(classes("a", "a"), classes("a", name="retain_eval"))
 
 
+@pytest.mark.slow
 def test_unlearning_moves_what_the_method_moves_and_repeats_itself():
     subject = fakes.subject(fakes.find("audit", "sequence"))  # the run's method is l2l
     forget, retain = sequence.divided(subject.sets["retain_train"], "class2")

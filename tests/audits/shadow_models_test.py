@@ -64,6 +64,7 @@ def test_before_unlearning_the_learned_images_are_found():
     assert found["auc", ()].value > 0.75
 
 
+@pytest.mark.slow
 def test_what_it_refuses():
     audit = fakes.find("audit", "shadow_models")
     assert audit.refuses(fakes.laboratory().experiment.model) == ""

@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+import pytest
 
 from l2l_jax.audits import stitching
 from tests.audits import fakes
@@ -18,6 +19,7 @@ def value(found, **at):
     return one
 
 
+@pytest.mark.slow
 def test_a_decoder_that_is_the_originals_is_named():
     """Its encoder is another one: `original encoder, own decoder` is the original, bit for bit."""
     original = fakes.random_params(seed=0)
@@ -43,6 +45,7 @@ def test_one_changed_number_makes_it_another_decoder():
     assert "The encoder is the original's bit for bit" in stitching.conclude(fakes.compared(found))
 
 
+@pytest.mark.slow
 def test_the_new_encoder_alone_is_trained_and_is_the_same_for_all():
     audit = fakes.find("audit", "stitching")
     one, two = (fakes.subject(audit, name) for name in ("original", "unlearned"))

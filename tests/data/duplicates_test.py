@@ -36,6 +36,7 @@ def config_of(pets, **changes):
     return config
 
 
+@pytest.mark.slow
 def test_equal_pixels_on_two_sides_stop_the_run_before_it_claims_the_workdir(pets, tmp_path):
     message = (
         r"(?s)1 images to forget have the same pixels as an image of another side:\n"

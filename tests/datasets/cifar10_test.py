@@ -62,11 +62,13 @@ def test_images_labels_and_keys_are_read_as_written(tiny, part, split):
         np.testing.assert_array_equal(image, written[key][0], err_msg=key)
 
 
+@pytest.mark.slow
 def test_the_folder_may_come_from_the_environment(tiny, monkeypatch):
     monkeypatch.setenv("L2L_DATA", str(tiny[0]))
     assert len(cifar10.load("train").keys) == COUNTS["train"]
 
 
+@pytest.mark.slow
 def test_reading_needs_no_tensorflow(tiny):
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT_TENSORFLOW + READ, tiny[0]],

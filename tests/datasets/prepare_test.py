@@ -213,6 +213,7 @@ def test_archives_are_compared_with_published_digests(tmp_path, capsys):
     assert "its md5 is right" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_killed_conversion_continues(pictures):
     target, rows = pictures
     words = [sys.executable, "-c", STUCK, target.folder, Path(rows[7][0]).parent]

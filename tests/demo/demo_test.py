@@ -33,6 +33,7 @@ def set_config(folder, change):
     files.write_json(folder / "config.json", config)
 
 
+@pytest.mark.slow
 def test_without_gradio_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "gradio", None)
     with pytest.raises(ConfigError, match=r"pip install 'l2l_jax\[demo\]'"):

@@ -84,6 +84,7 @@ def test_a_teacher_that_came_after_the_noise_is_allowed():
         checked(config)
 
 
+@pytest.mark.slow
 def test_a_center_that_saw_the_data_is_refused(tmp_path):
     used = {"split": "all", "digest": "a", "images": 9, "passes": 1.0}
     phase = {"method": "pretrain", "groups": ["encoder"], "steps": 4, "data": "fake"}

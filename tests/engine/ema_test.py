@@ -191,6 +191,7 @@ class StateWithoutAverage:
     optimizer: object
 
 
+@pytest.mark.slow
 def test_a_checkpoint_without_an_average_is_restored(tmp_path):
     """Orbax compares the names of the stored and the expected arrays, including None."""
     experiment = without_data(resolve(small_config()), tmp_path)

@@ -122,6 +122,7 @@ def test_tokens_of_two_tokenizers_are_not_compared(lam, refused):
     retrained.check_tokens(plan, SimpleNamespace(takes_tokens=False), own, (own, other))
 
 
+@pytest.mark.slow
 def test_the_mean_of_a_rotation_survives_a_checkpoint():
     """A continued phase compares the same mean, so what it needs is part of the saved state."""
     model = small_model("mae")

@@ -66,6 +66,7 @@ def test_the_whole_model_is_covered_if_the_body_is_clean(tmp_path):
     assert steps == {"pretrain": 2, "unlearn": 1}
 
 
+@pytest.mark.slow
 def test_a_model_without_a_linear_last_layer_is_refused(tmp_path):
     config = head_config("unlearn")
     config.model = dict(name="autoencoder", args=dict(find("model", "autoencoder").SMALLEST))

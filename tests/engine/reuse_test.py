@@ -234,6 +234,7 @@ def test_a_lost_split_of_the_other_run_is_named(source, unstarted, tmp_path):
     assert not (unstarted.workdir.folder / "checkpoints").exists()
 
 
+@pytest.mark.slow
 def test_differences_that_do_not_matter(source, unstarted, tmp_path):
     """Settings that only change later phases, the evaluation or how a run is executed."""
     other = shutil.copytree(source, tmp_path / "other")

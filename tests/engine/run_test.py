@@ -99,6 +99,7 @@ def test_metrics_begin_at_step_zero_with_both_objectives(finished):
     assert sorted(r["seconds"] for r in unlearn) == [r["seconds"] for r in unlearn]
 
 
+@pytest.mark.slow
 def test_only_the_encoder_moved(finished):
     workdir, results = finished
     experiment = open_with_data(workdir)

@@ -168,6 +168,7 @@ def test_one_gradient_is_that_of_the_weighted_sum():
     assert float(metrics["loss"]) == pytest.approx(total, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_the_student_keeps_its_own_frozen_groups():
     """If an earlier phase changed the decoder, the student's frozen decoder is that one."""
     rule = make_rule("l2l")

@@ -59,6 +59,7 @@ def test_noise_is_drawn_from_a_bank_or_in_every_step(pixels, tmp_path):
     assert not np.allclose(bank[:, 1], anew[:, 1])
 
 
+@pytest.mark.slow
 def test_tokens_need_a_bank_of_noise(tmp_path):
     with pytest.raises(ConfigError, match=r"let data.token_cache.noise be at least 1"):
         run(mage_config(views=1, noise=0), tmp_path / "run")

@@ -101,6 +101,7 @@ def test_the_phase_ends_at_the_first_step_at_which_the_losses_meet(offset, expec
     assert [record["ended"] for record in records[:steps]] == [0.0] * expected + [1.0]
 
 
+@pytest.mark.slow
 def test_a_moving_average_is_what_is_compared():
     """It is the result of the phase, and lags behind the student."""
     steps, average, _ = ending(0.0, ema=0.9)
@@ -245,6 +246,7 @@ def refused(config, folder):
     return str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_stop_without_images_to_compare_with_is_refused(tmp_path):
     config = config_of()
     config.split.calibration = 0

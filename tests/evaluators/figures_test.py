@@ -66,6 +66,7 @@ def test_kid_does_not_depend_on_the_number_of_images():
     assert np.mean([frechet(a, b) for a, b in draws[:20]]) > 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [100, 300, 1000])
 def test_the_kid_of_perfect_completions_is_zero(count):
     """Whole sets give 0 exactly; subsets, in which an image may be on both sides, 0 on average."""

@@ -57,6 +57,7 @@ def test_without_anywidget_the_extra_is_named(monkeypatch):
         explore.Painter(np.zeros((4, 4, 3), np.uint8))
 
 
+@pytest.mark.slow
 def test_completions_stand_beside_each_other(models):
     images, _ = models.images("forget_eval", 2)
     text = explore.completions({"<b>": models.original} | dict(models), images[0], mask())

@@ -83,6 +83,7 @@ def test_a_cache_that_cannot_be_written_stops_nothing(parts, monkeypatch, caplog
     assert trees.digest(again.params) == trees.digest(kept.params)
 
 
+@pytest.mark.slow
 def test_it_is_made_once(parts, caplog):
     with caplog.at_level(logging.INFO):
         first = classifier.build(context(*parts, 20), **ARGS)

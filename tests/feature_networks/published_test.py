@@ -94,6 +94,7 @@ def test_clip_embeddings_are_those_of_the_reference():
         assert logits.shape == (1, 0)
 
 
+@pytest.mark.slow
 def test_places_has_the_shapes_of_the_published_file():
     """Names and shapes of torchvision's resnet50 with 365 classes, under DataParallel's prefix."""
     params = places.build(context({}, {}, 32), weights="random", size=32).params
@@ -174,6 +175,7 @@ def test_random_weights_say_so():
     assert network.about["digest"] == clip.build(context({}, {}, 56), size="tiny").about["digest"]
 
 
+@pytest.mark.slow
 def test_bfloat16_is_near_and_stated():
     images = np.random.default_rng(0).integers(0, 256, (2, 56, 56, 3), np.uint8)
     near = clip.build(context({}, {}, 56), size="tiny", dtype="bfloat16")
@@ -185,6 +187,7 @@ def test_bfloat16_is_near_and_stated():
     assert 0 < np.abs(exact - rough).max() < 0.05 * np.abs(exact).max()
 
 
+@pytest.mark.slow
 def test_a_missing_file_says_where_it_comes_from(monkeypatch, tmp_path):
     monkeypatch.setenv("L2L_WEIGHTS", str(tmp_path))
     with pytest.raises(DataMissing, match=r"(?s)mseitzer/pytorch-fid.*l2l_jax\.weights\.fetch pt_"):
@@ -200,6 +203,7 @@ def test_another_file_under_a_published_name_is_refused(monkeypatch, tmp_path):
         inception.build(context({}, {}, 32))
 
 
+@pytest.mark.slow
 def test_the_weights_of_another_network_are_refused(files, tmp_path):
     with pytest.raises(WrongWeights, match=r"has no visual.*another network"):
         clip.build(context({}, {}, 56), size="tiny", weights=str(files["fid"]))

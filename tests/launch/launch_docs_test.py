@@ -86,6 +86,7 @@ def test_commands_by_hand(words, monkeypatch):
     assert seen == [processes.Address("node1:12321", 2, 0), Path("/shared/runs/mae")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", words_of("launch/tpu.sh"), ids=" ".join)
 def test_commands_of_cloud_tpu(words, tmp_path):
     (tmp_path / "states").write_text("CREATE\nACTIVE" if words[1] == "run" else "ACTIVE")

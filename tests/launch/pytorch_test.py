@@ -30,6 +30,7 @@ def test_a_step_is_timed_and_described():
     assert float(third.rpartition("eager ")[2].removesuffix(" MiB")) >= 0
 
 
+@pytest.mark.slow
 def test_the_memory_of_live_tensors_is_counted():
     def call():
         kept = torch.zeros(1 << 20)

@@ -78,6 +78,7 @@ def test_a_preempted_tpu_is_deleted_and_made_again(fake, gone):
     assert "preempted 1 times" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_broken_connection_to_a_tpu_that_is_there_is_made_again(fake):
     (fake / "ssh").write_text("BROKEN\n0")
     done, calls = tpu(fake, *RUN)
@@ -85,12 +86,14 @@ def test_a_broken_connection_to_a_tpu_that_is_there_is_made_again(fake):
     assert verbs(calls) == ["cp", "create", "ssh", "ssh", "delete"]
 
 
+@pytest.mark.slow
 def test_a_run_continues_on_the_tpu_that_is_there(fake):
     done, calls = tpu(fake, *RUN, states=("ACTIVE",))
     assert done.returncode == 0, done.stderr
     assert verbs(calls) == ["cp", "ssh", "delete"]
 
 
+@pytest.mark.slow
 def test_a_failed_request_is_deleted_and_its_reason_shown(fake):
     done, calls = tpu(fake, *RUN, states=("CREATE", "CREATING", "FAILED"))
     assert done.returncode == 2
@@ -98,6 +101,7 @@ def test_a_failed_request_is_deleted_and_its_reason_shown(fake):
     assert verbs(calls) == ["cp", "create", "delete"]
 
 
+@pytest.mark.slow
 def test_a_tpu_that_does_not_come_is_given_up(fake):
     done, calls = tpu(fake, *RUN[:5], "--wait=0", *RUN[5:], states=("CREATE", "PROVISIONING"))
     assert done.returncode == 2
@@ -105,6 +109,7 @@ def test_a_tpu_that_does_not_come_is_given_up(fake):
     assert verbs(calls) == ["cp", "create", "delete"]
 
 
+@pytest.mark.slow
 def test_a_dry_run_changes_nothing(fake):
     (fake / "bucket").unlink()
     done, calls = tpu(fake, *RUN[:5], "--dry-run", *RUN[5:])

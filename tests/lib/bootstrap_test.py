@@ -20,6 +20,7 @@ def coverage(truth, estimate_of):
     return np.mean([low <= truth <= high for low, high in bounds])
 
 
+@pytest.mark.slow
 def test_the_interval_of_a_mean_covers_it_and_is_as_wide_as_theory_says():
     rng = np.random.default_rng(0)
     draws = rng.exponential(size=(TRIALS, 300))
@@ -100,6 +101,7 @@ def test_many_features_take_the_derivative(monkeypatch):
     assert fid._estimate(a, b, 0) == influenced(a, b, 0)
 
 
+@pytest.mark.slow
 def test_the_interval_of_the_kid_covers_that_of_the_distributions():
     """Shifted Gaussians; the truth is the mean over many pairs of sets, since it has no bias."""
 

@@ -44,6 +44,7 @@ def test_the_config_offers_all_of_them():
         assert f"| `{name}` | {given} |" in page, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", optim.NAMES)
 def test_it_descends_and_continues_bit_for_bit(name, tmp_path):
     lr = 0.02 if name == "sgd" else 0.05
@@ -143,6 +144,7 @@ def test_a_run_of_an_older_version_has_adamw():
     assert complete_config(config)["unlearn"]["optimizer"]["name"] == "adamw"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", ["weighted", "pcgrad"])
 def test_a_step_of_second_order_traces_with_every_kind_of_solver(solver):
     """Also where a batch is computed in several passes."""

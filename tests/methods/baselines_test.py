@@ -94,6 +94,7 @@ def losses(params, part):
     return np.asarray(MODEL.loss(params, outputs(params, part)[1]))
 
 
+@pytest.mark.slow
 def test_max_loss_rises_up_to_its_bound_and_no_further():
     given = batch()
     retain, forget, metrics = max_loss.objectives(MODEL, STUDENT, TEACHER, given, KEY, times=1.2)
@@ -120,6 +121,7 @@ def test_max_loss_rises_up_to_its_bound_and_no_further():
             max_loss.objectives(MODEL, STUDENT, TEACHER, given, KEY, times=wrong)
 
 
+@pytest.mark.slow
 def test_noisy_label_learns_noise_like_the_forget_images():
     given = batch(2000)
     drop = given.forget.replace(images=0.1 * given.forget.images + jnp.array([0.2, 0.5, 0.8]))
@@ -219,6 +221,7 @@ def test_retain_label_compares_outputs_where_the_loss_counts():
     np.testing.assert_allclose(released[1], expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_random_encoder_aims_at_latents_with_the_moments_of_the_forget_latents():
     given = batch(3000)
     retain, forget, _ = random_encoder.objectives(MODEL, STUDENT, TEACHER, given, KEY)

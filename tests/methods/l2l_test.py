@@ -109,6 +109,7 @@ def test_the_spread_tells_one_point_from_the_distribution_of_noise():
     assert spread(jnp.broadcast_to(own[:1], own.shape)) < 1e-6, "equal images, equal latents"
 
 
+@pytest.mark.slow
 def test_noise_has_the_moments_of_the_forget_images_channel_by_channel():
     scale = jnp.array([0.1, 0.5, 1.0])
     like = images(64, 16) * scale + jnp.array([0.0, 0.2, -0.1])

@@ -99,6 +99,7 @@ def test_what_it_forgot_does_not_come_back_under_the_attack():
     assert levels["plain"][1] < 2, "and comes back"
 
 
+@pytest.mark.slow
 def test_what_cannot_be_stated_is_refused():
     model, params = linear_model()
     with pytest.raises(ConfigError, match="at least 2"):

@@ -24,6 +24,7 @@ def with_neighbors(forget, retain):
     return jnp.roll(forget + 0.01 * (retain - 0.5), 3, axis=0).clip(0, 1)
 
 
+@pytest.mark.slow
 def test_the_target_is_the_completion_of_the_planted_neighbour():
     """A unit of the original is broken, so that h0 differs from the images and from h."""
     model, student = linear_model()
@@ -88,6 +89,7 @@ def test_weights_are_those_of_the_k_nearest():
 # adversarial_ascent ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_attack_finds_the_corner_that_moves_the_output_most():
     """h copies the mean of each channel of a patch: the best d is +-radius in a whole patch.
 

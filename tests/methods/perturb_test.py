@@ -128,6 +128,7 @@ def test_the_weights_decide_what_is_matched(name):
         distill.objectives(model, other, params, batch, KEY, outputs=0.0, latents=0.0)
 
 
+@pytest.mark.slow
 def test_only_hidden_outputs_are_compared():
     """A change of the visible outputs alone is no difference."""
     model, params, *_ = prepared()

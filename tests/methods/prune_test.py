@@ -72,6 +72,7 @@ def test_the_bias_of_a_removed_unit_goes_with_it():
     np.testing.assert_array_equal(score, [3, 3, 3])
 
 
+@pytest.mark.slow
 def test_the_fisher_estimate_is_that_of_single_images():
     x = jnp.asarray(np.random.default_rng(0).normal(size=(5, 3)), jnp.float32)
 

@@ -25,6 +25,7 @@ def stored_model(count=4):
     return model, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), model.template)
 
 
+@pytest.mark.slow
 def test_one_step_stores_the_batch_and_changes_nothing_else():
     model, params = stored_model()
     forget = images(4, model.image_size, 3)
@@ -56,6 +57,7 @@ def toy(a, weight=(1.0,)):
     return negation.Negation(len(a), 0.5, 0.25), params, jnp.ones((1, 2, 2, 1), bool)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gamma", [0.04, 0.5, 0.9])
 def test_a_sample_near_a_stored_image_is_pushed_away_from_it(gamma):
     """The model expects 0.3 everywhere, 0.1 is stored: beta = 0.5 exp(-0.2^2 / (2 0.25^2))."""

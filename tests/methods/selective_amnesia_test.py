@@ -17,6 +17,7 @@ def retain_objective(model, student, teacher, images, **args):
     return found[0], found[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lam", [1.0, 7.0])
 def test_the_elastic_term_is_that_of_the_equation(lam):
     """Of one image the estimate is exact: F = (dl)^2, and n is the number of its values."""
@@ -31,6 +32,7 @@ def test_the_elastic_term_is_that_of_the_equation(lam):
     assert float(metrics["elastic"]) == pytest.approx(lam * counted / 2 * squares * 0.01, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_units_that_no_retain_image_needs_move_freely():
     """Retain images are green and blue: the elastic term does not feel the unit of red."""
     model, teacher = linear_model()

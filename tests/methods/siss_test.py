@@ -171,6 +171,7 @@ def test_no_gradient_crosses_to_the_other_side(lam):
     assert all(slope.all() for slope in slopes.values()), "both train the network"
 
 
+@pytest.mark.slow
 def test_both_sides_have_the_mask_of_the_retain_half():
     given = batch()
     other = given.replace(forget=given.forget.replace(mask=~given.forget.mask))

@@ -58,6 +58,7 @@ def test_the_grid_is_independent_of_the_strides(cell):
     assert (seen != 0.5).any(-1).sum() == 2 * (16 * 16 - cell * cell)
 
 
+@pytest.mark.slow
 def test_a_mask_finer_than_the_grid_hides_exactly_its_pixels():
     model, params = setting()
     x = images(2, 16)

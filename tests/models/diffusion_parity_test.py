@@ -99,6 +99,7 @@ def output(params, inputs):
     return model().decode(params, model().encode(params, inputs), inputs)
 
 
+@pytest.mark.slow
 def test_a_gamma_is_drawn_between_two_of_the_schedule():
     gammas = model().schedule.gammas
     before, after = gammas[IO["loss/t"] - 1], gammas[IO["loss/t"]]

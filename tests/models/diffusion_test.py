@@ -397,6 +397,7 @@ def test_the_schedule_of_sampling_is_an_argument():
     assert every.sampling == "ddpm, 10 of 10 steps, cosine"
 
 
+@pytest.mark.slow
 def test_completions_depend_on_the_key_and_on_nothing_else():
     model, params = setting()
     complete = jax.jit(functools.partial(model.reconstruct, params))
@@ -435,6 +436,7 @@ def test_an_official_file_is_recognised_and_can_be_unlearned_as_the_paper_says(t
     assert "embed" not in released.params["decoder"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("without", "message"),
     [
@@ -487,6 +489,7 @@ def test_a_file_without_its_schedule_can_be_told_it(tmp_path):
     assert read.about["args"]["beta_end"] == 0.5
 
 
+@pytest.mark.slow
 def test_a_schedule_that_is_said_otherwise_than_the_file_has_it_is_refused(tmp_path):
     official_file(tmp_path / "a.pth")
     told = dict(image_size=16, beta_end=0.02, steps=20)
@@ -502,6 +505,7 @@ def test_a_schedule_that_is_said_otherwise_than_the_file_has_it_is_refused(tmp_p
     assert read.about["args"]["schedule"] == "const", "the same by another name"
 
 
+@pytest.mark.slow
 def test_a_network_of_no_known_size_lacks_what_the_rest_tells_of():
     size = unet.Size(48, (1, 2), 1)
     whole = {name: np.zeros((48, 48)) for name in files.expected(size)} | Schedule().buffers
@@ -547,6 +551,7 @@ def test_another_schedule_than_the_configs_is_refused(tmp_path):
         load(str(tmp_path / "a.pth"), "diffusion", diffusion.SMALLEST | dict(beta_end=0.4))
 
 
+@pytest.mark.slow
 def test_an_embedding_of_its_own_is_exported_with_a_warning_and_comes_back(caplog, tmp_path):
     model, params = setting()
     moved = jax.tree.map(lambda x: x + 1, params["encoder"]["embed"])

@@ -78,6 +78,7 @@ def test_mask_order_is_exact(case):
     assert np.array_equal(restore >= most, IO[f"{case}/mask"].astype(bool))
 
 
+@pytest.mark.slow
 def test_patches():
     model, _ = loaded()
     normal = (np.asarray(pixels()) - mae.MEAN) / mae.STD

@@ -51,6 +51,7 @@ def test_scanned_blocks_are_the_listed_ones():
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), one, two)
 
 
+@pytest.mark.slow
 def test_scanning_does_not_change_the_count_of_operations():
     counts = []
     for scan in (False, True):

@@ -118,6 +118,7 @@ def test_there_and_back_is_the_same():
     assert_same_bits({name: exported[name] for name in used}, used)
 
 
+@pytest.mark.slow
 def test_what_the_file_tells():
     model, _ = loaded()
     assert model.size == mage.Size(64, 2, 4, 48, 2, 3)
@@ -242,6 +243,7 @@ def test_every_block():
         close(ours[:, ::4], theirs, LATENT, err_msg=name)
 
 
+@pytest.mark.slow
 def test_gelu_before_the_logits_is_exact():
     """The reference's values there are too small to tell erf from tanh: here they are not."""
     model, params = loaded()

@@ -233,6 +233,7 @@ def decoded(predict, hidden, steps=20, rng=0, length=256, temperature=6.0):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("count", "active"), [(36, 2), (100, 6), (156, 9), (220, 14), (0, 0)])
 def test_steps_run_as_the_released_schedule_says(count, active):
     opened = []
@@ -250,6 +251,7 @@ def test_steps_run_as_the_released_schedule_says(count, active):
     np.testing.assert_array_equal(made[:, count:], (jnp.arange(256) % 7)[None, count:])
 
 
+@pytest.mark.slow
 def test_each_image_takes_part_in_its_own_steps():
     """A row's result does not depend on how much of the other rows is hidden."""
     hidden = jnp.stack([jnp.arange(256) < 36, jnp.arange(256) < 220])
@@ -310,6 +312,7 @@ def test_scanned_blocks_are_the_listed_ones():
     np.testing.assert_allclose(*losses, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_given_tokens_no_convolution_is_left():
     model, params = setting()
     mask, visible = (
@@ -376,6 +379,7 @@ def test_an_untied_decoder_is_exported_with_a_warning_and_comes_back(caplog, tmp
     np.testing.assert_array_equal(read.params["decoder"]["words"], params["decoder"]["words"])
 
 
+@pytest.mark.slow
 def test_files_that_do_not_hold_a_whole_mage(tmp_path):
     official_file(
         tmp_path / "a.pth", without=("decoder_norm.bias",), **{"decoder_extra": np.ones(1)}
@@ -439,6 +443,7 @@ def test_a_tied_file_fits_both_variants_and_an_untied_one_only_its_own(tmp_path)
         load(str(tmp_path / "own.safetensors"), "mage", dict(mage.SMALLEST, tying="tied"))
 
 
+@pytest.mark.slow
 def test_half_precision_changes_the_digest_that_is_told(tmp_path):
     digest = ours(tmp_path / "w.safetensors")
     made = safetensors.load(tmp_path / "w.safetensors")
@@ -459,6 +464,7 @@ def test_a_tokenizer_trained_with_a_critic_serves_without_it():
     assert not trees.difference(again, trained.canonical, "fitted", "model")
 
 
+@pytest.mark.slow
 def test_another_image_size():
     _, params = setting()
     larger = mage.build(**dict(mage.SMALLEST, image_size=24))
@@ -466,6 +472,7 @@ def test_another_image_size():
     assert not trees.difference(moved, larger.canonical, "resized", "model")
 
 
+@pytest.mark.slow
 def test_exporting_needs_a_known_ending(tmp_path):
     ours(tmp_path / "w.safetensors")
     with pytest.raises(ConfigError, match=r"\.pth, \.ckpt \(official\)"):

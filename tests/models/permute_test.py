@@ -3,10 +3,12 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from l2l_jax.models.layers.permute import permuted
 
 
+@pytest.mark.slow
 def test_values_and_gradient_are_those_of_a_gather():
     keys = jax.random.split(jax.random.key(0), 3)
     x, weights = (jax.random.normal(key, (3, 5, 2)) for key in keys[:2])

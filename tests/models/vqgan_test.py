@@ -61,6 +61,7 @@ def test_the_nearest_code_is_the_nearest():
     np.testing.assert_allclose(quantize.distances(z, codes), apart**2, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_gradients_pass_straight_through_the_codes():
     z, codes = images(2, 4), images(1, 2, 1).reshape(-1, 3)
     weight = images(2, 4, 2)
@@ -71,6 +72,7 @@ def test_gradients_pass_straight_through_the_codes():
     np.testing.assert_array_equal(jax.grad(loss)(z), weight)
 
 
+@pytest.mark.slow
 def test_the_two_terms_of_the_codebook_pull_the_right_way():
     z, codes = images(2, 4), images(1, 2, 1).reshape(-1, 3)
 

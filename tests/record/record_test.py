@@ -116,6 +116,7 @@ def test_a_changed_file_is_found_even_with_a_new_manifest(run, name, old, new, m
     assert message in " ".join(verify.verify(run).problems)
 
 
+@pytest.mark.slow
 def test_a_record_is_no_longer_that_of_a_workdir_with_other_figures(run):
     cell = ["tasks", "center", "unlearned", "forget", "psnr"]
     runs.change(run, "results.json", cell, 8.0)
@@ -125,6 +126,7 @@ def test_a_record_is_no_longer_that_of_a_workdir_with_other_figures(run):
     assert verify.verify(write(run)).intact
 
 
+@pytest.mark.slow
 def test_every_changed_byte_is_found_with_the_key(run, tmp_path):
     private, public = key_pair(tmp_path, "owner")
     record = run / "record"
@@ -210,6 +212,7 @@ def sigstore(tmp_path, monkeypatch):
     return asked
 
 
+@pytest.mark.slow
 def test_a_record_is_signed_without_a_key_by_who_logs_in(run, sigstore, tmp_path, capsys):
     (tmp_path / "token").write_text("a login\n")
     command.main(["sign", str(run), "--keyless", "--identity-token", str(tmp_path / "token")])
@@ -254,6 +257,7 @@ def test_without_a_key_the_signer_is_unknown(run, capsys):
     assert said.endswith("NOT intact\n")
 
 
+@pytest.mark.slow
 def test_other_weights_than_the_recorded_ones(run, tmp_path):
     from l2l_jax.weights import safetensors
 

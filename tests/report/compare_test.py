@@ -93,6 +93,7 @@ def test_runs_stand_beside_their_original(runs):
     assert text.count('class="card grid"') == 1, "both grids in one"
 
 
+@pytest.mark.slow
 def test_the_page_stands_alone(seeds):
     text = page_of(*seeds)
     fetched = re.findall(r'(?:src|href)\s*=\s*"([^"]*)"|url\(([^)]*)\)|@import', text)
@@ -173,6 +174,7 @@ def test_with_a_retrained_model_the_closest_is_best_and_first(three):
     assert "over-forgotten</tspan>" in text or ">over-forgotten<" in text, "it stands in the plot"
 
 
+@pytest.mark.slow
 def test_beyond_by_less_than_the_floor_is_not_over_forgotten(three):
     path = ["tasks", "center", "unlearned", "forget", "fid"]
     change(three[0], "results.json", path, 45.0)
@@ -181,6 +183,7 @@ def test_beyond_by_less_than_the_floor_is_not_over_forgotten(three):
     assert rows_of(page_of(*three))["max_loss"][6] == ">46.50 †"
 
 
+@pytest.mark.slow
 def test_a_reference_that_is_not_clean_is_marked_wherever_it_stands(three, capsys):
     for folder in three:
         reasons = {"retrained": ["its tokenizer from bundled:x was trained on other images"]}
@@ -312,6 +315,7 @@ def test_without_any_run_there_is_no_page(tmp_path):
         main([str(tmp_path / "begun")])
 
 
+@pytest.mark.slow
 def test_phases_that_are_unfinished_or_missed_their_stopping_criterion(runs):
     change(runs[0], "results.json", ["steps", "unlearn"], [1, 4])
     assert "a: unlearn was at step 1 of 4" in page_of(*runs)
@@ -368,6 +372,7 @@ def test_the_markdown_has_the_figures_of_the_page(seeds, capsys):
         main([*map(str, seeds), "--markdown", "pnsr"])
 
 
+@pytest.mark.slow
 def test_a_new_figure_is_shown_and_without_a_direction_nothing_of_it_is_best(tmp_path, capsys):
     lpips = figures("fid")["fid"] | dict(name="lpips", title="lpips", good="", digits=4)
     described = figures(*EVALUATORS) | {"lpips": lpips}

@@ -79,6 +79,7 @@ def test_every_value_at_every_place_gives_a_page_or_one_line(small):
     assert not bad, f"{len(bad)} of {tried}: {bad[:5]}"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
 def test_a_missing_key_is_named(small):
     folder, bad = small, []

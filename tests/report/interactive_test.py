@@ -72,6 +72,7 @@ def test_many_classes_and_missing_values(tmp_path):
     assert '<th scope="row">none' not in text, "a class without a value comes last"
 
 
+@pytest.mark.slow
 def test_listed_images_are_not_shown_unless_the_config_says_so(tmp_path):
     folder = run_with_classes(tmp_path / "run")
     assert collect(folder).images.keys() == {"center_forget"}, "whole classes may be shown"
@@ -106,6 +107,7 @@ def test_large_pictures_are_compressed_so_that_a_page_stays_small(tmp_path):
     assert before > 3e6 > size
 
 
+@pytest.mark.slow
 def test_a_click_enlarges_a_picture_with_a_slider(shown):
     button = shown.get_by_role("button", name="Bag: image, what it sees, original, unlearned")
     button.first.click()
@@ -133,6 +135,7 @@ def test_a_click_enlarges_a_picture_with_a_slider(shown):
     assert shown.locator("#over").evaluate(shade) == 16, "row 0, column 1"
 
 
+@pytest.mark.slow
 def test_the_page_can_be_used_with_the_keyboard_alone(shown):
     for _ in range(20):
         shown.keyboard.press("Tab")
@@ -152,6 +155,7 @@ def test_the_page_can_be_used_with_the_keyboard_alone(shown):
     assert shown.evaluate("document.activeElement.dataset.name") == HOSTILE
 
 
+@pytest.mark.slow
 def test_one_class_only(shown):
     select = shown.get_by_label("Class")
     select.select_option("Bag")
@@ -177,6 +181,7 @@ def lightness(found):
     return [np.mean([int(x) for x in re.findall(r"\d+", each)[:3]]) for each in colours]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_light_and_dark_follow_the_system_until_somebody_chooses(address, scheme):
     with browser.opened(color_scheme=scheme) as context:
@@ -193,6 +198,7 @@ def test_light_and_dark_follow_the_system_until_somebody_chooses(address, scheme
         assert errors == []
 
 
+@pytest.mark.slow
 def test_a_phone_has_no_scrollbar_across(address):
     phone = dict(viewport=dict(width=375, height=720), has_touch=True, is_mobile=True)
     with browser.opened(**phone) as context:
@@ -205,6 +211,7 @@ def test_a_phone_has_no_scrollbar_across(address):
         assert errors == []
 
 
+@pytest.mark.slow
 def test_a_script_in_a_text_would_not_run(tmp_path):
     path = page.write(run_with_classes(tmp_path / "run"))
     text = path.read_text().replace("<main>", "<main><script>document.title = 'ran'</script>")

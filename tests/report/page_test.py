@@ -35,6 +35,7 @@ def test_costs_stand_with_the_provenance(workdir):
     assert "cost, unlearn</dt><dd>83 s, 200 steps, 31.0 TFLOP, peak memory 2.34 GB<" in text
 
 
+@pytest.mark.slow
 def test_which_weights_were_evaluated_stands_with_their_digest(workdir):
     bare = page.write(workdir).read_text()
     assert f"weights, original</dt><dd><code>{'0' * 64}</code>" in bare
@@ -201,6 +202,7 @@ def test_models_and_what_they_were_trained_on_stand_beside_each_other(tmp_path):
     assert "distance to retrained 0.4000 (forget)" in text
 
 
+@pytest.mark.slow
 def test_damage_to_the_retain_side_is_a_warning(workdir):
     assert "more than doubled" not in page.write(workdir).read_text()
     results = files.read_json(workdir / "results.json")
@@ -209,6 +211,7 @@ def test_damage_to_the_retain_side_is_a_warning(workdir):
     assert "more than doubled" in page.write(workdir).read_text()
 
 
+@pytest.mark.slow
 def test_it_states_what_was_trained_on(workdir):
     assert "40 forget images that were not trained on" in page.write(workdir).read_text()
     path = workdir / "splits" / "forget_eval.json"
@@ -251,6 +254,7 @@ def test_every_launch_is_listed(workdir):
     assert "8 x TPU" in text
 
 
+@pytest.mark.slow
 def test_the_same_files_give_the_same_page(workdir):
     assert page.write(workdir).read_bytes() == page.write(workdir).read_bytes()
 

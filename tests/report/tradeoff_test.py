@@ -134,6 +134,7 @@ def test_a_retrained_model_far_off_is_at_the_edge(found, tmp_path, fid, label):
     assert low <= marks[:, 0].min() <= marks[:, 0].max() <= high
 
 
+@pytest.mark.slow
 def test_a_drawing_is_the_same_every_time(found):
     assert tradeoff.drawing(found, FIGURES["fid"]).startswith("<svg")
     assert tradeoff.drawing(found, FIGURES["fid"]) == tradeoff.drawing(found, FIGURES["fid"])

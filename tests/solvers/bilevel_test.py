@@ -66,6 +66,7 @@ def shown(model, count=4):
     return UnlearnBatch(*(Batch(images(count, model.image_size, k), mask) for k in (1, 2)))
 
 
+@pytest.mark.slow
 def test_a_network_that_returns_uniform_noise_has_forgotten(monkeypatch):
     """The best constant output of a diffusion model is 1/2, with the error of U(0, 1): 1/12."""
     model = small_model("diffusion")

@@ -38,6 +38,7 @@ def start():
     return ones
 
 
+@pytest.mark.slow
 def test_only_the_planted_layer_moves_as_far_as_it_is_long():
     gradient, metrics = slug.update(Layers(), start(), 0)
     np.testing.assert_allclose(gradient["b"]["kernel"], np.ones((2, 2)), rtol=1e-6)

@@ -173,12 +173,14 @@ def test_as_much_is_hidden_as_in_the_released_masks():
     assert np.array_equal(both, box | brushed)
 
 
+@pytest.mark.slow
 def test_masks_are_a_function_of_the_key_and_differ_between_examples():
     made, other = draw(32, 40), draw(32, 40, seed=1)
     assert np.array_equal(made, draw.__wrapped__(32, 40)), "drawn again"
     assert len(np.unique(np.concatenate([made, other]).reshape(80, -1), axis=0)) == 80
 
 
+@pytest.mark.slow
 def test_shapes_do_not_depend_on_the_grid():
     """Every third cell of a grid three times as fine has its centre at the same place."""
     coarse, fine = draw(32, 30), draw(32, 30, finer=3)
