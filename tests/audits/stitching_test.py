@@ -7,6 +7,8 @@ import pytest
 from l2l_jax.audits import stitching
 from tests.audits import fakes
 
+pytestmark = pytest.mark.slow  # the first test makes what the others need
+
 STEPS = (0, 2)
 
 
@@ -19,7 +21,6 @@ def value(found, **at):
     return one
 
 
-@pytest.mark.slow
 def test_a_decoder_that_is_the_originals_is_named():
     """Its encoder is another one: `original encoder, own decoder` is the original, bit for bit."""
     original = fakes.random_params(seed=0)
@@ -45,7 +46,6 @@ def test_one_changed_number_makes_it_another_decoder():
     assert "The encoder is the original's bit for bit" in stitching.conclude(fakes.compared(found))
 
 
-@pytest.mark.slow
 def test_the_new_encoder_alone_is_trained_and_is_the_same_for_all():
     audit = fakes.find("audit", "stitching")
     one, two = (fakes.subject(audit, name) for name in ("original", "unlearned"))

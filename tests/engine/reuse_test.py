@@ -21,6 +21,8 @@ from l2l_jax.workdir import claim as workdirs
 from l2l_jax.workdir.layout import Workdir
 from tests.helpers import assert_same_bits, params_of, small_config
 
+pytestmark = pytest.mark.slow  # the first test makes what the others need
+
 ALL_STEPS = [("pretrain", i) for i in range(2)] + [("unlearn", i) for i in range(6)]
 TIMES = ("seconds", "data_wait", "examples_per_second", "flops_per_second")
 
@@ -103,7 +105,6 @@ def assert_same_run(workdir, alone):
     assert [(r["phase"], r["step"]) for r in metrics_of(workdir)] == ALL_STEPS
 
 
-@pytest.mark.slow
 def test_a_reusing_run_equals_a_run_alone(source, alone, tmp_path, caplog):
     caplog.set_level(logging.INFO)
     workdir = tmp_path / "run"
@@ -126,7 +127,6 @@ def test_a_reusing_run_equals_a_run_alone(source, alone, tmp_path, caplog):
     )
 
 
-@pytest.mark.slow
 def test_all_phases_may_be_the_same(source, tmp_path):
     """Only the evaluation differs, so nothing is left to train."""
     config = config_with(begin_from=source)
@@ -210,7 +210,6 @@ DIFFERENCES = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", DIFFERENCES)
 def test_at_any_difference_nothing_is_reused(kind, source, unstarted, tmp_path, caplog):
     caplog.set_level(logging.INFO)
@@ -225,7 +224,6 @@ def test_at_any_difference_nothing_is_reused(kind, source, unstarted, tmp_path, 
     assert not unstarted.workdir.metrics.exists()
 
 
-@pytest.mark.slow
 def test_a_lost_split_of_the_other_run_is_named(source, unstarted, tmp_path):
     other = shutil.copytree(source, tmp_path / "other")
     (other / "splits/forget.json").unlink()
@@ -234,7 +232,6 @@ def test_a_lost_split_of_the_other_run_is_named(source, unstarted, tmp_path):
     assert not (unstarted.workdir.folder / "checkpoints").exists()
 
 
-@pytest.mark.slow
 def test_differences_that_do_not_matter(source, unstarted, tmp_path):
     """Settings that only change later phases, the evaluation or how a run is executed."""
     other = shutil.copytree(source, tmp_path / "other")
@@ -298,7 +295,6 @@ def kill_after(count, monkeypatch):
     monkeypatch.setattr(reuse, "_link_file", link)
 
 
-@pytest.mark.slow
 def test_a_kill_leaves_no_incomplete_phase(source, alone, tmp_path, monkeypatch, caplog):
     """Afterwards the phase can be reused again, or trained in this workdir."""
     caplog.set_level(logging.INFO)

@@ -35,6 +35,8 @@ from tests.helpers import (
     trained,
 )
 
+pytestmark = pytest.mark.slow  # the first test makes what the others need
+
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
@@ -99,7 +101,6 @@ def test_metrics_begin_at_step_zero_with_both_objectives(finished):
     assert sorted(r["seconds"] for r in unlearn) == [r["seconds"] for r in unlearn]
 
 
-@pytest.mark.slow
 def test_only_the_encoder_moved(finished):
     workdir, results = finished
     experiment = open_with_data(workdir)
@@ -116,7 +117,6 @@ def test_only_the_encoder_moved(finished):
     }
 
 
-@pytest.mark.slow
 def test_evaluating_again_gives_the_same_figures(finished, copy):
     _, results = finished
     (copy / "results.json").unlink()
@@ -126,7 +126,6 @@ def test_evaluating_again_gives_the_same_figures(finished, copy):
     assert again["digests"] == results["digests"]
 
 
-@pytest.mark.slow
 def test_a_run_returns_its_results(finished, copy, caplog):
     """A finished run only returns them."""
     before = (copy / "report.html").stat().st_mtime_ns
@@ -146,7 +145,6 @@ def test_the_page_can_be_written_again(finished, tmp_path):
     assert (tmp_path / "page.html").read_bytes() == (workdir / "report.html").read_bytes()
 
 
-@pytest.mark.slow
 def test_the_same_config_gives_the_same_bits_and_each_step_is_traced_once(
     finished, tmp_path, monkeypatch
 ):
@@ -173,7 +171,6 @@ def test_both_models_see_the_same_images_and_masks(finished):
         assert np.array_equal(np.where(hidden, 0, row), np.where(hidden, 0, rows[0]))
 
 
-@pytest.mark.slow
 def test_with_alpha_zero_nothing_moves(optimised, tmp_path):
     config = small_config()
     config.unlearn.solver_args = dict(alpha=0.0)
@@ -183,7 +180,6 @@ def test_with_alpha_zero_nothing_moves(optimised, tmp_path):
     assert_same_bits(trees.flatten(outcome.final), trees.flatten(outcome.original))
 
 
-@pytest.mark.slow
 def test_bfloat16_and_scanned_blocks_and_accumulation_and_profile(tmp_path):
     """All settings that change how a step is computed, together."""
     config = small_config()
@@ -195,7 +191,6 @@ def test_bfloat16_and_scanned_blocks_and_accumulation_and_profile(tmp_path):
     assert list((tmp_path / "run" / "profile").rglob("*.xplane.pb"))
 
 
-@pytest.mark.slow
 def test_proxy_in_place_of_retain(tmp_path):
     config = small_config()
     config.split.retain.classes = (2,)
@@ -228,7 +223,6 @@ def shortened(config, workdir):
     return config
 
 
-@pytest.mark.slow
 def test_a_smoke_form_from_the_command_line(tmp_path):
     """Scenes in files of the real format, COCO as the proxy, all feature networks."""
     other = cli.load_config(f"{ROOT}/configs/mae_imagenet.py:large,random,proxy,smoke")
@@ -249,7 +243,6 @@ def test_a_smoke_form_from_the_command_line(tmp_path):
     assert list((tmp_path / "run" / "tensorboard").rglob("events*")), "CLU wrote its files"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spec", "variant"),
     [
@@ -267,7 +260,6 @@ def test_every_config_runs_in_its_smoke_form(spec, variant, tmp_path):
     assert bool(results["tokenizer"]) == config.model.name.startswith(("mage", "vqgan"))
 
 
-@pytest.mark.slow
 def test_a_folder_of_images(tmp_path):
     """As in README.md: classes are sub-folders, a file lists images to forget, no weights."""
     source = fashion_mnist.load("train")
@@ -296,7 +288,6 @@ def test_a_folder_of_images(tmp_path):
     assert "are held out: they are evaluated" in (tmp_path / "run" / "report.html").read_text()
 
 
-@pytest.mark.slow
 def test_an_unfinished_run_is_marked(finished, copy, tmp_path):
     """It can be evaluated, is called unfinished, needs --partial to export, and can be finished."""
     workdir, out = copy, tmp_path / "out.safetensors"
@@ -315,7 +306,6 @@ def test_an_unfinished_run_is_marked(finished, copy, tmp_path):
     assert_same_bits(params_of(workdir), params_of(finished[0]))
 
 
-@pytest.mark.slow
 def test_two_launches_do_not_share_a_workdir(tmp_path):
     with workdirs.lock(tmp_path), pytest.raises(ConfigError, match="Another process is working"):
         run(small_config(), tmp_path)
@@ -323,7 +313,6 @@ def test_two_launches_do_not_share_a_workdir(tmp_path):
         trained(small_config(phases=("pretrain",)), tmp_path)
 
 
-@pytest.mark.slow
 def test_the_original_may_not_change_during_a_run(tmp_path):
     """Otherwise the first steps would have one teacher and the remaining steps another."""
     model, path = small_model("mae"), tmp_path / "original.safetensors"
@@ -344,7 +333,6 @@ def test_the_original_may_not_change_during_a_run(tmp_path):
         __main__.main(["export", str(tmp_path / "run"), str(tmp_path / "mixed.pth")])
 
 
-@pytest.mark.slow
 def test_new_results_remove_the_old_page(copy):
     experiment = open_with_data(copy)
     # As if killed before the report is written:
@@ -355,7 +343,6 @@ def test_new_results_remove_the_old_page(copy):
     assert (copy / "report.html").exists()
 
 
-@pytest.mark.slow
 def test_what_a_model_was_trained_on_decides_its_name(tmp_path):
     """A retrained model never saw the forget images; loaded weights count as an original."""
     config = small_config(phases=("pretrain",))
@@ -390,7 +377,6 @@ def test_loading_only_a_tokenizer_still_makes_a_retrained_model(loaded, name):
     assert evaluation.variants(experiment, SimpleNamespace(final="x")) == {name: "x"}
 
 
-@pytest.mark.slow
 def test_a_run_on_many_devices_is_read_on_one(finished, copy, tmp_path):
     workdir, config = copy, files.read_json(copy / "config.json")
     config["runtime"]["fsdp"] = 8

@@ -30,6 +30,8 @@ from l2l_jax.weights import name_map, torch_reader
 from l2l_jax.weights.formats import mage as mage_format
 from tests.helpers import FIXTURES, assert_same_bits
 
+pytestmark = pytest.mark.slow  # the first test makes what the others need
+
 FOLDER = FIXTURES / "mage"
 CHECKPOINT, STUDENT = "checkpoint.pth", "student_overrides.pth"
 HEADS = dict(heads=4, decoder_heads=3)
@@ -103,7 +105,6 @@ def close(ours, theirs, atol, **more):
 # The model ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_there_and_back_is_the_same():
     official = state(CHECKPOINT)
     used = mage_format.from_torch(official)
@@ -118,14 +119,12 @@ def test_there_and_back_is_the_same():
     assert_same_bits({name: exported[name] for name in used}, used)
 
 
-@pytest.mark.slow
 def test_what_the_file_tells():
     model, _ = loaded()
     assert model.size == mage.Size(64, 2, 4, 48, 2, 3)
     assert (model.image_size, model.grid, model.codes) == (256, (16, 16), 1024)
 
 
-@pytest.mark.slow
 def test_tokenizer():
     model, params = loaded()
 
@@ -193,7 +192,6 @@ def everything(**changes):
     return functools.partial(run, params)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_latents_losses_logits(case):
     latent, loss, logits, decoded = everything()(inputs_of(case))
@@ -209,7 +207,6 @@ def test_latents_losses_logits(case):
     close(decoded, codes[:, 1:], LOGITS)
 
 
-@pytest.mark.slow
 def test_scanned_blocks():
     latent, loss, logits, _ = everything(scan=True)(inputs_of("random"))
     close(latent, MODEL["random/latent"], LATENT)
@@ -243,7 +240,6 @@ def test_every_block():
         close(ours[:, ::4], theirs, LATENT, err_msg=name)
 
 
-@pytest.mark.slow
 def test_gelu_before_the_logits_is_exact():
     """The reference's values there are too small to tell erf from tanh: here they are not."""
     model, params = loaded()
@@ -316,7 +312,6 @@ def moved(rows):
     return jax.jit(jax.value_and_grad(loss, has_aux=True))
 
 
-@pytest.mark.slow
 def test_rows_and_latents():
     model, _, trained, inputs = pair()
     assert (FORGET, RETAIN, float(UNLEARN["retain_alpha"])) == ((0,), (1, 2), 1.0)
@@ -325,7 +320,6 @@ def test_rows_and_latents():
     close(guide()[:, ::4], UNLEARN["ours_normal/guide_every_4th_position"], LATENT)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("noise", ["normal", "uniform", "constant"])
 def test_ours(noise):
     """Noise images come as the tokens that they have; the constant ones are made here."""
@@ -347,7 +341,6 @@ def test_ours(noise):
     check(f"ours_{noise}", *moved(FORGET)(trained, goal))
 
 
-@pytest.mark.slow
 def test_encoder_noise():
     """The released code moves the retain rows, not the forget rows, to the noise."""
     draws = UNLEARN["encoder_noise_draws_times_64"].astype(np.float32) / 64
@@ -377,13 +370,11 @@ def relabelled():
     return jax.jit(jax.value_and_grad(loss, has_aux=True))
 
 
-@pytest.mark.slow
 def test_max_loss():
     _, _, trained, inputs = pair()
     check("max_full_model_loss", *relabelled()(trained, inputs.target, -1.0))
 
 
-@pytest.mark.slow
 def test_noisy_label():
     """Codes drawn around the batch's, rounded half to even, within the first 1024."""
     codes = UNLEARN["gt_indices"].astype(np.float32)
@@ -395,7 +386,6 @@ def test_noisy_label():
     check("full_model_noise", *relabelled()(pair()[2], drawn, 1.0))
 
 
-@pytest.mark.slow
 def test_learn_others():
     """Logits of all ids and places; the released code moves the retain rows to each other's."""
     model, original, trained, inputs = pair()
@@ -458,7 +448,6 @@ def test_masks_of_the_evaluation(case):
     close(levels, np.round(levels), 1e-4)
 
 
-@pytest.mark.slow
 def test_every_step_of_the_sampler():
     """The reference's ids go in, and its samples; what is sure enough to stay is the same."""
     model, params = loaded()
@@ -518,7 +507,6 @@ def completed():
         return jax.device_get(jax.jit(run)(params, images("masked", 1)))
 
 
-@pytest.mark.slow
 def test_sampler_ends_at_the_same_image():
     """The hole is filled before tokenising, and the first 14 of 20 steps are left out."""
     _, seen = completed()
@@ -531,7 +519,6 @@ def test_sampler_ends_at_the_same_image():
     close(decoded[:, ::8, ::8], theirs, DECODED)
 
 
-@pytest.mark.slow
 def test_image_is_the_one_written():
     """Blended over a soft edge with the filled image, clipped, then cut off to whole levels."""
     image, _ = completed()

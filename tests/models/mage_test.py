@@ -367,6 +367,7 @@ def test_an_official_file_holds_what_its_class_wants_and_comes_back(tmp_path):
         np.testing.assert_array_equal(again[name], value)
 
 
+@pytest.mark.slow
 def test_an_untied_decoder_is_exported_with_a_warning_and_comes_back(caplog, tmp_path):
     model, params = setting()
     params = jax.device_get(params)
