@@ -9,6 +9,8 @@ model-signing is in the extra [record].
 """
 
 import dataclasses
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +40,6 @@ def sign(folder: Path, private_key: Path | None, token: str | None = None) -> Pa
     """
     library, folder = _library(), folder.resolve()  # the library compares absolute paths
     path = folder / manifest.SIGNATURE
-    path.unlink(missing_ok=True)
     if private_key:
         _check_key(private_key, "PRIVATE KEY")
     config = library.signing.Config().set_hashing_config(_hashing(library, path))
@@ -47,7 +48,10 @@ def sign(folder: Path, private_key: Path | None, token: str | None = None) -> Pa
             config.use_elliptic_key_signer(private_key=private_key)
         else:
             config.use_sigstore_signer(use_ambient_credentials=not token, identity_token=token)
-        config.sign(folder, path)
+        with tempfile.TemporaryDirectory() as place:  # an older signature stays if this one fails
+            made = Path(place) / manifest.SIGNATURE
+            config.sign(folder, made)
+            shutil.copyfile(made, path)
     except Exception as error:  # cryptography and sigstore raise many types
         said = f"{private_key} cannot sign" if private_key else _unreachable("sign")
         raise ConfigError(f"{said}: {str(error) or type(error).__name__}") from error

@@ -238,10 +238,11 @@ def test_sigstore_out_of_reach_is_said(run, monkeypatch):
 
     monkeypatch.setattr(model_signing.signing.Config, "use_sigstore_signer", unreachable)
     monkeypatch.setattr(model_signing.verifying.Config, "use_sigstore_verifier", unreachable)
+    private, public = key_pair(run.parent, "owner")
+    signing.sign(run / "record", private)
     with pytest.raises(ConfigError, match=r"needs a network .* no route to host"):
         signing.sign(run / "record", None)
-    private, _ = key_pair(run.parent, "owner")
-    signing.sign(run / "record", private)
+    signing.check(run / "record", public)  # the signature of before is still there
     with pytest.raises(ConfigError, match=r"needs a network .* no route to host"):
         signing.check(run / "record", signing.Identity("me@example.org", "https://example.org"))
 
