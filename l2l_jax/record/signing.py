@@ -9,11 +9,11 @@ model-signing is in the extra [record].
 """
 
 import dataclasses
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from l2l_jax.lib import files
 from l2l_jax.lib.errors import ConfigError, Damaged
 from l2l_jax.record import manifest
 
@@ -51,7 +51,8 @@ def sign(folder: Path, private_key: Path | None, token: str | None = None) -> Pa
         with tempfile.TemporaryDirectory() as place:  # an older signature stays if this one fails
             made = Path(place) / manifest.SIGNATURE
             config.sign(folder, made)
-            shutil.copyfile(made, path)
+            with files.atomic_write(path) as file:
+                file.write(made.read_bytes())
     except Exception as error:  # cryptography and sigstore raise many types
         said = f"{private_key} cannot sign" if private_key else _unreachable("sign")
         raise ConfigError(f"{said}: {str(error) or type(error).__name__}") from error
