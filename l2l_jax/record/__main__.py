@@ -76,6 +76,8 @@ def main(argv: list[str] | None = None) -> None:
         signer = signing.Identity(args.identity, args.issuer) if args.identity else args.key
         _verify(args.folder, signer, args.weights, args.rerun)
     elif args.command == "sign":
+        if args.identity_token and not args.keyless:
+            parser.error("--identity-token goes with --keyless, not with --key")
         is_record = (args.folder / manifest.NAME).is_file()
         token = args.identity_token.read_text().strip() if args.identity_token else None
         print(signing.sign(args.folder if is_record else _record(args.folder), args.key, token))

@@ -230,6 +230,9 @@ def test_a_record_is_signed_without_a_key_by_who_logs_in(run, sigstore, tmp_path
     with pytest.raises(SystemExit):
         command.main(["verify", str(run), *me[:2]])
     assert "--identity and --issuer go together" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        command.main(["sign", str(run), "--key", "k", "--identity-token", str(tmp_path / "token")])
+    assert "--identity-token goes with --keyless" in capsys.readouterr().err
 
 
 def test_sigstore_out_of_reach_is_said(run, monkeypatch):
