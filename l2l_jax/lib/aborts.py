@@ -18,6 +18,8 @@ from collections.abc import Callable
 DELAY_SECONDS = 0.5
 CONNECT_SECONDS = 3.0
 MAX_KEPT_BYTES = 2**16
+# How the text of an error begins that an operation between processes raises.
+LOSS_CODES = ("UNKNOWN: ", "UNAVAILABLE: ", "INTERNAL: ", "ABORTED: ", "DEADLINE_EXCEEDED: ")
 
 _kept: list["LateLines"] = []  # the one of this process
 Explain = Callable[[], int | None]
@@ -113,11 +115,16 @@ def catch(explain: Explain) -> None:
 
 
 def may_come_from_a_loss(error: BaseException) -> bool:
-    """Whether an error can come from an operation in which another process was lost."""
-    jax, chain = sys.modules["jax"], error
-    while not isinstance(chain, jax.errors.JaxRuntimeError):
-        following = chain.__cause__ or chain.__context__
-        if following is None:
-            return False
-        chain = following
-    return "RESOURCE_EXHAUSTED" not in str(chain)
+    """Whether an error can come from an operation in which another process was lost.
+
+    Such an operation raises JaxRuntimeError or, in some of JAX's own functions, ValueError with
+    the same text, such as "UNKNOWN: Gloo AllGather failed: Connection closed by peer".
+    """
+    chain: BaseException | None = error
+    while chain is not None:
+        if isinstance(chain, sys.modules["jax"].errors.JaxRuntimeError):
+            return "RESOURCE_EXHAUSTED" not in str(chain)
+        if isinstance(chain, ValueError) and str(chain).startswith(LOSS_CODES):
+            return True
+        chain = chain.__cause__ or chain.__context__
+    return False

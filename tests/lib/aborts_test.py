@@ -88,3 +88,12 @@ def test_errors_that_a_lost_process_may_cause(text, cause, may, monkeypatch):
         cause.__cause__ = error
     assert aborts.may_come_from_a_loss(cause or error) == may
     assert not aborts.may_come_from_a_loss(ValueError("a bug"))
+
+
+def test_a_lost_peer_can_show_as_a_value_error():
+    """JAX 0.10 raises it in process_allgather, by which orbax makes a folder of checkpoints."""
+    lost = ValueError("UNKNOWN: Gloo AllGather failed: Connection closed by peer [127.0.0.1]:4")
+    assert aborts.may_come_from_a_loss(lost)
+    wrapped = RuntimeError("no folder")
+    wrapped.__cause__ = lost
+    assert aborts.may_come_from_a_loss(wrapped)
