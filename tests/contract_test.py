@@ -31,6 +31,7 @@ CHEAPEST = "autoencoder"  # the model whose programs compile soonest: the others
 # Methods that compile slowly: with this model they are compiled, with the others traced.
 EXPENSIVE = ("adversarial_ascent", "meta_unlearn", "prune", "selective_amnesia")
 COMPILED = (CHEAPEST,)
+FEWER = dict(mae=dict(depth=1), mage=dict(depth=1))  # a second equal block is compiled for nothing
 QUICK = ("l2l",)  # with the other methods the cheapest model is slow, too
 
 
@@ -48,7 +49,7 @@ def product(*values):
 
 @functools.cache
 def model_and_params(name):
-    model = small_model(name)
+    model = small_model(name, **FEWER.get(name, {}))
     return model, jax.jit(model.init)(jax.random.key(0))
 
 
@@ -515,7 +516,8 @@ def test_objectives_use_the_images_of_their_side_and_train_their_groups(name, me
             assert any_nonzero([pulled[0][group] for pulled in gradients]), f"{group} is trained"
         if module.retain_target(model, **args_of(modules[label])) == "original":
             retain, forget = found["start"][label][0]
-            assert retain < 1e-12, "the student starts at the minimum of the retain objective"
+            moved_away = found["own"][label][0][0]
+            assert retain < 1e-5 * moved_away, "the student starts at the minimum on retain"
             assert forget > 0 or "forget" not in module.SIDES
 
 
