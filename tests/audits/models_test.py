@@ -30,7 +30,7 @@ def test_an_audit_runs(model, audit):
         return
     found = {
         variant: fakes.findings(audit, variant, model=model, **FEW.get(audit, {}))
-        for variant in fakes.VARIANTS
+        for variant in (fakes.VARIANTS if model == QUICK else fakes.VARIANTS[:3])
     }
     for each in found.values():
         assert all(np.isfinite(x.value) for x in each.values())

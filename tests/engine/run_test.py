@@ -217,7 +217,8 @@ def shortened(config, workdir):
     """Checks that all phases and tasks can be traced; returns the config with fewer of them."""
     preflight(resolve(config), workdir, StopSignal())
     for phase in config.phases:
-        config[phase].steps = 4
+        config[phase].update(dict(steps=4, batch_size=8))
+    config.split.eval_images_per_class = 2
     config.evaluate.tasks = config.evaluate.tasks[:1]
     config.runtime.tensorboard = False
     return config
