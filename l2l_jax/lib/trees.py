@@ -15,6 +15,7 @@ import numpy as np
 
 Tree = dict[Any, Any]  # nested; keys are str, or int for the blocks of a list
 T = TypeVar("T")
+MIN_SQUARED_NORM = 1e-20  # replaces smaller values of dot(a, a) in denominators
 
 
 def flatten(tree: Mapping, prefix: str = "") -> dict[str, Any]:

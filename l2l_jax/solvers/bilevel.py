@@ -30,11 +30,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from l2l_jax.lib.errors import ConfigError, unknown_name
-from l2l_jax.lib.trees import dot, weighted_sum
+from l2l_jax.lib.trees import MIN_SQUARED_NORM, dot, weighted_sum
 from l2l_jax.types import Bounds, Metrics, Objectives, Params
 
 BARRIERS = ("norm", "gap")
-MIN_SQUARED_NORM = 1e-20  # replaces smaller values in denominators
 
 BOUNDS = {
     "eta": Bounds(0),

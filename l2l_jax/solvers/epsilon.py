@@ -61,14 +61,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from l2l_jax.lib.errors import ConfigError, unknown_name
-from l2l_jax.lib.trees import dot, weighted_sum
+from l2l_jax.lib.trees import MIN_SQUARED_NORM, dot, weighted_sum
 from l2l_jax.types import Boundaries, Bounds, Metrics, Objectives, Params
 
 GOALS = ("tradeoff", "full_forgetting", "full_utility")
 CONTROLS = ("norm", "gap", "relative_gap")
 DEFAULT_R = 0.5  # halfway between the boundaries
 SCALES = {"norm": 1.0, "gap": 1.0, "relative_gap": 4.0}
-MIN_SQUARED_NORM = 1e-20  # replaces smaller values in denominators
 
 VARIANTS = (dict(goal="full_utility"), dict(goal="full_forgetting"), dict(control="norm"))
 BOUNDS = {"r": Bounds(0, 1), "unit": Bounds(0), "scale": Bounds(0), "power": Bounds(0, 100)}

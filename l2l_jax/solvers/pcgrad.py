@@ -21,13 +21,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from l2l_jax.lib.errors import ConfigError, unknown_name
-from l2l_jax.lib.trees import dot, inner, weighted_sum
+from l2l_jax.lib.trees import MIN_SQUARED_NORM, dot, inner, weighted_sum
 from l2l_jax.types import Bounds, Metrics, Objectives, Params, Scalar
 
 Gradient = TypeVar("Gradient", Params, Array)  # of all parameters, or of one array
 
 SCOPES = ("tensor", "global")
-MIN_SQUARED_NORM = 1e-20  # replaces smaller values in denominators
 
 VARIANTS = (dict(scope="global"), dict(rescale=True))
 BOUNDS = {"alpha": Bounds(0)}  # below 0 it would undo forgetting

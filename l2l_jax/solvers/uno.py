@@ -33,10 +33,8 @@ from jaxtyping import Array, Int
 
 from l2l_jax.lib import second_order
 from l2l_jax.lib.errors import ConfigError
-from l2l_jax.lib.trees import dot, weighted_sum
+from l2l_jax.lib.trees import MIN_SQUARED_NORM, dot, weighted_sum
 from l2l_jax.types import Bounds, Metrics, Objectives, Params
-
-MIN_SQUARED_NORM = 1e-20  # replaces smaller values in denominators
 
 BOUNDS = {"weight": Bounds(0), "surgery": Bounds(0, 10**6)}
 
