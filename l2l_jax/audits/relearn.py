@@ -78,4 +78,4 @@ def conclude(compared: Compared) -> str:
         return f"{words} move it by {after - before:+.1f} dB; nothing was lost before."
     share = (after - before) / lost
     back = f"{share:.0%}" if share >= 0.005 else "nothing"
-    return f"{words} bring back {back} of what was forgotten."
+    return f"{words} bring back {back} of what was forgotten (from {before:.1f} to {after:.1f} dB)."

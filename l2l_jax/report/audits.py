@@ -19,7 +19,7 @@ MAX_CHARTS = 12  # of one audit; tables have all figures
 TITLE = "Does the forgetting hold?"
 SAYS = {
     State.HIDDEN: "It finds what a retrained model does not have.",
-    State.OVER: "Over-forgotten: the model lies beyond a retrained one.",
+    State.OVER: "Over-forgotten: it is further from the original than a retrained model is.",
     State.ALIKE: "It does not tell the model from a retrained one.",
     State.UNCLEAR: "The place has no interval, so it does not count.",
 }

@@ -115,9 +115,10 @@ def _against(found: Mapping[State, Sequence[str]]) -> Iterator[str]:
         verb = _verb(names, "finds", "find")
         yield f"Hidden, not forgotten: {listed(names)} {verb} what a retrained model does not have."
     if names := found[State.OVER]:
+        verb = _verb(names, "finds", "find")
         yield (
-            f"Over-forgotten: under {listed(names)} the model lies beyond a retrained model, so "
-            "that one can see that something was removed."
+            f"Over-forgotten: {listed(names)} {verb} it further from the original than a retrained "
+            "model is, so that one can see that something was removed."
         )
 
 

@@ -32,9 +32,9 @@ def test_memorization_says_better_or_worse():
 @pytest.mark.parametrize(("after", "words"), [(12.0, "50%"), (10.0, "nothing"), (9.9, "nothing")])
 def test_relearn_brings_back_a_share_or_nothing(after, words):
     found = compared("psnr", (PLACE, 14.0, after), (PLACE | {"steps": 0}, 14.0, 10.0))
-    assert (
-        relearn.conclude(found)
-        == f"16 images and 10 steps bring back {words} of what was forgotten."
+    assert relearn.conclude(found) == (
+        f"16 images and 10 steps bring back {words} of what was forgotten "
+        f"(from 10.0 to {after} dB)."
     )
 
 

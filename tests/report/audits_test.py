@@ -73,14 +73,14 @@ def test_hidden(page_of):
 
 def test_over_forgotten(page_of):
     words = card(page_of(precision=audit(row(-0.6)), member=audit(row(0.02))))
-    assert words.startswith("Over-forgotten: under precision the model lies beyond a retrained")
+    assert words.startswith("Over-forgotten: precision finds it further from the original")
     assert "Hidden" not in words
 
 
 def test_both_stand_in_the_verdict(page_of):
     words = card(page_of(precision=audit(row(-0.6)), probe=audit(row(0.5))))
     assert "Hidden, not forgotten: probe finds what" in words
-    assert "Over-forgotten: under precision" in words
+    assert "Over-forgotten: precision finds it" in words
 
 
 def test_neither(page_of):
