@@ -516,8 +516,9 @@ def test_objectives_use_the_images_of_their_side_and_train_their_groups(name, me
             assert any_nonzero([pulled[0][group] for pulled in gradients]), f"{group} is trained"
         if module.retain_target(model, **args_of(modules[label])) == "original":
             retain, forget = found["start"][label][0]
-            moved_away = found["own"][label][0][0]
-            assert retain < 1e-5 * moved_away, "the student starts at the minimum on retain"
+            # Distributions of tokens are compared by a divergence, whose rounding grows with it.
+            least = 1e-6 * found["own"][label][0][0] if model.takes_tokens else 1e-12
+            assert retain < least, "the student starts at the minimum of the retain objective"
             assert forget > 0 or "forget" not in module.SIDES
 
 

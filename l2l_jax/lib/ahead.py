@@ -1,4 +1,4 @@
-"""Makes the items of an iterator beforehand, in a second thread."""
+"""Makes the items of an iterator in a second thread, before they are taken."""
 
 import queue
 import threading

@@ -214,7 +214,7 @@ def test_proxy_in_place_of_retain(tmp_path):
 
 
 def shortened(config, workdir):
-    """Checks that all phases and tasks can be traced; returns the config with fewer of them."""
+    """Checks that all phases and tasks can be traced; returns a smaller config."""
     preflight(resolve(config), workdir, StopSignal())
     for phase in config.phases:
         config[phase].update(dict(steps=4, batch_size=8))
